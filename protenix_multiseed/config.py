@@ -1,0 +1,155 @@
+"""The run's configuration: option over YAML file over model preset over default."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.seeds import check_seeds, parse_seeds
+from protenix_multiseed.upstream import DEFAULT_MODEL, DEMO_MODEL, ModelPreset, model_names, preset
+
+SEQUENTIAL_VARIABLE = "PROTENIX_NOBATCHED_SEEDS"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TemplateConfig(_Strict):
+    """Where template structures come from, and the aligner that upstream calls."""
+
+    mmcif_dir: Path | None = Field(None, description="folder of <pdb id>.cif files; PROTENIX_ROOT_DIR/mmcif if not given")
+    kalign: Path | None = Field(None, description="the kalign program; looked for on PATH if not given")
+    fetch: bool = Field(False, description="fetch structures that the folder lacks from PDBe during the run")
+
+
+class RunConfig(_Strict):
+    """Everything a run can be told. The YAML file has these keys."""
+
+    out: Path = Field(Path("output"), description="output folder")
+    seeds: tuple[int, ...] | None = Field(None, description="seeds for every job, as 1-5 or 1,7,20-30 or a list")
+    model: str = Field(DEFAULT_MODEL, description="model name of Protenix, or demo")
+    checkpoint: Path | None = Field(None, description="checkpoint file; by default PROTENIX_ROOT_DIR/checkpoint/<model>.pt")
+    samples: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="diffusion samples per seed")
+    cycles: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="recycling cycles; the model's own by default")
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="diffusion steps; the model's own by default")
+    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="CPU worker processes")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field("auto", description="auto, cpu, cuda or cuda:1")
+    kernels: Literal["auto", "torch", "cuequivariance"] = Field("auto", description="triangle kernels")
+    sequential: bool = Field(False, description="one seed at a time through Protenix's own modules")
+    msa: bool | None = Field(None, description="use MSAs; the model's own default")
+    rna_msa: bool = Field(False, description="use RNA MSAs")
+    template: bool = Field(False, description="use templates")
+    templates: TemplateConfig = TemplateConfig()
+    full_confidence: bool = Field(False, description="write per-atom and per-pair confidence of every sample")
+    guidance: bool = Field(False, description="training-free guidance (TFG)")
+    offline: bool = Field(False, description="never touch the network")
+    upstream: dict[str, bool | int | float | str | None] = Field({}, description="any setting of Protenix, by dotted path")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, value: Any) -> Any:
+        match value:
+            case None:
+                return None
+            case int():
+                return check_seeds([value], "seeds")
+            case str():
+                return parse_seeds(value)
+            case list() | tuple() if all(isinstance(seed, int) for seed in value):
+                return check_seeds(value, "seeds")
+        raise ValueError("write for example 1-5 or [1, 7, 20]")
+
+    @property
+    def model_preset(self) -> ModelPreset:
+        """The model's preset."""
+        return preset(self.model)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the weights are made up."""
+        return self.model == DEMO_MODEL
+
+
+def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConfig:
+    """Put the configuration together and check it.
+
+    Args:
+        options: Command-line options by key; those not given are None.
+        file: A YAML file, or None.
+
+    Raises:
+        ConfigError: naming file, key, what was found and what to do.
+    """
+    content = _read_yaml(file) if file else {}
+    if os.environ.get(SEQUENTIAL_VARIABLE, "").strip().lower() in {"1", "true", "yes"}:
+        content = {**content, "sequential": True}
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        config = RunConfig.model_validate({**content, **given})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem, given, file) for problem in error.errors())) from None
+    known = model_names()
+    if config.model not in known:
+        near = difflib.get_close_matches(config.model, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"model {config.model!r} is not known; {hint}known models: {', '.join(known)}")
+    return _resolve(config)
+
+
+def _resolve(config: RunConfig) -> RunConfig:
+    """Fill in the model's preset and refuse what the model cannot do."""
+    model = config.model_preset
+    for switch, name in ((config.template, "template"), (config.rna_msa, "rna_msa")):
+        if switch and not model.template:
+            raise ConfigError(f"{name}: {config.model} was not trained with it; choose protenix_base_default_v1.0.0, "
+                              f"protenix_base_20250630_v1.0.0 or protenix-v2, or leave --{name.replace('_', '-')} out")
+    if config.is_demo and config.checkpoint:
+        raise ConfigError("checkpoint: the demo model makes its own weights; leave --checkpoint out or choose another --model")
+    if config.offline and config.templates.fetch:
+        raise ConfigError("templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead")
+    return config.model_copy(update={
+        "cycles": config.cycles or model.cycles,
+        "steps": config.steps or model.steps,
+        "msa": model.msa if config.msa is None else config.msa,
+        "workers": config.workers or max(1, min(8, (os.cpu_count() or 2) - 1)),
+    })
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path.name}: {place}not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.name}: not valid YAML: {str(error).splitlines()[0]}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path.name}: expected lines of 'key: value'")
+    return content
+
+
+def _explain(problem: Any, options: Mapping[str, Any], file: Path | None) -> str:
+    keys = [str(part) for part in problem["loc"]]
+    source = f"--{keys[0].replace('_', '-')}" if keys[0] in options else f"{file.name if file else 'configuration'}: {'.'.join(keys)}"
+    if problem["type"] == "extra_forbidden":
+        model: type[BaseModel] = TemplateConfig if keys[0] == "templates" and len(keys) > 1 else RunConfig
+        near = difflib.get_close_matches(keys[-1], list(model.model_fields), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(model.model_fields)}"
+        return f"{source}: unknown key; {hint}"
+    if problem["type"] == "value_error":
+        return f"{source}: {problem['ctx']['error']}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{source}: {message}, found {problem['input']!r}"

@@ -1,0 +1,116 @@
+"""What a run shows: a live display on a terminal, plain lines elsewhere, and the ranking at the end."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from protenix_multiseed.outputs.ranking import ranked
+from protenix_multiseed.pipeline import RunReport
+from protenix_multiseed.types import Failure, Features, Job, Prediction
+
+ROWS = 20  # of a job's ranking shown at the end
+
+
+class RunDisplay:
+    """Shows a run on a console.
+
+    Args:
+        verbosity: -1 shows errors only, 0 progress and results, 1 details of every seed.
+    """
+
+    def __init__(self, console: Console, jobs: Sequence[Job], verbosity: int) -> None:
+        self._console, self._verbosity = console, verbosity
+        self._is_live = console.is_terminal and verbosity >= 0
+        self._seeds = sum(len(job.seeds) for job in jobs)
+        self._done = 0
+        self._started = time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("seeds"),
+            TimeElapsedColumn(), console=console, transient=True)
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator["RunDisplay"]:
+        """Show the display for the length of a block."""
+        if not self._is_live:
+            yield self
+            return
+        with self._progress:
+            self._task = self._progress.add_task("starting", total=self._seeds)
+            yield self
+
+    def stage(self, text: str) -> None:
+        """The run as a whole enters a stage."""
+        if self._task is not None:
+            self._progress.update(self._task, description=text)
+        elif self._verbosity >= 0:
+            self._line(text)
+
+    def features(self, features: Features) -> None:
+        """A job's features have arrived."""
+        name = features.job.name
+        size = f"{features.n_token} tokens, {features.n_atom} atoms, {features.n_msa} MSA rows"
+        if self._task is not None:
+            self._progress.update(self._task, description=f"{escape(name)}: {size}")
+        if self._verbosity >= 1 or (not self._is_live and self._verbosity >= 0):
+            self._line(f"{name}: {size}, {features.n_asym} chains; featurized in {features.seconds:.1f} s")
+        for warning in features.warnings:
+            self.warn(features.job, warning)
+
+    def predicted(self, prediction: Prediction) -> None:
+        """A seed has been predicted."""
+        self._advance()
+        if self._verbosity >= 1 or (not self._is_live and self._verbosity >= 0):
+            best = max(float(sample["ranking_score"]) for sample in prediction.summary)
+            self._line(f"{prediction.job.name} seed {prediction.seed}: {len(prediction.summary)} samples in "
+                       f"{prediction.run['seconds']:.1f} s, best ranking score {best:.4f} ({self._done}/{self._seeds})")
+
+    def failed(self, failure: Failure) -> None:
+        """A job or seed has failed."""
+        self._advance(1 if failure.seed is not None else len(failure.job.seeds))
+        place = failure.job.where + (f" seed {failure.seed}" if failure.seed is not None else "")
+        message = failure.message.removeprefix(f"{place}: ").removeprefix(f"{failure.job.where}: ")
+        self._console.print(f"[red]failed[/red] {escape(place)} ({failure.stage}): {escape(message)}", soft_wrap=True)
+
+    def warn(self, job: Job, text: str) -> None:
+        """Something about a job that the user should know."""
+        if self._verbosity >= 0:
+            self._console.print(f"[yellow]note[/yellow] {escape(job.name)}: {escape(text)}", soft_wrap=True)
+
+    def _advance(self, seeds: int = 1) -> None:
+        self._done += seeds
+        if self._task is not None:
+            self._progress.update(self._task, completed=min(self._done, self._seeds))
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"[dim]{time.monotonic() - self._started:7.1f} s[/dim]  {escape(text)}", soft_wrap=True)
+
+
+def show_results(console: Console, report: RunReport, out: Path, notice: str | None) -> None:
+    """The ranking of every job, where its best structure is, and what failed."""
+    for name, samples in report.samples.items():
+        order = ranked(samples)
+        table = Table(title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",
+                      title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+        for column in ("rank", "seed", "sample", "ranking score", "pLDDT", "pTM", "ipTM", "clash"):
+            table.add_column(column, justify="right")
+        for rank, sample in enumerate(order[:ROWS], start=1):
+            table.add_row(str(rank), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}", f"{sample.plddt:.2f}",
+                          f"{sample.ptm:.4f}", f"{sample.iptm:.4f}", "yes" if sample.has_clash else "no",
+                          style="green" if rank == 1 else None)
+        console.print(table)
+        if len(order) > ROWS:
+            console.print(f"[dim]... and {len(order) - ROWS} more in {escape(str(out / name / 'ranking.csv'))}[/dim]")
+        console.print(f"best structure: [bold]{escape(str(out / name / 'best.cif'))}[/bold]   all samples: "
+                      f"{escape(str(out / name / 'ranking.csv'))}\n", soft_wrap=True)
+    if report.failures:
+        console.print(f"[red]{len(report.failures)} failed[/red]; the tracebacks are in {escape(str(out))}/protenix-ms/failures.jsonl",
+                      soft_wrap=True)
+    if notice:
+        console.print(f"[yellow]{escape(notice)}[/yellow]")

@@ -1,0 +1,1 @@
+"""Jobs to features: what the model reads, once per job, and what each seed changes."""

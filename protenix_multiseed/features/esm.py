@@ -1,0 +1,71 @@
+"""ESM embeddings for the models that read them: one file per protein sequence in the user's cache.
+
+Upstream computes them at start for all inputs of a file and, where one fails, goes on with zeros. Here each sequence is
+embedded alone, so that an embedding depends on the sequence and nothing else, and a failure is an error.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from biotite.structure import AtomArray
+
+from protenix_multiseed.errors import FeaturizationError, WeightsError
+from protenix_multiseed.types import Job
+from protenix_multiseed.upstream import call_quietly
+
+
+def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, folder: Path) -> int:
+    """Embed every protein sequence of the jobs that has no file in ``folder`` yet; returns how many were made.
+
+    Upstream: ``protenix.data.esm.compute_esm`` with the limits of ``ESMFeaturizer.precompute_esm_embedding``.
+
+    Raises:
+        WeightsError: if the language model's weights are missing.
+    """
+    from protenix.data.esm import compute_esm
+
+    sequences = {sequence for job in jobs for sequence in _proteins(job.spec).values()}
+    missing = sorted(sequence for sequence in sequences if not _file(folder, sequence).exists())
+    if not missing:
+        return 0
+    weights = checkpoint_dir / compute_esm.ESM_CONFIG[esm_model]["model_path"]
+    if not weights.is_file():
+        raise WeightsError(f"{esm_model} needs {weights}, which is missing; run 'protenix-ms fetch {weights.stem}'")
+    folder.mkdir(parents=True, exist_ok=True)
+    model, alphabet = call_quietly(compute_esm.load_esm_model, esm_model, local_esm_dir=str(checkpoint_dir))
+    for sequence in missing:
+        target = _file(folder, sequence)
+        call_quietly(compute_esm.compute_ESM_embeddings, esm_model, model, alphabet, [target.stem], [sequence], str(folder),
+                     truncation_seq_length=4094, toks_per_batch=16384)
+        if not target.exists():
+            raise FeaturizationError(f"no ESM embedding was made for a protein of {len(sequence)} residues")
+    return len(missing)
+
+
+def token_embeddings(job: Job, atom_array: AtomArray, folder: Path) -> np.ndarray:
+    """ESM embeddings of a job's tokens, zero where a token is no protein residue [N_token, 2560].
+
+    Upstream: ``ESMFeaturizer.__call__``.
+    """
+    centres = atom_array[atom_array.centre_atom_mask == 1]
+    embeddings: np.ndarray | None = None
+    for entity, sequence in _proteins(job.spec).items():
+        of_sequence = torch.load(_file(folder, sequence), weights_only=True).float().numpy()
+        if embeddings is None:
+            embeddings = np.zeros((len(centres), of_sequence.shape[1]), dtype=np.float32)
+        tokens = centres.label_entity_id == entity
+        embeddings[tokens] = of_sequence[centres.res_id[tokens] - 1]
+    return np.zeros((len(centres), 2560), dtype=np.float32) if embeddings is None else embeddings
+
+
+def _proteins(spec: Mapping[str, Any]) -> dict[str, str]:
+    return {str(number): item["proteinChain"]["sequence"]
+            for number, item in enumerate(spec["sequences"], start=1) if "proteinChain" in item}
+
+
+def _file(folder: Path, sequence: str) -> Path:
+    return folder / f"{hashlib.sha256(sequence.encode()).hexdigest()[:32]}.pt"

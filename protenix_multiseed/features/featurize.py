@@ -1,0 +1,331 @@
+"""One job to features, for all its seeds: fast, and its reference twin through upstream's own featurizer."""
+
+import json
+import random
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from biotite.structure import AtomArray
+from protenix.data.constants import STD_RESIDUES
+from protenix.data.core import ccd
+from protenix.data.core.featurizer import Featurizer
+from protenix.data.inference import infer_dataloader, json_parser
+from protenix.data.inference.json_to_feature import SampleDictToFeatures
+from protenix.data.msa.msa_featurizer import InferenceMSAFeaturizer
+from protenix.data.template import template_featurizer
+from protenix.data.template.template_utils import TemplateHitFeaturizer
+from protenix.data.tokenizer import AtomArrayTokenizer, TokenArray
+from protenix.data.utils import get_atom_level_token_mask
+from protenix.utils.torch_utils import dict_to_tensor
+from sklearn.neighbors import KDTree
+
+from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.features import layout
+from protenix_multiseed.features.seed_draws import (
+    DrawLog,
+    SeededConformers,
+    recorded,
+    replay_leaving,
+    replay_reference,
+    smiles_coordinates,
+)
+from protenix_multiseed.types import Features, FeatureSettings, Job, SeedFeatures
+from protenix_multiseed.upstream import replaced, silenced
+
+# What mmCIF writing reads; the parser's many other annotations stay behind.
+WRITTEN_ANNOTATIONS = ("chain_id", "res_id", "ins_code", "res_name", "hetero", "atom_name", "element", "label_asym_id",
+                       "label_entity_id", "auth_asym_id", "charge")
+
+
+def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
+    """Featurize a job for all its seeds.
+
+    The parts that seeds share are made once. Seeds whose draws remove other leaving groups have other atoms, and get
+    features of their own; so does every seed under guidance, whose features hold drawn conformers.
+
+    Raises:
+        FeaturizationError: if the job cannot be turned into features.
+    """
+    start = time.perf_counter()
+    if settings.guidance:
+        made = [featurize_reference(job, settings, seed) for seed in job.seeds]
+    else:
+        made = []
+        waiting = list(job.seeds)
+        while waiting:
+            shared = _share(job, settings, waiting[0])
+            same = [seed for seed in waiting if shared.has_atoms_of(seed)]
+            made.append(shared.features(same))
+            waiting = [seed for seed in waiting if seed not in same]
+    seconds = time.perf_counter() - start
+    return [replace(features, seconds=seconds / len(made)) for features in made]
+
+
+def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Features:
+    """The reference twin: upstream's ``InferenceDataset.process_one``, with the generators seeded as its runner does."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps([job.spec]))
+        dataset = infer_dataloader.InferenceDataset(_dataset_configs(settings, path))
+        stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
+        stack.enter_context(silenced())
+        ccd.get_ccd_ref_info.cache_clear()  # so that its draws are made again, as by a process of this seed alone
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  upstream draws from numpy's legacy generator
+        try:
+            data, atom_array, _ = dataset.process_one(dataset.inputs[0])
+        except Exception as error:
+            raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
+    full = data["input_feature_dict"]
+    seed_features = SeedFeatures(
+        seed=seed, ref_pos=full["ref_pos"].numpy(), has_frame=full["has_frame"].numpy().astype(bool),
+        python_state=random.getstate(), numpy_state=np.random.get_state(legacy=True),  # noqa: NPY002
+    )
+    if not settings.constraint:
+        full.pop("constraint_feature", None)
+    return _features(job, settings, (seed_features,), layout.compact(full), atom_array, data["entity_poly_type"])
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A job as one seed's draws parse it, before anything is placed at random."""
+
+    job: Job
+    settings: FeatureSettings
+    seed: int
+    log: DrawLog
+    arrays: dict[str, Any]
+    atom_array: AtomArray
+    entity_poly_type: dict[str, str]
+    frames: "_Frames"
+    conformers: list[np.ndarray]
+    smiles: dict[str, str]  # entity number -> SMILES
+    warnings: tuple[str, ...]
+
+    def has_atoms_of(self, seed: int) -> bool:
+        """Whether a seed removes the same leaving groups as the seed that was recorded."""
+        return replay_leaving(self.log, seed)[0] == self.log.chosen
+
+    def features(self, seeds: Sequence[int]) -> Features:
+        """These seeds' features."""
+        made = tuple(self._seed_features(seed) for seed in seeds)
+        return _features(self.job, self.settings, made, self.arrays, self.atom_array, self.entity_poly_type, self.warnings)
+
+    def _seed_features(self, seed: int) -> SeedFeatures:
+        reference = self.atom_array.ref_pos
+        if self.smiles and seed != self.seed:
+            reference = reference.copy()
+            for entity, smiles in self.smiles.items():
+                atoms = self.atom_array.label_entity_id == entity
+                coordinates = smiles_coordinates(smiles, seed)
+                reference[atoms] = np.tile(coordinates, (np.count_nonzero(atoms) // len(coordinates), 1))
+        ref_pos, numpy_state = replay_reference(self.log, seed, reference, self.conformers)
+        return SeedFeatures(seed=seed, ref_pos=ref_pos, has_frame=self.frames.has_frame(ref_pos),
+                            python_state=replay_leaving(self.log, seed)[1], numpy_state=numpy_state)
+
+
+def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
+    try:
+        with recorded(seed) as log:
+            sample = SampleDictToFeatures(_plain(job.spec))
+            atom_array = sample.get_atom_array()
+        return _share_atoms(job, settings, seed, log, sample, atom_array)
+    except FeaturizationError:
+        raise
+    except Exception as error:
+        raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
+
+
+def _share_atoms(
+    job: Job, settings: FeatureSettings, seed: int, log: DrawLog, sample: SampleDictToFeatures, atom_array: AtomArray
+) -> _Shared:
+    tokens = AtomArrayTokenizer(atom_array).get_token_array()
+    constraint: Mapping[str, torch.Tensor] = {}
+    if job.spec.get("constraint"):  # may split tokens into atoms
+        constraint, tokens, atom_array = infer_dataloader_constraint(tokens, atom_array, sample)
+    featurizer = Featurizer(tokens, atom_array, include_discont_poly_poly_bonds=True)
+    full = featurizer.get_token_features() | featurizer.get_bond_features() | featurizer.get_extra_features()
+    element = Featurizer.elem_onehot_encoded(atom_array.element)
+    names = Featurizer.ref_atom_name_chars_encoded(atom_array.atom_name)
+    arrays: dict[str, Any] = layout.compact_one_hots(full["restype"], element, names)
+    full |= {"ref_mask": atom_array.ref_mask, "ref_charge": atom_array.ref_charge, "ref_space_uid": atom_array.ref_space_uid,
+             "distogram_rep_atom_mask": atom_array.distogram_rep_atom_mask}
+    arrays |= {key: layout.shrink(np.asarray(full[key])) for key in layout.INDEX_FEATURES}
+    arrays["token_bonds"] = full["token_bonds"].numpy().astype(bool)
+    arrays |= _msa_arrays(job, settings, atom_array, full["restype"])
+    template_arrays, warnings = _template_arrays(job, settings, atom_array)
+    arrays |= template_arrays
+    if settings.constraint:
+        arrays |= layout.compact_constraint(constraint)
+    order = np.argsort(atom_array.ref_space_uid, kind="stable")
+    starts = np.flatnonzero(np.diff(atom_array.ref_space_uid[order])) + 1
+    return _Shared(
+        job=job, settings=settings, seed=seed, log=log, arrays=arrays, atom_array=atom_array,
+        entity_poly_type=sample.entity_poly_type, frames=_Frames(tokens, atom_array), conformers=np.split(order, starts),
+        smiles=_smiles(job.spec), warnings=warnings,
+    )
+
+
+def infer_dataloader_constraint(
+    tokens: TokenArray, atom_array: AtomArray, sample: SampleDictToFeatures
+) -> tuple[Mapping[str, torch.Tensor], TokenArray, AtomArray]:
+    """Upstream's constraint features of a job that has constraints."""
+    from protenix.data.constraint.constraint_featurizer import ConstraintFeatureGenerator
+
+    made: tuple[Mapping[str, torch.Tensor], TokenArray, AtomArray] = ConstraintFeatureGenerator.generate_from_json(
+        tokens, atom_array, sample.input_dict["sequences"], sample.input_dict.get("constraint", {}))
+    return made
+
+
+class _Frames:
+    """Which tokens have a frame (AlphaFold 3 supplement, 4.3.2).
+
+    Standard residues' frames come from their atom names; a ligand's or a modified residue's from the two atoms nearest in
+    the placed reference conformer, so rounding may choose differently for each seed.
+    """
+
+    def __init__(self, tokens: TokenArray, atom_array: AtomArray) -> None:
+        self._ref_mask = atom_array.ref_mask
+        self._fixed = np.zeros(len(tokens), dtype=bool)
+        self._drawn: list[tuple[int, Any, Any]] = []
+        split = get_atom_level_token_mask(tokens, atom_array)
+        is_free = (atom_array.mol_type == "ligand") | ~np.isin(atom_array.res_name, list(STD_RESIDUES)) | split
+        self._conformers = {
+            uid: np.flatnonzero(atom_array.ref_space_uid == uid) for uid in np.unique(atom_array.ref_space_uid[is_free])
+        }
+        centres = np.array(tokens.get_annotation("centre_atom_index"))
+        is_standard = (atom_array.mol_type[centres] != "ligand") & np.isin(atom_array.res_name[centres], list(STD_RESIDUES))
+        for index, token in enumerate(tokens):
+            if is_standard[index] and len(token.atom_indices) > 1:
+                first = "N" if atom_array.mol_type[centres[index]] == "protein" else "C1'"
+                self._fixed[index] = first in token.atom_names
+            else:
+                self._drawn.append((index, token, atom_array[centres[index]]))
+
+    def has_frame(self, ref_pos: np.ndarray) -> np.ndarray:
+        """Frames for one seed's ``ref_pos`` [N_atom, 3] -> [N_token]."""
+        positions = torch.from_numpy(ref_pos)
+        trees = {uid: (KDTree(positions[atoms], metric="euclidean") if len(atoms) >= 3 else None, atoms)
+                 for uid, atoms in self._conformers.items()}
+        has_frame = self._fixed.copy()
+        for index, token, centre in self._drawn:
+            has_frame[index] = bool(Featurizer.get_lig_frame(token, centre, trees, positions, self._ref_mask)[0])
+        return has_frame
+
+
+def _msa_arrays(job: Job, settings: FeatureSettings, atom_array: AtomArray, restype: torch.Tensor) -> dict[str, np.ndarray]:
+    made = {}
+    if settings.msa:
+        made = dict_to_tensor(InferenceMSAFeaturizer.make_msa_feature(
+            bioassembly=job.spec["sequences"], atom_array=atom_array, msa_pair_as_unpair=settings.msa_pair_as_unpair,
+            use_rna_msa=settings.rna_msa))
+    if not made:  # upstream's make_dummy_feature
+        msa = restype.argmax(-1).numpy().astype(np.int8)[None]
+        return {"msa": msa, "deletion_matrix": np.zeros_like(msa), "profile": restype.numpy(),
+                "deletion_mean": np.zeros(len(restype), dtype=np.float32)}
+    return {"msa": made["msa"].numpy().astype(np.int8), "deletion_matrix": made["deletion_matrix"].numpy(),
+            "profile": made["profile"].numpy(), "deletion_mean": made["deletion_mean"].numpy()}
+
+
+def _template_arrays(
+    job: Job, settings: FeatureSettings, atom_array: AtomArray
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    finder = _HitReporter(_hit_featurizer(settings)) if settings.template else None
+    assembled = template_featurizer.Templates
+    with replaced(assembled, "as_protenix_dict", assembled.as_data_dict):  # without the pair features, which expand() makes
+        made = template_featurizer.InferenceTemplateFeaturizer.make_template_feature(
+            bioassembly=job.spec["sequences"], atom_array=atom_array, use_template=settings.template,
+            online_template_featurizer=finder)
+    arrays = layout.compact_templates(made["template_aatype"], made["template_atom_positions"], made["template_atom_mask"])
+    return arrays, tuple(finder.skipped) if finder else ()
+
+
+class _HitReporter:
+    """Upstream's template featurizer, with the hits that it drops in silence kept for the user."""
+
+    def __init__(self, featurizer: TemplateHitFeaturizer) -> None:
+        self._featurizer = featurizer
+        self.skipped: list[str] = []
+
+    def get_templates(self, **arguments: Any) -> Any:
+        """As ``TemplateHitFeaturizer.get_templates``."""
+        result, seconds = self._featurizer.get_templates(**arguments)
+        self.skipped.extend(f"template hit skipped: {error}" for error in result.errors)
+        return result, seconds
+
+
+@lru_cache(maxsize=1)
+def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
+    configs = _dataset_configs(settings, Path("unused.json"))
+    template = configs.data.template
+    return TemplateHitFeaturizer(
+        mmcif_dir=template.prot_template_mmcif_dir, template_cache_dir=template.prot_template_cache_dir, max_hits=4,
+        kalign_binary_path=template.kalign_binary_path, max_template_date="2021-09-30",
+        release_dates_path=template.release_dates_path, obsolete_pdbs_path=template.obsolete_pdbs_path,
+        _shuffle_top_k_prefiltered=None, _max_template_candidates_num=20, fetch_remote=settings.fetch_template_structures)
+
+
+def _dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:
+    from protenix_multiseed.upstream import DEFAULT_MODEL, build_configs
+
+    overrides: dict[str, Any] = {}
+    if settings.template_mmcif_dir:
+        overrides["data.template.prot_template_mmcif_dir"] = str(settings.template_mmcif_dir)
+    if settings.kalign:
+        overrides["data.template.kalign_binary_path"] = str(settings.kalign)
+    configs = build_configs(
+        model=DEFAULT_MODEL, cycles=1, steps=1, samples=1, msa=settings.msa, template=settings.template,
+        rna_msa=settings.rna_msa, guidance=settings.guidance, kernels="torch", device_capability=None, overrides=overrides)
+    configs.input_json_path = str(input_json)
+    configs.msa_pair_as_unpair = settings.msa_pair_as_unpair
+    with configs.unlocked():
+        configs.data.template.fetch_remote = settings.fetch_template_structures
+    return configs
+
+
+def _features(
+    job: Job, settings: FeatureSettings, seeds: tuple[SeedFeatures, ...], arrays: dict[str, Any], atom_array: AtomArray,
+    entity_poly_type: Mapping[str, str], warnings: tuple[str, ...] = (),
+) -> Features:
+    if settings.esm_folder is not None:
+        from protenix_multiseed.features.esm import token_embeddings
+
+        arrays["esm_token_embedding"] = token_embeddings(job, atom_array, settings.esm_folder)
+    n_token, n_msa = len(arrays["residue_index"]), len(arrays["msa"])
+    written = AtomArray(len(atom_array))
+    present = atom_array.get_annotation_categories()
+    for name in WRITTEN_ANNOTATIONS:
+        if name in present:
+            written.set_annotation(name, atom_array.get_annotation(name))
+    written.bonds = atom_array.bonds
+    return Features(
+        job=job, seeds=seeds, arrays=arrays, atom_array=written,
+        entity_poly_type={key: value for key, value in entity_poly_type.items() if value != "non-polymer"},
+        n_token=n_token, n_atom=len(atom_array), n_msa=n_msa, n_asym=len(np.unique(arrays["asym_id"])), warnings=warnings)
+
+
+def _smiles(spec: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, item in enumerate(spec["sequences"], start=1):
+        text = item.get("ligand", {}).get("ligand", "")
+        if text and not text.startswith(("CCD_", "FILE_")):
+            found[str(number)] = text
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A job's specification as plain dictionaries and lists, which upstream may change."""
+    return json.loads(json.dumps(value))
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,0 +1,106 @@
+"""CPU workers: they featurize jobs ahead of the executor and write results behind it."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from pebble import ProcessExpired, ProcessPool
+
+from protenix_multiseed.errors import ProtenixMsError
+from protenix_multiseed.types import Failure, Features, FeatureSettings, Job
+
+AHEAD = 2  # jobs featurized beyond those in work, so that the executor never waits and memory stays bounded
+
+
+class WorkerPool:
+    """Worker processes that die alone: one that is killed takes down its task, and another takes its place.
+
+    Results travel through pipes, so ``/dev/shm`` may be small.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function in a worker; the future's ``result()`` gives its value or raises."""
+        return self._pool.schedule(function, args=arguments)
+
+    def featurize(self, jobs: Iterable[Job], settings: FeatureSettings) -> Iterator[list[Features] | Failure]:
+        """Features of each job, in the order of the jobs, or the failure that stands in their place."""
+        waiting: deque[tuple[Job, Any]] = deque()
+        coming = iter(jobs)
+
+        def fill() -> None:
+            while len(waiting) < self._workers + AHEAD and (job := next(coming, None)) is not None:
+                waiting.append((job, self.submit(_featurize, job, settings)))
+
+        def gather() -> Iterator[list[Features] | Failure]:
+            while waiting:
+                job, future = waiting.popleft()
+                try:
+                    made = future.result()
+                except Exception as error:
+                    made = failure(job, None, "featurize", error)
+                fill()
+                yield made
+
+        fill()  # at once, so that workers start while the caller loads its model
+        return gather()
+
+
+def failure(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
+    """An exception as the failure of a job, or of one seed of it."""
+    if isinstance(error, ProcessExpired):
+        message = (f"the worker process ended (exit code {error.exitcode}); if it was killed for memory, "
+                   "use fewer --workers or run the job on a machine with more")
+    elif isinstance(error, ProtenixMsError):
+        message = str(error)
+    else:
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    trace = "".join(traceback.format_exception(error))
+    return Failure(job=job, seed=seed, stage=stage, message=message, traceback=trace)
+
+
+def _start_worker() -> None:
+    """A worker's first act: leave signals and the terminal to the main process, and keep to one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError):
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+    for stream in ("stdout", "stderr"):
+        setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for the life of the worker
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
+def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:
+    import torch
+
+    from protenix_multiseed import upstream
+    from protenix_multiseed.dictionary import find_dictionary
+
+    torch.set_num_threads(1)
+    upstream.prepare(find_dictionary())
+    from protenix_multiseed.features.featurize import featurize
+
+    return featurize(job, settings)

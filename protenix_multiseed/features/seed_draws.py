@@ -1,0 +1,172 @@
+"""Upstream's draws during featurization: recorded once for a job, replayed for each seed.
+
+In upstream's order, for one (input, seed):
+
+- Python's ``random``: one ``sample`` per bond between residues, choosing which leaving groups go;
+- RDKit, unseeded: the conformer of a SMILES ligand. Here it is seeded from the string and the seed, as else a prediction
+  could not be made again;
+- numpy: for a component with more than 1,000 automorphisms, ``choice`` among them when it is first met; then one shift and
+  one rotation for every reference conformer.
+"""
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.upstream import replaced
+
+MAX_PERMUTATIONS = 1000  # upstream's ccd.get_ccd_ref_info
+MAX_SHIFT = 1.0  # Angstrom; upstream's geometry.random_transform
+CONFORMER_TIMEOUT_SECONDS = 90  # upstream's json_parser.smiles_to_atom_info
+
+
+@dataclass(slots=True)
+class DrawLog:
+    """What a job asked of the generators, apart from the reference conformers themselves.
+
+    Attributes:
+        leaving: (number of groups, number taken) of each ``random.sample``.
+        chosen: The positions taken in each, by the seed that was recorded.
+        permutations: Number of automorphisms of each component that had more than the limit, in order.
+    """
+
+    leaving: list[tuple[int, int]] = field(default_factory=list)
+    chosen: list[tuple[int, ...]] = field(default_factory=list)
+    permutations: list[int] = field(default_factory=list)
+
+
+class LeavingGroups:
+    """Stands in for the module ``random`` where upstream picks leaving groups, and logs each pick."""
+
+    def __init__(self, seed: int, log: DrawLog) -> None:
+        self._random, self._log = random.Random(seed), log
+
+    def sample(self, groups: Sequence[Any], count: int) -> list[Any]:
+        """As ``random.sample``."""
+        positions = self._random.sample(range(len(groups)), count)
+        self._log.leaving.append((len(groups), count))
+        self._log.chosen.append(tuple(sorted(positions)))
+        return [groups[position] for position in positions]
+
+
+class SeededConformers:
+    """Stands in for ``rdkit.Chem.AllChem`` where upstream embeds a SMILES ligand, and gives RDKit a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def EmbedMolecule(self, molecule: Any, **options: Any) -> int:  # noqa: N802  RDKit's name
+        """As ``AllChem.EmbedMolecule``, from a seed made of the molecule and the run's seed."""
+        from rdkit import Chem
+        from rdkit.Chem import AllChem
+
+        return int(AllChem.EmbedMolecule(molecule, randomSeed=conformer_seed(Chem.MolToSmiles(molecule), self._seed), **options))
+
+
+def conformer_seed(smiles: str, seed: int) -> int:
+    """RDKit's seed for the conformer of one molecule."""
+    return zlib.crc32(f"{smiles}:{seed}".encode()) & 0x7FFFFFFF
+
+
+class _ComponentPermutations:
+    """How many automorphisms upstream draws from when it first meets a component; 0 if it draws nothing."""
+
+    def __init__(self) -> None:
+        self._count: dict[str, int] = {}
+
+    def __call__(self, code: str, make: Any) -> int:
+        if code not in self._count:
+            drawn: list[int] = []
+
+            def choice(population: Sequence[int], size: int, replace: bool) -> np.ndarray:
+                drawn.append(len(population))
+                return np.arange(size)
+
+            with replaced(np.random, "choice", choice):
+                make(code)
+            self._count[code] = drawn[0] if drawn else 0
+        return self._count[code]
+
+
+_permutations = _ComponentPermutations()
+
+
+@contextmanager
+def recorded(seed: int) -> Iterator[DrawLog]:
+    """Run upstream's parsing of a job with the draws of one seed, and log what it asked for."""
+    from protenix.data.core import ccd
+    from protenix.data.inference import json_parser
+
+    log = DrawLog()
+    met: set[str] = set()
+    reference_info = ccd.get_ccd_ref_info
+
+    def met_component(code: str) -> Any:
+        if code not in met:
+            met.add(code)
+            if count := _permutations(code, reference_info.__wrapped__):
+                log.permutations.append(count)
+        return reference_info(code, return_perm=False)  # inference does not use the permutations themselves
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(json_parser, "random", LeavingGroups(seed, log)))
+        stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
+        stack.enter_context(replaced(ccd, "get_ccd_ref_info", met_component))
+        yield log
+
+
+def replay_leaving(log: DrawLog, seed: int) -> tuple[list[tuple[int, ...]], tuple[Any, ...]]:
+    """The positions that ``seed`` takes in each pick of the log, and the state of Python's generator after them."""
+    generator = random.Random(seed)
+    chosen = [tuple(sorted(generator.sample(range(total), count))) for total, count in log.leaving]
+    return chosen, generator.getstate()
+
+
+def replay_reference(
+    log: DrawLog, seed: int, reference: np.ndarray, conformers: Sequence[np.ndarray]
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Reference conformers as one seed places them, and the state of numpy's generator after them.
+
+    Upstream: ``Featurizer.get_reference_features`` and ``geometry.random_transform``.
+
+    Args:
+        reference: Conformers as made [N_atom, 3], Angstrom.
+        conformers: Atom indices of each conformer, in the order of ``ref_space_uid``.
+
+    Returns:
+        Each conformer centred, shifted by up to 1 A in each direction and rotated [N_atom, 3], float32; the state.
+    """
+    generator = np.random.RandomState(seed)
+    for count in log.permutations:
+        generator.choice(range(count), MAX_PERMUTATIONS, replace=False)
+    placed = np.empty_like(reference)
+    for atoms in conformers:
+        points = reference[atoms]
+        points = points - points.mean(axis=0)
+        shift = generator.uniform(-MAX_SHIFT, MAX_SHIFT, size=3)
+        rotation = Rotation.random(random_state=generator).as_matrix()
+        placed[atoms] = np.dot(points + shift, rotation.T)
+    return placed, generator.get_state(legacy=True)
+
+
+def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
+    """Conformer of a SMILES ligand for one seed, hydrogens left out [N_atom, 3], Angstrom.
+
+    Raises:
+        FeaturizationError: if RDKit cannot embed it.
+    """
+    from protenix.data.inference import json_parser
+
+    with replaced(json_parser, "AllChem", SeededConformers(seed)):
+        try:
+            return np.array(json_parser.smiles_to_atom_info(smiles)["atom_array"].coord)
+        except (AssertionError, TimeoutError) as error:
+            raise FeaturizationError(f"no conformer for SMILES {smiles!r} with seed {seed}: {error}; "
+                                     "give the ligand as FILE_ with 3D coordinates, or as CCD_") from error

@@ -1,0 +1,91 @@
+"""One seed at a time through Protenix's own modules, untouched: the path that defines what a prediction is."""
+
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from protenix_multiseed.errors import PredictionError
+from protenix_multiseed.features.layout import expand
+from protenix_multiseed.model.seed_stream import global_streams
+from protenix_multiseed.types import Features, Prediction, SeedFeatures
+from protenix_multiseed.upstream import silenced, skip_amp_rules
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def predict_seed(
+    model: torch.nn.Module, features: Features, seed: SeedFeatures, configs: Any, device: torch.device, *, model_name: str, full: bool
+) -> Prediction:
+    """Predict one seed, as upstream's ``InferenceRunner.predict`` does in upstream's precision for this size and model.
+
+    Args:
+        configs: Upstream's configuration, the one the model was built with.
+        full: Whether to keep the confidence of every atom and pair; otherwise only what mmCIF files need.
+
+    Raises:
+        PredictionError: if a coordinate or score is not finite.
+    """
+    start = time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    for part, skipped in skip_amp_rules(model_name, features.n_token).items():
+        configs.skip_amp[part] = skipped
+    model.configs = configs
+    inputs = _to_device(expand(features, seed, constraint=_reads_constraint(configs)), device)
+    autocast = torch.autocast("cuda", dtype=_DTYPES[configs.dtype]) if device.type == "cuda" else nullcontext()
+    with torch.no_grad(), silenced(), global_streams(seed), autocast:
+        raw, _, log = model(input_feature_dict=inputs, label_full_dict=None, label_dict=None, mode="inference",
+                            mc_dropout_apply_rate=configs.mc_dropout_apply_rate)
+    prediction = to_prediction(raw, features, seed.seed, full=full)
+    run: dict[str, Any] = {"path": "reference", "batch": [seed.seed], "device": str(device),
+                           "seconds": round(time.perf_counter() - start, 3),
+                           "stage_seconds": {name: round(value, 3) for name, value in log["time"].items()}}
+    if device.type == "cuda":
+        run["peak_bytes"] = torch.cuda.max_memory_allocated(device)
+    prediction.run.update(run)  # type: ignore[attr-defined]
+    return prediction
+
+
+def to_prediction(raw: dict[str, Any], features: Features, seed: int, *, full: bool) -> Prediction:
+    """Upstream's output dictionary as a prediction, on the CPU and checked.
+
+    Raises:
+        PredictionError: if a coordinate or score is not finite.
+    """
+    summary = tuple(_to_numpy(sample) for sample in raw["summary_confidence"])
+    kept = raw["full_data"] if full else [{"atom_plddt": sample["atom_plddt"]} for sample in raw["full_data"]]
+    full_data = tuple(_to_numpy(sample) for sample in kept)
+    coordinates = raw["coordinate"].float().cpu().numpy()
+    for what, values in (("a coordinate", [coordinates]), ("a confidence score", [*summary, *full_data])):
+        if not all(_is_finite(value) for value in values):
+            raise PredictionError(f"{features.job.where} seed {seed}: {what} is not finite; "
+                                  "nothing was written for this seed. Try --kernels torch, or another seed")
+    return Prediction(job=features.job, seed=seed, coordinates=coordinates, summary=summary, full=full_data,
+                      atom_array=features.atom_array, entity_poly_type=features.entity_poly_type, run={})
+
+
+def _reads_constraint(configs: Any) -> bool:
+    return any(embedder.get("enable", False) for embedder in configs.model.constraint_embedder.values() if hasattr(embedder, "get"))
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_device(item, device) for key, item in value.items()}
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _to_numpy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_numpy(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor):
+        return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_finite(item) for item in value.values())
+    return not isinstance(value, np.ndarray | float) or bool(np.isfinite(value).all())

@@ -1,0 +1,31 @@
+"""The draws of one (job, seed), in upstream's order."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from protenix_multiseed.types import SeedFeatures
+
+
+@contextmanager
+def global_streams(seed: SeedFeatures) -> Iterator[None]:
+    """Set every global generator to where upstream's model finds it, for this job alone in its file.
+
+    Upstream's runner seeds Python, numpy and torch, and torch once for every device. Then the data loader takes one number
+    from torch's CPU generator when its iteration starts (``_BaseDataLoaderIter``), featurization draws from Python's and
+    numpy's, and the model goes on from there. The generators are put back afterwards.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  upstream draws from the globals
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed.seed)
+        torch.empty((), dtype=torch.int64).random_()
+        random.setstate(seed.python_state)  # type: ignore[arg-type]
+        np.random.set_state(seed.numpy_state)  # type: ignore[arg-type]  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002

@@ -1,0 +1,107 @@
+"""Building Protenix without the initialisation that a checkpoint overwrites, and loading what upstream releases."""
+
+import pickle
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protenix_multiseed.errors import WeightsError
+from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
+from protenix_multiseed.preflight import fetch_hint
+from protenix_multiseed.upstream import call_quietly, replaced
+
+_INITIALISERS = ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "zeros_", "ones_",
+                 "constant_", "trunc_normal_")
+
+
+def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
+    """``Protenix(configs)`` on the CPU, in evaluation mode.
+
+    Nearly all of upstream's construction time goes into drawing initial weights with SciPy. Without ``initialise`` they
+    are left as allocated, and every one of them must then be loaded.
+    """
+    from protenix.model.protenix import Protenix
+
+    with ExitStack() as stack:
+        if not initialise:
+            stack.enter_context(_without_initialisation())
+        model: torch.nn.Module = call_quietly(Protenix, configs)
+    return model.eval()
+
+
+def load_model(configs: Any, checkpoint: Path, model_name: str) -> torch.nn.Module:
+    """Build a model and load a checkpoint in upstream's format: ``{"model": state}``, keys with or without ``module.``.
+
+    Where upstream loads a model non-strictly and the checkpoint lacks keys, those keep upstream's own initialisation, as
+    they do there.
+
+    Raises:
+        WeightsError: if the file is missing, truncated, not a checkpoint, or of another architecture.
+    """
+    state = read_checkpoint(checkpoint, model_name)
+    model = build_model(configs)
+    wanted = model.state_dict()
+    missing, unexpected = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    strict = bool(configs.load_strict)
+    if reshaped or ((missing or unexpected) and strict) or len(missing) == len(wanted):
+        example = next(iter([*reshaped, *missing, *unexpected]))
+        raise WeightsError(
+            f"{checkpoint} does not fit {model_name}: {len(missing)} weights are missing, {len(unexpected)} are unknown and "
+            f"{len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}")
+    if missing:
+        model = build_model(configs, initialise=True)
+    model.load_state_dict({key: state[key].to(wanted[key].dtype) for key in wanted if key in state}, strict=not missing, assign=True)
+    return model.requires_grad_(False)
+
+
+def read_checkpoint(path: Path, model_name: str) -> dict[str, torch.Tensor]:
+    """The state of a checkpoint on the CPU, without the ``module.`` prefix of distributed training.
+
+    Raises:
+        WeightsError: if there is no such file or it is not a checkpoint.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint at {path}; {fetch_hint(model_name)}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content["model"]
+        tensors = {key.removeprefix("module."): value for key, value in state.items()}
+    except (RuntimeError, EOFError, OSError, KeyError, AttributeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} is truncated or not a Protenix checkpoint ({reason}); {fetch_hint(model_name)}") from error
+    if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise WeightsError(f"{path} holds no weights under 'model'; {fetch_hint(model_name)}")
+    return tensors
+
+
+def check_sha256(checkpoint: Path, model_name: str) -> str:
+    """The checkpoint's SHA-256, compared with the recorded one.
+
+    Raises:
+        WeightsError: if the file has changed since it was fetched.
+    """
+    found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
+    if recorded is not None and recorded != found:
+        raise WeightsError(f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
+                           f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}")
+    return found
+
+
+@contextmanager
+def _without_initialisation() -> Iterator[None]:
+    from protenix.model.modules import primitives
+    from protenix.model.triangular import layers
+
+    def leave(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return tensor
+
+    with ExitStack() as stack:
+        for module in (primitives, layers):
+            stack.enter_context(replaced(module, "trunc_normal_init_", leave))
+        for name in _INITIALISERS:
+            stack.enter_context(replaced(torch.nn.init, name, leave))
+        yield

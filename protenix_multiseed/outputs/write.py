@@ -1,0 +1,105 @@
+"""One seed's prediction to files: upstream's layout, names and numbers, through upstream's own writer."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from protenix_multiseed.outputs.files import publish_folder
+from protenix_multiseed.types import Prediction, Sample
+from protenix_multiseed.upstream import data_dumper, silenced
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteSettings:
+    """How results are written.
+
+    Attributes:
+        full_confidence: Write per-atom and per-pair confidence too.
+        notice: A sentence that every file must carry, such as that the model is a demo.
+    """
+
+    out: Path
+    full_confidence: bool = False
+    notice: str | None = None
+
+
+def seed_folder(out: Path, job: str, seed: int) -> Path:
+    """Where one seed's files stand: ``<out>/<job>/seed_<seed>``."""
+    return out / job / f"seed_{seed}"
+
+
+def write_prediction(prediction: Prediction, settings: WriteSettings) -> list[Sample]:
+    """Write one seed's samples and their record; they appear at once, complete.
+
+    Raises:
+        OSError: if the files cannot be written; nothing of the seed is left behind then.
+    """
+    name, target = prediction.job.name, seed_folder(settings.out, prediction.job.name, prediction.seed)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new-"))
+    try:
+        os.chmod(scratch, 0o755)
+        ranks = _dump(prediction, settings, scratch)
+        (scratch / "record.json").write_text(json.dumps(
+            {"job": name, "seed": prediction.seed, "run": dict(prediction.run)}
+            | ({"notice": settings.notice} if settings.notice else {}), indent=2) + "\n")
+        publish_folder(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    folder = target / "predictions"
+    samples = [_sample(prediction, folder, index, rank) for index, rank in enumerate(ranks)]
+    return sorted(samples, key=lambda sample: sample.sample)
+
+
+def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> list[int]:
+    """Write through upstream's DataDumper; returns the rank of each sample by ranking score."""
+    import torch
+
+    notice = {"notice": settings.notice} if settings.notice else {}
+    raw: dict[str, Any] = {
+        "coordinate": torch.from_numpy(prediction.coordinates),
+        "summary_confidence": [_tensors(sample) | notice for sample in prediction.summary],
+        "full_data": [_tensors(sample) for sample in prediction.full],
+    }
+    dumper = data_dumper(folder, full_confidence=settings.full_confidence)
+    ranks = [int(rank) for rank in dumper._get_ranker_indices(raw)]
+    with silenced():
+        dumper.dump_predictions(
+            pred_dict=raw, dump_dir=str(folder), pdb_id=prediction.job.name, atom_array=prediction.atom_array.copy(),
+            entity_poly_type=dict(prediction.entity_poly_type), seed=prediction.seed)
+    if settings.notice:
+        for structure in (folder / "predictions").glob("*.cif"):
+            _add_notice(structure, settings.notice)
+        for full in (folder / "predictions").glob("*_full_data_sample_*.json"):
+            full.write_text(json.dumps(notice | json.loads(full.read_text())))
+    return ranks
+
+
+def _add_notice(structure: Path, notice: str) -> None:
+    """Put a sentence into the title of an mmCIF file, right after its data block opens."""
+    first, _, rest = structure.read_text().partition("\n")
+    title = f"#\n_struct.entry_id   {structure.stem.split('_sample_')[0]!r}\n_struct.title\n;{notice}\n;\n"
+    structure.write_text(f"{first}\n{title}{rest}")
+
+
+def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {key: torch.from_numpy(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
+            for key, value in sample.items()}
+
+
+def _sample(prediction: Prediction, folder: Path, index: int, rank: int) -> Sample:
+    summary, name = prediction.summary[index], prediction.job.name
+    return Sample(
+        job=name, seed=prediction.seed, sample=rank, ranking_score=float(summary["ranking_score"]), plddt=float(summary["plddt"]),
+        ptm=float(summary["ptm"]), iptm=float(summary["iptm"]), has_clash=bool(summary["has_clash"]),
+        structure=folder / f"{name}_sample_{rank}.cif", confidence=folder / f"{name}_summary_confidence_sample_{rank}.json")

@@ -1,0 +1,54 @@
+"""Checks of a run's surroundings that need no torch: the checkpoint's file, the output folder, the aligner."""
+
+import os
+import shutil
+from pathlib import Path
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir
+
+
+def check_surroundings(config: RunConfig) -> RunConfig:
+    """Refuse what would fail later, and find the programs the run will call.
+
+    Raises:
+        ConfigError, WeightsError: saying what is missing and how to get it.
+    """
+    checkpoint = checkpoint_path(config)
+    if checkpoint is not None and not checkpoint.is_file():
+        raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
+    _check_output(config.out)
+    return _find_kalign(config) if config.template else config
+
+
+def checkpoint_path(config: RunConfig) -> Path | None:
+    """The checkpoint of a run; None for the demo, whose weights are made up."""
+    if config.is_demo:
+        return None
+    return config.checkpoint or default_checkpoint_dir() / f"{config.model}.pt"
+
+
+def fetch_hint(model: str) -> str:
+    """How to get a model's checkpoint."""
+    url = checkpoint_urls().get(model)
+    if url is None:
+        return "give the file with --checkpoint"
+    return f"run 'protenix-ms fetch {model}' (from {url}), or give the file with --checkpoint"
+
+
+def _check_output(out: Path) -> None:
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"--out {out}: {existing} is a file; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: {existing} cannot be written; choose another folder")
+
+
+def _find_kalign(config: RunConfig) -> RunConfig:
+    kalign = config.templates.kalign or shutil.which("kalign")
+    if kalign is None or not os.access(kalign, os.X_OK):
+        raise ConfigError(f"--template: Protenix aligns templates with the program kalign, which is not "
+                          f"{'on PATH' if kalign is None else f'at {kalign}'}; install it (apt-get install kalign, or conda install "
+                          "-c bioconda kalign) or set templates.kalign in the YAML file")
+    return config.model_copy(update={"templates": config.templates.model_copy(update={"kalign": Path(kalign)})})

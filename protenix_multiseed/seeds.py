@@ -1,0 +1,65 @@
+"""The grammar of seeds: ``1-5``, ``1,7,20-30``."""
+
+from collections.abc import Iterable
+
+from protenix_multiseed.errors import ConfigError
+
+DEFAULT_SEED = 101  # upstream's configs_inference.py
+MAX_SEED = 2**32 - 1  # numpy's legacy generator takes 32 bits
+MAX_SEEDS = 100_000
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Parse a comma-separated list of seeds and inclusive ranges, order kept.
+
+    Raises:
+        ConfigError: naming the part that is wrong.
+    """
+    seeds: list[int] = []
+    for part in (piece.strip() for piece in text.split(",")):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not _is_number(first) or (dash and not _is_number(last)):
+            raise ConfigError(f"--seeds {text!r}: {part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30")
+        start, stop = int(first), int(last) if dash else int(first)
+        if stop < start:
+            raise ConfigError(f"--seeds {text!r}: the range {part!r} runs backwards; write {stop}-{start}")
+        if max(start, stop) > MAX_SEED:
+            raise ConfigError(f"--seeds {text!r}: {part!r} is outside 0..{MAX_SEED}")
+        if len(seeds) + stop - start + 1 > MAX_SEEDS:
+            raise ConfigError(f"--seeds {text!r}: more than {MAX_SEEDS} seeds; split them over several runs")
+        seeds.extend(range(start, stop + 1))
+    return check_seeds(seeds, f"--seeds {text!r}")
+
+
+def check_seeds(seeds: Iterable[int], where: str) -> tuple[int, ...]:
+    """Refuse an empty list, a seed out of range and a seed given twice.
+
+    Raises:
+        ConfigError: whose message starts with ``where``.
+    """
+    seen: set[int] = set()
+    result = tuple(seeds)
+    if not result:
+        raise ConfigError(f"{where}: no seed given; write for example 1-5")
+    for seed in result:
+        if not 0 <= seed <= MAX_SEED:
+            raise ConfigError(f"{where}: seed {seed} is outside 0..{MAX_SEED}")
+        if seed in seen:
+            raise ConfigError(f"{where}: seed {seed} is given twice; each seed gives one answer, so name it once")
+        seen.add(seed)
+    return result
+
+
+def format_seeds(seeds: Iterable[int]) -> str:
+    """The shortest text of the grammar for these seeds, order kept: ``(1, 2, 3, 7)`` is ``1-3,7``."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 12

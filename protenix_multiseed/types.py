@@ -1,0 +1,151 @@
+"""The types that carry a run from input to files. Frozen: what a stage hands over, no later stage changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from biotite.structure import AtomArray
+
+RUN_FOLDER = "protenix-ms"  # in the output folder, for what belongs to the run and not to one job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One complex to predict with some seeds.
+
+    Attributes:
+        name: Unique within a run; the name of its output folder.
+        seeds: In the order asked for.
+        source: The JSON file it was read from.
+        index: Its position in that file, from 0.
+        spec: Upstream's job dictionary, checked, with absolute paths.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    source: Path
+    index: int
+    spec: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """How messages name the job: ``a.json[3] 'kras'``."""
+        return f"{self.source.name}[{self.index}] {self.name!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSettings:
+    """What featurization depends on besides the job: upstream's switches of the same meaning."""
+
+    msa: bool = True
+    rna_msa: bool = False
+    template: bool = False
+    guidance: bool = False
+    constraint: bool = False
+    msa_pair_as_unpair: bool = True
+    esm_folder: Path | None = None
+    template_mmcif_dir: Path | None = None
+    fetch_template_structures: bool = False
+    kalign: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedFeatures:
+    """What the seed decides, and the state of the generators after it, where the model's draws begin.
+
+    Attributes:
+        ref_pos: Reference conformers, each centred, rotated and shifted at random [N_atom, 3], Angstrom.
+        has_frame: Whether each token has a frame [N_token]; a ligand's frame is found from ``ref_pos``.
+        python_state: ``random.getstate()`` after featurization.
+        numpy_state: ``numpy.random.get_state()`` after featurization.
+    """
+
+    seed: int
+    ref_pos: "np.ndarray"
+    has_frame: "np.ndarray"
+    python_state: tuple[Any, ...]
+    numpy_state: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """A job's features, compact: what its seeds share once, what differs once per seed.
+
+    Attributes:
+        seeds: The seeds these features serve. Usually all of the job's; a job whose leaving groups are chosen differently
+            by different seeds is handed over as several features.
+        arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`.
+        atom_array: Atoms in the order of ``ref_pos``, with the annotations that writing needs.
+        entity_poly_type: Polymer type of each polymer entity, by entity number from 1.
+        warnings: What the user should know about this job.
+        seconds: Time spent on featurization.
+    """
+
+    job: Job
+    seeds: tuple[SeedFeatures, ...]
+    arrays: Mapping[str, Any]
+    atom_array: "AtomArray"
+    entity_poly_type: Mapping[str, str]
+    n_token: int
+    n_atom: int
+    n_msa: int
+    n_asym: int
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, atoms left out."""
+        shared = sum(value.nbytes for value in self.arrays.values() if hasattr(value, "nbytes"))
+        return shared + sum(seed.ref_pos.nbytes + seed.has_frame.nbytes for seed in self.seeds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The samples of one (job, seed).
+
+    Attributes:
+        coordinates: [N_sample, N_atom, 3], Angstrom.
+        summary: Upstream's summary confidence, one dictionary per sample.
+        full: Upstream's full data, one dictionary per sample, ``atom_plddt`` [N_atom] among it.
+        run: How it was run, for the record: precision, kernels, seconds per stage, peak bytes.
+    """
+
+    job: Job
+    seed: int
+    coordinates: "np.ndarray"
+    summary: tuple[Mapping[str, Any], ...]
+    full: tuple[Mapping[str, Any], ...]
+    atom_array: "AtomArray"
+    entity_poly_type: Mapping[str, str]
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A job, or one seed of it, that could not be finished. ``seed`` is None where the whole job failed."""
+
+    job: Job
+    seed: int | None
+    stage: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One row of a job's ranking."""
+
+    job: str
+    seed: int
+    sample: int
+    ranking_score: float
+    plddt: float
+    ptm: float
+    iptm: float
+    has_clash: bool
+    structure: Path
+    confidence: Path

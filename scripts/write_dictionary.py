@@ -1,0 +1,39 @@
+"""Write upstream's two dictionary files, with chosen components only, from the embedded dictionary.
+
+    python scripts/write_dictionary.py FOLDER ALA GLY ATP ...
+
+makes FOLDER/common/components.cif and FOLDER/common/components.cif.rdkit_mol.pkl, which Protenix reads where
+PROTENIX_ROOT_DIR=FOLDER. The tests use it to hand upstream and this package one and the same small dictionary.
+"""
+
+import argparse
+import pickle
+from pathlib import Path
+
+from protenix_multiseed.dictionary import EmbeddedDictionary, serialize
+
+
+def write_dictionary(root: Path, codes: list[str]) -> None:
+    """Write both files under ``root/common``; the molecules carry the reference conformers of the embedded dictionary."""
+    from rdkit import Chem
+
+    Chem.SetDefaultPickleProperties(Chem.PropertyPickleOptions.AllProps)  # keep the atoms' names
+    dictionary = EmbeddedDictionary()
+    common = root / "common"
+    common.mkdir(parents=True, exist_ok=True)
+    (common / "components.cif").write_text("".join(serialize(code, dictionary[code]) for code in codes))
+    molecules = {code: dictionary.molecule(code) for code in codes}
+    (common / "components.cif.rdkit_mol.pkl").write_bytes(pickle.dumps(molecules))
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("codes", nargs="+")
+    arguments = parser.parse_args()
+    write_dictionary(arguments.folder, arguments.codes)
+
+
+if __name__ == "__main__":
+    main()
