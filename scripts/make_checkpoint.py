@@ -1,0 +1,47 @@
+"""Write a checkpoint with made-up weights, in upstream's format, for any model and any architecture.
+
+    python scripts/make_checkpoint.py protenix_base_default_v1.0.0 out.pt [--prefix] [--set model.pairformer.n_blocks=2 ...]
+
+For tests and benchmarks on machines where the real weights cannot be had. The predictions say nothing about biology.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import find_dictionary
+from protenix_multiseed.model import demo
+from protenix_multiseed.model.weights import build_model
+
+
+def make_checkpoint(model: str, path: Path, overrides: dict[str, Any], *, prefix: bool = False, seed: int = demo.SEED) -> None:
+    """Build the model, fill it with made-up weights and save ``{"model": state}``."""
+    upstream.prepare(find_dictionary())
+    preset = upstream.preset(model)
+    configs = upstream.build_configs(
+        model=model, cycles=preset.cycles, steps=preset.steps, samples=5, msa=True, template=False, rna_msa=False, guidance=False,
+        kernels="torch", device_capability=None, overrides=overrides)
+    state = demo.fill(build_model(configs), seed).state_dict()
+    torch.save({"model": {("module." if prefix else "") + key: value for key, value in state.items()}}, path)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=upstream.model_names())
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--prefix", action="store_true", help="write keys as distributed training does, with 'module.'")
+    parser.add_argument("--seed", type=int, default=demo.SEED)
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any setting of Protenix")
+    arguments = parser.parse_args()
+    pairs = (item.split("=", maxsplit=1) for item in arguments.set)
+    make_checkpoint(arguments.model, arguments.path, {key: json.loads(value) for key, value in pairs}, prefix=arguments.prefix,
+                    seed=arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
