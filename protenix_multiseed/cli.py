@@ -12,8 +12,14 @@ from protenix_multiseed import __version__
 from protenix_multiseed.errors import ProtenixMsError
 
 REFUSED = 2
-app = typer.Typer(name="protenix-ms", help="Many seeds from Protenix, each exactly its own.", no_args_is_help=True,
-                  add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    name="protenix-ms",
+    help="Many seeds from Protenix, each exactly its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _version(asked: bool) -> None:
@@ -23,49 +29,86 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     """Many seeds from Protenix, each exactly its own."""
 
 
 _MODEL, _HARDWARE, _OUTPUT = "Model", "Hardware", "Output"
 
 
+def _option(help_text: str, *names: str, panel: str | None = None) -> Any:
+    """An option whose default is decided by the configuration, and so stands in its help text."""
+    return typer.Option(*names, help=help_text, show_default=False, rich_help_panel=panel)
+
+
 @app.command()
 def predict(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Protenix JSON files, or folders of them.")],
-    seeds: Annotated[str | None, typer.Option("--seeds", "-s", help="1-5 or 1,7,20-30; else each job's modelSeeds, else 101.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="output")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with any of these settings; options win over it.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Any model of Protenix, or demo.",
-                                              show_default="protenix_base_default_v1.0.0", rich_help_panel=_MODEL)] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint file.", show_default="$PROTENIX_ROOT_DIR/checkpoint/MODEL.pt",
-                                                    rich_help_panel=_MODEL)] = None,
-    samples: Annotated[int | None, typer.Option(help="Diffusion samples per seed.", show_default="5", rich_help_panel=_MODEL)] = None,
-    cycles: Annotated[int | None, typer.Option(help="Recycling cycles.", show_default="the model's", rich_help_panel=_MODEL)] = None,
-    steps: Annotated[int | None, typer.Option(help="Diffusion steps.", show_default="the model's", rich_help_panel=_MODEL)] = None,
-    msa: Annotated[bool | None, typer.Option("--msa/--no-msa", help="Use MSAs.", show_default="the model's", rich_help_panel=_MODEL)] = None,
-    rna_msa: Annotated[bool | None, typer.Option("--rna-msa", help="Use RNA MSAs.", show_default="no", rich_help_panel=_MODEL)] = None,
-    template: Annotated[bool | None, typer.Option("--template", help="Use templates.", show_default="no", rich_help_panel=_MODEL)] = None,
-    guidance: Annotated[bool | None, typer.Option("--guidance", help="Training-free guidance (TFG).", show_default="no",
-                                                  rich_help_panel=_MODEL)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.", show_default="auto", rich_help_panel=_HARDWARE)] = None,
-    kernels: Annotated[str | None, typer.Option(help="Triangle kernels: auto, torch or cuequivariance.", show_default="auto",
-                                                rich_help_panel=_HARDWARE)] = None,
-    workers: Annotated[int | None, typer.Option(help="CPU worker processes.", show_default="cores - 1, at most 8",
-                                                rich_help_panel=_HARDWARE)] = None,
-    sequential: Annotated[bool | None, typer.Option("--sequential", help="One seed at a time through Protenix's own modules.",
-                                                    show_default="no", rich_help_panel=_HARDWARE)] = None,
-    full_confidence: Annotated[bool | None, typer.Option("--full-confidence", help="Write per-atom and per-pair confidence too.",
-                                                         show_default="no", rich_help_panel=_OUTPUT)] = None,
-    offline: Annotated[bool | None, typer.Option("--offline", help="Never touch the network.", show_default="no",
-                                                 rich_help_panel=_HARDWARE)] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.", rich_help_panel=_OUTPUT)] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every seed.", rich_help_panel=_OUTPUT)] = False,
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Protenix JSON files, or folders of them.")],
+    seeds: Annotated[
+        str | None, _option("1-5 or 1,7,20-30. If not given: each job's modelSeeds, else 101.", "--seeds", "-s")
+    ] = None,
+    out: Annotated[Path | None, _option("Output folder (output).", "--out", "-o")] = None,
+    config: Annotated[
+        Path | None, _option("YAML file with any of these settings; options win over it.", "--config", "-c")
+    ] = None,
+    model: Annotated[
+        str | None,
+        _option("Any model of Protenix, or demo (protenix_base_default_v1.0.0).", "--model", "-m", panel=_MODEL),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, _option("Checkpoint ($PROTENIX_ROOT_DIR/checkpoint/MODEL.pt).", panel=_MODEL)
+    ] = None,
+    samples: Annotated[int | None, _option("Diffusion samples per seed (5).", panel=_MODEL)] = None,
+    cycles: Annotated[int | None, _option("Recycling cycles (the model's own).", panel=_MODEL)] = None,
+    steps: Annotated[int | None, _option("Diffusion steps (the model's own).", panel=_MODEL)] = None,
+    msa: Annotated[bool | None, _option("Use MSAs (the model's own).", "--msa/--no-msa", panel=_MODEL)] = None,
+    rna_msa: Annotated[bool | None, _option("Use RNA MSAs (no).", "--rna-msa/--no-rna-msa", panel=_MODEL)] = None,
+    template: Annotated[bool | None, _option("Use templates (no).", "--template/--no-template", panel=_MODEL)] = None,
+    guidance: Annotated[
+        bool | None, _option("Training-free guidance, TFG (no).", "--guidance/--no-guidance", panel=_MODEL)
+    ] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda or cuda:1 (auto).", panel=_HARDWARE)] = None,
+    kernels: Annotated[
+        str | None, _option("Triangle kernels: auto, torch or cuequivariance (auto).", panel=_HARDWARE)
+    ] = None,
+    workers: Annotated[int | None, _option("CPU worker processes (cores - 1, at most 8).", panel=_HARDWARE)] = None,
+    sequential: Annotated[
+        bool | None, _option("One seed at a time through Protenix's own modules.", "--sequential", panel=_HARDWARE)
+    ] = None,
+    offline: Annotated[bool | None, _option("Never touch the network.", "--offline", panel=_HARDWARE)] = None,
+    full_confidence: Annotated[
+        bool | None,
+        _option(
+            "Write per-atom and per-pair confidence too (no).", "--full-confidence/--no-full-confidence", panel=_OUTPUT
+        ),
+    ] = None,
+    quiet: Annotated[bool, _option("Show errors only.", "--quiet", "-q", panel=_OUTPUT)] = False,
+    verbose: Annotated[bool, _option("Show every seed.", "--verbose", "-v", panel=_OUTPUT)] = False,
 ) -> None:
     """Predict structures for every job in INPUT with every seed, and rank them."""
-    options = {"seeds": seeds, "out": out, "model": model, "checkpoint": checkpoint, "samples": samples, "cycles": cycles, "steps": steps,
-               "msa": msa, "rna_msa": rna_msa, "template": template, "guidance": guidance, "device": device, "kernels": kernels,
-               "workers": workers, "sequential": sequential, "full_confidence": full_confidence, "offline": offline}
+    options = {
+        "seeds": seeds,
+        "out": out,
+        "model": model,
+        "checkpoint": checkpoint,
+        "samples": samples,
+        "cycles": cycles,
+        "steps": steps,
+        "msa": msa,
+        "rna_msa": rna_msa,
+        "template": template,
+        "guidance": guidance,
+        "device": device,
+        "kernels": kernels,
+        "workers": workers,
+        "sequential": sequential,
+        "full_confidence": full_confidence,
+        "offline": offline,
+    }
     try:
         code = _predict(inputs, options, config, -1 if quiet else int(verbose))
     except ProtenixMsError as error:
@@ -76,8 +119,8 @@ def predict(
 @app.command()
 def fetch(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of Protenix, or one of its ESM models.")],
-    to: Annotated[Path | None, typer.Option(help="Folder for the checkpoint.", show_default="$PROTENIX_ROOT_DIR/checkpoint")] = None,
-    url: Annotated[str | None, typer.Option(help="Another address, such as a mirror.", show_default="Protenix's own")] = None,
+    to: Annotated[Path | None, _option("Folder for the checkpoint ($PROTENIX_ROOT_DIR/checkpoint).")] = None,
+    url: Annotated[str | None, _option("Another address, such as a mirror (Protenix's own).")] = None,
 ) -> None:
     """Download a checkpoint from Protenix's own address, resuming what an earlier try left."""
     from protenix_multiseed.fetch import fetch_model
@@ -98,8 +141,13 @@ def _predict(inputs: list[Path], options: dict[str, Any], file: Path | None, ver
 
     config = load_config(options, file)
     dictionary = find_dictionary()
-    rules = InputRules(model=config.model, msa=bool(config.msa), rna_msa=config.rna_msa, template=config.template,
-                       max_tokens=config.model_preset.max_tokens)
+    rules = InputRules(
+        model=config.model,
+        msa=bool(config.msa),
+        rna_msa=config.rna_msa,
+        template=config.template,
+        max_tokens=config.model_preset.max_tokens,
+    )
     jobs = read_jobs(inputs, config.seeds, rules, dictionary)
     config = check_surroundings(config)
 

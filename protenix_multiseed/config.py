@@ -23,33 +23,47 @@ class _Strict(BaseModel):
 class TemplateConfig(_Strict):
     """Where template structures come from, and the aligner that upstream calls."""
 
-    mmcif_dir: Path | None = Field(None, description="folder of <pdb id>.cif files; PROTENIX_ROOT_DIR/mmcif if not given")
-    kalign: Path | None = Field(None, description="the kalign program; looked for on PATH if not given")
-    fetch: bool = Field(False, description="fetch structures that the folder lacks from PDBe during the run")
+    mmcif_dir: Path | None = Field(
+        default=None, description="folder of <pdb id>.cif files; PROTENIX_ROOT_DIR/mmcif if not given"
+    )
+    kalign: Path | None = Field(default=None, description="the kalign program; looked for on PATH if not given")
+    fetch: bool = Field(default=False, description="fetch structures that the folder lacks from PDBe during the run")
 
 
 class RunConfig(_Strict):
     """Everything a run can be told. The YAML file has these keys."""
 
-    out: Path = Field(Path("output"), description="output folder")
-    seeds: tuple[int, ...] | None = Field(None, description="seeds for every job, as 1-5 or 1,7,20-30 or a list")
-    model: str = Field(DEFAULT_MODEL, description="model name of Protenix, or demo")
-    checkpoint: Path | None = Field(None, description="checkpoint file; by default PROTENIX_ROOT_DIR/checkpoint/<model>.pt")
-    samples: Annotated[int, Field(ge=1, le=1000)] = Field(5, description="diffusion samples per seed")
-    cycles: Annotated[int, Field(ge=1, le=100)] | None = Field(None, description="recycling cycles; the model's own by default")
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(None, description="diffusion steps; the model's own by default")
-    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(None, description="CPU worker processes")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field("auto", description="auto, cpu, cuda or cuda:1")
-    kernels: Literal["auto", "torch", "cuequivariance"] = Field("auto", description="triangle kernels")
-    sequential: bool = Field(False, description="one seed at a time through Protenix's own modules")
-    msa: bool | None = Field(None, description="use MSAs; the model's own default")
-    rna_msa: bool = Field(False, description="use RNA MSAs")
-    template: bool = Field(False, description="use templates")
+    out: Path = Field(default=Path("output"), description="output folder")
+    seeds: tuple[int, ...] | None = Field(
+        default=None, description="seeds for every job, as 1-5 or 1,7,20-30 or a list"
+    )
+    model: str = Field(default=DEFAULT_MODEL, description="model name of Protenix, or demo")
+    checkpoint: Path | None = Field(
+        default=None, description="checkpoint file; by default PROTENIX_ROOT_DIR/checkpoint/<model>.pt"
+    )
+    samples: Annotated[int, Field(ge=1, le=1000)] = Field(default=5, description="diffusion samples per seed")
+    cycles: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="recycling cycles; the model's own by default"
+    )
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="diffusion steps; the model's own by default"
+    )
+    workers: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, description="CPU worker processes")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        default="auto", description="auto, cpu, cuda or cuda:1"
+    )
+    kernels: Literal["auto", "torch", "cuequivariance"] = Field(default="auto", description="triangle kernels")
+    sequential: bool = Field(default=False, description="one seed at a time through Protenix's own modules")
+    msa: bool | None = Field(default=None, description="use MSAs; the model's own default")
+    rna_msa: bool = Field(default=False, description="use RNA MSAs")
+    template: bool = Field(default=False, description="use templates")
     templates: TemplateConfig = TemplateConfig()
-    full_confidence: bool = Field(False, description="write per-atom and per-pair confidence of every sample")
-    guidance: bool = Field(False, description="training-free guidance (TFG)")
-    offline: bool = Field(False, description="never touch the network")
-    upstream: dict[str, bool | int | float | str | None] = Field({}, description="any setting of Protenix, by dotted path")
+    full_confidence: bool = Field(default=False, description="write per-atom and per-pair confidence of every sample")
+    guidance: bool = Field(default=False, description="training-free guidance (TFG)")
+    offline: bool = Field(default=False, description="never touch the network")
+    upstream: dict[str, bool | int | float | str | None] = Field(
+        default={}, description="any setting of Protenix, by dotted path"
+    )
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -107,18 +121,26 @@ def _resolve(config: RunConfig) -> RunConfig:
     model = config.model_preset
     for switch, name in ((config.template, "template"), (config.rna_msa, "rna_msa")):
         if switch and not model.template:
-            raise ConfigError(f"{name}: {config.model} was not trained with it; choose protenix_base_default_v1.0.0, "
-                              f"protenix_base_20250630_v1.0.0 or protenix-v2, or leave --{name.replace('_', '-')} out")
+            raise ConfigError(
+                f"{name}: {config.model} was not trained with it; choose protenix_base_default_v1.0.0, "
+                f"protenix_base_20250630_v1.0.0 or protenix-v2, or leave --{name.replace('_', '-')} out"
+            )
     if config.is_demo and config.checkpoint:
-        raise ConfigError("checkpoint: the demo model makes its own weights; leave --checkpoint out or choose another --model")
+        raise ConfigError(
+            "checkpoint: the demo model makes its own weights; leave --checkpoint out or choose another --model"
+        )
     if config.offline and config.templates.fetch:
-        raise ConfigError("templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead")
-    return config.model_copy(update={
-        "cycles": config.cycles or model.cycles,
-        "steps": config.steps or model.steps,
-        "msa": model.msa if config.msa is None else config.msa,
-        "workers": config.workers or max(1, min(8, (os.cpu_count() or 2) - 1)),
-    })
+        raise ConfigError(
+            "templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead"
+        )
+    return config.model_copy(
+        update={
+            "cycles": config.cycles or model.cycles,
+            "steps": config.steps or model.steps,
+            "msa": model.msa if config.msa is None else config.msa,
+            "workers": config.workers or max(1, min(8, (os.cpu_count() or 2) - 1)),
+        }
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -143,7 +165,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _explain(problem: Any, options: Mapping[str, Any], file: Path | None) -> str:
     keys = [str(part) for part in problem["loc"]]
-    source = f"--{keys[0].replace('_', '-')}" if keys[0] in options else f"{file.name if file else 'configuration'}: {'.'.join(keys)}"
+    source = (
+        f"--{keys[0].replace('_', '-')}"
+        if keys[0] in options
+        else f"{file.name if file else 'configuration'}: {'.'.join(keys)}"
+    )
     if problem["type"] == "extra_forbidden":
         model: type[BaseModel] = TemplateConfig if keys[0] == "templates" and len(keys) > 1 else RunConfig
         near = difflib.get_close_matches(keys[-1], list(model.model_fields), n=1, cutoff=0.5)

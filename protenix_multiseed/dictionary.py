@@ -38,13 +38,33 @@ CONFORMER_TIMEOUT_SECONDS = 120
 UPSTREAM_FILES = ("components.cif", "components.cif.rdkit_mol.pkl")
 MISSING = np.iinfo(np.int32).min  # in a coordinate column
 
-_COMPONENT_COLUMNS = ("type", "name", "one_letter_code", "pdbx_synonyms", "formula", "formula_weight", "pdbx_release_status",
-                      "pdbx_modified_date", "mon_nstd_parent_comp_id")
-_ATOM_TEXT = {"atom_id": "atom_id", "alt_atom_id": "alt_atom_id", "pdbx_component_atom_id": "component_atom_id",
-              "type_symbol": "type_symbol", "pdbx_leaving_atom_flag": "leaving", "pdbx_aromatic_flag": "aromatic",
-              "pdbx_stereo_config": "stereo"}
-_BOND_TEXT = {"atom_id_1": "atom_id_1", "atom_id_2": "atom_id_2", "value_order": "value_order",
-              "pdbx_aromatic_flag": "aromatic", "pdbx_stereo_config": "stereo"}
+_COMPONENT_COLUMNS = (
+    "type",
+    "name",
+    "one_letter_code",
+    "pdbx_synonyms",
+    "formula",
+    "formula_weight",
+    "pdbx_release_status",
+    "pdbx_modified_date",
+    "mon_nstd_parent_comp_id",
+)
+_ATOM_TEXT = {
+    "atom_id": "atom_id",
+    "alt_atom_id": "alt_atom_id",
+    "pdbx_component_atom_id": "component_atom_id",
+    "type_symbol": "type_symbol",
+    "pdbx_leaving_atom_flag": "leaving",
+    "pdbx_aromatic_flag": "aromatic",
+    "pdbx_stereo_config": "stereo",
+}
+_BOND_TEXT = {
+    "atom_id_1": "atom_id_1",
+    "atom_id_2": "atom_id_2",
+    "value_order": "value_order",
+    "pdbx_aromatic_flag": "aromatic",
+    "pdbx_stereo_config": "stereo",
+}
 _COORDINATES = {"ideal": "pdbx_model_Cartn_{}_ideal", "model": "model_Cartn_{}"}
 
 
@@ -116,7 +136,7 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         bonds = self._bonds[component["first_bond"] : component["last_bond"]]
         return _cif_block(code, self._summary(row), atoms, bonds)
 
-    def molecule(self, code: str) -> "Chem.Mol | None":
+    def molecule(self, code: str) -> Any:
         """The component as Protenix's RDKit molecule, reference conformer included; None if it is unknown.
 
         The attributes ``atom_map``, ``name``, ``sanitized``, ``ref_conf_id``, ``ref_conf_type`` and ``ref_mask`` are those
@@ -190,7 +210,7 @@ class MoleculeTable(dict[str, Any]):
         return default if molecule is None else molecule
 
 
-def make_molecule(code: str, block: "CIFBlock") -> "Chem.Mol":
+def make_molecule(code: str, block: "CIFBlock") -> Any:
     """Make one component's RDKit molecule and reference conformer, as ``scripts/gen_ccd_cache.py`` does.
 
     Args:
@@ -200,7 +220,7 @@ def make_molecule(code: str, block: "CIFBlock") -> "Chem.Mol":
     import gemmi
     from pdbeccdutils.core import ccd_reader
     from rdkit import RDLogger
-    from rdkit.Chem import AllChem
+    from rdkit.Chem import rdDistGeom
 
     document = gemmi.cif.read_string(serialize(code, block))
     with _quiet(RDLogger):
@@ -220,12 +240,12 @@ def make_molecule(code: str, block: "CIFBlock") -> "Chem.Mol":
             molecule.ref_mask[molecule.atom_map[str(name)]] = is_present
         if not molecule.sanitized:
             return molecule
-        options = AllChem.ETKDGv3()
+        options: Any = rdDistGeom.ETKDGv3()
         options.clearConfs = False
         options.randomSeed = zlib.crc32(code.encode()) & 0x7FFFFFFF
         options.timeout = CONFORMER_TIMEOUT_SECONDS
         with contextlib.suppress(Exception):  # upstream: the ideal conformer stands where embedding raises
-            molecule.ref_conf_id = AllChem.EmbedMolecule(molecule, options)
+            molecule.ref_conf_id = rdDistGeom.EmbedMolecule(molecule, options)
             molecule.ref_conf_type = "rdkit"
             molecule.ref_mask[:] = True
     return molecule
@@ -249,15 +269,20 @@ def _quiet(rd_logger: Any) -> Iterator[None]:
         rd_logger.EnableLog("rdApp.error")
 
 
-def _load_molecule(path: Path) -> "Chem.Mol | None":
+def _load_molecule(path: Path) -> Any:
     from rdkit import Chem
 
+    from_bytes: Any = Chem.Mol
     try:
-        molecule: Any = Chem.Mol(path.read_bytes())
+        molecule = from_bytes(path.read_bytes())
     except (OSError, RuntimeError):  # not stored yet, or cut short
         return None
-    for attribute, read in (("name", molecule.GetProp), ("sanitized", molecule.GetBoolProp),
-                            ("ref_conf_id", molecule.GetIntProp), ("ref_conf_type", molecule.GetProp)):
+    for attribute, read in (
+        ("name", molecule.GetProp),
+        ("sanitized", molecule.GetBoolProp),
+        ("ref_conf_id", molecule.GetIntProp),
+        ("ref_conf_type", molecule.GetProp),
+    ):
         setattr(molecule, attribute, read(f"_ms_{attribute}"))
     molecule.ref_mask = np.array([flag == "1" for flag in molecule.GetProp("_ms_ref_mask")], dtype=bool)
     molecule.atom_map = {atom.GetProp("name"): atom.GetIdx() for atom in molecule.GetAtoms()}
@@ -289,7 +314,9 @@ def _source() -> Path:
     folders = spec.submodule_search_locations if spec else None
     source = Path(*folders, "structure/info/components.bcif") if folders else None
     if source is None or not source.exists():
-        raise DictionaryError("biotite's components.bcif is missing: reinstall biotite, or run 'python -m biotite.setup_ccd'")
+        raise DictionaryError(
+            "biotite's components.bcif is missing: reinstall biotite, or run 'python -m biotite.setup_ccd'"
+        )
     return source
 
 
@@ -350,12 +377,18 @@ def _decode(source: Path) -> dict[str, np.ndarray]:
     for name, category in (("atom", atoms), ("bond", bonds)):
         first, last = _runs(category["comp_id"].data.array, component_columns["id"])
         component_columns |= {f"first_{name}": first, f"last_{name}": last}
-    summaries = zip(*(components[c].as_array(str, masked_value="?")[order].tolist() for c in _COMPONENT_COLUMNS), strict=True)
+    summaries = zip(
+        *(components[c].as_array(str, masked_value="?")[order].tolist() for c in _COMPONENT_COLUMNS), strict=True
+    )
     texts = [json.dumps(summary).encode() for summary in summaries]
     ends = np.cumsum([len(entry) for entry in texts])
     component_columns |= {"first_text": np.r_[0, ends[:-1]], "last_text": ends}
-    return {"atoms": _records(atom_columns), "bonds": _records(bond_columns), "components": _records(component_columns),
-            "text": np.frombuffer(b"".join(texts), dtype=np.uint8)}
+    return {
+        "atoms": _records(atom_columns),
+        "bonds": _records(bond_columns),
+        "components": _records(component_columns),
+        "text": np.frombuffer(b"".join(texts), dtype=np.uint8),
+    }
 
 
 def _runs(keys: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -368,7 +401,9 @@ def _runs(keys: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _records(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    records = np.empty(len(next(iter(columns.values()))), dtype=[(name, array.dtype) for name, array in columns.items()])
+    records = np.empty(
+        len(next(iter(columns.values()))), dtype=[(name, array.dtype) for name, array in columns.items()]
+    )
     for name, array in columns.items():
         records[name] = array
     return records
@@ -381,7 +416,9 @@ def _cif_block(code: str, summary: Mapping[str, str], atoms: np.ndarray, bonds: 
     def category(name: str, columns: Mapping[str, np.ndarray]) -> CIFCategory:
         return CIFCategory({column: _column(CIFColumn, array) for column, array in columns.items()}, name=name)
 
-    block = {"chem_comp": category("chem_comp", {"id": np.array([code])} | {k: np.array([v]) for k, v in summary.items()})}
+    block = {
+        "chem_comp": category("chem_comp", {"id": np.array([code])} | {k: np.array([v]) for k, v in summary.items()})
+    }
     if len(atoms):
         columns = {"comp_id": np.full(len(atoms), code)}
         columns |= {theirs: atoms[ours].astype(str) for theirs, ours in _ATOM_TEXT.items()}

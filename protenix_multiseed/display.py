@@ -31,8 +31,15 @@ class RunDisplay:
         self._done = 0
         self._started = time.monotonic()
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("seeds"),
-            TimeElapsedColumn(), console=console, transient=True)
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("seeds"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
         self._task: TaskID | None = None
 
     @contextmanager
@@ -68,8 +75,10 @@ class RunDisplay:
         self._advance()
         if self._verbosity >= 1 or (not self._is_live and self._verbosity >= 0):
             best = max(float(sample["ranking_score"]) for sample in prediction.summary)
-            self._line(f"{prediction.job.name} seed {prediction.seed}: {len(prediction.summary)} samples in "
-                       f"{prediction.run['seconds']:.1f} s, best ranking score {best:.4f} ({self._done}/{self._seeds})")
+            self._line(
+                f"{prediction.job.name} seed {prediction.seed}: {len(prediction.summary)} samples in "
+                f"{prediction.run['seconds']:.1f} s, best ranking score {best:.4f} ({self._done}/{self._seeds})"
+            )
 
     def failed(self, failure: Failure) -> None:
         """A job or seed has failed."""
@@ -96,21 +105,40 @@ def show_results(console: Console, report: RunReport, out: Path, notice: str | N
     """The ranking of every job, where its best structure is, and what failed."""
     for name, samples in report.samples.items():
         order = ranked(samples)
-        table = Table(title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",
-                      title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+        table = Table(
+            title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+            box=None,
+            pad_edge=False,
+        )
         for column in ("rank", "seed", "sample", "ranking score", "pLDDT", "pTM", "ipTM", "clash"):
             table.add_column(column, justify="right")
         for rank, sample in enumerate(order[:ROWS], start=1):
-            table.add_row(str(rank), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}", f"{sample.plddt:.2f}",
-                          f"{sample.ptm:.4f}", f"{sample.iptm:.4f}", "yes" if sample.has_clash else "no",
-                          style="green" if rank == 1 else None)
+            table.add_row(
+                str(rank),
+                str(sample.seed),
+                str(sample.sample),
+                f"{sample.ranking_score:.4f}",
+                f"{sample.plddt:.2f}",
+                f"{sample.ptm:.4f}",
+                f"{sample.iptm:.4f}",
+                "yes" if sample.has_clash else "no",
+                style="green" if rank == 1 else None,
+            )
         console.print(table)
         if len(order) > ROWS:
             console.print(f"[dim]... and {len(order) - ROWS} more in {escape(str(out / name / 'ranking.csv'))}[/dim]")
-        console.print(f"best structure: [bold]{escape(str(out / name / 'best.cif'))}[/bold]   all samples: "
-                      f"{escape(str(out / name / 'ranking.csv'))}\n", soft_wrap=True)
+        console.print(
+            f"best structure: [bold]{escape(str(out / name / 'best.cif'))}[/bold]   all samples: "
+            f"{escape(str(out / name / 'ranking.csv'))}\n",
+            soft_wrap=True,
+        )
     if report.failures:
-        console.print(f"[red]{len(report.failures)} failed[/red]; the tracebacks are in {escape(str(out))}/protenix-ms/failures.jsonl",
-                      soft_wrap=True)
+        console.print(
+            f"[red]{len(report.failures)} failed[/red]; the tracebacks are in {escape(str(out))}/protenix-ms/failures.jsonl",
+            soft_wrap=True,
+        )
     if notice:
         console.print(f"[yellow]{escape(notice)}[/yellow]")

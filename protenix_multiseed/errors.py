@@ -15,7 +15,7 @@ class InputError(ProtenixMsError):
     """One problem in one input file, at one place."""
 
 
-class RefusedInputs(ProtenixMsError):
+class RefusedInputsError(ProtenixMsError):
     """All problems found in the inputs of a run, together, so that one edit can mend them all."""
 
     def __init__(self, problems: Iterable[str]) -> None:

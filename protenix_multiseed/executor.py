@@ -33,9 +33,18 @@ class Executor:
         self.kernels = choose_kernels(config.kernels, self.device)
         capability = torch.cuda.get_device_capability(self.device) if self.device.type == "cuda" else None
         self.configs = upstream.build_configs(
-            model=config.model, cycles=config.cycles or 1, steps=config.steps or 1, samples=config.samples, msa=bool(config.msa),
-            template=config.template, rna_msa=config.rna_msa, guidance=config.guidance, kernels=self.kernels,
-            device_capability=capability, overrides=config.upstream)
+            model=config.model,
+            cycles=config.cycles or 1,
+            steps=config.steps or 1,
+            samples=config.samples,
+            msa=bool(config.msa),
+            template=config.template,
+            rna_msa=config.rna_msa,
+            guidance=config.guidance,
+            kernels=self.kernels,
+            device_capability=capability,
+            overrides=config.upstream,
+        )
         self.checkpoint = checkpoint_path(config)
         self.checkpoint_sha256: str | None = None
         self.model: Any = None
@@ -50,7 +59,9 @@ class Executor:
         self.model.to(self.device)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.model = None
 
     def predict(self, features: Features) -> Iterator[Prediction | Failure]:
@@ -58,16 +69,30 @@ class Executor:
         limit = self.config.model_preset.max_tokens
         if limit is not None and features.n_token > limit:
             message = f"{features.n_token} tokens: {self.config.model} takes at most {limit}; choose another --model"
-            yield from (Failure(job=features.job, seed=s.seed, stage="predict", message=message) for s in features.seeds)
+            yield from (
+                Failure(job=features.job, seed=s.seed, stage="predict", message=message) for s in features.seeds
+            )
             return
         for seed in features.seeds:
             try:
-                yield predict_seed(self.model, features, seed, self.configs, self.device, model_name=self.config.model,
-                                   full=self.config.full_confidence)
+                yield predict_seed(
+                    self.model,
+                    features,
+                    seed,
+                    self.configs,
+                    self.device,
+                    model_name=self.config.model,
+                    full=self.config.full_confidence,
+                )
             except torch.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
-                yield Failure(job=features.job, seed=seed.seed, stage="predict", traceback=str(error),
-                              message=f"out of GPU memory with {features.n_token} tokens; use fewer --samples or a larger GPU")
+                yield Failure(
+                    job=features.job,
+                    seed=seed.seed,
+                    stage="predict",
+                    traceback=str(error),
+                    message=f"out of GPU memory with {features.n_token} tokens; use fewer --samples or a larger GPU",
+                )
             except Exception as error:
                 yield failure(features.job, seed.seed, "predict", error)
 
@@ -104,7 +129,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     device = torch.device("cuda:0" if name == "cuda" else name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices here; use --device cpu or auto")
+        raise ConfigError(
+            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices here; use --device cpu or auto"
+        )
     return device
 
 

@@ -17,10 +17,20 @@ from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir,
 
 TIMEOUT_SECONDS = 60
 _BLOCK = 1 << 20
-_DATA_FILES = frozenset({"ccd_components_file", "ccd_components_rdkit_mol_file", "pdb_cluster_file", "obsolete_release_data_csv",
-                         "obsolete_pdbs_path", "release_dates_path"})
-_ESM_FILES = {"esm2-3b": ("esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"),
-              "esm2-3b-ism": ("esm2_t36_3B_UR50D_ism", "esm2_t36_3B_UR50D_ism-contact-regression")}
+_DATA_FILES = frozenset(
+    {
+        "ccd_components_file",
+        "ccd_components_rdkit_mol_file",
+        "pdb_cluster_file",
+        "obsolete_release_data_csv",
+        "obsolete_pdbs_path",
+        "release_dates_path",
+    }
+)
+_ESM_FILES = {
+    "esm2-3b": ("esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"),
+    "esm2-3b-ism": ("esm2_t36_3B_UR50D_ism", "esm2_t36_3B_UR50D_ism-contact-regression"),
+}
 
 
 def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
@@ -42,7 +52,9 @@ def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
     for name in names:
         target = folder / f"{name}.pt"
         if target.exists():
-            console.print(f"{target} is there already ({'recorded' if recorded_sha256(target) else 'no'} SHA-256)", soft_wrap=True)
+            console.print(
+                f"{target} is there already ({'recorded' if recorded_sha256(target) else 'no'} SHA-256)", soft_wrap=True
+            )
         else:
             download(url or urls[name], target, console)
             console.print(f"{target}  SHA-256 {recorded_sha256(target)}", soft_wrap=True)
@@ -83,11 +95,17 @@ def download(url: str, target: Path, console: Console) -> None:
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             partial.unlink(missing_ok=True)
-            raise WeightsError(f"{url}: the partial download no longer fits; it was removed, run the same command again") from None
-        raise WeightsError(f"{url}: the server answered {error.code} {error.reason}; download it by hand to {target}") from None
+            raise WeightsError(
+                f"{url}: the partial download no longer fits; it was removed, run the same command again"
+            ) from None
+        raise WeightsError(
+            f"{url}: the server answered {error.code} {error.reason}; download it by hand to {target}"
+        ) from None
     except (urllib.error.URLError, http.client.HTTPException, ValueError, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        raise WeightsError(f"{url}: {reason}; run the same command again to resume, or download it by hand to {target}") from error
+        raise WeightsError(
+            f"{url}: {reason}; run the same command again to resume, or download it by hand to {target}"
+        ) from error
 
 
 def _open(request: urllib.request.Request) -> Any:
@@ -97,5 +115,11 @@ def _open(request: urllib.request.Request) -> Any:
 
 
 def _progress(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-                    console=console)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

@@ -96,8 +96,9 @@ class Writer:
     """Hands predictions to the workers for writing, off the executor's path, and gathers what they wrote."""
 
     def __init__(self, config: RunConfig, pool: WorkerPool, report: RunReport, display: Display) -> None:
-        self._settings = WriteSettings(out=config.out, full_confidence=config.full_confidence,
-                                       notice=DEMO_NOTICE if config.is_demo else None)
+        self._settings = WriteSettings(
+            out=config.out, full_confidence=config.full_confidence, notice=DEMO_NOTICE if config.is_demo else None
+        )
         self._pool, self._report, self._display = pool, report, display
         self._bound = 2 * (config.workers or 1)
         self._pending: deque[tuple[Prediction, Any]] = deque()
@@ -153,23 +154,44 @@ def feature_settings(config: RunConfig, jobs: Sequence[Job], display: Display) -
         if config.msa:
             for number, item in enumerate(job.spec["sequences"], start=1):
                 protein = item.get("proteinChain")
-                if protein and not any(protein.get(key) for key in ("pairedMsa", "unpairedMsa", "pairedMsaPath", "unpairedMsaPath")):
+                if protein and not any(
+                    protein.get(key) for key in ("pairedMsa", "unpairedMsa", "pairedMsaPath", "unpairedMsaPath")
+                ):
                     display.warn(job, f"protein {number} has no MSA; accuracy suffers. Make one with 'protenix msa'")
     return FeatureSettings(
-        msa=bool(config.msa), rna_msa=config.rna_msa, template=config.template, guidance=config.guidance,
-        constraint=preset.constraint, msa_pair_as_unpair=bool(config.upstream.get("msa_pair_as_unpair", True)), esm_folder=esm_folder,
-        template_mmcif_dir=config.templates.mmcif_dir, fetch_template_structures=config.templates.fetch, kalign=config.templates.kalign)
+        msa=bool(config.msa),
+        rna_msa=config.rna_msa,
+        template=config.template,
+        guidance=config.guidance,
+        constraint=preset.constraint,
+        msa_pair_as_unpair=bool(config.upstream.get("msa_pair_as_unpair", True)),
+        esm_folder=esm_folder,
+        template_mmcif_dir=config.templates.mmcif_dir,
+        fetch_template_structures=config.templates.fetch,
+        kalign=config.templates.kalign,
+    )
 
 
-def _record(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, executor: Executor, started: float) -> dict[str, Any]:
+def _record(
+    config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, executor: Executor, started: float
+) -> dict[str, Any]:
     device: dict[str, Any] = {"device": str(executor.device)}
     if executor.device.type == "cuda":
         device["gpu"] = torch.cuda.get_device_name(executor.device)
     versions = {name: metadata.version(name) for name in ("protenix", "torch", "numpy", "rdkit", "biotite")}
     return {
-        "protenix_ms": __version__, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "python": platform.python_version(), "versions": versions, **device, "kernels": executor.kernels, "model": config.model,
-        "checkpoint": str(executor.checkpoint) if executor.checkpoint else None, "checkpoint_sha256": executor.checkpoint_sha256,
-        "dictionary": dictionary.name, **({"notice": DEMO_NOTICE} if config.is_demo else {}),
-        "jobs": [{"name": job.name, "seeds": list(job.seeds), "source": str(job.source), "index": job.index} for job in jobs],
+        "protenix_ms": __version__,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "python": platform.python_version(),
+        "versions": versions,
+        **device,
+        "kernels": executor.kernels,
+        "model": config.model,
+        "checkpoint": str(executor.checkpoint) if executor.checkpoint else None,
+        "checkpoint_sha256": executor.checkpoint_sha256,
+        "dictionary": dictionary.name,
+        **({"notice": DEMO_NOTICE} if config.is_demo else {}),
+        "jobs": [
+            {"name": job.name, "seeds": list(job.seeds), "source": str(job.source), "index": job.index} for job in jobs
+        ],
     }

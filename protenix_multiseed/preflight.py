@@ -48,7 +48,9 @@ def _check_output(out: Path) -> None:
 def _find_kalign(config: RunConfig) -> RunConfig:
     kalign = config.templates.kalign or shutil.which("kalign")
     if kalign is None or not os.access(kalign, os.X_OK):
-        raise ConfigError(f"--template: Protenix aligns templates with the program kalign, which is not "
-                          f"{'on PATH' if kalign is None else f'at {kalign}'}; install it (apt-get install kalign, or conda install "
-                          "-c bioconda kalign) or set templates.kalign in the YAML file")
+        raise ConfigError(
+            f"--template: Protenix aligns templates with the program kalign, which is not "
+            f"{'on PATH' if kalign is None else f'at {kalign}'}; install it (apt-get install kalign, or conda install "
+            "-c bioconda kalign) or set templates.kalign in the YAML file"
+        )
     return config.model_copy(update={"templates": config.templates.model_copy(update={"kalign": Path(kalign)})})

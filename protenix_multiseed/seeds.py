@@ -19,7 +19,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     for part in (piece.strip() for piece in text.split(",")):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not _is_number(first) or (dash and not _is_number(last)):
-            raise ConfigError(f"--seeds {text!r}: {part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30")
+            raise ConfigError(
+                f"--seeds {text!r}: {part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30"
+            )
         start, stop = int(first), int(last) if dash else int(first)
         if stop < start:
             raise ConfigError(f"--seeds {text!r}: the range {part!r} runs backwards; write {stop}-{start}")

@@ -99,8 +99,8 @@ class Features:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, atoms left out."""
-        shared = sum(value.nbytes for value in self.arrays.values() if hasattr(value, "nbytes"))
-        return shared + sum(seed.ref_pos.nbytes + seed.has_frame.nbytes for seed in self.seeds)
+        shared = sum(int(getattr(value, "nbytes", 0)) for value in self.arrays.values())
+        return shared + sum(int(seed.ref_pos.nbytes + seed.has_frame.nbytes) for seed in self.seeds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

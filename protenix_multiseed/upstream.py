@@ -19,8 +19,10 @@ from protenix_multiseed.errors import ConfigError
 
 DEFAULT_MODEL = "protenix_base_default_v1.0.0"
 DEMO_MODEL = "demo"
-DEMO_NOTICE = ("Made by the demo model: an untrained Protenix with few blocks and made-up weights. "
-               "It shows how the tool works and says nothing about biology.")
+DEMO_NOTICE = (
+    "Made by the demo model: an untrained Protenix with few blocks and made-up weights. "
+    "It shows how the tool works and says nothing about biology."
+)
 _DEMO_ARCHITECTURE: dict[str, Any] = {
     "model.N_cycle": 2,
     "sample_diffusion.N_step": 8,
@@ -33,7 +35,9 @@ _DEMO_ARCHITECTURE: dict[str, Any] = {
     "model.confidence_head.n_blocks": 1,
 }
 # Upstream's batch_inference.py names these three where it allows templates and RNA MSAs.
-_TEMPLATE_MODELS = frozenset({"protenix_base_default_v1.0.0", "protenix_base_20250630_v1.0.0", "protenix-v2", DEMO_MODEL})
+_TEMPLATE_MODELS = frozenset(
+    {"protenix_base_default_v1.0.0", "protenix_base_20250630_v1.0.0", "protenix-v2", DEMO_MODEL}
+)
 _TOKEN_LIMITS = {"protenix-v2": 2560}  # runner/inference.py, update_inference_configs
 
 
@@ -99,8 +103,8 @@ def prepare(dictionary: Dictionary) -> None:
 
 def _embed(dictionary: EmbeddedDictionary) -> None:
     """Stand the embedded dictionary where upstream keeps its two files once read."""
-    ccd = importlib.import_module("protenix.data.core.ccd")
-    data_utils = importlib.import_module("protenix.data.utils")
+    ccd: Any = importlib.import_module("protenix.data.core.ccd")
+    data_utils: Any = importlib.import_module("protenix.data.utils")
 
     def load() -> EmbeddedDictionary:
         return dictionary

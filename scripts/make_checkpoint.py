@@ -18,13 +18,25 @@ from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model
 
 
-def make_checkpoint(model: str, path: Path, overrides: dict[str, Any], *, prefix: bool = False, seed: int = demo.SEED) -> None:
+def make_checkpoint(
+    model: str, path: Path, overrides: dict[str, Any], *, prefix: bool = False, seed: int = demo.SEED
+) -> None:
     """Build the model, fill it with made-up weights and save ``{"model": state}``."""
     upstream.prepare(find_dictionary())
     preset = upstream.preset(model)
     configs = upstream.build_configs(
-        model=model, cycles=preset.cycles, steps=preset.steps, samples=5, msa=True, template=False, rna_msa=False, guidance=False,
-        kernels="torch", device_capability=None, overrides=overrides)
+        model=model,
+        cycles=preset.cycles,
+        steps=preset.steps,
+        samples=5,
+        msa=True,
+        template=False,
+        rna_msa=False,
+        guidance=False,
+        kernels="torch",
+        device_capability=None,
+        overrides=overrides,
+    )
     state = demo.fill(build_model(configs), seed).state_dict()
     torch.save({"model": {("module." if prefix else "") + key: value for key, value in state.items()}}, path)
 
@@ -39,8 +51,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any setting of Protenix")
     arguments = parser.parse_args()
     pairs = (item.split("=", maxsplit=1) for item in arguments.set)
-    make_checkpoint(arguments.model, arguments.path, {key: json.loads(value) for key, value in pairs}, prefix=arguments.prefix,
-                    seed=arguments.seed)
+    make_checkpoint(
+        arguments.model,
+        arguments.path,
+        {key: json.loads(value) for key, value in pairs},
+        prefix=arguments.prefix,
+        seed=arguments.seed,
+    )
 
 
 if __name__ == "__main__":

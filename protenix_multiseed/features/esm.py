@@ -39,8 +39,17 @@ def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, fo
     model, alphabet = call_quietly(compute_esm.load_esm_model, esm_model, local_esm_dir=str(checkpoint_dir))
     for sequence in missing:
         target = _file(folder, sequence)
-        call_quietly(compute_esm.compute_ESM_embeddings, esm_model, model, alphabet, [target.stem], [sequence], str(folder),
-                     truncation_seq_length=4094, toks_per_batch=16384)
+        call_quietly(
+            compute_esm.compute_ESM_embeddings,
+            esm_model,
+            model,
+            alphabet,
+            [target.stem],
+            [sequence],
+            str(folder),
+            truncation_seq_length=4094,
+            toks_per_batch=16384,
+        )
         if not target.exists():
             raise FeaturizationError(f"no ESM embedding was made for a protein of {len(sequence)} residues")
     return len(missing)
@@ -63,8 +72,11 @@ def token_embeddings(job: Job, atom_array: AtomArray, folder: Path) -> np.ndarra
 
 
 def _proteins(spec: Mapping[str, Any]) -> dict[str, str]:
-    return {str(number): item["proteinChain"]["sequence"]
-            for number, item in enumerate(spec["sequences"], start=1) if "proteinChain" in item}
+    return {
+        str(number): item["proteinChain"]["sequence"]
+        for number, item in enumerate(spec["sequences"], start=1)
+        if "proteinChain" in item
+    }
 
 
 def _file(folder: Path, sequence: str) -> Path:

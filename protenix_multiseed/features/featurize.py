@@ -41,8 +41,19 @@ from protenix_multiseed.types import Features, FeatureSettings, Job, SeedFeature
 from protenix_multiseed.upstream import replaced, silenced
 
 # What mmCIF writing reads; the parser's many other annotations stay behind.
-WRITTEN_ANNOTATIONS = ("chain_id", "res_id", "ins_code", "res_name", "hetero", "atom_name", "element", "label_asym_id",
-                       "label_entity_id", "auth_asym_id", "charge")
+WRITTEN_ANNOTATIONS = (
+    "chain_id",
+    "res_id",
+    "ins_code",
+    "res_name",
+    "hetero",
+    "atom_name",
+    "element",
+    "label_asym_id",
+    "label_entity_id",
+    "auth_asym_id",
+    "charge",
+)
 
 
 def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
@@ -79,15 +90,18 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         stack.enter_context(silenced())
         ccd.get_ccd_ref_info.cache_clear()  # so that its draws are made again, as by a process of this seed alone
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002  upstream draws from numpy's legacy generator
+        np.random.seed(seed)
         try:
             data, atom_array, _ = dataset.process_one(dataset.inputs[0])
         except Exception as error:
             raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
     full = data["input_feature_dict"]
     seed_features = SeedFeatures(
-        seed=seed, ref_pos=full["ref_pos"].numpy(), has_frame=full["has_frame"].numpy().astype(bool),
-        python_state=random.getstate(), numpy_state=np.random.get_state(legacy=True),  # noqa: NPY002
+        seed=seed,
+        ref_pos=full["ref_pos"].numpy(),
+        has_frame=full["has_frame"].numpy().astype(bool),
+        python_state=random.getstate(),
+        numpy_state=tuple(np.random.get_state(legacy=True)),
     )
     if not settings.constraint:
         full.pop("constraint_feature", None)
@@ -117,7 +131,9 @@ class _Shared:
     def features(self, seeds: Sequence[int]) -> Features:
         """These seeds' features."""
         made = tuple(self._seed_features(seed) for seed in seeds)
-        return _features(self.job, self.settings, made, self.arrays, self.atom_array, self.entity_poly_type, self.warnings)
+        return _features(
+            self.job, self.settings, made, self.arrays, self.atom_array, self.entity_poly_type, self.warnings
+        )
 
     def _seed_features(self, seed: int) -> SeedFeatures:
         reference = self.atom_array.ref_pos
@@ -126,10 +142,15 @@ class _Shared:
             for entity, smiles in self.smiles.items():
                 atoms = self.atom_array.label_entity_id == entity
                 coordinates = smiles_coordinates(smiles, seed)
-                reference[atoms] = np.tile(coordinates, (np.count_nonzero(atoms) // len(coordinates), 1))
+                reference[atoms] = np.tile(coordinates, (int(atoms.sum()) // len(coordinates), 1))
         ref_pos, numpy_state = replay_reference(self.log, seed, reference, self.conformers)
-        return SeedFeatures(seed=seed, ref_pos=ref_pos, has_frame=self.frames.has_frame(ref_pos),
-                            python_state=replay_leaving(self.log, seed)[1], numpy_state=numpy_state)
+        return SeedFeatures(
+            seed=seed,
+            ref_pos=ref_pos,
+            has_frame=self.frames.has_frame(ref_pos),
+            python_state=replay_leaving(self.log, seed)[1],
+            numpy_state=numpy_state,
+        )
 
 
 def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
@@ -150,14 +171,18 @@ def _share_atoms(
     tokens = AtomArrayTokenizer(atom_array).get_token_array()
     constraint: Mapping[str, torch.Tensor] = {}
     if job.spec.get("constraint"):  # may split tokens into atoms
-        constraint, tokens, atom_array = infer_dataloader_constraint(tokens, atom_array, sample)
+        constraint, tokens, atom_array = _constraint_features(tokens, atom_array, sample)
     featurizer = Featurizer(tokens, atom_array, include_discont_poly_poly_bonds=True)
     full = featurizer.get_token_features() | featurizer.get_bond_features() | featurizer.get_extra_features()
     element = Featurizer.elem_onehot_encoded(atom_array.element)
     names = Featurizer.ref_atom_name_chars_encoded(atom_array.atom_name)
     arrays: dict[str, Any] = layout.compact_one_hots(full["restype"], element, names)
-    full |= {"ref_mask": atom_array.ref_mask, "ref_charge": atom_array.ref_charge, "ref_space_uid": atom_array.ref_space_uid,
-             "distogram_rep_atom_mask": atom_array.distogram_rep_atom_mask}
+    full |= {
+        "ref_mask": atom_array.ref_mask,
+        "ref_charge": atom_array.ref_charge,
+        "ref_space_uid": atom_array.ref_space_uid,
+        "distogram_rep_atom_mask": atom_array.distogram_rep_atom_mask,
+    }
     arrays |= {key: layout.shrink(np.asarray(full[key])) for key in layout.INDEX_FEATURES}
     arrays["token_bonds"] = full["token_bonds"].numpy().astype(bool)
     arrays |= _msa_arrays(job, settings, atom_array, full["restype"])
@@ -168,20 +193,29 @@ def _share_atoms(
     order = np.argsort(atom_array.ref_space_uid, kind="stable")
     starts = np.flatnonzero(np.diff(atom_array.ref_space_uid[order])) + 1
     return _Shared(
-        job=job, settings=settings, seed=seed, log=log, arrays=arrays, atom_array=atom_array,
-        entity_poly_type=sample.entity_poly_type, frames=_Frames(tokens, atom_array), conformers=np.split(order, starts),
-        smiles=_smiles(job.spec), warnings=warnings,
+        job=job,
+        settings=settings,
+        seed=seed,
+        log=log,
+        arrays=arrays,
+        atom_array=atom_array,
+        entity_poly_type=sample.entity_poly_type,
+        frames=_Frames(tokens, atom_array),
+        conformers=np.split(order, starts),
+        smiles=_smiles(job.spec),
+        warnings=warnings,
     )
 
 
-def infer_dataloader_constraint(
+def _constraint_features(
     tokens: TokenArray, atom_array: AtomArray, sample: SampleDictToFeatures
 ) -> tuple[Mapping[str, torch.Tensor], TokenArray, AtomArray]:
     """Upstream's constraint features of a job that has constraints."""
     from protenix.data.constraint.constraint_featurizer import ConstraintFeatureGenerator
 
     made: tuple[Mapping[str, torch.Tensor], TokenArray, AtomArray] = ConstraintFeatureGenerator.generate_from_json(
-        tokens, atom_array, sample.input_dict["sequences"], sample.input_dict.get("constraint", {}))
+        tokens, atom_array, sample.input_dict["sequences"], sample.input_dict.get("constraint", {})
+    )
     return made
 
 
@@ -202,7 +236,9 @@ class _Frames:
             uid: np.flatnonzero(atom_array.ref_space_uid == uid) for uid in np.unique(atom_array.ref_space_uid[is_free])
         }
         centres = np.array(tokens.get_annotation("centre_atom_index"))
-        is_standard = (atom_array.mol_type[centres] != "ligand") & np.isin(atom_array.res_name[centres], list(STD_RESIDUES))
+        is_standard = (atom_array.mol_type[centres] != "ligand") & np.isin(
+            atom_array.res_name[centres], list(STD_RESIDUES)
+        )
         for index, token in enumerate(tokens):
             if is_standard[index] and len(token.atom_indices) > 1:
                 first = "N" if atom_array.mol_type[centres[index]] == "protein" else "C1'"
@@ -213,26 +249,43 @@ class _Frames:
     def has_frame(self, ref_pos: np.ndarray) -> np.ndarray:
         """Frames for one seed's ``ref_pos`` [N_atom, 3] -> [N_token]."""
         positions = torch.from_numpy(ref_pos)
-        trees = {uid: (KDTree(positions[atoms], metric="euclidean") if len(atoms) >= 3 else None, atoms)
-                 for uid, atoms in self._conformers.items()}
+        trees = {
+            uid: (KDTree(positions[atoms], metric="euclidean") if len(atoms) >= 3 else None, atoms)
+            for uid, atoms in self._conformers.items()
+        }
         has_frame = self._fixed.copy()
         for index, token, centre in self._drawn:
             has_frame[index] = bool(Featurizer.get_lig_frame(token, centre, trees, positions, self._ref_mask)[0])
         return has_frame
 
 
-def _msa_arrays(job: Job, settings: FeatureSettings, atom_array: AtomArray, restype: torch.Tensor) -> dict[str, np.ndarray]:
+def _msa_arrays(
+    job: Job, settings: FeatureSettings, atom_array: AtomArray, restype: torch.Tensor
+) -> dict[str, np.ndarray]:
     made = {}
     if settings.msa:
-        made = dict_to_tensor(InferenceMSAFeaturizer.make_msa_feature(
-            bioassembly=job.spec["sequences"], atom_array=atom_array, msa_pair_as_unpair=settings.msa_pair_as_unpair,
-            use_rna_msa=settings.rna_msa))
+        made = dict_to_tensor(
+            InferenceMSAFeaturizer.make_msa_feature(
+                bioassembly=job.spec["sequences"],
+                atom_array=atom_array,
+                msa_pair_as_unpair=settings.msa_pair_as_unpair,
+                use_rna_msa=settings.rna_msa,
+            )
+        )
     if not made:  # upstream's make_dummy_feature
         msa = restype.argmax(-1).numpy().astype(np.int8)[None]
-        return {"msa": msa, "deletion_matrix": np.zeros_like(msa), "profile": restype.numpy(),
-                "deletion_mean": np.zeros(len(restype), dtype=np.float32)}
-    return {"msa": made["msa"].numpy().astype(np.int8), "deletion_matrix": made["deletion_matrix"].numpy(),
-            "profile": made["profile"].numpy(), "deletion_mean": made["deletion_mean"].numpy()}
+        return {
+            "msa": msa,
+            "deletion_matrix": np.zeros_like(msa),
+            "profile": restype.numpy(),
+            "deletion_mean": np.zeros(len(restype), dtype=np.float32),
+        }
+    return {
+        "msa": made["msa"].numpy().astype(np.int8),
+        "deletion_matrix": made["deletion_matrix"].numpy(),
+        "profile": made["profile"].numpy(),
+        "deletion_mean": made["deletion_mean"].numpy(),
+    }
 
 
 def _template_arrays(
@@ -240,11 +293,18 @@ def _template_arrays(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     finder = _HitReporter(_hit_featurizer(settings)) if settings.template else None
     assembled = template_featurizer.Templates
-    with replaced(assembled, "as_protenix_dict", assembled.as_data_dict):  # without the pair features, which expand() makes
+    with replaced(
+        assembled, "as_protenix_dict", assembled.as_data_dict
+    ):  # without the pair features, which expand() makes
         made = template_featurizer.InferenceTemplateFeaturizer.make_template_feature(
-            bioassembly=job.spec["sequences"], atom_array=atom_array, use_template=settings.template,
-            online_template_featurizer=finder)
-    arrays = layout.compact_templates(made["template_aatype"], made["template_atom_positions"], made["template_atom_mask"])
+            bioassembly=job.spec["sequences"],
+            atom_array=atom_array,
+            use_template=settings.template,
+            online_template_featurizer=finder,
+        )
+    arrays = layout.compact_templates(
+        made["template_aatype"], made["template_atom_positions"], made["template_atom_mask"]
+    )
     return arrays, tuple(finder.skipped) if finder else ()
 
 
@@ -267,10 +327,17 @@ def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
     configs = _dataset_configs(settings, Path("unused.json"))
     template = configs.data.template
     return TemplateHitFeaturizer(
-        mmcif_dir=template.prot_template_mmcif_dir, template_cache_dir=template.prot_template_cache_dir, max_hits=4,
-        kalign_binary_path=template.kalign_binary_path, max_template_date="2021-09-30",
-        release_dates_path=template.release_dates_path, obsolete_pdbs_path=template.obsolete_pdbs_path,
-        _shuffle_top_k_prefiltered=None, _max_template_candidates_num=20, fetch_remote=settings.fetch_template_structures)
+        mmcif_dir=template.prot_template_mmcif_dir,
+        template_cache_dir=template.prot_template_cache_dir,
+        max_hits=4,
+        kalign_binary_path=template.kalign_binary_path,
+        max_template_date="2021-09-30",
+        release_dates_path=template.release_dates_path,
+        obsolete_pdbs_path=template.obsolete_pdbs_path,
+        _shuffle_top_k_prefiltered=None,
+        _max_template_candidates_num=20,
+        fetch_remote=settings.fetch_template_structures,
+    )
 
 
 def _dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:
@@ -282,8 +349,18 @@ def _dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:
     if settings.kalign:
         overrides["data.template.kalign_binary_path"] = str(settings.kalign)
     configs = build_configs(
-        model=DEFAULT_MODEL, cycles=1, steps=1, samples=1, msa=settings.msa, template=settings.template,
-        rna_msa=settings.rna_msa, guidance=settings.guidance, kernels="torch", device_capability=None, overrides=overrides)
+        model=DEFAULT_MODEL,
+        cycles=1,
+        steps=1,
+        samples=1,
+        msa=settings.msa,
+        template=settings.template,
+        rna_msa=settings.rna_msa,
+        guidance=settings.guidance,
+        kernels="torch",
+        device_capability=None,
+        overrides=overrides,
+    )
     configs.input_json_path = str(input_json)
     configs.msa_pair_as_unpair = settings.msa_pair_as_unpair
     with configs.unlocked():
@@ -292,8 +369,13 @@ def _dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:
 
 
 def _features(
-    job: Job, settings: FeatureSettings, seeds: tuple[SeedFeatures, ...], arrays: dict[str, Any], atom_array: AtomArray,
-    entity_poly_type: Mapping[str, str], warnings: tuple[str, ...] = (),
+    job: Job,
+    settings: FeatureSettings,
+    seeds: tuple[SeedFeatures, ...],
+    arrays: dict[str, Any],
+    atom_array: AtomArray,
+    entity_poly_type: Mapping[str, str],
+    warnings: tuple[str, ...] = (),
 ) -> Features:
     if settings.esm_folder is not None:
         from protenix_multiseed.features.esm import token_embeddings
@@ -307,9 +389,17 @@ def _features(
             written.set_annotation(name, atom_array.get_annotation(name))
     written.bonds = atom_array.bonds
     return Features(
-        job=job, seeds=seeds, arrays=arrays, atom_array=written,
+        job=job,
+        seeds=seeds,
+        arrays=arrays,
+        atom_array=written,
         entity_poly_type={key: value for key, value in entity_poly_type.items() if value != "non-polymer"},
-        n_token=n_token, n_atom=len(atom_array), n_msa=n_msa, n_asym=len(np.unique(arrays["asym_id"])), warnings=warnings)
+        n_token=n_token,
+        n_atom=len(atom_array),
+        n_msa=n_msa,
+        n_asym=len(np.unique(arrays["asym_id"])),
+        warnings=warnings,
+    )
 
 
 def _smiles(spec: Mapping[str, Any]) -> dict[str, str]:

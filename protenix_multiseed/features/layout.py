@@ -19,19 +19,53 @@ N_RESTYPE = 32
 N_TEMPLATE_BIN = 39
 N_CONSTRAINT_CHANNEL = {"contact_atom": 2, "contact": 2, "pocket": 1, "substructure": 4}
 
-INDEX_FEATURES = ("residue_index", "asym_id", "entity_id", "sym_id", "ref_space_uid", "atom_to_token_idx",
-                  "atom_to_tokatom_idx", "ref_mask", "ref_charge", "is_ligand", "distogram_rep_atom_mask")
+INDEX_FEATURES = (
+    "residue_index",
+    "asym_id",
+    "entity_id",
+    "sym_id",
+    "ref_space_uid",
+    "atom_to_token_idx",
+    "atom_to_tokatom_idx",
+    "ref_mask",
+    "ref_charge",
+    "is_ligand",
+    "distogram_rep_atom_mask",
+)
 FLOAT_FEATURES = ("profile", "deletion_mean", "esm_token_embedding")
-_PAIR_TEMPLATE_FEATURES = ("template_distogram", "template_unit_vector", "template_pseudo_beta_mask",
-                           "template_backbone_frame_mask")
+_PAIR_TEMPLATE_FEATURES = (
+    "template_distogram",
+    "template_unit_vector",
+    "template_pseudo_beta_mask",
+    "template_backbone_frame_mask",
+)
 _PER_SEED = frozenset({"ref_pos", "has_frame"})
 # Read by no module at inference: training losses and metrics, or restored from others by expand().
-UNREAD_FEATURES = frozenset({
-    "bond_mask", "msa_mask", "token_index", "frame_atom_index", "resolution", "mol_id", "mol_atom_index", "entity_mol_id",
-    "pae_rep_atom_mask", "plddt_m_rep_atom_mask", "modified_res_mask", "is_protein", "is_dna", "is_rna",
-    "prot_unpaired_num_alignments", "prot_paired_num_alignments", "rna_unpaired_num_alignments", "rna_pair_num_alignments",
-    "prot_pair_num_alignments", "prot_unpair_num_alignments", "rna_unpair_num_alignments",
-})
+UNREAD_FEATURES = frozenset(
+    {
+        "bond_mask",
+        "msa_mask",
+        "token_index",
+        "frame_atom_index",
+        "resolution",
+        "mol_id",
+        "mol_atom_index",
+        "entity_mol_id",
+        "pae_rep_atom_mask",
+        "plddt_m_rep_atom_mask",
+        "modified_res_mask",
+        "is_protein",
+        "is_dna",
+        "is_rna",
+        "prot_unpaired_num_alignments",
+        "prot_paired_num_alignments",
+        "rna_unpaired_num_alignments",
+        "rna_pair_num_alignments",
+        "prot_pair_num_alignments",
+        "prot_unpair_num_alignments",
+        "rna_unpair_num_alignments",
+    }
+)
 _DELETIONS = np.arange(-128, 128, dtype=np.int8)
 
 
@@ -46,23 +80,42 @@ def compact(full: Mapping[str, Any]) -> dict[str, Any]:
     arrays |= compact_one_hots(full["restype"], full["ref_element"], full["ref_atom_name_chars"])
     arrays["token_bonds"] = full["token_bonds"].numpy().astype(bool)
     arrays["msa"] = full["msa"].numpy().astype(np.int8)
-    arrays["deletion_matrix"] = (full["deletion_matrix"].numpy().astype(np.int8) if "deletion_matrix" in full
-                                 else np.zeros(arrays["msa"].shape, dtype=np.int8))
-    arrays |= compact_templates(full["template_aatype"].numpy(), full["template_atom_positions"].numpy(),
-                                full["template_atom_mask"].numpy())
+    arrays["deletion_matrix"] = (
+        full["deletion_matrix"].numpy().astype(np.int8)
+        if "deletion_matrix" in full
+        else np.zeros(arrays["msa"].shape, dtype=np.int8)
+    )
+    arrays |= compact_templates(
+        full["template_aatype"].numpy(), full["template_atom_positions"].numpy(), full["template_atom_mask"].numpy()
+    )
     if "constraint_feature" in full:
         arrays |= compact_constraint(full["constraint_feature"])
-    known = {*arrays, *UNREAD_FEATURES, *_PER_SEED, *_PAIR_TEMPLATE_FEATURES, "has_deletion", "deletion_value", "constraint_feature",
-             "template_atom_positions", "template_atom_mask"}
-    arrays |= {f"extra:{key}": value.numpy() if torch.is_tensor(value) else value
-               for key, value in full.items() if key not in known}
+    known = {
+        *arrays,
+        *UNREAD_FEATURES,
+        *_PER_SEED,
+        *_PAIR_TEMPLATE_FEATURES,
+        "has_deletion",
+        "deletion_value",
+        "constraint_feature",
+        "template_atom_positions",
+        "template_atom_mask",
+    }
+    arrays |= {
+        f"extra:{key}": value.numpy() if torch.is_tensor(value) else value
+        for key, value in full.items()
+        if key not in known
+    }
     return arrays
 
 
 def compact_one_hots(restype: torch.Tensor, element: torch.Tensor, name_chars: torch.Tensor) -> dict[str, np.ndarray]:
     """One-hot features as indices."""
-    return {"restype": restype.argmax(-1).numpy().astype(np.uint8), "ref_element": element.argmax(-1).numpy().astype(np.uint8),
-            "ref_atom_name_chars": name_chars.argmax(-1).numpy().astype(np.uint8)}
+    return {
+        "restype": restype.argmax(-1).numpy().astype(np.uint8),
+        "ref_element": element.argmax(-1).numpy().astype(np.uint8),
+        "ref_atom_name_chars": name_chars.argmax(-1).numpy().astype(np.uint8),
+    }
 
 
 def compact_templates(aatype: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
@@ -103,18 +156,24 @@ def expand(features: Features, seed: SeedFeatures, *, constraint: bool = False) 
     full["has_frame"] = torch.from_numpy(seed.has_frame.astype(np.int64))
     full["msa"] = torch.from_numpy(arrays["msa"].astype(np.int64))
     deletions = arrays["deletion_matrix"].view(np.uint8) ^ 128  # row of the tables below
-    full["deletion_value"] = torch.from_numpy((np.arctan(_DELETIONS / 3.0) * (2.0 / np.pi)).astype(np.float32)[deletions])
+    full["deletion_value"] = torch.from_numpy(
+        (np.arctan(_DELETIONS / 3.0) * (2.0 / np.pi)).astype(np.float32)[deletions]
+    )
     full["has_deletion"] = torch.from_numpy(np.clip(_DELETIONS, 0.0, 1.0).astype(np.float32)[deletions])
     full |= _expand_templates(arrays, features.n_token)
     if constraint:
         n = features.n_token
         full["constraint_feature"] = {
-            key: torch.from_numpy(np.array(arrays[f"constraint:{key}"])) if f"constraint:{key}" in arrays
-            else torch.zeros(n, n, channels) for key, channels in N_CONSTRAINT_CHANNEL.items()
+            key: torch.from_numpy(np.array(arrays[f"constraint:{key}"]))
+            if f"constraint:{key}" in arrays
+            else torch.zeros(n, n, channels)
+            for key, channels in N_CONSTRAINT_CHANNEL.items()
         }
     for key, value in arrays.items():
         if key.startswith("extra:"):
-            full[key.removeprefix("extra:")] = torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+            full[key.removeprefix("extra:")] = (
+                torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+            )
     return full
 
 
@@ -131,8 +190,11 @@ def _expand_templates(arrays: Mapping[str, Any], n_token: int) -> dict[str, torc
         }
     from protenix.data.template.template_featurizer import Templates
 
-    made = Templates(aatype=aatype.astype(np.int32), atom_positions=np.array(arrays["template_atom_positions"]),
-                     atom_mask=np.array(arrays["template_atom_mask"])).as_protenix_dict()
+    made = Templates(
+        aatype=aatype.astype(np.int32),
+        atom_positions=np.array(arrays["template_atom_positions"]),
+        atom_mask=np.array(arrays["template_atom_mask"]),
+    ).as_protenix_dict()
     return full | {key: torch.from_numpy(made[key]) for key in _PAIR_TEMPLATE_FEATURES}
 
 

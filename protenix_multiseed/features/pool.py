@@ -27,12 +27,16 @@ class WorkerPool:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+        self._pool = ProcessPool(
+            max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._pool.close()
         else:
@@ -69,8 +73,10 @@ class WorkerPool:
 def failure(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
     """An exception as the failure of a job, or of one seed of it."""
     if isinstance(error, ProcessExpired):
-        message = (f"the worker process ended (exit code {error.exitcode}); if it was killed for memory, "
-                   "use fewer --workers or run the job on a machine with more")
+        message = (
+            f"the worker process ended (exit code {error.exitcode}); if it was killed for memory, "
+            "use fewer --workers or run the job on a machine with more"
+        )
     elif isinstance(error, ProtenixMsError):
         message = str(error)
     else:

@@ -24,7 +24,6 @@ from protenix_multiseed.upstream import replaced
 
 MAX_PERMUTATIONS = 1000  # upstream's ccd.get_ccd_ref_info
 MAX_SHIFT = 1.0  # Angstrom; upstream's geometry.random_transform
-CONFORMER_TIMEOUT_SECONDS = 90  # upstream's json_parser.smiles_to_atom_info
 
 
 @dataclass(slots=True)
@@ -65,9 +64,13 @@ class SeededConformers:
     def EmbedMolecule(self, molecule: Any, **options: Any) -> int:  # noqa: N802  RDKit's name
         """As ``AllChem.EmbedMolecule``, from a seed made of the molecule and the run's seed."""
         from rdkit import Chem
-        from rdkit.Chem import AllChem
+        from rdkit.Chem import rdDistGeom
 
-        return int(AllChem.EmbedMolecule(molecule, randomSeed=conformer_seed(Chem.MolToSmiles(molecule), self._seed), **options))
+        return int(
+            rdDistGeom.EmbedMolecule(
+                molecule, randomSeed=conformer_seed(Chem.MolToSmiles(molecule), self._seed), **options
+            )
+        )
 
 
 def conformer_seed(smiles: str, seed: int) -> int:
@@ -153,7 +156,7 @@ def replay_reference(
         shift = generator.uniform(-MAX_SHIFT, MAX_SHIFT, size=3)
         rotation = Rotation.random(random_state=generator).as_matrix()
         placed[atoms] = np.dot(points + shift, rotation.T)
-    return placed, generator.get_state(legacy=True)
+    return placed, tuple(generator.get_state(legacy=True))
 
 
 def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
@@ -168,5 +171,7 @@ def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
         try:
             return np.array(json_parser.smiles_to_atom_info(smiles)["atom_array"].coord)
         except (AssertionError, TimeoutError) as error:
-            raise FeaturizationError(f"no conformer for SMILES {smiles!r} with seed {seed}: {error}; "
-                                     "give the ligand as FILE_ with 3D coordinates, or as CCD_") from error
+            raise FeaturizationError(
+                f"no conformer for SMILES {smiles!r} with seed {seed}: {error}; "
+                "give the ligand as FILE_ with 3D coordinates, or as CCD_"
+            ) from error

@@ -12,12 +12,34 @@ from protenix_multiseed.inputs import schema
 
 LIGAND_SUFFIXES = (".mol", ".sdf", ".pdb", ".mol2")  # upstream's lig_file_to_atom_info
 TEMPLATE_SUFFIXES = (".a3m", ".hhr")
-PROTEIN_CODES = dict(zip(
-    "ARNDCQEGHILKMFPSTWYVX",
-    ["ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE", "LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL", "UNK"],
-    strict=True,
-))
-_LETTERS = {"proteinChain": schema.PROTEIN_LETTERS, "dnaSequence": schema.DNA_LETTERS, "rnaSequence": schema.RNA_LETTERS}
+PROTEIN_CODES = {
+    "A": "ALA",
+    "R": "ARG",
+    "N": "ASN",
+    "D": "ASP",
+    "C": "CYS",
+    "Q": "GLN",
+    "E": "GLU",
+    "G": "GLY",
+    "H": "HIS",
+    "I": "ILE",
+    "L": "LEU",
+    "K": "LYS",
+    "M": "MET",
+    "F": "PHE",
+    "P": "PRO",
+    "S": "SER",
+    "T": "THR",
+    "W": "TRP",
+    "Y": "TYR",
+    "V": "VAL",
+    "X": "UNK",
+}
+_LETTERS = {
+    "proteinChain": schema.PROTEIN_LETTERS,
+    "dnaSequence": schema.DNA_LETTERS,
+    "rnaSequence": schema.RNA_LETTERS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +90,9 @@ class _Checker:
             where = f"sequences[{number}].{box.kind}"
             for chain_id in box.entity.id or ():
                 if chain_id in seen_ids:
-                    self._problem(f"{where}.id", f"{chain_id!r} is also an id of {seen_ids[chain_id]}: chain IDs are unique")
+                    self._problem(
+                        f"{where}.id", f"{chain_id!r} is also an id of {seen_ids[chain_id]}: chain IDs are unique"
+                    )
                 seen_ids[chain_id] = where
             sequences.append({box.kind: self._entity(where, box.kind or "", box.entity)})
         resolved: dict[str, Any] = {"name": self.spec.name, "sequences": sequences}
@@ -83,8 +107,11 @@ class _Checker:
                 resolved["constraint"]["pocket"] = _pocket(self.spec.constraint.pocket)
         limit = self.rules.max_tokens
         if limit is not None and self.n_token > limit and not self.problems:
-            self._problem("sequences", f"about {self.n_token} tokens: {self.rules.model} takes at most {limit}; "
-                                       "choose another --model, or a smaller complex")
+            self._problem(
+                "sequences",
+                f"about {self.n_token} tokens: {self.rules.model} takes at most {limit}; "
+                "choose another --model, or a smaller complex",
+            )
         return resolved, self.problems
 
     def _problem(self, field: str, message: str) -> None:
@@ -115,21 +142,22 @@ class _Checker:
         for position, letter in enumerate(entity.sequence, start=1):
             if letter not in allowed:
                 hint = "letters are upper case" if letter.upper() in allowed else f"allowed: {''.join(sorted(allowed))}"
-                self._problem(f"{where}.sequence", f"{letter!r} at position {position} is not a letter of this kind; {hint}")
+                self._problem(
+                    f"{where}.sequence", f"{letter!r} at position {position} is not a letter of this kind; {hint}"
+                )
                 break
         components = [_component_code(kind, letter) for letter in entity.sequence]
-        modified = 0
         for index, modification in enumerate(entity.modifications or ()):
-            if isinstance(modification, schema.ProteinModification):
-                code, position, keys = modification.ptmType, modification.ptmPosition, ("ptmType", "ptmPosition")
-            else:
-                code, position, keys = modification.modificationType, modification.basePosition, ("modificationType", "basePosition")
+            code_key, position_key = (key for key in type(modification).model_fields)
+            code, position = getattr(modification, code_key).removeprefix("CCD_"), getattr(modification, position_key)
             field = f"{where}.modifications[{index}]"
             if position > len(components):
-                self._problem(f"{field}.{keys[1]}", f"{position} is past the end of the sequence, which has {len(components)}")
-            elif self._component(f"{field}.{keys[0]}", code.removeprefix("CCD_"), "see the component's page in the PDB"):
-                components[position - 1] = code.removeprefix("CCD_")
-                modified += 1
+                self._problem(
+                    f"{field}.{position_key}",
+                    f"{position} is past the end of the sequence, which has {len(components)}",
+                )
+            elif self._component(f"{field}.{code_key}", code, "see the component's page in the PDB"):
+                components[position - 1] = code
         self.n_token += entity.copies * len(components)
         return components
 
@@ -153,9 +181,12 @@ class _Checker:
         from rdkit import Chem, rdBase
 
         if len(smiles) > 10_000:
-            self._problem(field, f"a SMILES string of {len(smiles)} characters: at most 10000; give the ligand as FILE_ or CCD_")
+            self._problem(
+                field, f"a SMILES string of {len(smiles)} characters: at most 10000; give the ligand as FILE_ or CCD_"
+            )
             return None
         reason = "syntax error"
+        molecule: Any
         with rdBase.BlockLogs():
             molecule = Chem.MolFromSmiles(smiles, sanitize=False)
             try:
@@ -164,23 +195,32 @@ class _Checker:
             except ValueError as error:
                 molecule, reason = None, str(error).splitlines()[0]
         if molecule is None or molecule.GetNumAtoms() == 0:
-            self._problem(field, f"{_shorten(smiles)} is not a SMILES string RDKit can read ({reason}); "
-                                 "a component is written CCD_ATP, a file FILE_path")
+            self._problem(
+                field,
+                f"{_shorten(smiles)} is not a SMILES string RDKit can read ({reason}); "
+                "a component is written CCD_ATP, a file FILE_path",
+            )
             return None
         return _molecule_atom_names(molecule)
 
     def _file_atoms(self, field: str, path: Path) -> frozenset[str] | None:
         from rdkit import Chem, rdBase
 
-        readers = {".mol": Chem.MolFromMolFile, ".pdb": Chem.MolFromPDBFile, ".mol2": Chem.MolFromMol2File,
-                   ".sdf": lambda file: next(iter(Chem.SDMolSupplier(file)), None)}
+        readers: dict[str, Any] = {
+            ".mol": Chem.MolFromMolFile,
+            ".pdb": Chem.MolFromPDBFile,
+            ".mol2": Chem.MolFromMol2File,
+            ".sdf": lambda file: next(iter(Chem.SDMolSupplier(file)), None),
+        }
         with rdBase.BlockLogs():
             try:
                 molecule = readers[path.suffix](str(path))
             except (OSError, RuntimeError, ValueError):
                 molecule = None
         if molecule is None:
-            self._problem(field, f"{path.name} cannot be read as a molecule: open it in a chemistry program and save it again")
+            self._problem(
+                field, f"{path.name} cannot be read as a molecule: open it in a chemistry program and save it again"
+            )
             return None
         if molecule.GetNumConformers() == 0 or not molecule.GetConformer().Is3D():
             self._problem(field, f"{path.name} has no 3D coordinates: a ligand file gives the reference conformer")
@@ -193,8 +233,14 @@ class _Checker:
                 self._problem(field, f"component {code!r} has no atoms in the dictionary; {hint}")
                 return False
             return True
-        suggestion = next((f"did you mean {other!r}?" for other in (code.upper(), code.removeprefix("CCD_").upper())
-                           if other != code and other in self.dictionary), hint)
+        suggestion = next(
+            (
+                f"did you mean {other!r}?"
+                for other in (code.upper(), code.removeprefix("CCD_").upper())
+                if other != code and other in self.dictionary
+            ),
+            hint,
+        )
         self._problem(field, f"component {code!r} is not in the chemical dictionary; {suggestion}")
         return False
 
@@ -227,9 +273,13 @@ class _Checker:
                     self._a3m(f"{where}.{key}", inline, entity.sequence, kind)
                 elif inline is None and (path_text := paths.get(f"{key}Path")) and Path(path_text).is_file():
                     try:
-                        self._a3m(f"{where}.{key}Path", Path(path_text).read_text(encoding="ascii"), entity.sequence, kind)
+                        self._a3m(
+                            f"{where}.{key}Path", Path(path_text).read_text(encoding="ascii"), entity.sequence, kind
+                        )
                     except UnicodeDecodeError as error:
-                        self._problem(f"{where}.{key}Path", f"{path_text}: not an a3m file: byte {error.start} is not ASCII")
+                        self._problem(
+                            f"{where}.{key}Path", f"{path_text}: not an a3m file: byte {error.start} is not ASCII"
+                        )
                     except OSError as error:
                         self._problem(f"{where}.{key}Path", f"{path_text}: cannot be read: {error.strerror}")
         return paths
@@ -257,10 +307,15 @@ class _Checker:
         if kind == "rnaSequence":
             aligned, sequence = aligned.replace("T", "U"), sequence.replace("T", "U")
         if aligned != sequence:
-            position = next((i for i, (a, b) in enumerate(zip(aligned, sequence, strict=False), start=1) if a != b),
-                            min(len(aligned), len(sequence)) + 1)
-            self._problem(field, f"the first row of the alignment is not the sequence: they differ at position {position} "
-                                 f"({len(aligned)} and {len(sequence)} residues); use the alignment made for this sequence")
+            position = next(
+                (i for i, (a, b) in enumerate(zip(aligned, sequence, strict=False), start=1) if a != b),
+                min(len(aligned), len(sequence)) + 1,
+            )
+            self._problem(
+                field,
+                f"the first row of the alignment is not the sequence: they differ at position {position} "
+                f"({len(aligned)} and {len(sequence)} residues); use the alignment made for this sequence",
+            )
 
     # Files
 
@@ -286,8 +341,11 @@ class _Checker:
             if self._place(where, end, entity, None if copy is None else int(copy), position, atom):
                 counts.append(1 if copy is not None else self.spec.sequences[entity - 1].entity.copies)
         if len(counts) == 2 and counts[0] != counts[1]:
-            self._problem(where, f"entity1 has {counts[0]} chains and entity2 {counts[1]}: without copy1 and copy2 the bond is "
-                                 "made between every pair, and the two counts must be equal")
+            self._problem(
+                where,
+                f"entity1 has {counts[0]} chains and entity2 {counts[1]}: without copy1 and copy2 the bond is "
+                "made between every pair, and the two counts must be equal",
+            )
 
     def _constraint(self, constraint: schema.Constraint) -> None:
         for index, contact in enumerate(constraint.contact or ()):
@@ -303,7 +361,9 @@ class _Checker:
                 if (residue.entity, residue.copy_) == (binder.entity, binder.copy_):
                     self._problem(where, "lies on the binder chain itself: the pocket is made of other chains")
 
-    def _place(self, where: str, end: str, entity: int, copy: int | None, position: int | None, atom: int | str | None) -> bool:
+    def _place(
+        self, where: str, end: str, entity: int, copy: int | None, position: int | None, atom: int | str | None
+    ) -> bool:
         """Whether entity, copy, position and atom exist; what does not is a problem."""
         if not 1 <= entity <= len(self.spec.sequences):
             self._problem(f"{where}.entity{end}", f"{entity}: the job has entities 1 to {len(self.spec.sequences)}")
@@ -322,12 +382,17 @@ class _Checker:
         if isinstance(atom, int) or atom.isdigit():
             if isinstance(box.entity, schema.Ligand) and not box.entity.ligand.startswith("CCD_"):
                 return self._atom_number(f"{where}.atom{end}", box.entity.ligand, int(atom))
-            self._problem(f"{where}.atom{end}", f"{atom}: atoms are numbered only in a SMILES or FILE_ ligand; here use a name")
+            self._problem(
+                f"{where}.atom{end}", f"{atom}: atoms are numbered only in a SMILES or FILE_ ligand; here use a name"
+            )
             return False
         if atom not in known:
             near = difflib.get_close_matches(atom, sorted(known), n=3, cutoff=0.3) or sorted(known)[:6]
-            self._problem(f"{where}.atom{end}", f"atom {atom!r} does not exist at position {position} of entity {entity}; "
-                                                f"it has {', '.join(near)}" + (", ..." if len(known) > len(near) else ""))
+            self._problem(
+                f"{where}.atom{end}",
+                f"atom {atom!r} does not exist at position {position} of entity {entity}; "
+                f"it has {', '.join(near)}" + (", ..." if len(known) > len(near) else ""),
+            )
             return False
         return True
 
@@ -336,7 +401,7 @@ class _Checker:
 
         if ligand.startswith("FILE_"):  # numbered by position in the file; featurization knows the molecule
             return True
-        molecule = Chem.MolFromSmiles(ligand)
+        molecule: Any = Chem.MolFromSmiles(ligand)
         maps = {atom.GetAtomMapNum() for atom in molecule.GetAtoms()} - {0} if molecule is not None else set()
         valid = maps or set(range(molecule.GetNumAtoms() if molecule is not None else 0))
         if number not in valid:

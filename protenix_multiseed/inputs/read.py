@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from protenix_multiseed.dictionary import Dictionary
-from protenix_multiseed.errors import ConfigError, InputError, RefusedInputs
+from protenix_multiseed.errors import ConfigError, InputError, RefusedInputsError
 from protenix_multiseed.inputs import schema
 from protenix_multiseed.inputs.check import InputRules, check_job
 from protenix_multiseed.seeds import DEFAULT_SEED, check_seeds
@@ -20,7 +20,9 @@ MAX_NAME_BYTES = 150  # file names add up to 60 bytes to it, and file systems st
 MAX_PROBLEMS = 50
 
 
-def read_jobs(paths: Sequence[Path], seeds: tuple[int, ...] | None, rules: InputRules, dictionary: Dictionary) -> list[Job]:
+def read_jobs(
+    paths: Sequence[Path], seeds: tuple[int, ...] | None, rules: InputRules, dictionary: Dictionary
+) -> list[Job]:
     """Read and check every job of every file.
 
     Args:
@@ -30,7 +32,7 @@ def read_jobs(paths: Sequence[Path], seeds: tuple[int, ...] | None, rules: Input
         dictionary: Components that may be named.
 
     Raises:
-        RefusedInputs: with all problems found, each naming file, position, job and field.
+        RefusedInputsError: with all problems found, each naming file, position, job and field.
     """
     jobs: list[Job] = []
     problems: list[str] = []
@@ -40,7 +42,9 @@ def read_jobs(paths: Sequence[Path], seeds: tuple[int, ...] | None, rules: Input
     problems.extend(_duplicate_names(jobs))
     if problems:
         hidden = len(problems) - MAX_PROBLEMS
-        raise RefusedInputs([*problems[:MAX_PROBLEMS], *([f"... and {hidden} more problems"] if hidden > 0 else [])])
+        raise RefusedInputsError(
+            [*problems[:MAX_PROBLEMS], *([f"... and {hidden} more problems"] if hidden > 0 else [])]
+        )
     return jobs
 
 
@@ -80,7 +84,9 @@ def _read_list(path: Path, problems: list[str]) -> list[Any]:
         if isinstance(content, list) and content:
             return content
         found = "an empty list" if content == [] else f"one {_json_type(content)}"
-        problems.append(f"{path.name}: the top level is {found}: expected a list of jobs, [{{\"name\": ..., \"sequences\": ...}}]")
+        problems.append(
+            f'{path.name}: the top level is {found}: expected a list of jobs, [{{"name": ..., "sequences": ...}}]'
+        )
     return []
 
 
@@ -162,7 +168,9 @@ def _explain(problem: Any) -> str:
             known = _keys_at(problem["loc"][:-1])
             key = str(problem["loc"][-1])
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            return f"{field}: unknown key; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+            return f"{field}: unknown key; " + (
+                f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            )
         case "missing":
             return f"{field}: missing"
         case "value_error":
@@ -191,8 +199,10 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
     for part in location:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation)
-    return [str(field.validation_alias or name) if isinstance(field.validation_alias, str) else name
-            for name, field in model.model_fields.items()]
+    return [
+        str(field.validation_alias or name) if isinstance(field.validation_alias, str) else name
+        for name, field in model.model_fields.items()
+    ]
 
 
 def _model_in(annotation: Any) -> Any:

@@ -16,7 +16,12 @@ _GAINS = {  # of a name's last parts; 1 otherwise
     "confidence_head.linear_no_bias_d_wo_onehot.weight": 0.05,
     "attention_pair_bias.linear_nobias_z.weight": 3.0,
 }
-_HEAD_GAINS = {"linear_no_bias_pae.weight": 5.0, "linear_no_bias_pde.weight": 5.0, "plddt_weight": 10.0, "resolved_weight": 2.0}
+_HEAD_GAINS = {
+    "linear_no_bias_pae.weight": 5.0,
+    "linear_no_bias_pde.weight": 5.0,
+    "plddt_weight": 10.0,
+    "resolved_weight": 2.0,
+}
 
 
 def fill(model: torch.nn.Module, seed: int = SEED) -> torch.nn.Module:
@@ -35,7 +40,9 @@ def make_weight(name: str, like: torch.Tensor, seed: int = SEED) -> torch.Tensor
     if not like.is_floating_point():
         return like
     values = _normal(name, tuple(like.shape), seed)
-    head = next((gain for end, gain in _HEAD_GAINS.items() if name.startswith("confidence_head") and name.endswith(end)), None)
+    head = next(
+        (gain for end, gain in _HEAD_GAINS.items() if name.startswith("confidence_head") and name.endswith(end)), None
+    )
     if head is not None:
         values = head * _ramp(name, tuple(like.shape), seed)
     elif name.endswith("confidence_head.linear_no_bias_d_wo_onehot.weight"):
@@ -57,8 +64,9 @@ def _ramp(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     bins = np.linspace(-1.0, 1.0, n_bin, dtype=np.float32)
     projection = _direction(n_channel, seed) / np.sqrt(n_channel)
     if bins_first:
-        return np.outer(bins, projection)
-    return np.broadcast_to(np.outer(projection, bins), shape) + 0.1 * _normal(name, shape, seed) / np.sqrt(n_channel)
+        return np.asarray(np.outer(bins, projection))
+    noise: np.ndarray = 0.1 * _normal(name, shape, seed) / np.sqrt(n_channel)
+    return np.asarray(np.outer(projection, bins) + noise)
 
 
 def _direction(size: int, seed: int) -> np.ndarray:

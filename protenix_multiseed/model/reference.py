@@ -17,7 +17,14 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def predict_seed(
-    model: torch.nn.Module, features: Features, seed: SeedFeatures, configs: Any, device: torch.device, *, model_name: str, full: bool
+    model: torch.nn.Module,
+    features: Features,
+    seed: SeedFeatures,
+    configs: Any,
+    device: torch.device,
+    *,
+    model_name: str,
+    full: bool,
 ) -> Prediction:
     """Predict one seed, as upstream's ``InferenceRunner.predict`` does in upstream's precision for this size and model.
 
@@ -37,12 +44,21 @@ def predict_seed(
     inputs = _to_device(expand(features, seed, constraint=_reads_constraint(configs)), device)
     autocast = torch.autocast("cuda", dtype=_DTYPES[configs.dtype]) if device.type == "cuda" else nullcontext()
     with torch.no_grad(), silenced(), global_streams(seed), autocast:
-        raw, _, log = model(input_feature_dict=inputs, label_full_dict=None, label_dict=None, mode="inference",
-                            mc_dropout_apply_rate=configs.mc_dropout_apply_rate)
+        raw, _, log = model(
+            input_feature_dict=inputs,
+            label_full_dict=None,
+            label_dict=None,
+            mode="inference",
+            mc_dropout_apply_rate=configs.mc_dropout_apply_rate,
+        )
     prediction = to_prediction(raw, features, seed.seed, full=full)
-    run: dict[str, Any] = {"path": "reference", "batch": [seed.seed], "device": str(device),
-                           "seconds": round(time.perf_counter() - start, 3),
-                           "stage_seconds": {name: round(value, 3) for name, value in log["time"].items()}}
+    run: dict[str, Any] = {
+        "path": "reference",
+        "batch": [seed.seed],
+        "device": str(device),
+        "seconds": round(time.perf_counter() - start, 3),
+        "stage_seconds": {name: round(value, 3) for name, value in log["time"].items()},
+    }
     if device.type == "cuda":
         run["peak_bytes"] = torch.cuda.max_memory_allocated(device)
     prediction.run.update(run)  # type: ignore[attr-defined]
@@ -61,14 +77,28 @@ def to_prediction(raw: dict[str, Any], features: Features, seed: int, *, full: b
     coordinates = raw["coordinate"].float().cpu().numpy()
     for what, values in (("a coordinate", [coordinates]), ("a confidence score", [*summary, *full_data])):
         if not all(_is_finite(value) for value in values):
-            raise PredictionError(f"{features.job.where} seed {seed}: {what} is not finite; "
-                                  "nothing was written for this seed. Try --kernels torch, or another seed")
-    return Prediction(job=features.job, seed=seed, coordinates=coordinates, summary=summary, full=full_data,
-                      atom_array=features.atom_array, entity_poly_type=features.entity_poly_type, run={})
+            raise PredictionError(
+                f"{features.job.where} seed {seed}: {what} is not finite; "
+                "nothing was written for this seed. Try --kernels torch, or another seed"
+            )
+    return Prediction(
+        job=features.job,
+        seed=seed,
+        coordinates=coordinates,
+        summary=summary,
+        full=full_data,
+        atom_array=features.atom_array,
+        entity_poly_type=features.entity_poly_type,
+        run={},
+    )
 
 
 def _reads_constraint(configs: Any) -> bool:
-    return any(embedder.get("enable", False) for embedder in configs.model.constraint_embedder.values() if hasattr(embedder, "get"))
+    return any(
+        embedder.get("enable", False)
+        for embedder in configs.model.constraint_embedder.values()
+        if hasattr(embedder, "get")
+    )
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

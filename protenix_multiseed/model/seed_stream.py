@@ -18,14 +18,14 @@ def global_streams(seed: SeedFeatures) -> Iterator[None]:
     from torch's CPU generator when its iteration starts (``_BaseDataLoaderIter``), featurization draws from Python's and
     numpy's, and the model goes on from there. The generators are put back afterwards.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  upstream draws from the globals
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed.seed)
         torch.empty((), dtype=torch.int64).random_()
-        random.setstate(seed.python_state)  # type: ignore[arg-type]
-        np.random.set_state(seed.numpy_state)  # type: ignore[arg-type]  # noqa: NPY002
+        random.setstate(seed.python_state)
+        np.random.set_state(seed.numpy_state)
         try:
             yield
         finally:
             random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)

@@ -13,8 +13,18 @@ from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
 from protenix_multiseed.preflight import fetch_hint
 from protenix_multiseed.upstream import call_quietly, replaced
 
-_INITIALISERS = ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_", "zeros_", "ones_",
-                 "constant_", "trunc_normal_")
+_INITIALISERS = (
+    "uniform_",
+    "normal_",
+    "kaiming_uniform_",
+    "kaiming_normal_",
+    "xavier_uniform_",
+    "xavier_normal_",
+    "zeros_",
+    "ones_",
+    "constant_",
+    "trunc_normal_",
+)
 
 
 def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
@@ -51,10 +61,13 @@ def load_model(configs: Any, checkpoint: Path, model_name: str) -> torch.nn.Modu
         example = next(iter([*reshaped, *missing, *unexpected]))
         raise WeightsError(
             f"{checkpoint} does not fit {model_name}: {len(missing)} weights are missing, {len(unexpected)} are unknown and "
-            f"{len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}")
+            f"{len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}"
+        )
     if missing:
         model = build_model(configs, initialise=True)
-    model.load_state_dict({key: state[key].to(wanted[key].dtype) for key in wanted if key in state}, strict=not missing, assign=True)
+    model.load_state_dict(
+        {key: state[key].to(wanted[key].dtype) for key in wanted if key in state}, strict=not missing, assign=True
+    )
     return model.requires_grad_(False)
 
 
@@ -70,9 +83,20 @@ def read_checkpoint(path: Path, model_name: str) -> dict[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state = content["model"]
         tensors = {key.removeprefix("module."): value for key, value in state.items()}
-    except (RuntimeError, EOFError, OSError, KeyError, AttributeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} is truncated or not a Protenix checkpoint ({reason}); {fetch_hint(model_name)}") from error
+        raise WeightsError(
+            f"{path} is truncated or not a Protenix checkpoint ({reason}); {fetch_hint(model_name)}"
+        ) from error
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise WeightsError(f"{path} holds no weights under 'model'; {fetch_hint(model_name)}")
     return tensors
@@ -86,8 +110,10 @@ def check_sha256(checkpoint: Path, model_name: str) -> str:
     """
     found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
     if recorded is not None and recorded != found:
-        raise WeightsError(f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
-                           f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}")
+        raise WeightsError(
+            f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
+            f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}"
+        )
     return found
 
 

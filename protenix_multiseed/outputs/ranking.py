@@ -8,7 +8,19 @@ from pathlib import Path
 from protenix_multiseed.outputs.files import copy_file, write_text
 from protenix_multiseed.types import Sample
 
-COLUMNS = ("rank", "job", "seed", "sample", "ranking_score", "plddt", "ptm", "iptm", "has_clash", "structure", "confidence")
+COLUMNS = (
+    "rank",
+    "job",
+    "seed",
+    "sample",
+    "ranking_score",
+    "plddt",
+    "ptm",
+    "iptm",
+    "has_clash",
+    "structure",
+    "confidence",
+)
 
 
 def ranked(samples: Sequence[Sample]) -> list[Sample]:
@@ -23,9 +35,21 @@ def write_ranking(folder: Path, samples: Sequence[Sample]) -> Sample:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
     for rank, sample in enumerate(order, start=1):
-        table.writerow([
-            rank, sample.job, sample.seed, sample.sample, sample.ranking_score, sample.plddt, sample.ptm, sample.iptm,
-            int(sample.has_clash), sample.structure.relative_to(folder), sample.confidence.relative_to(folder)])
+        table.writerow(
+            [
+                rank,
+                sample.job,
+                sample.seed,
+                sample.sample,
+                sample.ranking_score,
+                sample.plddt,
+                sample.ptm,
+                sample.iptm,
+                int(sample.has_clash),
+                sample.structure.relative_to(folder),
+                sample.confidence.relative_to(folder),
+            ]
+        )
     write_text(folder / "ranking.csv", text.getvalue())
     copy_file(order[0].structure, folder / "best.cif")
     copy_file(order[0].confidence, folder / "best_summary_confidence.json")

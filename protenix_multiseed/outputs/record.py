@@ -29,6 +29,16 @@ def write_failures(out: Path, failures: Sequence[Failure]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    lines = [json.dumps({"job": failed.job.name, "seed": failed.seed, "stage": failed.stage, "message": failed.message,
-                         "traceback": failed.traceback}) for failed in failures]
+    lines = [
+        json.dumps(
+            {
+                "job": failed.job.name,
+                "seed": failed.seed,
+                "stage": failed.stage,
+                "message": failed.message,
+                "traceback": failed.traceback,
+            }
+        )
+        for failed in failures
+    ]
     write_text(path, "\n".join(lines) + "\n")

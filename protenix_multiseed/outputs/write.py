@@ -47,9 +47,14 @@ def write_prediction(prediction: Prediction, settings: WriteSettings) -> list[Sa
     try:
         os.chmod(scratch, 0o755)
         ranks = _dump(prediction, settings, scratch)
-        (scratch / "record.json").write_text(json.dumps(
-            {"job": name, "seed": prediction.seed, "run": dict(prediction.run)}
-            | ({"notice": settings.notice} if settings.notice else {}), indent=2) + "\n")
+        (scratch / "record.json").write_text(
+            json.dumps(
+                {"job": name, "seed": prediction.seed, "run": dict(prediction.run)}
+                | ({"notice": settings.notice} if settings.notice else {}),
+                indent=2,
+            )
+            + "\n"
+        )
         publish_folder(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -73,8 +78,13 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> list
     ranks = [int(rank) for rank in dumper._get_ranker_indices(raw)]
     with silenced():
         dumper.dump_predictions(
-            pred_dict=raw, dump_dir=str(folder), pdb_id=prediction.job.name, atom_array=prediction.atom_array.copy(),
-            entity_poly_type=dict(prediction.entity_poly_type), seed=prediction.seed)
+            pred_dict=raw,
+            dump_dir=str(folder),
+            pdb_id=prediction.job.name,
+            atom_array=prediction.atom_array.copy(),
+            entity_poly_type=dict(prediction.entity_poly_type),
+            seed=prediction.seed,
+        )
     if settings.notice:
         for structure in (folder / "predictions").glob("*.cif"):
             _add_notice(structure, settings.notice)
@@ -93,13 +103,23 @@ def _add_notice(structure: Path, notice: str) -> None:
 def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    return {key: torch.from_numpy(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
-            for key, value in sample.items()}
+    return {
+        key: torch.from_numpy(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
+        for key, value in sample.items()
+    }
 
 
 def _sample(prediction: Prediction, folder: Path, index: int, rank: int) -> Sample:
     summary, name = prediction.summary[index], prediction.job.name
     return Sample(
-        job=name, seed=prediction.seed, sample=rank, ranking_score=float(summary["ranking_score"]), plddt=float(summary["plddt"]),
-        ptm=float(summary["ptm"]), iptm=float(summary["iptm"]), has_clash=bool(summary["has_clash"]),
-        structure=folder / f"{name}_sample_{rank}.cif", confidence=folder / f"{name}_summary_confidence_sample_{rank}.json")
+        job=name,
+        seed=prediction.seed,
+        sample=rank,
+        ranking_score=float(summary["ranking_score"]),
+        plddt=float(summary["plddt"]),
+        ptm=float(summary["ptm"]),
+        iptm=float(summary["iptm"]),
+        has_clash=bool(summary["has_clash"]),
+        structure=folder / f"{name}_sample_{rank}.cif",
+        confidence=folder / f"{name}_summary_confidence_sample_{rank}.json",
+    )

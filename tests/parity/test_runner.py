@@ -29,29 +29,74 @@ def work(tmp_path_factory):
     checkpoints = root / "checkpoint"
     checkpoints.mkdir()
     settings = [f"--set={key}={json.dumps(value)}" for key, value in cases.SMALL.items()]
-    subprocess.run([sys.executable, cases.REPOSITORY / "scripts" / "make_checkpoint.py", cases.MODEL,
-                    checkpoints / f"{cases.MODEL}.pt", *settings], env=environment, check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            cases.REPOSITORY / "scripts" / "make_checkpoint.py",
+            cases.MODEL,
+            checkpoints / f"{cases.MODEL}.pt",
+            *settings,
+        ],
+        env=environment,
+        check=True,
+    )
     request = {
-        "model": cases.MODEL, "seeds": SEEDS, "files": [str(cases.absolute_copy(path, folder / "absolute")) for path in paths.values()],
+        "model": cases.MODEL,
+        "seeds": SEEDS,
+        "files": [str(cases.absolute_copy(path, folder / "absolute")) for path in paths.values()],
         "settings": {
-            **cases.SMALL, "model.N_cycle": CYCLES, "sample_diffusion.N_step": STEPS, "sample_diffusion.N_sample": SAMPLES,
-            "triangle_attention": "torch", "triangle_multiplicative": "torch", "need_atom_confidence": True, "dump_dir": str(folder / "upstream"),
-            "use_rna_msa": True, "use_template": True, "data.template.prot_template_mmcif_dir": str(folder / "inputs" / "mmcif"),
-            "data.template.kalign_binary_path": str(root / "bin" / "kalign")},
+            **cases.SMALL,
+            "model.N_cycle": CYCLES,
+            "sample_diffusion.N_step": STEPS,
+            "sample_diffusion.N_sample": SAMPLES,
+            "triangle_attention": "torch",
+            "triangle_multiplicative": "torch",
+            "need_atom_confidence": True,
+            "dump_dir": str(folder / "upstream"),
+            "use_rna_msa": True,
+            "use_template": True,
+            "data.template.prot_template_mmcif_dir": str(folder / "inputs" / "mmcif"),
+            "data.template.kalign_binary_path": str(root / "bin" / "kalign"),
+        },
     }
     (folder / "request.json").write_text(json.dumps(request))
-    subprocess.run([sys.executable, cases.REPOSITORY / "tests" / "support" / "upstream_run.py", folder / "request.json"],
-                   env=environment, check=True, stdout=subprocess.DEVNULL)
-    config = {"model": cases.MODEL, "samples": SAMPLES, "cycles": CYCLES, "steps": STEPS, "full_confidence": True, "rna_msa": True,
-              "template": True, "templates": {"mmcif_dir": str(folder / "inputs" / "mmcif"), "kalign": str(root / "bin" / "kalign")},
-              "upstream": cases.SMALL}
+    subprocess.run(
+        [sys.executable, cases.REPOSITORY / "tests" / "support" / "upstream_run.py", folder / "request.json"],
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    config = {
+        "model": cases.MODEL,
+        "samples": SAMPLES,
+        "cycles": CYCLES,
+        "steps": STEPS,
+        "full_confidence": True,
+        "rna_msa": True,
+        "template": True,
+        "templates": {"mmcif_dir": str(folder / "inputs" / "mmcif"), "kalign": str(root / "bin" / "kalign")},
+        "upstream": cases.SMALL,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder, paths, environment
 
 
 def predict(folder: Path, environment: dict[str, str], inputs: list[Path], out: str, *options: str) -> Path:
-    command = [sys.executable, "-m", "protenix_multiseed.cli", "predict", *map(str, inputs), "--config", str(folder / "config.yaml"),
-               "--seeds", ",".join(map(str, SEEDS)), "--out", str(folder / out), "--sequential", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "protenix_multiseed.cli",
+        "predict",
+        *map(str, inputs),
+        "--config",
+        str(folder / "config.yaml"),
+        "--seeds",
+        ",".join(map(str, SEEDS)),
+        "--out",
+        str(folder / out),
+        "--sequential",
+        *options,
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / out
@@ -73,19 +118,25 @@ def test_same_bytes_as_upstream(work, ours, job):
         theirs = folder / "upstream" / job / f"seed_{seed}" / "predictions"
         names = sorted(path.name for path in theirs.iterdir())
         assert len(names) == 3 * SAMPLES  # structure, summary and full confidence of every sample
-        match, differ, missing = filecmp.cmpfiles(theirs, ours / job / f"seed_{seed}" / "predictions", names, shallow=False)
+        match, differ, missing = filecmp.cmpfiles(
+            theirs, ours / job / f"seed_{seed}" / "predictions", names, shallow=False
+        )
         assert (sorted(match), differ, missing) == (names, [], [])
 
 
 @pytest.mark.parametrize("job", JOBS)
 def test_answers_differ_visibly(ours, job):
     """Equal flat outputs would prove nothing."""
-    summaries = {(seed, sample): json.loads((ours / job / f"seed_{seed}" / "predictions" /
-                                             f"{job}_summary_confidence_sample_{sample}.json").read_text())
-                 for seed in SEEDS for sample in range(SAMPLES)}
+    summaries = {
+        (seed, sample): json.loads(
+            (ours / job / f"seed_{seed}" / "predictions" / f"{job}_summary_confidence_sample_{sample}.json").read_text()
+        )
+        for seed in SEEDS
+        for sample in range(SAMPLES)
+    }
     for score in ("plddt", "ptm", "ranking_score"):
         values = [summary[score] for summary in summaries.values()]
-        assert min(abs(a - b) for i, a in enumerate(values) for b in values[i + 1:]) > 1e-5, (score, values)
+        assert min(abs(a - b) for i, a in enumerate(values) for b in values[i + 1 :]) > 1e-5, (score, values)
     structures = {path.read_text() for path in ours.glob(f"{job}/seed_*/predictions/*.cif")}
     assert len(structures) == len(SEEDS) * SAMPLES
 
@@ -93,7 +144,10 @@ def test_answers_differ_visibly(ours, job):
 def test_one_file_another_order_three_workers(work, ours):
     """A prediction depends on its job and seed: not on the file, its neighbours, their order or the workers."""
     folder, paths, environment = work
-    jobs = [json.loads(cases.absolute_copy(paths[name], folder / "again").read_text())[0] for name in ("template", "bonded", "ligands", "rna")]
+    jobs = [
+        json.loads(cases.absolute_copy(paths[name], folder / "again").read_text())[0]
+        for name in ("template", "bonded", "ligands", "rna")
+    ]
     together = folder / "together.json"
     together.write_text(json.dumps(jobs))
     again = predict(folder, environment, [together], "together", "--workers", "3")

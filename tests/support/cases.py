@@ -13,9 +13,44 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
 # Every component that the cases name: amino acids, nucleotides, ligands, modifications.
-CODES = (
-    "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL UNK DA DC DG DT A C G U ATP MG SEP NAG GOL 5MC MSE"
-).split()
+CODES = [
+    "ALA",
+    "ARG",
+    "ASN",
+    "ASP",
+    "CYS",
+    "GLN",
+    "GLU",
+    "GLY",
+    "HIS",
+    "ILE",
+    "LEU",
+    "LYS",
+    "MET",
+    "PHE",
+    "PRO",
+    "SER",
+    "THR",
+    "TRP",
+    "TYR",
+    "VAL",
+    "UNK",
+    "DA",
+    "DC",
+    "DG",
+    "DT",
+    "A",
+    "C",
+    "G",
+    "U",
+    "ATP",
+    "MG",
+    "SEP",
+    "NAG",
+    "GOL",
+    "5MC",
+    "MSE",
+]
 
 SMALL = {
     "model.template_embedder.n_blocks": 1,
@@ -32,30 +67,66 @@ MODEL = "protenix_base_default_v1.0.0"
 def write_cases(folder: Path) -> dict[str, Path]:
     """Input files, one job each, and what they point to. All settings that matter differ between them."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [SEQUENCE, SEQUENCE.replace("K", "R"), SEQUENCE[:10] + "-" * 5 + SEQUENCE[15:], "M" + SEQUENCE[1:].replace("Q", "qqE")]
+    rows = [
+        SEQUENCE,
+        SEQUENCE.replace("K", "R"),
+        SEQUENCE[:10] + "-" * 5 + SEQUENCE[15:],
+        "M" + SEQUENCE[1:].replace("Q", "qqE"),
+    ]
     (folder / "protein.a3m").write_text("".join(f">row{i}/\n{row}\n" for i, row in enumerate(rows)))
     rna = "GGCUAAGCCUUGC"
     (folder / "rna.a3m").write_text(f">query\n{rna}\n>other\n{rna.replace('A', 'G')}\n>third\n{rna[:4]}----{rna[8:]}\n")
     write_template(folder / "mmcif" / "9xyz.cif")
     (folder / "hits.a3m").write_text(
-        f">9xyz_A/1-28 mol:protein length:28  A HELIX [subseq from] mol:protein length:28\n{SEQUENCE[2:30]}\n")
+        f">9xyz_A/1-28 mol:protein length:28  A HELIX [subseq from] mol:protein length:28\n{SEQUENCE[2:30]}\n"
+    )
     protein = {"sequence": SEQUENCE, "count": 1, "unpairedMsaPath": "protein.a3m"}
     jobs = {
-        "ligands": {"sequences": [
-            {"proteinChain": {**protein, "count": 2}},
-            {"ligand": {"ligand": "CCD_ATP", "count": 1}},
-            {"ligand": {"ligand": "CC(=O)Oc1ccccc1C(=O)O", "count": 2}},
-            {"ion": {"ion": "MG", "count": 1}}]},
-        "rna": {"sequences": [{"rnaSequence": {"sequence": rna, "count": 1, "unpairedMsaPath": "rna.a3m",
-                                               "modifications": [{"modificationType": "CCD_5MC", "basePosition": 4}]}},
-                              {"proteinChain": {"sequence": "GHKLMNPQRS", "count": 1}}]},
-        "bonded": {"sequences": [
-            {"proteinChain": {"sequence": "MKNASTVGASWYCK", "count": 1,
-                              "modifications": [{"ptmType": "CCD_SEP", "ptmPosition": 5}, {"ptmType": "CCD_MSE", "ptmPosition": 1}]}},
-            {"ligand": {"ligand": "CCD_NAG", "count": 1}}],
-            "covalent_bonds": [{"entity1": 1, "position1": 3, "atom1": "ND2", "entity2": 2, "position2": 1, "atom2": "C1"}]},
-        "template": {"sequences": [{"proteinChain": {**protein, "templatesPath": "hits.a3m"}},
-                                   {"dnaSequence": {"sequence": "ACGTTG", "count": 1}}]},
+        "ligands": {
+            "sequences": [
+                {"proteinChain": {**protein, "count": 2}},
+                {"ligand": {"ligand": "CCD_ATP", "count": 1}},
+                {"ligand": {"ligand": "CC(=O)Oc1ccccc1C(=O)O", "count": 2}},
+                {"ion": {"ion": "MG", "count": 1}},
+            ]
+        },
+        "rna": {
+            "sequences": [
+                {
+                    "rnaSequence": {
+                        "sequence": rna,
+                        "count": 1,
+                        "unpairedMsaPath": "rna.a3m",
+                        "modifications": [{"modificationType": "CCD_5MC", "basePosition": 4}],
+                    }
+                },
+                {"proteinChain": {"sequence": "GHKLMNPQRS", "count": 1}},
+            ]
+        },
+        "bonded": {
+            "sequences": [
+                {
+                    "proteinChain": {
+                        "sequence": "MKNASTVGASWYCK",
+                        "count": 1,
+                        "modifications": [
+                            {"ptmType": "CCD_SEP", "ptmPosition": 5},
+                            {"ptmType": "CCD_MSE", "ptmPosition": 1},
+                        ],
+                    }
+                },
+                {"ligand": {"ligand": "CCD_NAG", "count": 1}},
+            ],
+            "covalent_bonds": [
+                {"entity1": 1, "position1": 3, "atom1": "ND2", "entity2": 2, "position2": 1, "atom2": "C1"}
+            ],
+        },
+        "template": {
+            "sequences": [
+                {"proteinChain": {**protein, "templatesPath": "hits.a3m"}},
+                {"dnaSequence": {"sequence": "ACGTTG", "count": 1}},
+            ]
+        },
     }
     paths = {}
     for name, job in jobs.items():
@@ -85,7 +156,13 @@ def write_template(path: Path) -> None:
     structure = gemmi.Structure()
     structure.name = "9XYZ"
     chain = gemmi.Chain("A")
-    offsets = {"N": (0.0, 0.0, 0.0), "CA": (1.46, 0.0, 0.0), "C": (2.0, 1.42, 0.0), "O": (1.3, 2.4, 0.2), "CB": (2.0, -0.8, 1.2)}
+    offsets = {
+        "N": (0.0, 0.0, 0.0),
+        "CA": (1.46, 0.0, 0.0),
+        "C": (2.0, 1.42, 0.0),
+        "O": (1.3, 2.4, 0.2),
+        "CB": (2.0, -0.8, 1.2),
+    }
     for index, name in enumerate(names):
         residue = gemmi.Residue()
         residue.name, residue.seqid, residue.label_seq = name, gemmi.SeqId(index + 1, " "), index + 1
@@ -96,7 +173,9 @@ def write_template(path: Path) -> None:
                 continue
             atom = gemmi.Atom()
             atom.name, atom.element = atom_name, gemmi.Element(atom_name[0])
-            atom.pos = gemmi.Position(x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle), z + 1.5 * index)
+            atom.pos = gemmi.Position(
+                x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle), z + 1.5 * index
+            )
             residue.add_atom(atom)
         chain.add_residue(residue)
     model = gemmi.Model(1) if gemmi.__version__ >= "0.7" else gemmi.Model("1")
@@ -125,11 +204,18 @@ def write_root(root: Path) -> None:
     (root / "common" / "obsolete_to_successor.json").write_text("{}")
     kalign = root / "bin" / "kalign"
     kalign.parent.mkdir(exist_ok=True)
-    kalign.write_text(f"#!/bin/sh\nexec {sys.executable} {REPOSITORY / 'tests' / 'support' / 'kalign.py'} \"$@\"\n")
+    kalign.write_text(f'#!/bin/sh\nexec {sys.executable} {REPOSITORY / "tests" / "support" / "kalign.py"} "$@"\n')
     kalign.chmod(kalign.stat().st_mode | stat.S_IXUSR)
 
 
 def environment(root: Path, cache: Path) -> dict[str, str]:
     """Environment of a child process that finds the small dictionary and nothing of the user's."""
-    return {**os.environ, "PROTENIX_ROOT_DIR": str(root), "LAYERNORM_TYPE": "torch", "PROTENIX_MS_CACHE": str(cache),
-            "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "2"}
+    return {
+        **os.environ,
+        "PROTENIX_ROOT_DIR": str(root),
+        "LAYERNORM_TYPE": "torch",
+        "PROTENIX_MS_CACHE": str(cache),
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "2",
+    }

@@ -28,7 +28,9 @@ from protenix_multiseed.features.seed_draws import SeededConformers
 
 def make_configs(request: dict) -> ConfigDict:
     configs = parse_configs(
-        {**configs_base, "data": data_configs, **inference_configs, "model_name": request["model"]}, fill_required_with_null=True)
+        {**configs_base, "data": data_configs, **inference_configs, "model_name": request["model"]},
+        fill_required_with_null=True,
+    )
     configs.update(ConfigDict(model_configs[request["model"]]))
     for path, value in request["settings"].items():
         *parents, last = path.split(".")
