@@ -132,7 +132,7 @@ def fetch(
 
 
 def _predict(inputs: list[Path], options: dict[str, Any], file: Path | None, verbosity: int) -> int:
-    """Check everything, then run. The order is cheap to dear: configuration, inputs, checkpoint, and only then torch."""
+    """Check everything, then run. From cheap to dear: configuration, inputs, checkpoint, and only then torch."""
     from protenix_multiseed.config import load_config
     from protenix_multiseed.dictionary import find_dictionary
     from protenix_multiseed.inputs import read_jobs

@@ -1,11 +1,11 @@
 """The Chemical Component Dictionary, embedded: every component of biotite's wheel, with no download.
 
-Protenix reads two files, ``components.cif`` and ``components.cif.rdkit_mol.pkl``, whole and in every process. This module
-offers the same content one component at a time, from the copy of the dictionary that biotite ships as
-``structure/info/components.bcif``. On first use its columns are decoded once into memory-mapped arrays under the user's
-cache; after that, a component costs a slice. Reference conformers are made as Protenix makes them
-(``scripts/gen_ccd_cache.py``: the PDBe component reader, then RDKit's ETKDGv3), but from a seed fixed by the component's
-code, so that two machines agree.
+Protenix reads two files, ``components.cif`` and ``components.cif.rdkit_mol.pkl``, whole and in every process. This
+module offers the same content one component at a time, from the copy of the dictionary that biotite ships as
+``structure/info/components.bcif``. On first use its columns are decoded once into memory-mapped arrays under the
+user's cache; after that, a component costs a slice. Reference conformers are made as Protenix makes them
+(``scripts/gen_ccd_cache.py``: the PDBe component reader, then RDKit's ETKDGv3), but from a seed fixed by the
+component's code, so that two machines agree.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from biotite.structure.io.pdbx import CIFBlock
     from rdkit import Chem
 
-LAYOUT = 1  # raise when the arrays or the stored molecules change their meaning
+LAYOUT = 2  # raise when the arrays or the stored molecules change their meaning
 CONFORMER_TIMEOUT_SECONDS = 120
 UPSTREAM_FILES = ("components.cif", "components.cif.rdkit_mol.pkl")
 MISSING = np.iinfo(np.int32).min  # in a coordinate column
@@ -139,8 +139,8 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
     def molecule(self, code: str) -> Any:
         """The component as Protenix's RDKit molecule, reference conformer included; None if it is unknown.
 
-        The attributes ``atom_map``, ``name``, ``sanitized``, ``ref_conf_id``, ``ref_conf_type`` and ``ref_mask`` are those
-        of ``scripts/gen_ccd_cache.py``. Molecules are kept in the cache folder once made.
+        The attributes ``atom_map``, ``name``, ``sanitized``, ``ref_conf_id``, ``ref_conf_type`` and ``ref_mask`` are
+        those of ``scripts/gen_ccd_cache.py``. Molecules are kept in the cache folder once made.
         """
         if code in self._molecules:
             return self._molecules[code]
@@ -159,8 +159,8 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
 class UpstreamDictionary:
     """The two files that Protenix downloads, under ``PROTENIX_ROOT_DIR/common``. Protenix itself reads them.
 
-    This class answers only what the input checks ask. A component of the embedded dictionary is taken to be in the files
-    too if its data block is; atom names of components that the embedded dictionary lacks are not known here.
+    This class answers only what the input checks ask. A component of the embedded dictionary is taken to be in the
+    files too if its data block is; atom names of components that the embedded dictionary lacks are not known here.
     """
 
     name = "upstream"
@@ -300,8 +300,10 @@ def _store_molecule(molecule: "Chem.Mol", path: Path) -> None:
     copy.SetProp("_ms_ref_conf_type", attributes.ref_conf_type)
     copy.SetProp("_ms_ref_mask", "".join("1" if flag else "0" for flag in attributes.ref_mask))
     path.parent.mkdir(parents=True, exist_ok=True)
+    # As doubles: else the first run of a component, which makes it, and later ones, which load it, would differ.
+    kept = Chem.PropertyPickleOptions.AllProps | Chem.PropertyPickleOptions.CoordsAsDouble
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(copy.ToBinary(int(Chem.PropertyPickleOptions.AllProps)))
+        file.write(copy.ToBinary(int(kept)))
     os.replace(file.name, path)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from protenix_multiseed.outputs.ranking import ranked
 from protenix_multiseed.pipeline import RunReport
-from protenix_multiseed.types import Failure, Features, Job, Prediction
+from protenix_multiseed.types import RUN_FOLDER, Failure, Features, Job, Prediction
 
 ROWS = 20  # of a job's ranking shown at the end
 
@@ -137,7 +137,7 @@ def show_results(console: Console, report: RunReport, out: Path, notice: str | N
         )
     if report.failures:
         console.print(
-            f"[red]{len(report.failures)} failed[/red]; the tracebacks are in {escape(str(out))}/protenix-ms/failures.jsonl",
+            f"[red]{len(report.failures)} failed[/red]; tracebacks: {escape(str(out / RUN_FOLDER))}/failures.jsonl",
             soft_wrap=True,
         )
     if notice:

@@ -93,6 +93,7 @@ def download(url: str, target: Path, console: Console) -> None:
         hash_file(target).write_text(f"{sha256(partial)}  {target.name}\n")
         os.replace(partial, target)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             partial.unlink(missing_ok=True)
             raise WeightsError(

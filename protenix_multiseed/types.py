@@ -61,6 +61,7 @@ class SeedFeatures:
         has_frame: Whether each token has a frame [N_token]; a ligand's frame is found from ``ref_pos``.
         python_state: ``random.getstate()`` after featurization.
         numpy_state: ``numpy.random.get_state()`` after featurization.
+        torch_state: ``torch.get_rng_state()`` after featurization, of the CPU generator, as bytes.
     """
 
     seed: int
@@ -68,6 +69,7 @@ class SeedFeatures:
     has_frame: "np.ndarray"
     python_state: tuple[Any, ...]
     numpy_state: tuple[Any, ...]
+    torch_state: "np.ndarray"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,8 @@ class Features:
     """A job's features, compact: what its seeds share once, what differs once per seed.
 
     Attributes:
-        seeds: The seeds these features serve. Usually all of the job's; a job whose leaving groups are chosen differently
-            by different seeds is handed over as several features.
+        seeds: The seeds these features serve. Usually all of the job's; a job whose leaving groups are chosen
+            differently by different seeds is handed over as several features.
         arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`.
         atom_array: Atoms in the order of ``ref_pos``, with the annotations that writing needs.
         entity_poly_type: Polymer type of each polymer entity, by entity number from 1.

@@ -1,4 +1,4 @@
-"""The airlock: the one place that imports upstream's ``configs`` and ``runner`` and changes anything inside ``protenix``.
+"""The airlock: the one place that imports upstream's ``configs`` and ``runner``, and prepares ``protenix``.
 
 Importing this module imports nothing heavy. :func:`prepare` must run before the first import of ``protenix.data`` or
 ``protenix.model`` in a process, since upstream reads its environment there.

@@ -1,6 +1,6 @@
 """Write a checkpoint with made-up weights, in upstream's format, for any model and any architecture.
 
-    python scripts/make_checkpoint.py protenix_base_default_v1.0.0 out.pt [--prefix] [--set model.pairformer.n_blocks=2 ...]
+    python scripts/make_checkpoint.py protenix_base_default_v1.0.0 out.pt --set model.pairformer.n_blocks=2
 
 For tests and benchmarks on machines where the real weights cannot be had. The predictions say nothing about biology.
 """

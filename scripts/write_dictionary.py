@@ -14,7 +14,7 @@ from protenix_multiseed.dictionary import EmbeddedDictionary, serialize
 
 
 def write_dictionary(root: Path, codes: list[str]) -> None:
-    """Write both files under ``root/common``; the molecules carry the reference conformers of the embedded dictionary."""
+    """Write both files under ``root/common``, with the embedded dictionary's reference conformers."""
     from rdkit import Chem
 
     Chem.SetDefaultPickleProperties(Chem.PropertyPickleOptions.AllProps)  # keep the atoms' names

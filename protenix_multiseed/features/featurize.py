@@ -32,6 +32,7 @@ from protenix_multiseed.features import layout
 from protenix_multiseed.features.seed_draws import (
     DrawLog,
     SeededConformers,
+    initial_torch_state,
     recorded,
     replay_leaving,
     replay_reference,
@@ -60,13 +61,14 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
     """Featurize a job for all its seeds.
 
     The parts that seeds share are made once. Seeds whose draws remove other leaving groups have other atoms, and get
-    features of their own; so does every seed under guidance, whose features hold drawn conformers.
+    features of their own. So does every seed under guidance, whose features hold drawn conformers, and every seed of
+    a job with constraints, for which upstream draws the token that stands for a residue made of several.
 
     Raises:
         FeaturizationError: if the job cannot be turned into features.
     """
     start = time.perf_counter()
-    if settings.guidance:
+    if settings.guidance or job.spec.get("constraint"):
         made = [featurize_reference(job, settings, seed) for seed in job.seeds]
     else:
         made = []
@@ -81,7 +83,7 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
 
 
 def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Features:
-    """The reference twin: upstream's ``InferenceDataset.process_one``, with the generators seeded as its runner does."""
+    """The reference twin: upstream's ``InferenceDataset.process_one``, generators seeded as its runner does."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps([job.spec]))
@@ -89,12 +91,15 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
         ccd.get_ccd_ref_info.cache_clear()  # so that its draws are made again, as by a process of this seed alone
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         random.seed(seed)
         np.random.seed(seed)
+        torch.set_rng_state(initial_torch_state(seed))
         try:
             data, atom_array, _ = dataset.process_one(dataset.inputs[0])
         except Exception as error:
             raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
+        torch_state = torch.get_rng_state().numpy()
     full = data["input_feature_dict"]
     seed_features = SeedFeatures(
         seed=seed,
@@ -102,6 +107,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         has_frame=full["has_frame"].numpy().astype(bool),
         python_state=random.getstate(),
         numpy_state=tuple(np.random.get_state(legacy=True)),
+        torch_state=torch_state,
     )
     if not settings.constraint:
         full.pop("constraint_feature", None)
@@ -150,6 +156,7 @@ class _Shared:
             has_frame=self.frames.has_frame(ref_pos),
             python_state=replay_leaving(self.log, seed)[1],
             numpy_state=numpy_state,
+            torch_state=initial_torch_state(seed).numpy(),
         )
 
 
@@ -169,9 +176,6 @@ def _share_atoms(
     job: Job, settings: FeatureSettings, seed: int, log: DrawLog, sample: SampleDictToFeatures, atom_array: AtomArray
 ) -> _Shared:
     tokens = AtomArrayTokenizer(atom_array).get_token_array()
-    constraint: Mapping[str, torch.Tensor] = {}
-    if job.spec.get("constraint"):  # may split tokens into atoms
-        constraint, tokens, atom_array = _constraint_features(tokens, atom_array, sample)
     featurizer = Featurizer(tokens, atom_array, include_discont_poly_poly_bonds=True)
     full = featurizer.get_token_features() | featurizer.get_bond_features() | featurizer.get_extra_features()
     element = Featurizer.elem_onehot_encoded(atom_array.element)
@@ -188,8 +192,6 @@ def _share_atoms(
     arrays |= _msa_arrays(job, settings, atom_array, full["restype"])
     template_arrays, warnings = _template_arrays(job, settings, atom_array)
     arrays |= template_arrays
-    if settings.constraint:
-        arrays |= layout.compact_constraint(constraint)
     order = np.argsort(atom_array.ref_space_uid, kind="stable")
     starts = np.flatnonzero(np.diff(atom_array.ref_space_uid[order])) + 1
     return _Shared(
@@ -207,23 +209,11 @@ def _share_atoms(
     )
 
 
-def _constraint_features(
-    tokens: TokenArray, atom_array: AtomArray, sample: SampleDictToFeatures
-) -> tuple[Mapping[str, torch.Tensor], TokenArray, AtomArray]:
-    """Upstream's constraint features of a job that has constraints."""
-    from protenix.data.constraint.constraint_featurizer import ConstraintFeatureGenerator
-
-    made: tuple[Mapping[str, torch.Tensor], TokenArray, AtomArray] = ConstraintFeatureGenerator.generate_from_json(
-        tokens, atom_array, sample.input_dict["sequences"], sample.input_dict.get("constraint", {})
-    )
-    return made
-
-
 class _Frames:
     """Which tokens have a frame (AlphaFold 3 supplement, 4.3.2).
 
-    Standard residues' frames come from their atom names; a ligand's or a modified residue's from the two atoms nearest in
-    the placed reference conformer, so rounding may choose differently for each seed.
+    Standard residues' frames come from their atom names; a ligand's or a modified residue's from the two atoms
+    nearest in the placed reference conformer, so rounding may choose differently for each seed.
     """
 
     def __init__(self, tokens: TokenArray, atom_array: AtomArray) -> None:

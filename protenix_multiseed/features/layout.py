@@ -1,8 +1,8 @@
 """The compact layout in which features travel, and its way back to the dictionary that Protenix's model reads.
 
-Upstream hands the model 1.7 GB for a complex of 1,200 tokens: one-hot tensors of 64-bit integers, a bond mask that only a
-training loss reads, the distogram of empty templates. The compact layout keeps what the model reads, as indices and small
-integers; :func:`expand` restores every tensor bit for bit.
+Upstream hands the model 1.7 GB for a complex of 1,200 tokens: one-hot tensors of 64-bit integers, a bond mask that
+only a training loss reads, the distogram of empty templates. The compact layout keeps what the model reads, as
+indices and small integers; :func:`expand` restores every tensor bit for bit.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,8 @@ def compact(full: Mapping[str, Any]) -> dict[str, Any]:
     """Upstream's feature dictionary in the compact layout, without what depends on the seed.
 
     Args:
-        full: Upstream's dictionary, as tensors. Keys this layout does not know (guidance features) are kept as they are.
+        full: Upstream's dictionary, as tensors. Keys this layout does not know (guidance features) are kept as they
+            are.
     """
     arrays: dict[str, Any] = {key: shrink(full[key].numpy()) for key in INDEX_FEATURES}
     arrays |= {key: full[key].numpy() for key in FLOAT_FEATURES if key in full}

@@ -8,12 +8,13 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from protenix_multiseed.errors import ProtenixMsError
+from protenix_multiseed.errors import FeaturizationError, ProtenixMsError
 from protenix_multiseed.types import Failure, Features, FeatureSettings, Job
 
 AHEAD = 2  # jobs featurized beyond those in work, so that the executor never waits and memory stays bounded
@@ -45,7 +46,14 @@ class WorkerPool:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function in a worker; the future's ``result()`` gives its value or raises."""
-        return self._pool.schedule(function, args=arguments)
+        try:
+            return self._pool.schedule(function, args=arguments)
+        except RuntimeError as error:  # the pool itself has broken down
+            broken: Future[Any] = Future()
+            broken.set_exception(
+                FeaturizationError(f"the worker processes cannot go on ({error}); run the command again")
+            )
+            return broken
 
     def featurize(self, jobs: Iterable[Job], settings: FeatureSettings) -> Iterator[list[Features] | Failure]:
         """Features of each job, in the order of the jobs, or the failure that stands in their place."""

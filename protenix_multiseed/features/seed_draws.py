@@ -3,10 +3,12 @@
 In upstream's order, for one (input, seed):
 
 - Python's ``random``: one ``sample`` per bond between residues, choosing which leaving groups go;
-- RDKit, unseeded: the conformer of a SMILES ligand. Here it is seeded from the string and the seed, as else a prediction
-  could not be made again;
-- numpy: for a component with more than 1,000 automorphisms, ``choice`` among them when it is first met; then one shift and
-  one rotation for every reference conformer.
+- RDKit, unseeded: the conformer of a SMILES ligand. Here it is seeded from the string and the seed, as else a
+  prediction could not be made again;
+- numpy: for a component with more than 1,000 automorphisms, ``choice`` among them when it is first met; then one
+  shift and one rotation for every reference conformer;
+- torch: one number of the data loader when its iteration starts (``_BaseDataLoaderIter``), before all others; then,
+  for a job with constraints, the token that stands for each residue made of several.
 """
 
 import random
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
 
 from protenix_multiseed.errors import FeaturizationError
@@ -123,6 +126,13 @@ def recorded(seed: int) -> Iterator[DrawLog]:
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(replaced(ccd, "get_ccd_ref_info", met_component))
         yield log
+
+
+def initial_torch_state(seed: int) -> torch.Tensor:
+    """State of torch's CPU generator when featurization begins: seeded, and read once by the data loader."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    return generator.get_state()
 
 
 def replay_leaving(log: DrawLog, seed: int) -> tuple[list[tuple[int, ...]], tuple[Any, ...]]:

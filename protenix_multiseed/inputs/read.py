@@ -147,8 +147,8 @@ def _name_problems(name: str) -> Iterable[str]:
         yield f"name: {name!r} would leave its place in the output folder: use letters, digits, '-' and '_'"
     elif any(unicodedata.category(letter)[0] == "C" for letter in name) or name != name.strip():
         yield f"name: {name!r} has control characters, or spaces at an end: use letters, digits, '-' and '_'"
-    if len(name.encode(errors="replace")) > MAX_NAME_BYTES:
-        yield f"name: {len(name.encode(errors='replace'))} bytes long: at most {MAX_NAME_BYTES}, as files are named after it"
+    if (length := len(name.encode(errors="replace"))) > MAX_NAME_BYTES:
+        yield f"name: {length} bytes long: at most {MAX_NAME_BYTES}, as files are named after it"
 
 
 def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:

@@ -2,8 +2,9 @@
 
 Field names are upstream's (``docs/infer_json_format.md`` of Protenix; read where upstream reads them in
 ``json_parser.py``, ``json_to_feature.py``, ``msa_featurizer.py``, ``template_featurizer.py`` and
-``constraint_featurizer.py``). Keys that upstream's own converters write and its inference never reads are listed and let
-through; any other key is an error, since a misspelt key that is ignored gives another answer than the one asked for.
+``constraint_featurizer.py``). Keys that upstream's own converters write and its inference never reads are listed and
+let through; any other key is an error, since a misspelt key that is ignored gives another answer than the one asked
+for.
 """
 
 from typing import Annotated, Any, Literal

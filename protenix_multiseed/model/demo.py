@@ -1,8 +1,9 @@
 """Weights for the demo model and for tests: made up, the same on every machine, and lively.
 
 Upstream's own initialisation zeroes gates and last layers, so that an untrained model answers every seed alike. These
-weights let every layer speak. The confidence heads are given a simple meaning, so that their scores differ visibly between
-seeds and samples: the distance of two tokens raises their PAE and PDE, and a token's pLDDT follows what it attends to.
+weights let every layer speak. The confidence heads are given a simple meaning, so that their scores differ visibly
+between seeds and samples: the distance of two tokens raises their PAE and PDE, and a token's pLDDT follows what it
+attends to.
 """
 
 import zlib

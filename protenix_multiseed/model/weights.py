@@ -45,8 +45,8 @@ def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
 def load_model(configs: Any, checkpoint: Path, model_name: str) -> torch.nn.Module:
     """Build a model and load a checkpoint in upstream's format: ``{"model": state}``, keys with or without ``module.``.
 
-    Where upstream loads a model non-strictly and the checkpoint lacks keys, those keep upstream's own initialisation, as
-    they do there.
+    Where upstream loads a model non-strictly and the checkpoint lacks keys, those keep upstream's own initialisation,
+    as they do there.
 
     Raises:
         WeightsError: if the file is missing, truncated, not a checkpoint, or of another architecture.
@@ -60,8 +60,8 @@ def load_model(configs: Any, checkpoint: Path, model_name: str) -> torch.nn.Modu
     if reshaped or ((missing or unexpected) and strict) or len(missing) == len(wanted):
         example = next(iter([*reshaped, *missing, *unexpected]))
         raise WeightsError(
-            f"{checkpoint} does not fit {model_name}: {len(missing)} weights are missing, {len(unexpected)} are unknown and "
-            f"{len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}"
+            f"{checkpoint} does not fit {model_name}: {len(missing)} weights are missing, {len(unexpected)} unknown "
+            f"and {len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}"
         )
     if missing:
         model = build_model(configs, initialise=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -85,19 +86,22 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> list
             entity_poly_type=dict(prediction.entity_poly_type),
             seed=prediction.seed,
         )
+    for structure in (folder / "predictions").glob("*.cif"):
+        _finish_structure(structure, prediction.job.name, settings.notice)
     if settings.notice:
-        for structure in (folder / "predictions").glob("*.cif"):
-            _add_notice(structure, settings.notice)
         for full in (folder / "predictions").glob("*_full_data_sample_*.json"):
             full.write_text(json.dumps(notice | json.loads(full.read_text())))
     return ranks
 
 
-def _add_notice(structure: Path, notice: str) -> None:
-    """Put a sentence into the title of an mmCIF file, right after its data block opens."""
-    first, _, rest = structure.read_text().partition("\n")
-    title = f"#\n_struct.entry_id   {structure.stem.split('_sample_')[0]!r}\n_struct.title\n;{notice}\n;\n"
-    structure.write_text(f"{first}\n{title}{rest}")
+def _finish_structure(structure: Path, job: str, notice: str | None) -> None:
+    """Put the notice into an mmCIF file's title, and make the name of its data block one that every reader takes."""
+    text = structure.read_text()
+    first, _, rest = text.partition("\n")
+    block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, which end the name
+    title = f"#\n_struct.entry_id\n;{job}\n;\n_struct.title\n;{notice}\n;\n" if notice else ""
+    if title or block != first:
+        structure.write_text(f"{block}\n{title}{rest}")
 
 
 def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stands in for the program kalign, which Protenix calls to align a template: biotite's global alignment of two proteins."""
+"""Stands in for the program kalign, which Protenix calls to align a template: biotite's global alignment."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Run upstream's own runner over input files, each alone, in a process of its own. The tests compare with what it writes.
+"""Run upstream's own runner over input files, each alone, in a process of its own. The tests compare with what it
+writes.
 
     python upstream_run.py REQUEST.json
 

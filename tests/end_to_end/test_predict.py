@@ -1,0 +1,204 @@
+"""The command itself, as a user types it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import gemmi
+import pytest
+from biotite.structure.io import pdbx
+from support import cases
+
+from protenix_multiseed.upstream import DEMO_NOTICE
+
+COMMAND = [sys.executable, "-m", "protenix_multiseed.cli"]
+# The demo, made still smaller: these tests are about the command.
+QUICK = "steps: 2\ncycles: 1\nsamples: 2\n"
+
+
+def run(*arguments, cwd=None, **variables):
+    environment = {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", **variables}
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd, env=environment
+    )
+
+
+def job(name, *sequences, **more):
+    return {"name": name, "sequences": list(sequences), **more}
+
+
+def protein(sequence="MKTAYIAKQR", **more):
+    return {"proteinChain": {"sequence": sequence, "count": 1, **more}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two jobs, one of whose ligands no conformer can be made for."""
+    folder = tmp_path_factory.mktemp("run")
+    cage = "[C@@]123[C@@](C1)(C2)C3(C)(C)"
+    jobs = [
+        job("impossible", {"ligand": {"ligand": cage, "count": 1}}),
+        job("good", protein(), protein("GHKLM"), modelSeeds=[4, 2]),
+    ]
+    (folder / "in.json").write_text(json.dumps(jobs))
+    (folder / "quick.yaml").write_text(QUICK)
+    done = run("predict", "in.json", "--model", "demo", "--config", "quick.yaml", "--out", "results", cwd=folder)
+    return folder, done
+
+
+def test_a_failed_job_shows_in_the_exit_code_and_stops_nothing_else(finished):
+    folder, done = finished
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "failed in.json[0] 'impossible' (featurize)" in done.stdout
+    (line,) = (folder / "results" / "protenix-ms" / "failures.jsonl").read_text().splitlines()
+    assert json.loads(line)["job"] == "impossible"
+    assert not (folder / "results" / "impossible").exists()
+
+
+def test_the_table_ranks_all_seeds_and_samples(finished):
+    folder, done = finished
+    assert "good: 4 samples of 2 seeds, best first" in done.stdout
+    assert "best structure: results/good/best.cif" in done.stdout
+    with (folder / "results" / "good" / "ranking.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["seed"], row["sample"]) for row in rows} == {("4", "0"), ("4", "1"), ("2", "0"), ("2", "1")}
+    scores = [float(row["ranking_score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    best = folder / "results" / "good" / rows[0]["structure"]
+    assert (folder / "results" / "good" / "best.cif").read_bytes() == best.read_bytes()
+    assert json.loads((folder / "results" / "good" / rows[0]["confidence"]).read_text())["ranking_score"] == scores[0]
+
+
+def test_upstreams_layout(finished):
+    folder = finished[0] / "results" / "good"
+    assert sorted(path.name for path in (folder / "seed_4" / "predictions").iterdir()) == [
+        "good_sample_0.cif",
+        "good_sample_1.cif",
+        "good_summary_confidence_sample_0.json",
+        "good_summary_confidence_sample_1.json",
+    ]
+
+
+def test_structures_open_in_biotite_and_gemmi(finished):
+    for path in (finished[0] / "results" / "good").rglob("*.cif"):
+        array = pdbx.get_structure(pdbx.CIFFile.read(path), model=1)
+        structure = gemmi.read_structure(str(path))
+        assert array.array_length() == structure[0].count_atom_sites()
+        assert [chain.name for chain in structure[0]] == ["A", "B"]
+
+
+def test_the_demo_says_what_it_is_everywhere(finished):
+    folder, done = finished
+    assert DEMO_NOTICE in " ".join(done.stdout.split())
+    for path in (folder / "results" / "good").rglob("*"):
+        if path.suffix in {".json", ".cif"}:
+            assert DEMO_NOTICE in path.read_text(), path
+    assert json.loads((folder / "results" / "protenix-ms" / "run.json").read_text())["notice"] == DEMO_NOTICE
+
+
+def test_the_record_says_how_it_was_run(finished):
+    folder = finished[0] / "results"
+    record = json.loads((folder / "protenix-ms" / "run.json").read_text())
+    assert record["dictionary"] == "biotite"
+    assert record["versions"]["protenix"] == "2.0.0"
+    assert record["failures"] == 1
+    seed = json.loads((folder / "good" / "seed_4" / "record.json").read_text())
+    assert seed["run"]["path"] == "reference"
+    assert seed["run"]["seconds"] > 0
+
+
+def test_the_resolved_configuration_runs_again_to_the_same_bytes(finished):
+    folder = finished[0]
+    good = json.loads((folder / "in.json").read_text())[1]
+    (folder / "alone.json").write_text(json.dumps([good]))
+    done = run(
+        "predict",
+        "alone.json",
+        "--config",
+        "results/protenix-ms/config.yaml",
+        "--out",
+        "again",
+        "--seeds",
+        "2",
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in (folder / "results" / "good" / "seed_2" / "predictions").iterdir():
+        assert path.read_bytes() == (folder / "again" / "good" / "seed_2" / "predictions" / path.name).read_bytes()
+
+
+REFUSED = {
+    "input": (
+        ["in.json", "--model", "demo"],
+        [job("a", protein("MKB"))],
+        "error: in.json[0] 'a': sequences[0].proteinChain.sequence",
+    ),
+    "seeds": (["in.json", "--model", "demo", "--seeds", "3-1"], [job("a", protein())], "runs backwards"),
+    "model": (["in.json", "--model", "demon"], [job("a", protein())], "did you mean 'demo'"),
+    "checkpoint": (["in.json"], [job("a", protein())], "run 'protenix-ms fetch protenix_base_default_v1.0.0'"),
+    "device": (["in.json", "--model", "demo", "--device", "cuda:9"], [job("a", protein())], "CUDA devices here"),
+    "kernels": (
+        ["in.json", "--model", "demo", "--device", "cpu", "--kernels", "cuequivariance"],
+        [job("a", protein())],
+        "it needs a GPU",
+    ),
+    "output": (
+        ["in.json", "--model", "demo", "--out", "in.json"],
+        [job("a", protein())],
+        "is a file; choose another folder",
+    ),
+    "aligner": (
+        ["in.json", "--model", "demo", "--template"],
+        [job("a", protein())],
+        "the program kalign, which is not on PATH",
+    ),
+    "upstream": (
+        ["in.json", "--config", "run.yaml"],
+        [job("a", protein())],
+        "upstream.model.x: Protenix has no such setting",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "content", "says"), REFUSED.values(), ids=REFUSED)
+def test_a_refused_run_writes_nothing(tmp_path, arguments, content, says):
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    (tmp_path / "run.yaml").write_text("model: demo\nupstream: {model.x: 1}\n")
+    before = sorted(tmp_path.rglob("*"))
+    done = run("predict", *arguments, cwd=tmp_path, PROTENIX_ROOT_DIR=str(tmp_path), PATH="/usr/bin:/bin")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def quickest(*arguments, cwd=None, times=4):
+    """The shortest of several runs: the machine may be busy, the command may not be slow."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run(*arguments, cwd=cwd)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def test_help_and_refusals_come_at_once(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKB"))]))
+    assert quickest("--help") < 0.5
+    assert quickest("predict", "--help") < 0.5
+    assert quickest("predict", "in.json", "--model", "demo", cwd=tmp_path) < 2
+
+
+def test_help_and_refusals_import_no_torch(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKB"), {"ligand": {"ligand": "CCO", "count": 1}})]))
+    code = (
+        "import sys; from protenix_multiseed.cli import app\n"
+        "try: app(['predict', 'in.json', '--model', 'demo'])\n"
+        "except SystemExit as stop: assert stop.code == 2\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

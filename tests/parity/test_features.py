@@ -1,0 +1,236 @@
+"""Every tensor that the model reads, for every seed, against upstream's own featurizer; and the draws that follow."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support import cases
+
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.features import featurize as module
+from protenix_multiseed.features import layout, seed_draws
+from protenix_multiseed.features.featurize import featurize, featurize_reference
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.types import FeatureSettings
+
+SEEDS = (1, 7, 284)
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    dictionary = EmbeddedDictionary()
+    upstream.prepare(dictionary)
+    return dictionary
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, dictionary):
+    folder = tmp_path_factory.mktemp("inputs")
+    root = tmp_path_factory.mktemp("root")
+    cases.write_root(root)
+    paths = [*cases.write_cases(folder).values(), cases.EXAMPLE]
+    rules = InputRules(model="m", rna_msa=True, template=True)
+    jobs = {job.name: job for job in read_jobs(paths, SEEDS, rules, dictionary)}
+    settings = FeatureSettings(
+        rna_msa=True, template=True, template_mmcif_dir=folder / "mmcif", kalign=root / "bin" / "kalign"
+    )
+    return jobs, settings, root
+
+
+@pytest.fixture
+def settings(inputs, monkeypatch):
+    """Settings for all cases, with the template dates that upstream reads where it is imported."""
+    from configs.configs_data import data_configs
+
+    common = inputs[2] / "common"
+    monkeypatch.setitem(data_configs["template"], "release_dates_path", str(common / "release_date_cache.json"))
+    monkeypatch.setitem(data_configs["template"], "obsolete_pdbs_path", str(common / "obsolete_to_successor.json"))
+    module._hit_featurizer.cache_clear()
+    return inputs[1]
+
+
+def raw_features(job, settings, seed, tmp_path):
+    """Upstream's dictionary itself, before our layout has touched it."""
+    kept = {}
+    original = layout.compact
+
+    def keep(full):
+        kept.update(full)
+        return original(full)
+
+    with upstream.replaced(layout, "compact", keep):
+        made = featurize_reference(job, settings, seed)
+    return kept, made.seeds[0]
+
+
+def assert_equal(ours, theirs):
+    read = set(ours) - {"constraint_feature"}
+    assert read <= set(theirs)
+    unread = set(theirs) - set(ours) - {"constraint_feature"}
+    assert unread <= layout.UNREAD_FEATURES | {"template_atom_positions", "template_atom_mask", "deletion_matrix"}
+    for key in sorted(read):
+        assert ours[key].dtype == theirs[key].dtype, key
+        assert torch.equal(ours[key], theirs[key]), key
+    for key, value in ours.get("constraint_feature", {}).items():
+        assert torch.equal(value, theirs["constraint_feature"][key]), key
+
+
+def assert_same_states(ours, theirs):
+    assert ours.python_state == theirs.python_state
+    assert all(np.array_equal(a, b) for a, b in zip(ours.numpy_state, theirs.numpy_state, strict=True))
+    assert np.array_equal(ours.torch_state, theirs.torch_state)
+
+
+@pytest.mark.parametrize("name", ["7r6r", "ligands", "rna", "bonded", "template"])
+def test_every_tensor_equals_upstreams(inputs, settings, name, tmp_path):
+    job = inputs[0][name]
+    (features,) = featurize(job, settings)
+    assert [seed.seed for seed in features.seeds] == list(SEEDS)
+    for seed in features.seeds:
+        theirs, reference = raw_features(job, settings, seed.seed, tmp_path)
+        assert_equal(layout.expand(features, seed), theirs)
+        assert_same_states(seed, reference)
+    assert not np.array_equal(features.seeds[0].ref_pos, features.seeds[1].ref_pos)
+
+
+def test_template_was_found(inputs, settings):
+    (features,) = featurize(inputs[0]["template"], settings)
+    assert features.arrays["template_atom_mask"].any()
+
+
+def test_a_dropped_template_hit_is_said(inputs, settings, tmp_path):
+    (features,) = featurize(inputs[0]["template"], replace(settings, template_mmcif_dir=tmp_path))
+    assert "template_atom_mask" not in features.arrays
+    assert any("CIF load failed for 9xyz" in warning for warning in features.warnings)
+
+
+def test_without_msa(inputs, settings, tmp_path):
+    bare = replace(settings, msa=False)
+    (features,) = featurize(inputs[0]["ligands"], bare)
+    theirs, _ = raw_features(inputs[0]["ligands"], bare, SEEDS[0], tmp_path)
+    assert features.n_msa == 1
+    assert_equal(layout.expand(features, features.seeds[0]), theirs)
+
+
+def made_job(inputs, spec, seeds=SEEDS):
+    return replace(inputs[0]["ligands"], name="made", seeds=seeds, spec={"name": "made", **spec})
+
+
+def test_constraints(inputs, settings, tmp_path):
+    """Contacts, a pocket, and an atom contact that splits a residue into atoms."""
+    entities = [
+        {"proteinChain": {"sequence": "MKTAYIAKQR", "count": 1}},
+        {"proteinChain": {"sequence": "GHKLMN", "count": 1}},
+    ]
+    place = {"entity1": 1, "copy1": 1, "position1": 2, "entity2": 2, "copy2": 1, "position2": 3}
+    constraint = {
+        "contact": [
+            {**place, "max_distance": 8.0},
+            {**place, "position1": 5, "atom1": "CA", "atom2": "CB", "max_distance": 5.0},
+        ],
+        "pocket": {
+            "binder_chain": {"entity": 2, "copy": 1},
+            "max_distance": 6.0,
+            "contact_residues": [{"entity": 1, "copy": 1, "position": 4}],
+        },
+    }
+    job = made_job(inputs, {"sequences": entities, "constraint": constraint})
+    told = replace(settings, constraint=True)
+    made = featurize(job, told)
+    assert len(made) == len(SEEDS)
+    for features in made:
+        (seed,) = features.seeds
+        assert features.n_token > 16
+        theirs, reference = raw_features(job, told, seed.seed, tmp_path)
+        assert_equal(layout.expand(features, seed, constraint=True), theirs)
+        assert_same_states(seed, reference)
+    contacts = {features.arrays["constraint:contact"].tobytes() for features in made}
+    assert len(contacts) > 1, "the seed chooses the token that stands for a split residue"
+
+
+def test_seeds_that_remove_other_atoms_get_features_of_their_own(inputs, settings, tmp_path):
+    """Cacodylate keeps one of its two leaving oxygens, and the seed decides which."""
+    entities = [{"proteinChain": {"sequence": "MKCAY", "count": 1}}, {"ligand": {"ligand": "CCD_CAC", "count": 1}}]
+    bond = {"entity1": 1, "position1": 3, "atom1": "SG", "entity2": 2, "position2": 1, "atom2": "AS"}
+    job = made_job(inputs, {"sequences": entities, "covalent_bonds": [bond]}, seeds=tuple(range(8)))
+    made = featurize(job, settings)
+    assert len(made) == 2
+    assert sorted(seed.seed for features in made for seed in features.seeds) == list(range(8))
+    for features in made:
+        for seed in features.seeds:
+            theirs, reference = raw_features(job, settings, seed.seed, tmp_path)
+            assert_equal(layout.expand(features, seed), theirs)
+            assert_same_states(seed, reference)
+
+
+def test_a_component_with_many_automorphisms_is_drawn_for_every_seed(inputs, settings, tmp_path, monkeypatch):
+    """Upstream draws among more than 1,000 automorphisms when a process first meets a component."""
+    from protenix.data.core import ccd
+
+    real = ccd.get_substructure_perms
+
+    def many(molecule, **options):
+        if molecule.GetNumAtoms() == 47:  # ATP
+            np.random.choice(range(1234), 1000, replace=False)
+        return real(molecule, **options)
+
+    monkeypatch.setattr(ccd, "get_substructure_perms", many)
+    monkeypatch.setattr(seed_draws, "_permutations", seed_draws._ComponentPermutations())
+    (features,) = featurize(inputs[0]["ligands"], settings)
+    for seed in features.seeds:
+        theirs, reference = raw_features(inputs[0]["ligands"], settings, seed.seed, tmp_path)
+        assert_equal(layout.expand(features, seed), theirs)
+        assert_same_states(seed, reference)
+
+
+def test_guidance_features_are_upstreams_for_every_seed(inputs, settings, tmp_path):
+    guided = replace(settings, guidance=True)
+    made = featurize(inputs[0]["ligands"], guided)
+    assert len(made) == len(SEEDS)
+    for features in made:
+        (seed,) = features.seeds
+        theirs, reference = raw_features(inputs[0]["ligands"], guided, seed.seed, tmp_path)
+        ours = layout.expand(features, seed)
+        assert any(key.startswith("pairwise_distance") for key in ours)
+        assert_equal(ours, theirs)
+        assert_same_states(seed, reference)
+
+
+def test_nothing_that_ran_before_matters(inputs, settings):
+    job = inputs[0]["ligands"]
+    first = featurize(job, settings)[0]
+    random.seed(99)
+    np.random.seed(99)
+    np.random.rand(1000)
+    featurize(inputs[0]["bonded"], settings)
+    again = featurize(replace(job, seeds=(284,)), settings)[0]
+    assert np.array_equal(first.seeds[2].ref_pos, again.seeds[0].ref_pos)
+    assert json.dumps(first.seeds[2].python_state) == json.dumps(again.seeds[0].python_state)
+
+
+def test_a_smiles_ligand_moves_with_the_seed(inputs, settings):
+    """Its conformer is drawn anew, not only turned: distances within it differ."""
+    (features,) = featurize(inputs[0]["ligands"], settings)
+    atoms = features.atom_array.label_entity_id == "3"
+    first, second = (np.linalg.norm(np.diff(seed.ref_pos[atoms][:13], axis=0), axis=-1) for seed in features.seeds[:2])
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_a_job_that_cannot_be_made_says_why(inputs, settings):
+    spec = {"sequences": [{"ligand": {"ligand": "[C@@]123[C@@](C1)(C2)C3(C)(C)", "count": 1}}]}
+    with pytest.raises(FeaturizationError, match="'made'"):
+        featurize(made_job(inputs, spec), settings)
+
+
+def test_handed_over_bytes_are_few(inputs, settings, tmp_path):
+    job = inputs[0]["7r6r"]
+    (features,) = featurize(job, settings)
+    theirs, _ = raw_features(job, settings, SEEDS[0], tmp_path)
+    upstream_bytes = sum(value.numel() * value.element_size() for value in theirs.values() if torch.is_tensor(value))
+    assert features.nbytes < 0.05 * upstream_bytes

@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from protenix_multiseed import upstream
+from protenix_multiseed.config import RunConfig, load_config
+from protenix_multiseed.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def write(folder, text):
+    path = folder / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_option_over_yaml_over_preset_over_default(tmp_path):
+    file = write(tmp_path, "model: protenix_mini_default_v0.5.0\nsteps: 7\nsamples: 3\n")
+    config = load_config({"samples": 2, "steps": None}, file)
+    assert (config.samples, config.steps, config.cycles, config.device) == (2, 7, 4, "auto")
+
+
+def test_presets_are_upstreams():
+    for name in upstream.model_names():
+        config = load_config({"model": name})
+        assert config.cycles == upstream.preset(name).cycles
+        assert config.steps == upstream.preset(name).steps
+    assert load_config({"model": "protenix_mini_esm_v0.5.0"}).msa is False
+    assert load_config({"model": "protenix_mini_esm_v0.5.0", "msa": True}).msa is True
+
+
+def test_environment_asks_for_sequential(monkeypatch):
+    monkeypatch.setenv("PROTENIX_NOBATCHED_SEEDS", "1")
+    assert load_config({}).sequential is True
+    monkeypatch.setenv("PROTENIX_NOBATCHED_SEEDS", "0")
+    assert load_config({}).sequential is False
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("samplse: 3", "run.yaml: samplse: unknown key; did you mean 'samples'"),
+        ("templates: {kalin: x}", "templates.kalin: unknown key; did you mean 'kalign'"),
+        ("a: [", "run.yaml: line 1, column 5: not valid YAML"),
+        ("- 1", "expected lines of 'key: value'"),
+        ("samples: 0", "samples: input should be greater than or equal to 1, found 0"),
+        ("seeds: 3-1", "runs backwards"),
+        ("seeds: [1, 1]", "seed 1 is given twice"),
+        ("seeds: {a: 1}", "seeds: write for example 1-5"),
+        ("model: protenix_v2", "did you mean 'protenix-v2'"),
+        ("device: gpu", "device"),
+        ("model: demo\ncheckpoint: x.pt", "the demo model makes its own weights"),
+        ("model: protenix_base_default_v0.5.0\ntemplate: true", "was not trained with it"),
+        ("offline: true\ntemplates: {fetch: true}", "cannot be fetched with --offline"),
+    ],
+)
+def test_refusals(tmp_path, text, says):
+    with pytest.raises(ConfigError) as error:
+        load_config({}, write(tmp_path, text))
+    assert says in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_config({}, tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_examples_are_valid(path):
+    assert isinstance(load_config({}, path), RunConfig)
+
+
+def test_commented_example_names_every_key():
+    text = (REPOSITORY / "configs" / "all_settings.yaml").read_text()
+    uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if not line.startswith("## "))
+    assert set(yaml.safe_load(uncommented)) == set(RunConfig.model_fields)
+
+
+def test_unknown_upstream_setting_is_refused():
+    with pytest.raises(ConfigError, match=r"upstream\.model\.pairformr\.n_blocks: Protenix has no such setting"):
+        upstream.build_configs(**BUILD, overrides={"model.pairformr.n_blocks": 1})
+
+
+BUILD = {
+    "model": "protenix_base_default_v1.0.0",
+    "cycles": 1,
+    "steps": 1,
+    "samples": 1,
+    "msa": True,
+    "template": False,
+    "rna_msa": False,
+    "guidance": False,
+    "kernels": "torch",
+    "device_capability": None,
+}
+
+
+def test_old_cards_get_upstreams_settings():
+    configs = upstream.build_configs(
+        **{**BUILD, "kernels": "cuequivariance", "device_capability": (7, 0)}, overrides={}
+    )
+    assert (configs.dtype, configs.triangle_attention, configs.triangle_multiplicative) == ("fp32", "torch", "torch")
+
+
+@pytest.mark.parametrize("model", ["protenix-v2", "protenix_base_default_v1.0.0"])
+@pytest.mark.parametrize("n_token", [1, 2560, 2561, 3840, 3841, 5000])
+def test_precision_rules_are_upstreams(model, n_token):
+    from ml_collections.config_dict import ConfigDict
+    from runner.inference import update_inference_configs
+
+    configs = ConfigDict({"model_name": model, "skip_amp": {"confidence_head": None, "sample_diffusion": None}})
+    with configs.skip_amp.ignore_type():
+        if model == "protenix-v2" and n_token > 2560:
+            with pytest.raises(AssertionError):
+                update_inference_configs(configs, n_token)
+            return
+        update_inference_configs(configs, n_token)
+    assert upstream.skip_amp_rules(model, n_token) == configs.skip_amp.to_dict()

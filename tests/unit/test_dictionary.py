@@ -1,0 +1,133 @@
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import biotite.structure.info as biotite_info
+import numpy as np
+import pytest
+from biotite.structure.io import pdbx
+
+from protenix_multiseed.dictionary import (
+    UPSTREAM_FILES,
+    EmbeddedDictionary,
+    UpstreamDictionary,
+    _build_index,
+    find_dictionary,
+    make_molecule,
+)
+from protenix_multiseed.errors import DictionaryError
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return EmbeddedDictionary()
+
+
+def test_holds_every_component_of_biotite(dictionary):
+    codes = set(biotite_info.get_ccd()["chem_comp"]["id"].as_array())
+    assert len(dictionary) == 47_353
+    assert set(dictionary) == codes
+
+
+@pytest.mark.filterwarnings("ignore:.*bond")  # biotite, of a component without bonds
+@pytest.mark.parametrize("code", ["ALA", "ATP", "DA", "HEM", "NA", "SEP", "A1A0A"])
+def test_components_are_biotites(dictionary, code):
+    ours = pdbx.get_component(dictionary[code], use_ideal_coord=True)
+    theirs = biotite_info.residue(code)
+    assert np.array_equal(ours.atom_name, theirs.atom_name)
+    assert np.array_equal(ours.charge, theirs.charge)
+    assert np.allclose(ours.coord, theirs.coord, atol=1e-6)
+    assert bonds(ours) == bonds(theirs)
+
+
+def bonds(component):
+    """Pairs of bonded atoms; a component of one atom has no bond list at all when read from mmCIF."""
+    return set() if component.bonds is None else {tuple(sorted(pair)) for pair in component.bonds.as_array()[:, :2]}
+
+
+def test_missing_values_stay_missing(dictionary):
+    assert dictionary["ATP"]["chem_comp"]["one_letter_code"].as_item() == "?"
+    assert dictionary["ALA"]["chem_comp"]["one_letter_code"].as_item() == "A"
+    assert "chem_comp_atom" not in dictionary["UNL"]
+
+
+def test_unknown_codes(dictionary):
+    for code in ("", "QQQQQ", "ala", "zzzzzz"):
+        assert code not in dictionary
+        with pytest.raises(KeyError):
+            dictionary[code]
+    assert dictionary.molecule("QQQQQ") is None
+
+
+def test_atom_names_leave_hydrogens_out(dictionary):
+    assert dictionary.atom_names("ALA") == ("N", "CA", "C", "O", "CB", "OXT")
+    assert dictionary.atom_names("UNL") == ()
+
+
+def test_conformers_are_made_again_alike(dictionary, tmp_path):
+    """A molecule made now, one stored and loaded, and one made in another process agree to the last bit."""
+    first = make_molecule("ATP", dictionary["ATP"])
+    fresh = EmbeddedDictionary(dictionary.folder)
+    fresh.molecule("ATP")
+    loaded = EmbeddedDictionary(dictionary.folder).molecule("ATP")
+    code = (
+        "import sys, pickle; from protenix_multiseed.dictionary import *; d = EmbeddedDictionary();"
+        "m = make_molecule('ATP', d['ATP']);"
+        "sys.stdout.buffer.write(pickle.dumps(m.GetConformer(m.ref_conf_id).GetPositions()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    positions = first.GetConformer(first.ref_conf_id).GetPositions()
+    assert first.ref_conf_type == "rdkit"
+    assert np.array_equal(positions, loaded.GetConformer(loaded.ref_conf_id).GetPositions())
+    assert np.array_equal(positions, pickle.loads(done.stdout))
+    for attribute in ("name", "sanitized", "ref_conf_id", "ref_conf_type", "atom_map"):
+        assert getattr(first, attribute) == getattr(loaded, attribute)
+    assert np.array_equal(first.ref_mask, loaded.ref_mask)
+
+
+def test_conformer_differs_from_the_ideal_one(dictionary):
+    molecule = make_molecule("ATP", dictionary["ATP"])
+    assert not np.allclose(
+        molecule.GetConformer(0).GetPositions(), molecule.GetConformer(molecule.ref_conf_id).GetPositions()
+    )
+
+
+def test_a_stored_molecule_cut_short_is_made_again(dictionary):
+    dictionary.molecule("GLY")
+    (path,) = dictionary.folder.glob("molecules/*/GLY.mol")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert EmbeddedDictionary(dictionary.folder).molecule("GLY").GetNumAtoms() == 10
+    assert path.read_bytes() == whole
+
+
+def test_builders_side_by_side(tmp_path):
+    folder = tmp_path / "cache" / "index"
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(_build_index, [folder, folder]))
+    assert len(EmbeddedDictionary(folder)) == 47_353
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+def test_cache_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DictionaryError, match="set PROTENIX_MS_CACHE to a folder that can be written"):
+        EmbeddedDictionary(tmp_path / "file" / "index")
+
+
+def test_upstreams_files_are_used_where_both_are(tmp_path, monkeypatch, dictionary):
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
+    common = tmp_path / "common"
+    common.mkdir()
+    (common / UPSTREAM_FILES[0]).write_text("data_ALA\n#\ndata_NEW1\n#\n")
+    assert isinstance(find_dictionary(), EmbeddedDictionary)
+    (common / UPSTREAM_FILES[1]).touch()
+    found = find_dictionary()
+    assert isinstance(found, UpstreamDictionary)
+    assert "ALA" in found
+    assert "NEW1" in found
+    assert "NEW" not in found
+    assert "ATP" not in found
+    assert found.atom_names("NEW1") is None
+    assert found.atom_names("ALA") == dictionary.atom_names("ALA")

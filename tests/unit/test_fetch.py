@@ -1,0 +1,121 @@
+import hashlib
+import http.server
+import threading
+
+import pytest
+from rich.console import Console
+
+from protenix_multiseed import fetch
+from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.hashes import hash_file, recorded_sha256
+from protenix_multiseed.upstream import checkpoint_urls
+
+CONTENT = bytes(range(256)) * 20_000
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """A server that can resume, or cannot, or breaks off."""
+
+    resumes, breaks_at, asked = True, None, []
+
+    def do_GET(self):
+        type(self).asked.append(self.headers.get("Range"))
+        if self.path != "/model.pt":
+            self.send_error(404)
+            return
+        start = (
+            int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if self.headers.get("Range") and self.resumes
+            else 0
+        )
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start : self.breaks_at])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    handler = type("Handler", (Server,), {"asked": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield handler, f"http://127.0.0.1:{running.server_port}/model.pt"
+        running.shutdown()
+
+
+def download(url, target):
+    fetch.download(url, target, Console(quiet=True))
+
+
+def test_a_download_is_whole_and_its_hash_recorded(server, tmp_path):
+    target = tmp_path / "new" / "model.pt"
+    download(server[1], target)
+    assert target.read_bytes() == CONTENT
+    assert recorded_sha256(target) == hashlib.sha256(CONTENT).hexdigest()
+    assert sorted(path.name for path in target.parent.iterdir()) == ["model.pt", "model.pt.sha256"]
+
+
+def test_a_broken_download_is_resumed(server, tmp_path):
+    handler, url = server
+    target = tmp_path / "model.pt"
+    handler.breaks_at = 1_000_000
+    with pytest.raises(WeightsError, match="run the same command again"):
+        download(url, target)
+    assert not target.exists()
+    handler.breaks_at = None
+    download(url, target)
+    assert target.read_bytes() == CONTENT
+    assert handler.asked == [None, "bytes=1000000-"]
+
+
+def test_a_server_that_cannot_resume_starts_again(server, tmp_path):
+    handler, url = server
+    handler.resumes = False
+    target = tmp_path / "model.pt"
+    (tmp_path / "model.pt.part").write_bytes(b"something else")
+    download(url, target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_partial_file_that_no_longer_fits(server, tmp_path):
+    (tmp_path / "model.pt.part").write_bytes(CONTENT + b"more")
+    with pytest.raises(WeightsError, match="it was removed"):
+        download(server[1], tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"), [("/none", "answered 404"), (None, "refused"), ("file:///etc/passwd", "only http and https")]
+)
+def test_failures_name_the_address_and_the_way_out(server, tmp_path, url, says):
+    address = server[1].replace("/model.pt", url) if url == "/none" else url or "http://127.0.0.1:9/model.pt"
+    with pytest.raises(WeightsError, match=says) as error:
+        download(address, tmp_path / "model.pt")
+    assert address in str(error.value)
+    assert str(tmp_path / "model.pt") in str(error.value)
+
+
+def test_models_come_from_upstreams_table(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target.name)))
+    fetch.fetch_model("protenix_mini_esm_v0.5.0", tmp_path, None)
+    names = ["protenix_mini_esm_v0.5.0", "esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"]
+    assert asked == [(checkpoint_urls()[name], f"{name}.pt") for name in names]
+
+
+def test_what_is_there_is_kept(monkeypatch, tmp_path):
+    (tmp_path / "protenix-v2.pt").write_bytes(b"mine")
+    monkeypatch.setattr(fetch, "download", lambda *_: pytest.fail("downloaded again"))
+    fetch.fetch_model("protenix-v2", tmp_path, None)
+    assert not hash_file(tmp_path / "protenix-v2.pt").exists()
+
+
+def test_unknown_model(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be fetched; known: protenix-v2"):
+        fetch.fetch_model("protenix-v3", tmp_path, None)

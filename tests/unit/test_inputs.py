@@ -1,0 +1,299 @@
+import json
+
+import pytest
+
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.errors import RefusedInputsError
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+
+SEQUENCE = "MKTAYIAKQR"
+
+
+def protein(**more):
+    return {"proteinChain": {"sequence": SEQUENCE, "count": 1, **more}}
+
+
+def ligand(text, **more):
+    return {"ligand": {"ligand": text, "count": 1, **more}}
+
+
+def bond(**more):
+    return {"entity1": 1, "position1": 3, "atom1": "CA", "entity2": 2, "position2": 1, "atom2": "PG", **more}
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return EmbeddedDictionary()
+
+
+@pytest.fixture
+def read(tmp_path, dictionary):
+    def read(content, seeds=(1,), rules=None, name="in.json"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return read_jobs([path], seeds, rules or InputRules(model="m"), dictionary)
+
+    (tmp_path / "good.a3m").write_text(f">query\n{SEQUENCE}\n>hit\nMK--yIAKQRgg\n")
+    (tmp_path / "other.a3m").write_text(">query\nMKTAYIAKQA\n")
+    (tmp_path / "bytes.a3m").write_bytes(b">query\nMK\xff\n")
+    (tmp_path / "plain.a3m").write_text("MKTAYIAKQR\n")
+    (tmp_path / "flat.sdf").write_text("nothing")
+    return read
+
+
+def job(*sequences, **more):
+    return [{"name": "a", "sequences": list(sequences), **more}]
+
+
+ATP = ligand("CCD_ATP")
+BAD = {
+    "not JSON": ('[{"name": "a",]', "in.json: line 1, column 15: not valid JSON"),
+    "no list": ({"name": "a"}, "the top level is one object: expected a list of jobs"),
+    "empty list": ([], "the top level is an empty list"),
+    "deep": ("[" * 100_000, "in.json: "),
+    "NaN": ('[{"name": NaN}]', "NaN is not JSON"),
+    "key twice": ('[{"name": "a", "name": "b"}]', "the key 'name' is given twice"),
+    "job no object": ([3], "in.json[0]: job: expected an object, found number"),
+    "no sequences": ([{"name": "a"}], "in.json[0] 'a': sequences: missing"),
+    "no entities": (job(), "sequences: empty"),
+    "unknown key": (
+        job(protein(modification=[])),
+        "proteinChain.modification: unknown key; did you mean 'modifications'",
+    ),
+    "unknown key of the job": ([{"name": "a", "sequences": [ATP], "seeds": [1]}], "seeds: unknown key; "),
+    "two kinds": (job({**protein(), **ATP}), "sequences[0]: expected exactly one of proteinChain"),
+    "count of none": (job(protein(count=0)), "count: input should be greater than or equal to 1, found 0"),
+    "ids and count": (job(protein(count=2, id=["A"])), "1 ids for count 2"),
+    "id twice": (job(protein(id=["A"]), ligand("CCD_ATP", id=["A"])), "'A' is also an id of sequences[0].proteinChain"),
+    "wrong letter": (job({"proteinChain": {"sequence": "MKB", "count": 1}}), "'B' at position 3 is not a letter"),
+    "lower case": (
+        job({"dnaSequence": {"sequence": "ACgT", "count": 1}}),
+        "'g' at position 3 is not a letter of this kind; letters are upper case",
+    ),
+    "T in RNA": (job({"rnaSequence": {"sequence": "ACT", "count": 1}}), "'T' at position 3"),
+    "unknown component": (job(ligand("CCD_QQQQQ")), "component 'QQQQQ' is not in the chemical dictionary"),
+    "empty component": (job(ligand("CCD_UNL")), "component 'UNL' has no atoms"),
+    "ion with prefix": (job({"ion": {"ion": "CCD_MG", "count": 1}}), "did you mean 'MG'"),
+    "ion in lower case": (job({"ion": {"ion": "mg", "count": 1}}), "did you mean 'MG'"),
+    "SMILES syntax": (job(ligand("C1CC(")), "is not a SMILES string RDKit can read"),
+    "SMILES valence": (job(ligand("C(C)(C)(C)(C)C")), "Explicit valence"),
+    "ligand file missing": (job(ligand("FILE_no.sdf")), "no.sdf: no such file"),
+    "ligand file kind": (job(ligand("FILE_good.a3m")), "expected a file ending in .mol, .sdf, .pdb, .mol2"),
+    "ligand file broken": (job(ligand("FILE_flat.sdf")), "flat.sdf cannot be read as a molecule"),
+    "modification past the end": (
+        job(protein(modifications=[{"ptmType": "CCD_SEP", "ptmPosition": 11}])),
+        "ptmPosition: 11 is past the end",
+    ),
+    "unknown modification": (
+        job(protein(modifications=[{"ptmType": "CCD_QQQQQ", "ptmPosition": 1}])),
+        "modifications[0].ptmType: component 'QQQQQ'",
+    ),
+    "MSA missing": (job(protein(pairedMsaPath="no.a3m")), "pairedMsaPath: no.a3m: no such file"),
+    "MSA of another": (job(protein(unpairedMsaPath="other.a3m")), "they differ at position 10"),
+    "MSA not text": (job(protein(unpairedMsaPath="bytes.a3m")), "byte 9 is not ASCII"),
+    "MSA not a3m": (job(protein(unpairedMsaPath="plain.a3m")), "the first line must start with '>'"),
+    "MSA as text of another": (job(protein(unpairedMsa=">q\nMKT\n")), "they differ at position 4 (3 and 10 residues)"),
+    "old MSA folder": (job(protein(msa={"precomputed_msa_dir": "nowhere"})), "no pairing.a3m or non_pairing.a3m there"),
+    "bond to no entity": (
+        job(protein(), ATP, covalent_bonds=[bond(entity2=3)]),
+        "entity2: 3: the job has entities 1 to 2",
+    ),
+    "bond to no copy": (job(protein(), ATP, covalent_bonds=[bond(copy1=2)]), "copy1: 2: entity 1 has copies 1 to 1"),
+    "bond to no residue": (
+        job(protein(), ATP, covalent_bonds=[bond(position1=99)]),
+        "position1: 99: entity 1 has positions 1 to 10",
+    ),
+    "bond to no atom": (
+        job(protein(), ATP, covalent_bonds=[bond(atom2="PX")]),
+        "atom 'PX' does not exist at position 1 of entity 2; it has P",
+    ),
+    "bond to atom number": (
+        job(protein(), ATP, covalent_bonds=[bond(atom2=3)]),
+        "atoms are numbered only in a SMILES or FILE_ ligand",
+    ),
+    "bond to unmapped atom": (
+        job(protein(), ligand("[C:1]CO"), covalent_bonds=[bond(atom2=2)]),
+        "no atom 2 in the SMILES string",
+    ),
+    "bond of unequal counts": (
+        job(protein(count=2), ATP, covalent_bonds=[bond()]),
+        "entity1 has 2 chains and entity2 1",
+    ),
+    "contact in one chain": (
+        job(
+            protein(),
+            constraint={
+                "contact": [
+                    {
+                        "entity1": 1,
+                        "copy1": 1,
+                        "position1": 1,
+                        "entity2": 1,
+                        "copy2": 1,
+                        "position2": 2,
+                        "max_distance": 8,
+                    }
+                ]
+            },
+        ),
+        "joins two different chains",
+    ),
+    "pocket on its binder": (
+        job(
+            protein(),
+            ATP,
+            constraint={
+                "pocket": {
+                    "binder_chain": {"entity": 2, "copy": 1},
+                    "max_distance": 6,
+                    "contact_residues": [{"entity": 2, "copy": 1, "position": 1}],
+                }
+            },
+        ),
+        "lies on the binder chain itself",
+    ),
+    "name that leaves": ([{"name": "../a", "sequences": [ATP]}], "would leave its place in the output folder"),
+    "hidden name": ([{"name": ".a", "sequences": [ATP]}], "would leave its place"),
+    "name with a newline": ([{"name": "a\nb", "sequences": [ATP]}], "control characters"),
+    "name of the run's folder": ([{"name": "protenix-ms", "sequences": [ATP]}], "choose another"),
+    "long name": ([{"name": "a" * 151, "sequences": [ATP]}], "at most 150"),
+    "names that clash": ([*job(ATP), {"name": "A", "sequences": [ATP]}], "also the name of in.json[0] 'a'"),
+    "negative seed": (job(ATP, modelSeeds=[-1]), "modelSeeds: seed -1 is outside 0..4294967295"),
+    "seed twice": (job(ATP, modelSeeds=[1, "1"]), "modelSeeds: seed 1 is given twice"),
+    "seed no number": (job(ATP, modelSeeds=["x"]), "modelSeeds: 'x' is not a whole number"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), BAD.values(), ids=BAD)
+def test_refused_with_a_message(read, content, says):
+    with pytest.raises(RefusedInputsError) as error:
+        read(content, seeds=None)
+    assert says in str(error.value)
+    assert "in.json" in str(error.value)
+
+
+def test_all_problems_at_once(read):
+    with pytest.raises(RefusedInputsError) as error:
+        read([*job(protein(pairedMsaPath="no.a3m"), ligand("CCD_QQQQQ")), {"name": "b"}])
+    assert len(error.value.problems) == 3
+
+
+def test_too_many_tokens_for_the_model(read):
+    rules = InputRules(model="protenix-v2", max_tokens=20)
+    assert read(job(protein(count=2)), rules=rules)
+    with pytest.raises(RefusedInputsError, match="about 30 tokens: protenix-v2 takes at most 20"):
+        read(job(protein(count=3)), rules=rules)
+
+
+def test_everything_upstream_accepts(read, tmp_path):
+    content = [
+        {
+            "name": "all kinds-1.2_3",
+            "modelSeeds": [7, "8"],
+            "assembly_id": "1",
+            "sequences": [
+                protein(
+                    unpairedMsaPath="good.a3m",
+                    count=2,
+                    id=["A", "B2"],
+                    label_entity_id="1",
+                    label_asym_id=["A", "B"],
+                    modifications=[{"ptmType": "CCD_SEP", "ptmPosition": 3}],
+                ),
+                {"dnaSequence": {"sequence": "ACGTXIN", "count": 1}},
+                {
+                    "rnaSequence": {
+                        "sequence": "ACGUXIN",
+                        "count": 1,
+                        "modifications": [{"modificationType": "CCD_PSU", "basePosition": 1}],
+                    }
+                },
+                ligand("CCD_NAG_BMA"),
+                ligand("[CH3:1]CO"),
+                {"ion": {"ion": "NA", "count": 3}},
+            ],
+            "covalent_bonds": [
+                {
+                    "left_entity": "1",
+                    "left_position": "3",
+                    "left_atom": "OG",
+                    "left_copy": 1,
+                    "right_entity": 5,
+                    "right_position": 1,
+                    "right_atom": 1,
+                },
+                {"entity1": 4, "position1": 1, "atom1": "O4", "entity2": 4, "position2": 2, "atom2": "C1"},
+            ],
+            "constraint": {
+                "contact": [
+                    {
+                        "entity1": 1,
+                        "copy1": 1,
+                        "position1": 1,
+                        "entity2": 2,
+                        "copy2": 1,
+                        "position2": 2,
+                        "max_distance": 8,
+                        "atom1": "CA",
+                        "atom2": "P",
+                    }
+                ]
+            },
+        }
+    ]
+    (made,) = read(content, seeds=None)
+    assert made.seeds == (7, 8)
+    assert made.spec["sequences"][0]["proteinChain"]["unpairedMsaPath"] == str(tmp_path / "good.a3m")
+    assert made.spec["covalent_bonds"][0]["entity1"] == "1"
+    assert "label_entity_id" not in made.spec["sequences"][0]["proteinChain"]
+
+
+def test_count_may_be_left_to_the_ids(read):
+    (made,) = read(job({"proteinChain": {"sequence": SEQUENCE, "id": ["X", "Y"]}}, {"ion": {"ion": "NA"}}))
+    assert [next(iter(item.values()))["count"] for item in made.spec["sequences"]] == [2, 1]
+
+
+def test_seeds_of_the_run_come_before_the_jobs(read):
+    assert read(job(ATP, modelSeeds=[5]), seeds=(1, 2))[0].seeds == (1, 2)
+    assert read(job(ATP, modelSeeds=[5]), seeds=None)[0].seeds == (5,)
+    assert read(job(ATP, modelSeeds=[]), seeds=None)[0].seeds == (101,)
+
+
+def test_old_msa_field(read, tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "non_pairing.a3m").write_text(f">query\n{SEQUENCE}\n")
+    (made,) = read(job(protein(msa={"precomputed_msa_dir": "old", "pairing_db": "uniref100"})))
+    assert made.spec["sequences"][0]["proteinChain"] == {
+        "sequence": SEQUENCE,
+        "count": 1,
+        "unpairedMsaPath": str(folder / "non_pairing.a3m"),
+    }
+
+
+def test_files_are_needed_only_where_read(read):
+    assert read(job(protein(pairedMsaPath="no.a3m", templatesPath="no.hhr")), rules=InputRules(model="m", msa=False))
+    with pytest.raises(RefusedInputsError, match=r"templatesPath: no.hhr: no such file"):
+        read(job(protein(templatesPath="no.hhr")), rules=InputRules(model="m", template=True))
+
+
+def test_paths_are_tried_from_the_file_then_from_the_working_folder(read, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.a3m").write_text(f">query\n{SEQUENCE}\n")
+    monkeypatch.chdir(elsewhere)
+    (made,) = read(job(protein(pairedMsaPath="mine.a3m")))
+    assert made.spec["sequences"][0]["proteinChain"]["pairedMsaPath"] == str(elsewhere / "mine.a3m")
+
+
+def test_folders_and_missing_files(tmp_path, dictionary):
+    (tmp_path / "sub").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "sub" / f"{name}.json").write_text(json.dumps([{"name": name, "sequences": [ATP]}]))
+    rules = InputRules(model="m")
+    assert [made.name for made in read_jobs([tmp_path], (1,), rules, dictionary)] == ["a", "b"]
+    with pytest.raises(RefusedInputsError, match="no such file or folder"):
+        read_jobs([tmp_path / "no.json"], (1,), rules, dictionary)
+    with pytest.raises(RefusedInputsError, match="named twice"):
+        read_jobs([tmp_path, tmp_path / "sub" / "a.json"], (1,), rules, dictionary)

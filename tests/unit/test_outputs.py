@@ -1,0 +1,163 @@
+import csv
+import json
+import random
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+from biotite.structure import AtomArray, BondList
+from biotite.structure.io import pdbx
+
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.outputs import files, write
+from protenix_multiseed.outputs.files import publish_folder, write_text
+from protenix_multiseed.outputs.ranking import ranked, write_ranking
+from protenix_multiseed.outputs.record import write_failures
+from protenix_multiseed.outputs.write import WriteSettings, write_prediction
+from protenix_multiseed.types import Failure, Job, Prediction, Sample
+
+NAMES = ["N", "CA", "C", "O", "CB"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared():
+    upstream.prepare(EmbeddedDictionary())
+
+
+def job(name='it\'s a "job" 1.2'):
+    return Job(name=name, seeds=(3,), source=Path("in.json"), index=0, spec={})
+
+
+def prediction(scores=(0.2, 0.9, 0.5), **changes):
+    atoms = AtomArray(2 * len(NAMES))
+    atoms.chain_id[:] = "A"
+    atoms.res_id[:] = np.repeat([1, 2], len(NAMES))
+    atoms.res_name[:] = "ALA"
+    atoms.atom_name[:] = NAMES * 2
+    atoms.element[:] = [name[0] for name in NAMES] * 2
+    for name in ("label_asym_id", "auth_asym_id"):
+        atoms.set_annotation(name, atoms.chain_id)
+    atoms.set_annotation("label_entity_id", np.full(len(atoms), "1"))
+    atoms.bonds = BondList(len(atoms), np.array([[0, 1], [1, 2]]))
+    coordinates = np.random.default_rng(0).normal(size=(len(scores), len(atoms), 3)).astype(np.float32) * 20
+    fixed = {"iptm": np.float32(0), "has_clash": np.float32(0)}
+    summary = tuple(
+        {**fixed, "ranking_score": np.float32(s), "plddt": np.float32(50 + s), "ptm": np.float32(s)} for s in scores
+    )
+    full = tuple({"atom_plddt": np.full(len(atoms), s, dtype=np.float32)} for s in scores)
+    made = {"job": job(), "seed": 3, "coordinates": coordinates, "summary": summary, "full": full, "atom_array": atoms}
+    run = {"path": "reference", "seconds": 1.5}
+    return Prediction(**{**made, "entity_poly_type": {"1": "polypeptide(L)"}, "run": run, **changes})
+
+
+def test_samples_are_ranked_within_the_seed_and_open_again(tmp_path):
+    made = prediction()
+    samples = write_prediction(made, WriteSettings(out=tmp_path))
+    assert [sample.ranking_score for sample in samples] == pytest.approx([0.9, 0.5, 0.2])
+    for sample, index in zip(samples, (1, 2, 0), strict=True):
+        array = pdbx.get_structure(pdbx.CIFFile.read(sample.structure), model=1, extra_fields=["b_factor"])
+        assert np.allclose(array.coord, made.coordinates[index], atol=6e-4)
+        assert np.allclose(array.b_factor, 100 * float(made.summary[index]["ptm"]), atol=0.01)
+        chain = gemmi.read_structure(str(sample.structure))[0]["A"]
+        assert [atom.name for residue in chain for atom in residue] == NAMES * 2
+        assert json.loads(sample.confidence.read_text())["ranking_score"] == pytest.approx(sample.ranking_score)
+    record = json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())
+    assert record["run"] == {"path": "reference", "seconds": 1.5}
+
+
+def test_a_notice_is_in_every_file(tmp_path):
+    made = prediction()
+    samples = write_prediction(made, WriteSettings(out=tmp_path, notice="This is made up."))
+    for sample in samples:
+        block = gemmi.cif.read(str(sample.structure)).sole_block()
+        assert gemmi.cif.as_string(block.find_value("_struct.title")).strip() == "This is made up."
+        assert pdbx.CIFFile.read(sample.structure).block["struct"]["title"].as_item().strip() == "This is made up."
+        assert json.loads(sample.confidence.read_text())["notice"] == "This is made up."
+    assert json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())["notice"] == "This is made up."
+
+
+def test_writing_again_replaces_the_seed_whole(tmp_path):
+    write_prediction(prediction(), WriteSettings(out=tmp_path))
+    write_prediction(prediction(scores=(0.1,)), WriteSettings(out=tmp_path))
+    folder = tmp_path / job().name
+    assert [path.name for path in folder.iterdir()] == ["seed_3"]
+    assert len(list((folder / "seed_3" / "predictions").iterdir())) == 2
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        write, "publish_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(OSError, match="No space left"):
+        write_prediction(prediction(), WriteSettings(out=tmp_path))
+    assert list((tmp_path / job().name).iterdir()) == []
+
+
+def test_write_text_keeps_the_old_content_where_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_text(path, "old")
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("broken")))
+    with pytest.raises(OSError, match="broken"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_publish_moves_a_folder_over_another(tmp_path):
+    for name in ("new", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    publish_folder(tmp_path / "new", tmp_path / "target")
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "new"]
+
+
+def sample(folder, seed, number, score):
+    stem = folder / f"seed_{seed}_{number}"
+    for suffix in (".cif", ".json"):
+        stem.with_suffix(suffix).write_text(f"{seed} {number}")
+    scores = {"ranking_score": score, "plddt": 70.0, "ptm": 0.5, "iptm": 0.25, "has_clash": number == 1}
+    cif, confidence = stem.with_suffix(".cif"), stem.with_suffix(".json")
+    return Sample(job="a", seed=seed, sample=number, **scores, structure=cif, confidence=confidence)
+
+
+def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
+    samples = [
+        sample(tmp_path, seed, number, score)
+        for seed, number, score in [(1, 0, 0.5), (1, 1, 0.25), (2, 0, 0.75), (2, 1, 0.5), (3, 0, 0.5)]
+    ]
+    shuffled = samples[:]
+    random.Random(0).shuffle(shuffled)
+    assert ranked(shuffled) == ranked(samples)
+    best = write_ranking(tmp_path, shuffled)
+    assert (best.seed, best.sample) == (2, 0)
+    assert (tmp_path / "best.cif").read_text() == "2 0"
+    assert (tmp_path / "best_summary_confidence.json").read_text() == "2 0"
+    with (tmp_path / "ranking.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["rank"], row["seed"], row["sample"]) for row in rows] == [
+        ("1", "2", "0"),
+        ("2", "1", "0"),
+        ("3", "2", "1"),
+        ("4", "3", "0"),
+        ("5", "1", "1"),
+    ]
+    columns = "rank job seed sample ranking_score plddt ptm iptm has_clash structure confidence"
+    assert list(rows[0]) == columns.split()
+    assert list(rows[0].values()) == "1 a 2 0 0.75 70.0 0.5 0.25 0 seed_2_0.cif seed_2_0.json".split()  # noqa: SIM905
+
+
+def test_failures_are_kept_until_there_are_none(tmp_path):
+    failed = Failure(job=job("a"), seed=None, stage="featurize", message="no", traceback="Traceback")
+    write_failures(tmp_path, [failed])
+    (line,) = (tmp_path / "protenix-ms" / "failures.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "job": "a",
+        "seed": None,
+        "stage": "featurize",
+        "message": "no",
+        "traceback": "Traceback",
+    }
+    write_failures(tmp_path, [])
+    assert not (tmp_path / "protenix-ms" / "failures.jsonl").exists()

@@ -1,0 +1,86 @@
+"""Workers: their order, their deaths, and what reaches the user."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pebble import ProcessExpired
+from support.workers import act
+
+from protenix_multiseed.features import pool as module
+from protenix_multiseed.features.pool import AHEAD, WorkerPool, failure
+from protenix_multiseed.types import Failure, FeatureSettings, Job
+
+
+def job(name, **spec):
+    return Job(name=name, seeds=(1,), source=Path("in.json"), index=0, spec=spec)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Six jobs through two workers, one of which is killed at its work."""
+    names = ["slow", "a", "killed", "wrong", "noisy", "b"]
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module, "_featurize", act)
+    with WorkerPool(2) as pool:
+        results = list(pool.featurize([job(name) for name in names], FeatureSettings()))
+    patch.undo()
+    return dict(zip(names, results, strict=True))
+
+
+def test_results_come_in_the_order_of_the_jobs(made):
+    assert [made[name][0] for name in ("slow", "a", "noisy", "b")] == ["slow", "a", "noisy", "b"]
+
+
+def test_a_killed_worker_takes_down_its_job_only(made):
+    assert isinstance(made["killed"], Failure)
+    assert made["killed"].job.name == "killed"
+    assert "worker process ended (exit code -9)" in made["killed"].message
+    assert "fewer --workers" in made["killed"].message
+
+
+def test_a_job_that_fails_says_why(made):
+    assert made["wrong"].message == "in.json[0] 'wrong': no such thing"
+    assert made["wrong"].stage == "featurize"
+    assert "FeaturizationError" in made["wrong"].traceback
+
+
+def test_work_happens_elsewhere(made):
+    assert os.getpid() not in {made[name][1] for name in ("slow", "a", "b")}
+
+
+def test_prefetch_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "_featurize", act)
+    taken = []
+
+    def jobs():
+        for index in range(20):
+            taken.append(index)
+            yield job(f"job{index}")
+
+    with WorkerPool(1) as pool:
+        results = pool.featurize(jobs(), FeatureSettings())
+        assert len(taken) == 1 + AHEAD  # at once, before anybody asks for a result
+        next(results)
+        assert len(taken) == 2 + AHEAD
+        list(results)
+
+
+def test_the_terminal_is_left_alone(capfd, monkeypatch):
+    monkeypatch.setattr(module, "_featurize", act)
+    with WorkerPool(1) as pool:
+        list(pool.featurize([job("noisy")], FeatureSettings()))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_failures_of_any_kind_are_told():
+    assert failure(job("a"), 3, "predict", ValueError("two\nlines")).message == "ValueError: two lines"
+    assert "exit code 7" in failure(job("a"), None, "featurize", ProcessExpired("", code=7)).message
+
+
+def test_a_pool_that_cannot_work_is_a_failure_not_a_crash():
+    with WorkerPool(1) as pool:
+        pool._pool.stop()
+        (made,) = pool.featurize([job("a")], FeatureSettings())
+    assert isinstance(made, Failure)
+    assert "worker processes cannot go on" in made.message

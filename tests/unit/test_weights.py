@@ -1,0 +1,145 @@
+import pytest
+import torch
+from support import cases
+
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.errors import WeightsError
+from protenix_multiseed.hashes import hash_file, sha256
+from protenix_multiseed.model import demo
+from protenix_multiseed.model.weights import build_model, check_sha256, load_model
+
+BUILD = {
+    "cycles": 1,
+    "steps": 1,
+    "samples": 1,
+    "msa": True,
+    "template": False,
+    "rna_msa": False,
+    "guidance": False,
+    "kernels": "torch",
+    "device_capability": None,
+}
+
+
+def configs_of(model=cases.MODEL, **overrides):
+    upstream.prepare(EmbeddedDictionary())
+    return upstream.build_configs(model=model, overrides={**cases.SMALL, **overrides}, **BUILD)
+
+
+@pytest.fixture(scope="module")
+def configs():
+    return configs_of()
+
+
+@pytest.fixture(scope="module")
+def state(configs):
+    return demo.fill(build_model(configs)).state_dict()
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_loads_upstreams_format(configs, state, tmp_path, prefix):
+    path = tmp_path / "model.pt"
+    torch.save({"model": {prefix + key: value for key, value in state.items()}}, path)
+    model = load_model(configs, path, cases.MODEL)
+    loaded = model.state_dict()
+    assert list(loaded) == list(state)
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    assert not model.training
+    assert not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_the_same_architecture_as_upstream_builds(configs, state):
+    from protenix.model.protenix import Protenix
+
+    theirs = upstream.call_quietly(Protenix, configs).state_dict()
+    assert {key: (value.shape, value.dtype) for key, value in theirs.items()} == {
+        key: (value.shape, value.dtype) for key, value in state.items()
+    }
+    assert torch.equal(
+        theirs["diffusion_module.diffusion_conditioning.fourier_embedding.w"],
+        build_model(configs).state_dict()["diffusion_module.diffusion_conditioning.fourier_embedding.w"],
+    )
+
+
+def test_buffers_outside_the_checkpoint_are_upstreams(configs):
+    from protenix.model.protenix import Protenix
+
+    theirs = dict(upstream.call_quietly(Protenix, configs).named_buffers())
+    ours = dict(build_model(configs).named_buffers())
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+
+
+def test_demo_weights_are_the_same_everywhere(state):
+    """A changed sum here changes what every demo run shows."""
+    assert sum(value.double().sum().item() for value in state.values()) == pytest.approx(12653.25686, abs=1e-4)
+    assert (
+        demo.make_weight("a.weight", torch.empty(3, 3), seed=1).tolist()
+        != demo.make_weight("b.weight", torch.empty(3, 3), seed=1).tolist()
+    )
+
+
+def write(path, content):
+    torch.save(content, path)
+    return path
+
+
+def test_refusals(configs, state, tmp_path):
+    path = tmp_path / "model.pt"
+    whole = write(path, {"model": state}).read_bytes()
+    first = next(iter(state))
+    cases_ = {
+        "no checkpoint at": None,
+        "is truncated or not a Protenix checkpoint": whole[: len(whole) // 2],
+        "1 weights are missing": {"model": {key: value for key, value in state.items() if key != first}},
+        "1 unknown": {"model": {**state, "another.weight": torch.zeros(1)}},
+        "1 have another shape": {"model": {**state, first: torch.zeros(1, 2, 3)}},
+        "holds no weights": {"model": {}},
+        "not a Protenix checkpoint": {"weights": state},
+    }
+    for says, content in cases_.items():
+        path.unlink()
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            write(path, content)
+        with pytest.raises(WeightsError, match=says) as error:
+            load_model(configs, path, cases.MODEL)
+        assert str(path) in str(error.value)
+        assert f"protenix-ms fetch {cases.MODEL}" in str(error.value)
+        assert upstream.checkpoint_urls()[cases.MODEL] in str(error.value)
+        path.touch()
+
+
+def test_code_in_a_checkpoint_is_not_run(configs, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    path = write(tmp_path / "model.pt", {"model": Payload()})
+    with pytest.raises(WeightsError, match="not a Protenix checkpoint"):
+        load_model(configs, path, cases.MODEL)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_upstream_loads_loosely_keeps_its_own_initialisation(tmp_path):
+    """Weights that the checkpoint lacks are those of upstream's constructor, never what memory held."""
+    configs = configs_of("protenix_tiny_default_v0.5.0")
+    assert not configs.load_strict
+    state = demo.fill(build_model(configs)).state_dict()
+    missing = "layernorm_s.weight"
+    path = write(tmp_path / "model.pt", {"model": {key: value for key, value in state.items() if key != missing}})
+    loaded = load_model(configs, path, "protenix_tiny_default_v0.5.0").state_dict()
+    assert torch.equal(loaded[missing], torch.ones_like(loaded[missing]))
+    assert all(torch.equal(loaded[key], state[key]) for key in state if key != missing)
+
+
+def test_a_changed_file_is_noticed(state, tmp_path):
+    path = write(tmp_path / "model.pt", {"model": {}})
+    assert check_sha256(path, cases.MODEL) == sha256(path)
+    hash_file(path).write_text(f"{sha256(path)}  model.pt\n")
+    assert check_sha256(path, cases.MODEL) == sha256(path)
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(WeightsError, match="is not the file that was fetched"):
+        check_sha256(path, cases.MODEL)
