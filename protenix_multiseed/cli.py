@@ -4,12 +4,12 @@ Exit codes: 0 all done, 1 some failed, 2 refused before starting.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from protenix_multiseed import __version__
-from protenix_multiseed.errors import ProtenixMsError
+from protenix_multiseed.errors import ConfigError, ProtenixMsError
 
 REFUSED = 2
 app = typer.Typer(
@@ -113,6 +113,8 @@ def predict(
         code = _predict(inputs, options, config, -1 if quiet else int(verbose))
     except ProtenixMsError as error:
         _refuse(error)
+    except ImportError as error:
+        _refuse(ConfigError(f"a package is missing or broken ({error}); install protenix-ms again as its README says"))
     raise typer.Exit(code)
 
 
@@ -165,7 +167,7 @@ def _predict(inputs: list[Path], options: dict[str, Any], file: Path | None, ver
     return report.exit_code
 
 
-def _refuse(error: ProtenixMsError) -> None:
+def _refuse(error: ProtenixMsError) -> NoReturn:
     for line in str(error).splitlines():
         typer.echo(f"error: {line}", err=True)
     raise typer.Exit(REFUSED)

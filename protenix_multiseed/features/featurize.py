@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from biotite.structure import AtomArray
+from biotite.structure import AtomArray, get_residue_starts
 from protenix.data.constants import STD_RESIDUES
 from protenix.data.core import ccd
 from protenix.data.core.featurizer import Featurizer
@@ -22,7 +23,7 @@ from protenix.data.inference.json_to_feature import SampleDictToFeatures
 from protenix.data.msa.msa_featurizer import InferenceMSAFeaturizer
 from protenix.data.template import template_featurizer
 from protenix.data.template.template_utils import TemplateHitFeaturizer
-from protenix.data.tokenizer import AtomArrayTokenizer, TokenArray
+from protenix.data.tokenizer import ELEMS, AtomArrayTokenizer, Token, TokenArray
 from protenix.data.utils import get_atom_level_token_mask
 from protenix.utils.torch_utils import dict_to_tensor
 from sklearn.neighbors import KDTree
@@ -175,7 +176,7 @@ def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
 def _share_atoms(
     job: Job, settings: FeatureSettings, seed: int, log: DrawLog, sample: SampleDictToFeatures, atom_array: AtomArray
 ) -> _Shared:
-    tokens = AtomArrayTokenizer(atom_array).get_token_array()
+    tokens = _tokenize(atom_array)
     featurizer = Featurizer(tokens, atom_array, include_discont_poly_poly_bonds=True)
     full = featurizer.get_token_features() | featurizer.get_bond_features() | featurizer.get_extra_features()
     element = Featurizer.elem_onehot_encoded(atom_array.element)
@@ -207,6 +208,31 @@ def _share_atoms(
         smiles=_smiles(job.spec),
         warnings=warnings,
     )
+
+
+def _tokenize(atom_array: AtomArray) -> TokenArray:
+    """As upstream's ``AtomArrayTokenizer``, residue by residue instead of atom by atom: a third of its time for a job.
+
+    AlphaFold 3 supplement, 2.6: a standard residue is one token, anything else one per atom.
+    """
+    names = atom_array.atom_name.tolist()
+    starts = get_residue_starts(atom_array, add_exclusive_stop=True).tolist()
+    tokens = []
+    for start, stop in pairwise(starts):
+        kind = STD_RESIDUES.get(atom_array.res_name[start])
+        if kind is not None and atom_array.mol_type[start] != "ligand":
+            tokens.append(_token(kind, range(start, stop), names))
+        else:
+            tokens.extend(
+                _token(ELEMS[atom_array.element[atom]], range(atom, atom + 1), names) for atom in range(start, stop)
+            )
+    return AtomArrayTokenizer(atom_array)._set_token_annotations(TokenArray(tokens))
+
+
+def _token(kind: int, atoms: range, names: Sequence[str]) -> Token:
+    token = Token(kind)
+    token.atom_indices, token.atom_names = list(atoms), [names[atom] for atom in atoms]
+    return token
 
 
 class _Frames:

@@ -1,0 +1,49 @@
+# The two commands of the README are `make demo` and `make test`. Both make a virtual environment of their own first.
+VENV ?= .venv
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$python && break; done)
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format install install-own-torch clean
+
+demo: $(VENV)/installed
+	$(BIN)/protenix-ms predict examples/7r6r.json --seeds 1-3 --model demo --out demo-output
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@for folder in configs scripts tests; do test ! -e $$folder/__init__.py || \
+		{ echo "$$folder/__init__.py hides the package of that name that Protenix installs: remove it"; exit 1; }; done
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+install: $(VENV)/installed
+
+# For a host that brings its own PyTorch: into the environment that is active, without Protenix's pins.
+install-own-torch:
+	python3 -c 'import torch'
+	python3 -m pip install --no-deps -r requirements-own-torch.txt
+	python3 -m pip install hatchling
+	python3 -m pip install --no-deps --no-build-isolation .
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed (make PYTHON=/path/to/python3.11)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) demo-output
