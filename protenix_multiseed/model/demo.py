@@ -13,7 +13,7 @@ import torch
 
 SEED = 284
 _GAINS = {  # of a name's last parts; 1 otherwise
-    "confidence_head.linear_no_bias_d.weight": 0.3,
+    "confidence_head.linear_no_bias_d.weight": 0.05,
     "confidence_head.linear_no_bias_d_wo_onehot.weight": 0.05,
     "attention_pair_bias.linear_nobias_z.weight": 3.0,
 }
@@ -46,8 +46,11 @@ def make_weight(name: str, like: torch.Tensor, seed: int = SEED) -> torch.Tensor
     )
     if head is not None:
         values = head * _ramp(name, tuple(like.shape), seed)
-    elif name.endswith("confidence_head.linear_no_bias_d_wo_onehot.weight"):
+    elif name == "confidence_head.linear_no_bias_d_wo_onehot.weight":
         values = _GAINS[name] * _direction(like.shape[0], seed)[:, None]
+    elif name == "confidence_head.linear_no_bias_d.weight":  # smooth from bin to bin, as a trained one
+        bins = np.linspace(0.0, 1.0, like.shape[1], dtype=np.float32)
+        values = _GAINS[name] * np.outer(_normal(name, (like.shape[0],), seed), bins)
     elif like.dim() >= 2:
         gain = next((value for end, value in _GAINS.items() if name.endswith(end)), 1.0)
         values *= gain / np.sqrt(like.shape[-1])

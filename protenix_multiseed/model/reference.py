@@ -9,7 +9,7 @@ import torch
 
 from protenix_multiseed.errors import PredictionError
 from protenix_multiseed.features.layout import expand
-from protenix_multiseed.model.seed_stream import global_streams
+from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.types import Features, Prediction, SeedFeatures
 from protenix_multiseed.upstream import silenced, skip_amp_rules
 
@@ -43,7 +43,7 @@ def predict_seed(
     model.configs = configs
     inputs = _to_device(expand(features, seed, constraint=_reads_constraint(configs)), device)
     autocast = torch.autocast("cuda", dtype=_DTYPES[configs.dtype]) if device.type == "cuda" else nullcontext()
-    with torch.no_grad(), silenced(), global_streams(seed), autocast:
+    with torch.no_grad(), silenced(), SeedStream(seed, device).as_globals(), autocast:
         raw, _, log = model(
             input_feature_dict=inputs,
             label_full_dict=None,

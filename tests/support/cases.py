@@ -11,7 +11,8 @@ import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
-SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
+SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLE"
+TEMPLATE_SEQUENCE = SEQUENCE[2:22]
 # Every component that the cases name: amino acids, nucleotides, ligands, modifications.
 CODES = [
     "ALA",
@@ -78,7 +79,7 @@ def write_cases(folder: Path) -> dict[str, Path]:
     (folder / "rna.a3m").write_text(f">query\n{rna}\n>other\n{rna.replace('A', 'G')}\n>third\n{rna[:4]}----{rna[8:]}\n")
     write_template(folder / "mmcif" / "9xyz.cif")
     (folder / "hits.a3m").write_text(
-        f">9xyz_A/1-28 mol:protein length:28  A HELIX [subseq from] mol:protein length:28\n{SEQUENCE[2:30]}\n"
+        f">9xyz_A/1-20 mol:protein length:20  A HELIX [subseq from] mol:protein length:20\n{TEMPLATE_SEQUENCE}\n"
     )
     protein = {"sequence": SEQUENCE, "count": 1, "unpairedMsaPath": "protein.a3m"}
     jobs = {
@@ -152,7 +153,7 @@ def absolute_copy(path: Path, folder: Path) -> Path:
 
 def write_template(path: Path) -> None:
     """A made-up structure in the form that upstream's template parser reads: one helix of the cases' sequence."""
-    names = gemmi.expand_one_letter_sequence(SEQUENCE[2:30], gemmi.ResidueKind.AA)
+    names = gemmi.expand_one_letter_sequence(TEMPLATE_SEQUENCE, gemmi.ResidueKind.AA)
     structure = gemmi.Structure()
     structure.name = "9XYZ"
     chain = gemmi.Chain("A")

@@ -73,7 +73,7 @@ def test_buffers_outside_the_checkpoint_are_upstreams(configs):
 
 def test_demo_weights_are_the_same_everywhere(state):
     """A changed sum here changes what every demo run shows."""
-    assert sum(value.double().sum().item() for value in state.values()) == pytest.approx(12653.25686, abs=1e-4)
+    assert sum(value.double().sum().item() for value in state.values()) == pytest.approx(12665.97298, abs=1e-4)
     assert (
         demo.make_weight("a.weight", torch.empty(3, 3), seed=1).tolist()
         != demo.make_weight("b.weight", torch.empty(3, 3), seed=1).tolist()

@@ -1,0 +1,10 @@
+"""The stages over all seeds of a batch at once, each held against its reference twin."""
+
+from protenix_multiseed.model.fast.confidence import score
+from protenix_multiseed.model.fast.sampler import prepare_conditioning, sample
+from protenix_multiseed.model.fast.trunk import run_trunk
+from protenix_multiseed.model.stages import Stages
+
+FAST = Stages(run_trunk=run_trunk, prepare_conditioning=prepare_conditioning, sample=sample, score=score)
+
+__all__ = ["FAST"]

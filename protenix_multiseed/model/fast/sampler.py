@@ -1,0 +1,128 @@
+"""Alg. 18 for all seeds and samples: draws made before the loop, every step one function of static tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from protenix_multiseed.model import reference_stages
+from protenix_multiseed.model.fast.denoiser import Denoiser
+from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
+
+# Once per seed and far from the loop: upstream's own functions do.
+prepare_conditioning = reference_stages.prepare_conditioning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Upstream's noise levels and what each step makes of them, on the device [N_step].
+
+    Attributes:
+        start: The first noise level, by which the initial noise is scaled.
+        t_hat: Noise level after noise is added (Alg. 18 line 5).
+        added: Standard deviation of the noise added (lines 6-7).
+        change: ``eta * (c_tau - t_hat) / t_hat``, by which the denoising direction is scaled (lines 9-11).
+    """
+
+    start: torch.Tensor
+    t_hat: torch.Tensor
+    added: torch.Tensor
+    change: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """All draws of a batch, in upstream's order within each seed.
+
+    Attributes:
+        initial: [N_seed, N_sample, N_atom, 3].
+        rotations: [N_step, N_seed, N_sample, 3, 3].
+        translations: [N_step, N_seed, N_sample, 1, 3], Angstrom.
+        noise: [N_step, N_seed, N_sample, N_atom, 3].
+    """
+
+    initial: torch.Tensor
+    rotations: torch.Tensor
+    translations: torch.Tensor
+    noise: torch.Tensor
+
+
+def sample(
+    network: Network,
+    inputs: Inputs,
+    trunk: TrunkOutput,
+    conditioning: Conditioning,
+    streams: Sequence[SeedStream],
+    sample_chunk: int,
+) -> torch.Tensor:
+    """Upstream's ``sample_diffusion`` for all seeds -> [N_seed, N_sample, N_atom, 3], Angstrom."""
+    with network.full_precision("sample_diffusion", inputs.n_token):
+        schedule = make_schedule(network, inputs)
+        draws = make_draws(network, inputs, streams, n_step=len(schedule.t_hat))
+        denoise = Denoiser(network, inputs, trunk, conditioning, schedule.t_hat)
+        x = schedule.start * draws.initial
+        for step in range(len(schedule.t_hat)):
+            x = take_step(denoise, schedule, draws, x, step, sample_chunk)
+        return x
+
+
+def take_step(
+    denoise: Denoiser, schedule: Schedule, draws: Draws, x: torch.Tensor, step: int, sample_chunk: int
+) -> torch.Tensor:
+    """Alg. 18 lines 4-11 on ``x`` [N_seed, N_sample, N_atom, 3]."""
+    centred = x - x.mean(dim=-2, keepdim=True)
+    moved = _rotate(draws.rotations[step], centred) + draws.translations[step]  # Alg. 19
+    x_noisy = moved + schedule.added[step] * draws.noise[step]
+    x_denoised = torch.cat([denoise(part, step) for part in torch.split(x_noisy, sample_chunk, dim=1)], dim=1)
+    # Line 9; upstream takes the direction from x_noisy where the paper prints x_l_hat.
+    return x_noisy + schedule.change[step] * (x_noisy - x_denoised)
+
+
+def make_schedule(network: Network, inputs: Inputs) -> Schedule:
+    """Upstream's ``InferenceNoiseScheduler`` and the arithmetic of its sampling loop, for all steps at once."""
+    settings = network.configs.sample_diffusion
+    levels = network.module.inference_noise_scheduler(N_step=settings.N_step, device=inputs.ref_pos.device)
+    last, now = levels[:-1], levels[1:]
+    grown = torch.where(now > settings.gamma_min, float(settings.gamma0) + 1.0, 1.0)
+    t_hat = last * grown
+    added = settings.noise_scale_lambda * torch.sqrt(t_hat**2 - last**2)
+    return Schedule(start=levels[0], t_hat=t_hat, added=added, change=settings.step_scale_eta * (now - t_hat) / t_hat)
+
+
+def make_draws(network: Network, inputs: Inputs, streams: Sequence[SeedStream], *, n_step: int) -> Draws:
+    """Every seed's draws. Upstream samples in chunks, one after another, each drawing for all its steps before the
+    next: the chunks are kept for the draws, and only for them.
+    """  # noqa: D205
+    n_sample, chunk = (
+        network.configs.sample_diffusion.N_sample,
+        network.configs.infer_setting.sample_diffusion_chunk_size,
+    )
+    sizes = [min(chunk or n_sample, n_sample - start) for start in range(0, n_sample, chunk or n_sample)]
+    made = [[_draw_chunk(stream, size, inputs.n_atom, n_step) for size in sizes] for stream in streams]
+    seeds = [tuple(torch.cat(parts, dim=-3) for parts in zip(*chunks, strict=True)) for chunks in made]
+    initial, rotations, translations, noise = (list(parts) for parts in zip(*seeds, strict=True))
+    return Draws(
+        initial=torch.stack(initial),
+        rotations=torch.stack(rotations, dim=1),
+        translations=torch.stack(translations, dim=1),
+        noise=torch.stack(noise, dim=1),
+    )
+
+
+def _draw_chunk(stream: SeedStream, n_sample: int, n_atom: int, n_step: int) -> tuple[torch.Tensor, ...]:
+    """One chunk's draws: initial noise, then for each step rotations, translations, noise."""
+    initial = stream.normal(n_sample, n_atom, 3)
+    rotations, translations, noise = [], [], []
+    for _ in range(n_step):
+        rotations.append(stream.rotations(n_sample))
+        translations.append(stream.normal(n_sample, 3))
+        noise.append(stream.normal(n_sample, n_atom, 3))
+    on_device = torch.from_numpy(np.stack(rotations)).float().to(initial.device)
+    return initial, on_device, torch.stack(translations)[:, :, None, :], torch.stack(noise)
+
+
+def _rotate(rotations: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Rotate ``x`` [..., N_atom, 3] by ``rotations`` [..., 3, 3]; a matrix product could round to TF32."""
+    return (rotations[..., None, :, :] * x[..., None, :]).sum(dim=-1)

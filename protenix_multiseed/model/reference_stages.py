@@ -1,0 +1,152 @@
+"""The stages through upstream's own functions, untouched, one seed after another: the twins of the fast ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.model.stages import Conditioning, Inputs, Network, Stages, TrunkOutput
+
+
+def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -> TrunkOutput:
+    """``Protenix.get_pairformer_output`` for each seed."""
+    made = []
+    for index, stream in enumerate(streams):
+        mc_dropout = stream.coin(network.configs.mc_dropout_apply_rate)
+        with stream.as_globals():
+            made.append(
+                network.module.get_pairformer_output(
+                    input_feature_dict=inputs.of_seed(index),
+                    N_cycle=network.module.N_cycle,
+                    inplace_safe=True,
+                    chunk_size=network.chunk_size(inputs.n_token),
+                    mc_dropout=mc_dropout,
+                )
+            )
+    s_inputs, s, z = (torch.stack(parts) for parts in zip(*made, strict=True))
+    return TrunkOutput(s_inputs=s_inputs, s=s, z=z)
+
+
+def prepare_conditioning(network: Network, inputs: Inputs, trunk: TrunkOutput) -> Conditioning:
+    """``prepare_cache`` of the diffusion conditioning and of the atom encoder, for each seed."""
+    diffusion = network.module.diffusion_module
+    made = []
+    with network.full_precision("sample_diffusion", inputs.n_token):
+        for index in range(inputs.n_seed):
+            features = inputs.of_seed(index)
+            pair_cond = diffusion.diffusion_conditioning.prepare_cache(features["relp"], trunk.z[index].float(), False)
+            names = ("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars", "atom_to_token_idx")
+            atom_pair, atom_single = diffusion.atom_attention_encoder.prepare_cache(
+                **{name: features[name] for name in (*names, "d_lm", "v_lm", "pad_info")},
+                r_l=True,
+                z=pair_cond,
+                inplace_safe=False,
+            )
+            made.append((pair_cond, atom_pair[0], atom_single))
+    pair_cond, atom_pair, atom_single = (torch.stack(parts) for parts in zip(*made, strict=True))
+    return Conditioning(pair_cond=pair_cond, atom_pair=atom_pair, atom_single=atom_single)
+
+
+def sample(
+    network: Network,
+    inputs: Inputs,
+    trunk: TrunkOutput,
+    conditioning: Conditioning,
+    streams: Sequence[SeedStream],
+    sample_chunk: int,  # upstream's chunk is part of its draws
+) -> torch.Tensor:
+    """``Protenix.sample_diffusion`` for each seed -> [N_seed, N_sample, N_atom, 3], Angstrom."""
+    module, settings = network.module, network.configs.sample_diffusion
+    made = []
+    for index, stream in enumerate(streams):
+        s_inputs = trunk.s_inputs[index]
+        schedule = module.inference_noise_scheduler(
+            N_step=settings.N_step, device=s_inputs.device, dtype=s_inputs.dtype
+        )
+        with stream.as_globals():
+            made.append(
+                module.sample_diffusion(
+                    denoise_net=module.diffusion_module,
+                    input_feature_dict=inputs.of_seed(index),
+                    s_inputs=s_inputs,
+                    s_trunk=trunk.s[index],
+                    z_trunk=None,
+                    pair_z=conditioning.pair_cond[index],
+                    p_lm=conditioning.atom_pair[index][None],
+                    c_l=conditioning.atom_single[index],
+                    N_sample=settings.N_sample,
+                    noise_schedule=schedule,
+                    inplace_safe=True,
+                    enable_efficient_fusion=module.enable_efficient_fusion,
+                )
+            )
+    return torch.stack(made)
+
+
+def score(
+    network: Network,
+    inputs: Inputs,
+    trunk: TrunkOutput,
+    coordinates: torch.Tensor,
+    sample_chunk: int,  # upstream scores sample by sample
+) -> list[dict[str, Any]]:
+    """The confidence head and the summary, for each seed."""
+    made = []
+    for index in range(inputs.n_seed):
+        logits = network.module.run_confidence_head(
+            input_feature_dict=inputs.of_seed(index),
+            s_inputs=trunk.s_inputs[index],
+            s_trunk=trunk.s[index],
+            z_trunk=trunk.z[index],
+            pair_mask=None,
+            x_pred_coords=coordinates[index],
+            triangle_multiplicative=network.configs.triangle_multiplicative,
+            triangle_attention=network.configs.triangle_attention,
+            inplace_safe=True,
+            chunk_size=network.chunk_size(inputs.n_token),
+        )
+        made.append(summarise(network, inputs, trunk, coordinates, index, logits))
+    return made
+
+
+def summarise(
+    network: Network,
+    inputs: Inputs,
+    trunk: TrunkOutput,
+    coordinates: torch.Tensor,
+    index: int,
+    logits: tuple[torch.Tensor, ...],
+) -> dict[str, Any]:
+    """Upstream's output dictionary of one seed from the logits of its confidence heads (plddt, pae, pde, resolved)."""
+    from protenix.model import sample_confidence
+    from protenix.utils.torch_utils import autocasting_disable_decorator
+
+    full_precision = autocasting_disable_decorator(True)
+    features = inputs.of_seed(index)
+    plddt, pae, pde, _ = logits
+    contact_probs = full_precision(sample_confidence.compute_contact_prob)(
+        distogram_logits=network.module.distogram_head(trunk.z[index]),
+        **sample_confidence.get_bin_params(network.configs.loss.distogram),
+    )
+    summary, full = full_precision(sample_confidence.compute_full_data_and_summary)(
+        configs=network.configs,
+        pae_logits=pae,
+        plddt_logits=plddt,
+        pde_logits=pde,
+        contact_probs=contact_probs,
+        token_asym_id=features["asym_id"],
+        token_has_frame=features["has_frame"],
+        atom_coordinate=coordinates[index],
+        atom_to_token_idx=features["atom_to_token_idx"],
+        atom_is_polymer=1 - features["is_ligand"],
+        N_recycle=network.module.N_cycle,
+        interested_atom_mask=None,
+        return_full_data=True,
+        mol_id=None,
+        elements_one_hot=None,
+    )
+    return {"coordinate": coordinates[index], "summary_confidence": summary, "full_data": full}
+
+
+REFERENCE = Stages(run_trunk=run_trunk, prepare_conditioning=prepare_conditioning, sample=sample, score=score)

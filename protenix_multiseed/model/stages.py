@@ -1,0 +1,200 @@
+"""The four stages of a prediction, and the types they hand over. Fast and reference stages share these signatures.
+
+``replace(FAST, sample=reference.sample)`` runs one stage through its reference twin, which is how a difference is
+traced. Everything carries a leading dimension of seeds; sequential is a batch of one seed.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from protenix_multiseed.features.layout import expand
+from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.types import Features, SeedFeatures
+from protenix_multiseed.upstream import skip_amp_rules
+
+_Made = TypeVar("_Made")
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Protenix's model with the configuration it was built with, on its device.
+
+    Attributes:
+        module: ``protenix.model.protenix.Protenix``.
+        configs: Upstream's configuration.
+        name: The model's name, by which upstream chooses precision.
+        dtype: Type of the fast sampler's transformer blocks: float32, or bfloat16 under ``--precision fast``.
+    """
+
+    module: Any
+    configs: Any
+    name: str
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    _joined: dict[Any, Any] = field(default_factory=dict)
+
+    def joined(self, make: Callable[[Any, torch.dtype], _Made]) -> _Made:
+        """Weights made once per run from the diffusion module, by the type that makes them."""
+        if make not in self._joined:
+            self._joined[make] = make(self.module.diffusion_module, self.dtype)
+        made: _Made = self._joined[make]
+        return made
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Upstream's automatic mixed precision: on a GPU only, in the configured type."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.autocast("cuda", dtype=_DTYPES[self.configs.dtype])
+
+    def full_precision(self, part: str, n_token: int) -> AbstractContextManager[Any]:
+        """Outside autocast where upstream runs ``part`` outside it at this size."""
+        if self.device.type != "cuda" or not skip_amp_rules(self.name, n_token)[part]:
+            return nullcontext()
+        return torch.autocast("cuda", enabled=False)
+
+    def chunk_size(self, n_token: int) -> int | None:
+        """Upstream's chunk of triangle attention at this size (``_get_dynamic_chunk_size``)."""
+        size: int | None = self.module._get_dynamic_chunk_size(n_token)
+        return size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """A batch's features on the device.
+
+    Attributes:
+        shared: Upstream's feature dictionary of what the seeds share, ``relp`` and ``v_lm`` among it.
+        ref_pos: Placed reference conformers [N_seed, N_atom, 3].
+        d_lm: Atom pair offsets in local windows [N_seed, N_window, 32, 128, 3] (Alg. 5 line 2).
+        has_frame: [N_seed, N_token].
+    """
+
+    shared: Mapping[str, Any]
+    ref_pos: torch.Tensor
+    d_lm: torch.Tensor
+    has_frame: torch.Tensor
+    n_token: int
+    n_atom: int
+
+    @property
+    def n_seed(self) -> int:
+        """Number of seeds in the batch."""
+        return self.ref_pos.shape[0]
+
+    def of_seed(self, index: int) -> dict[str, Any]:
+        """Upstream's feature dictionary of one seed. Upstream adds and deletes keys in it; the batch is not touched."""
+        return {
+            **self.shared,
+            "ref_pos": self.ref_pos[index],
+            "d_lm": self.d_lm[index],
+            "has_frame": self.has_frame[index],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkOutput:
+    """Alg. 1 lines 1-13: ``s_inputs`` [N_seed, N_token, 449], ``s`` [N_seed, N_token, c_s],
+    ``z`` [N_seed, N_token, N_token, c_z].
+    """  # noqa: D205
+
+    s_inputs: torch.Tensor
+    s: torch.Tensor
+    z: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditioning:
+    """What diffusion reads of the trunk and does not depend on noise or step.
+
+    Attributes:
+        pair_cond: Alg. 21 lines 1-5 [N_seed, N_token, N_token, c_z]; upstream's ``pair_z``.
+        atom_pair: Alg. 5 lines 2-6 and 10 [N_seed, N_window, 32, 128, c_atompair]; upstream's ``p_lm``.
+        atom_single: Alg. 5 line 1 [N_seed, N_atom, c_atom]; upstream's ``c_l``.
+    """
+
+    pair_cond: torch.Tensor
+    atom_pair: torch.Tensor
+    atom_single: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """One implementation of each stage. The last argument of two is how many samples of a seed run at once."""
+
+    run_trunk: Callable[[Network, Inputs, Sequence[SeedStream]], TrunkOutput]
+    prepare_conditioning: Callable[[Network, Inputs, TrunkOutput], Conditioning]
+    sample: Callable[[Network, Inputs, TrunkOutput, Conditioning, Sequence[SeedStream], int], torch.Tensor]
+    score: Callable[[Network, Inputs, TrunkOutput, torch.Tensor, int], list[dict[str, Any]]]
+
+
+def make_inputs(network: Network, features: Features, seeds: Sequence[SeedFeatures]) -> Inputs:
+    """Put a batch's features on the device, with what ``Protenix.forward`` adds to them."""
+    from protenix.model.protenix import update_input_feature_dict
+
+    def on_device(value: Any) -> Any:
+        return value.to(network.device) if isinstance(value, torch.Tensor) else value
+
+    shared = {key: on_device(value) for key, value in expand(features, seeds[0]).items()}
+    shared = network.module.relative_position_encoding.generate_relp(shared)
+    ref_pos = torch.stack([torch.from_numpy(seed.ref_pos.copy()) for seed in seeds]).to(network.device)
+    d_lm = []
+    for one in ref_pos:
+        shared = update_input_feature_dict({**shared, "ref_pos": one})
+        d_lm.append(shared["d_lm"])
+    has_frame = torch.stack([torch.from_numpy(seed.has_frame.astype("int64")) for seed in seeds]).to(network.device)
+    shared = {key: value for key, value in shared.items() if key not in {"ref_pos", "d_lm", "has_frame"}}
+    return Inputs(
+        shared=shared,
+        ref_pos=ref_pos,
+        d_lm=torch.stack(d_lm),
+        has_frame=has_frame,
+        n_token=features.n_token,
+        n_atom=features.n_atom,
+    )
+
+
+def run_stages(
+    stages: Stages, network: Network, features: Features, seeds: Sequence[SeedFeatures], sample_chunk: int
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """A batch of seeds from features to upstream's output dictionaries, one per seed, and the seconds of each stage.
+
+    Args:
+        sample_chunk: How many samples of each seed to run at once. It changes memory, not the answer: draws are made
+            for all samples before.
+    """
+    streams = [SeedStream(seed, network.device) for seed in seeds]
+    clock = _Clock(network.device)
+    with torch.no_grad(), network.autocast():
+        inputs = make_inputs(network, features, seeds)
+        clock.lap("inputs")
+        trunk = stages.run_trunk(network, inputs, streams)
+        clock.lap("trunk")
+        conditioning = stages.prepare_conditioning(network, inputs, trunk)
+        clock.lap("conditioning")
+        coordinates = stages.sample(network, inputs, trunk, conditioning, streams, sample_chunk)
+        del conditioning
+        clock.lap("sample")
+        made = stages.score(network, inputs, trunk, coordinates, sample_chunk)
+        clock.lap("score")
+    return made, clock.seconds
+
+
+class _Clock:
+    """Seconds of each stage; a GPU's work is waited for between stages, where nothing overlaps anyway."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self.seconds = device, dict[str, float]()
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 4)
+        self._last = now

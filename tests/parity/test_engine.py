@@ -1,0 +1,311 @@
+"""The fast stages against their reference twins, seed by seed, on the CPU in float32.
+
+Same draws exactly; coordinates within 1e-3 A RMSD without alignment, confidence within 1e-4, on weights for which
+both vary between seeds and samples by far more.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from support import cases
+
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.features import featurize as featurize_module
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.model import demo
+from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.fast import denoiser as denoiser_module
+from protenix_multiseed.model.reference import predict_seed, to_prediction
+from protenix_multiseed.model.reference_stages import REFERENCE
+from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.model.stages import Network, make_inputs, run_stages
+from protenix_multiseed.model.weights import build_model
+from protenix_multiseed.types import FeatureSettings
+
+SEEDS = (1, 2, 284)
+JOBS = ("ligands", "rna", "bonded", "template")
+RMSD, CONFIDENCE = 1e-3, 1e-4
+RANGES = {"plddt": 100, "gpde": 32, "pae": 32, "pde": 32}
+
+
+@dataclass
+class World:
+    features: dict
+    model: torch.nn.Module
+    known: dict
+
+    def network(self, samples=2, mc_dropout=None, **overrides):
+        configs = make_configs(samples, overrides)
+        if mc_dropout is not None:
+            configs.mc_dropout_apply_rate = float(mc_dropout)
+        self.model.configs = configs
+        return Network(module=self.model, configs=configs, name=cases.MODEL, device=torch.device("cpu"))
+
+
+def make_configs(samples, overrides):
+    return upstream.build_configs(
+        model=cases.MODEL, cycles=2, steps=10, samples=samples, msa=True, template=True, rna_msa=True, guidance=False,
+        kernels="torch", device_capability=None, overrides={**cases.SMALL, **overrides},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    from configs.configs_data import data_configs
+
+    upstream.prepare(EmbeddedDictionary())
+    folder, root = tmp_path_factory.mktemp("inputs"), tmp_path_factory.mktemp("root")
+    cases.write_root(root)
+    paths = [*cases.write_cases(folder).values(), cases.EXAMPLE]
+    jobs = read_jobs(paths, SEEDS, InputRules(model="m", rna_msa=True, template=True), EmbeddedDictionary())
+    settings = FeatureSettings(
+        rna_msa=True, template=True, template_mmcif_dir=folder / "mmcif", kalign=root / "bin" / "kalign"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for key, name in (
+            ("release_dates_path", "release_date_cache.json"),
+            ("obsolete_pdbs_path", "obsolete_to_successor.json"),
+        ):
+            patch.setitem(data_configs["template"], key, str(root / "common" / name))
+        featurize_module._hit_featurizer.cache_clear()
+        features = {job.name: featurize(job, settings)[0] for job in jobs}
+    model = demo.fill(build_model(make_configs(2, {})))
+    with torch.no_grad():
+        yield World(features=features, model=model, known={})
+
+
+def predictions(network, features, seeds, stages=FAST, sample_chunk=5):
+    made, _ = run_stages(stages, network, features, seeds, sample_chunk)
+    return [to_prediction(raw, features, seed.seed, full=True) for seed, raw in zip(seeds, made, strict=True)]
+
+
+def alone(world, network, features, seed):
+    """What defines the answer: the seed by itself, through upstream's forward pass."""
+    return predict_seed(
+        network.module, features, seed, network.configs, network.device, model_name=network.name, full=True
+    )
+
+
+def distance(a, b):
+    return float(np.sqrt(((a - b) ** 2).sum(-1).mean(-1)).max())
+
+
+def is_close(key, ours, theirs):
+    scale = 1 if key == "atom_plddt" else next((value for end, value in RANGES.items() if key.endswith(end)), 1)
+    return np.allclose(ours, theirs, rtol=0, atol=CONFIDENCE * scale)
+
+
+def assert_agree(ours, theirs):
+    assert ours.seed == theirs.seed
+    assert distance(ours.coordinates, theirs.coordinates) < RMSD
+    for mine, reference in zip(ours.summary, theirs.summary, strict=True):
+        assert mine.keys() == reference.keys()
+        for key in mine:
+            assert is_close(key, mine[key], reference[key]), key
+    for mine, reference in zip(ours.full, theirs.full, strict=True):
+        for key in ("atom_plddt", "token_pair_pde", "contact_probs"):
+            assert is_close(key, mine[key].mean(), reference[key].mean()), key
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("job", JOBS)
+def test_each_seed_of_a_batch_is_that_seed_alone(world, job, samples):
+    network, features = world.network(samples), world.features[job]
+    batch = predictions(network, features, features.seeds)
+    for seed, ours in zip(features.seeds, batch, strict=True):
+        assert_agree(ours, alone(world, network, features, seed))
+
+
+def test_the_example_with_its_msa(world):
+    network, features = world.network(), world.features["7r6r"]
+    first, _ = predictions(network, features, features.seeds[:2])
+    assert_agree(first, alone(world, network, features, features.seeds[0]))
+
+
+def test_seeds_and_samples_differ_by_far_more_than_the_tolerance(world):
+    features = world.features["ligands"]
+    batch = predictions(world.network(5), features, features.seeds)
+    coordinates = np.concatenate([prediction.coordinates for prediction in batch])
+    ptm = [float(sample["ptm"]) for prediction in batch for sample in prediction.summary]
+    pairs = [(i, j) for i in range(len(ptm)) for j in range(i)]
+    assert min(distance(coordinates[i : i + 1], coordinates[j : j + 1]) for i, j in pairs) > 1000 * RMSD
+    assert np.median([abs(ptm[i] - ptm[j]) for i, j in pairs]) > 5 * CONFIDENCE
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_mc_dropout_off_and_on(world, rate):
+    network, features = world.network(mc_dropout=rate), world.features["rna"]
+    for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
+        assert_agree(ours, alone(world, network, features, seed))
+
+
+def test_mc_dropout_on_for_some_seeds_of_a_batch(world):
+    network, features = world.network(), world.features["rna"]
+    coins = {SeedStream(seed, network.device).coin(network.configs.mc_dropout_apply_rate) for seed in features.seeds}
+    assert coins == {True, False}, "choose seeds of which some toss heads"
+
+
+def test_batch_split_and_sample_chunk_change_no_answer(world):
+    network, features = world.network(5), world.features["bonded"]
+    whole = predictions(network, features, features.seeds)
+    for parts, chunk in (([[2], [0, 1]], 5), ([[1, 0, 2]], 2), ([[0], [1], [2]], 1)):
+        split = {}
+        for part in parts:
+            for prediction in predictions(
+                network, features, [features.seeds[index] for index in part], sample_chunk=chunk
+            ):
+                split[prediction.seed] = prediction
+        for prediction in whole:
+            assert distance(prediction.coordinates, split[prediction.seed].coordinates) < RMSD
+            assert [float(sample["ptm"]) for sample in prediction.summary] == pytest.approx(
+                [float(sample["ptm"]) for sample in split[prediction.seed].summary], abs=CONFIDENCE
+            )
+
+
+def test_more_samples_than_upstreams_chunk(world):
+    """Upstream samples seven in two chunks, one after the other: the second's draws come after all of the first's."""
+    network, features = world.network(7), world.features["bonded"]
+    for seed, ours in zip(features.seeds, predictions(network, features, features.seeds, sample_chunk=7), strict=True):
+        assert_agree(ours, alone(world, network, features, seed))
+
+
+def test_models_without_extra_noise(world):
+    """The mini and tiny models: gamma0 = 0, step_scale_eta = 1."""
+    network = world.network(**{"sample_diffusion.gamma0": 0.0, "sample_diffusion.step_scale_eta": 1.0})
+    features = world.features["bonded"]
+    for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
+        assert_agree(ours, alone(world, network, features, seed))
+
+
+@pytest.mark.parametrize("job", JOBS[1:])
+def test_reference_stages_are_upstreams_forward(world, job):
+    """Bit for bit, so that a stage can be swapped for its twin without changing the rest."""
+    network, features = world.network(), world.features[job]
+    for seed, ours in zip(features.seeds, predictions(network, features, features.seeds, REFERENCE), strict=True):
+        theirs = alone(world, network, features, seed)
+        assert np.array_equal(ours.coordinates, theirs.coordinates)
+        assert all(
+            np.array_equal(a[key], b[key]) for a, b in zip(ours.summary, theirs.summary, strict=True) for key in a
+        )
+
+
+def test_each_trunk_tensor(world):
+    network, features = world.network(), world.features["template"]
+    inputs = make_inputs(network, features, features.seeds)
+    made = [stages.run_trunk(network, inputs, [SeedStream(seed, network.device) for seed in features.seeds])
+            for stages in (FAST, REFERENCE)]  # fmt: skip
+    for name in ("s_inputs", "s", "z"):
+        ours, theirs = (getattr(trunk, name) for trunk in made)
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max())), name
+
+
+def test_streams_stand_alike_after_the_trunk(world):
+    network, features = world.network(), world.features["rna"]
+    inputs = make_inputs(network, features, features.seeds)
+    streams = [[SeedStream(seed, network.device) for seed in features.seeds] for _ in range(2)]
+    for stages, each in zip((FAST, REFERENCE), streams, strict=True):
+        stages.run_trunk(network, inputs, each)
+    for ours, theirs in zip(*streams, strict=True):
+        assert torch.equal(ours.normal(8), theirs.normal(8))
+        assert np.array_equal(ours.rotations(2), theirs.rotations(2))
+        assert ours.coin(0.5) == theirs.coin(0.5)
+
+
+def test_a_draw_outside_the_streams_fails(world, monkeypatch):
+    """The fast path may not touch a global generator: doing so is an error here."""
+    network, features = world.network(mc_dropout=0), world.features["bonded"]
+
+    def refuse(*_, **named):
+        if named.get("generator") is None and named.get("random_state") is None:
+            raise AssertionError("a random number was drawn outside the seed's stream")
+
+    for name in ("rand", "randn", "randint", "randperm", "normal"):
+        original = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *a, _original=original, **k: (refuse(*a, **k), _original(*a, **k))[1])
+    for name in ("rand", "randn", "normal", "uniform", "choice"):
+        monkeypatch.setattr(np.random, name, refuse)
+    predictions(network, features, features.seeds)
+    with pytest.raises(AssertionError, match="outside the seed's stream"):
+        torch.randn(3)
+
+
+def test_global_generators_are_left_alone(world):
+    network, features = world.network(mc_dropout=1), world.features["bonded"]
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    predictions(network, features, features.seeds)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+PLANTED = {
+    "run_trunk": lambda trunk: replace(trunk, z=trunk.z + 0.05),
+    "prepare_conditioning": lambda made: replace(made, pair_cond=made.pair_cond + torch.linspace(-1, 1, 128)),
+    "sample": lambda coordinates: coordinates + 0.01,
+    "score": lambda made: [
+        raw | {"summary_confidence": [s | {"ptm": s["ptm"] + 0.01} for s in raw["summary_confidence"]]} for raw in made
+    ],
+}
+
+
+@pytest.mark.parametrize("stage", PLANTED)
+def test_swapping_a_stage_for_its_twin_finds_a_planted_error(world, stage):
+    network, features = world.network(), world.features["bonded"]
+    wrong = replace(FAST, **{stage: lambda *arguments: PLANTED[stage](getattr(FAST, stage)(*arguments))})
+    truth = [alone(world, network, features, seed) for seed in features.seeds[:1]]
+
+    def agrees(stages):
+        try:
+            assert_agree(predictions(network, features, features.seeds[:1], stages)[0], truth[0])
+        except AssertionError:
+            return False
+        return True
+
+    assert not agrees(wrong)
+    healed = {name for name in PLANTED if agrees(replace(wrong, **{name: getattr(REFERENCE, name)}))}
+    assert healed == {stage}
+
+
+def test_bfloat16_stays_near(world):
+    """``--precision fast``: bfloat16 in the transformer blocks, float32 coordinates and noise."""
+    network, features = world.network(), world.features["ligands"]
+    fast = replace(network, dtype=torch.bfloat16, _joined={})
+    exact = predictions(network, features, features.seeds[:1])[0]
+    near = predictions(fast, features, features.seeds[:1])[0]
+    off = distance(near.coordinates, exact.coordinates)
+    assert RMSD < off < 1.0
+    assert near.coordinates.dtype == np.float32
+
+
+def test_the_step_waits_for_nothing(world, monkeypatch):
+    """No value of a tensor is asked for inside the loop: on a GPU each question would stall it."""
+    network, features = world.network(), world.features["ligands"]
+    inside = []
+    step = denoiser_module.Denoiser.__call__
+
+    def watched(self, *arguments):
+        inside.append(True)
+        try:
+            return step(self, *arguments)
+        finally:
+            inside.pop()
+
+    def forbid(name):
+        original = getattr(torch.Tensor, name)
+
+        def checked(self, *arguments, **named):
+            assert not inside, f"Tensor.{name} inside the denoising step"
+            return original(self, *arguments, **named)
+
+        monkeypatch.setattr(torch.Tensor, name, checked)
+
+    monkeypatch.setattr(denoiser_module.Denoiser, "__call__", watched)
+    for name in ("item", "cpu", "tolist", "numpy", "__bool__", "__float__", "__int__", "nonzero"):
+        forbid(name)
+    predictions(network, features, features.seeds[:2])
