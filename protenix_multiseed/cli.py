@@ -120,7 +120,9 @@ def predict(
 
 @app.command()
 def fetch(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of Protenix, or one of its ESM models.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model of Protenix, one of its ESM models, or template-data.")
+    ],
     to: Annotated[Path | None, _option("Folder for the checkpoint ($PROTENIX_ROOT_DIR/checkpoint).")] = None,
     url: Annotated[str | None, _option("Another address, such as a mirror (Protenix's own).")] = None,
 ) -> None:

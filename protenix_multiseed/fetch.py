@@ -13,9 +13,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
-from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir, preset
+from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir, preset, template_data_dir
 
 TIMEOUT_SECONDS = 60
+TEMPLATE_DATA = "template-data"
 _BLOCK = 1 << 20
 _DATA_FILES = frozenset(
     {
@@ -27,6 +28,7 @@ _DATA_FILES = frozenset(
         "release_dates_path",
     }
 )
+_TEMPLATE_FILES = ("release_dates_path", "obsolete_pdbs_path")
 _ESM_FILES = {
     "esm2-3b": ("esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"),
     "esm2-3b-ism": ("esm2_t36_3B_UR50D_ism", "esm2_t36_3B_UR50D_ism-contact-regression"),
@@ -34,32 +36,38 @@ _ESM_FILES = {
 
 
 def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
-    """Download a model's checkpoint, and its language model's where it has one. What is there already is kept.
+    """Download a model's checkpoint, with its language model's if it has one, or the template data; keep what is there.
 
     Raises:
         ConfigError: if upstream knows no such model.
         WeightsError: if the download fails; what came so far is kept for the next try.
     """
+    console = Console(stderr=True, highlight=False)
+    if model == TEMPLATE_DATA:
+        targets = {
+            template_data_dir() / url.rsplit("/", 1)[-1]: url
+            for url in map(checkpoint_urls().get, _TEMPLATE_FILES)
+            if url
+        }
+        return [_fetch(url, target, console) for target, url in targets.items()]
     urls = {name: address for name, address in checkpoint_urls().items() if name not in _DATA_FILES}
     if model not in urls:
-        raise ConfigError(f"{model!r} cannot be fetched; known: {', '.join(urls)}")
+        raise ConfigError(f"{model!r} cannot be fetched; known: {', '.join(urls)}, {TEMPLATE_DATA}")
     names = [model]
     if model.startswith("protenix") and url is None and (esm := preset(model).esm_model):
         names += _ESM_FILES[esm]
     folder = to or default_checkpoint_dir()
-    console = Console(stderr=True, highlight=False)
-    fetched = []
-    for name in names:
-        target = folder / f"{name}.pt"
-        if target.exists():
-            console.print(
-                f"{target} is there already ({'recorded' if recorded_sha256(target) else 'no'} SHA-256)", soft_wrap=True
-            )
-        else:
-            download(url or urls[name], target, console)
-            console.print(f"{target}  SHA-256 {recorded_sha256(target)}", soft_wrap=True)
-        fetched.append(target)
-    return fetched
+    return [_fetch(url or urls[name], folder / f"{name}.pt", console) for name in names]
+
+
+def _fetch(url: str, target: Path, console: Console) -> Path:
+    if target.exists():
+        state = "SHA-256 recorded" if recorded_sha256(target) else "no SHA-256 recorded"
+        console.print(f"{target} is there already ({state})", soft_wrap=True)
+    else:
+        download(url, target, console)
+        console.print(f"{target}  SHA-256 {recorded_sha256(target)}", soft_wrap=True)
+    return target
 
 
 def download(url: str, target: Path, console: Console) -> None:

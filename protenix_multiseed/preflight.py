@@ -6,7 +6,7 @@ from pathlib import Path
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, WeightsError
-from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir
+from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir, template_data_dir
 
 
 def check_surroundings(config: RunConfig) -> RunConfig:
@@ -19,7 +19,13 @@ def check_surroundings(config: RunConfig) -> RunConfig:
     if checkpoint is not None and not checkpoint.is_file():
         raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
     _check_output(config.out)
-    return _find_kalign(config) if config.template else config
+    if not config.template:
+        return config
+    config = _find_kalign(config)
+    dates = template_data_dir() / "release_date_cache.json"
+    if not dates.is_file():  # upstream drops every template whose date it does not know
+        raise ConfigError(f"--template: no release dates at {dates}; run 'protenix-ms fetch template-data'")
+    return config
 
 
 def checkpoint_path(config: RunConfig) -> Path | None:

@@ -89,6 +89,11 @@ def default_checkpoint_dir() -> Path:
     return Path(os.environ.get("PROTENIX_ROOT_DIR") or Path.home()) / "checkpoint"
 
 
+def template_data_dir() -> Path:
+    """Where upstream keeps the release dates of template structures: ``PROTENIX_ROOT_DIR/common``."""
+    return default_checkpoint_dir().parent / "common"
+
+
 def prepare(dictionary: Dictionary) -> None:
     """Set upstream's environment, quieten it and give it the dictionary. Safe to call again."""
     # The fused layer norm compiles CUDA at the first call, a known cause of failed starts; torch's needs no compiler.

@@ -119,3 +119,14 @@ def test_what_is_there_is_kept(monkeypatch, tmp_path):
 def test_unknown_model(tmp_path):
     with pytest.raises(ConfigError, match="cannot be fetched; known: protenix-v2"):
         fetch.fetch_model("protenix-v3", tmp_path, None)
+
+
+def test_template_data_goes_where_upstream_looks(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
+    asked = []
+    monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target)))
+    fetch.fetch_model("template-data", None, None)
+    assert asked == [
+        (checkpoint_urls()["release_dates_path"], tmp_path / "common" / "release_date_cache.json"),
+        (checkpoint_urls()["obsolete_pdbs_path"], tmp_path / "common" / "obsolete_to_successor.json"),
+    ]

@@ -1,0 +1,67 @@
+"""Language model embeddings, with a tiny ESM-2 in the place of the 3B one that no test machine has."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from biotite.structure import AtomArray
+
+from protenix_multiseed.errors import WeightsError
+from protenix_multiseed.features import esm as module
+from protenix_multiseed.types import Job
+
+FIRST, SECOND = "MKTAYIAKQR", "GHKLMNPQ"
+
+
+def job(*sequences):
+    entities = [{"proteinChain": {"sequence": sequence, "count": 1}} for sequence in sequences]
+    return Job(
+        name="a", seeds=(1,), source=Path("in.json"), index=0, spec={"sequences": [{"ion": {"ion": "MG"}}, *entities]}
+    )
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    import esm
+    from protenix.data.esm import compute_esm
+
+    torch.manual_seed(0)
+    alphabet = esm.data.Alphabet.from_architecture("ESM-1b")
+    model = esm.model.esm2.ESM2(num_layers=1, embed_dim=16, attention_heads=2, alphabet=alphabet).eval()
+    loads = []
+    monkeypatch.setattr(compute_esm, "load_esm_model", lambda *_, **__: (loads.append(1), (model, alphabet))[1])
+    (tmp_path / compute_esm.ESM_CONFIG["esm2-3b"]["model_path"]).touch()
+    return tmp_path, loads
+
+
+def test_each_sequence_is_embedded_once_and_alone(tiny):
+    folder, loads = tiny
+    cache = folder / "cache"
+    assert module.embed_proteins([job(FIRST, SECOND), job(FIRST)], "esm2-3b", folder, cache) == 2
+    first = torch.load(module._file(cache, FIRST), weights_only=True)
+    assert first.shape == (len(FIRST), 16)
+    assert module.embed_proteins([job(FIRST)], "esm2-3b", folder, cache) == 0
+    assert len(loads) == 1
+    alone = folder / "alone"
+    module.embed_proteins([job(FIRST)], "esm2-3b", folder, alone)
+    assert torch.equal(first, torch.load(module._file(alone, FIRST), weights_only=True))
+
+
+def test_tokens_get_their_residues_embedding(tiny):
+    folder, _ = tiny
+    module.embed_proteins([job(FIRST, SECOND)], "esm2-3b", folder, folder)
+    atoms = AtomArray(5)
+    atoms.set_annotation("centre_atom_mask", np.array([1, 1, 0, 1, 1]))
+    atoms.set_annotation("label_entity_id", np.array(["1", "2", "2", "2", "3"]))
+    atoms.res_id[:] = [1, 1, 1, 10, 8]
+    made = module.token_embeddings(job(FIRST, SECOND), atoms, folder)
+    first, second = (
+        torch.load(module._file(folder, sequence), weights_only=True).numpy() for sequence in (FIRST, SECOND)
+    )
+    assert np.array_equal(made, np.stack([np.zeros(16, dtype=np.float32), first[0], first[9], second[7]]))
+
+
+def test_missing_language_model(tmp_path):
+    with pytest.raises(WeightsError, match="protenix-ms fetch esm2_t36_3B_UR50D"):
+        module.embed_proteins([job(FIRST)], "esm2-3b", tmp_path, tmp_path / "cache")

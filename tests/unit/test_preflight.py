@@ -1,0 +1,56 @@
+import os
+
+import pytest
+
+from protenix_multiseed.config import load_config
+from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.preflight import check_surroundings
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return tmp_path
+
+
+def check(root, **options):
+    return check_surroundings(load_config({"model": "demo", "out": root / "out", **options}))
+
+
+def test_checkpoint_is_looked_for_where_upstream_keeps_it(root):
+    with pytest.raises(WeightsError, match=str(root / "checkpoint" / "protenix-v2.pt")):
+        check(root, model="protenix-v2")
+    (root / "checkpoint").mkdir()
+    (root / "checkpoint" / "protenix-v2.pt").touch()
+    check(root, model="protenix-v2")
+
+
+def test_templates_need_an_aligner_and_dates(root):
+    with pytest.raises(ConfigError, match="kalign, which is not on PATH"):
+        check(root, template=True)
+    kalign = root / "bin" / "kalign"
+    kalign.write_text("#!/bin/sh\n")
+    with pytest.raises(ConfigError, match="kalign"):
+        check(root, template=True, templates={"kalign": kalign})
+    kalign.chmod(0o755)
+    with pytest.raises(ConfigError, match="protenix-ms fetch template-data"):
+        check(root, template=True)
+    (root / "common").mkdir()
+    (root / "common" / "release_date_cache.json").write_text("{}")
+    assert check(root, template=True).templates.kalign == kalign
+
+
+def test_output_folder(root):
+    (root / "file").touch()
+    with pytest.raises(ConfigError, match="is a file; choose another folder"):
+        check(root, out=root / "file" / "below")
+    check(root, out=root / "new" / "deep")
+    assert not (root / "new").exists()
+
+
+def test_output_folder_that_cannot_be_written(root, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match="cannot be written; choose another folder"):
+        check(root)
