@@ -3,6 +3,7 @@
 Exit codes: 0 all done, 1 some failed, 2 refused before starting.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -157,7 +158,7 @@ def _predict(inputs: list[Path], options: dict[str, Any], file: Path | None, ver
 
     from rich.console import Console
 
-    console = Console(stderr=False, highlight=False)
+    console = Console(file=sys.stdout, highlight=False)  # this stream: upstream's prints are kept off it by swapping it
     from protenix_multiseed.display import RunDisplay, show_results  # imports torch, and so comes after every check
     from protenix_multiseed.pipeline import run
     from protenix_multiseed.upstream import DEMO_NOTICE

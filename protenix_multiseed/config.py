@@ -13,6 +13,25 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.seeds import check_seeds, parse_seeds
 from protenix_multiseed.upstream import DEFAULT_MODEL, DEMO_MODEL, ModelPreset, model_names, preset
 
+# Settings of Protenix that have a key of their own here, through which alone they reach every part of a run.
+OWN_KEYS = {
+    "model_name": "model",
+    "model.N_cycle": "cycles",
+    "sample_diffusion.N_step": "steps",
+    "sample_diffusion.N_sample": "samples",
+    "sample_diffusion.guidance.enable": "guidance",
+    "use_msa": "msa",
+    "use_rna_msa": "rna_msa",
+    "use_template": "template",
+    "need_atom_confidence": "full_confidence",
+    "triangle_attention": "kernels",
+    "triangle_multiplicative": "kernels",
+    "seeds": "seeds",
+    "use_seeds_in_json": "seeds",
+    "dump_dir": "out",
+    "num_workers": "workers",
+    "load_checkpoint_dir": "checkpoint",
+}
 SEQUENTIAL_VARIABLE = "PROTENIX_NOBATCHED_SEEDS"
 
 
@@ -71,11 +90,11 @@ class RunConfig(_Strict):
         match value:
             case None:
                 return None
-            case int():
+            case int() if not isinstance(value, bool):
                 return check_seeds([value], "seeds")
             case str():
                 return parse_seeds(value)
-            case list() | tuple() if all(isinstance(seed, int) for seed in value):
+            case list() | tuple() if all(isinstance(seed, int) and not isinstance(seed, bool) for seed in value):
                 return check_seeds(value, "seeds")
         raise ValueError("write for example 1-5 or [1, 7, 20]")
 
@@ -125,6 +144,11 @@ def _resolve(config: RunConfig) -> RunConfig:
                 f"{name}: {config.model} was not trained with it; choose protenix_base_default_v1.0.0, "
                 f"protenix_base_20250630_v1.0.0 or protenix-v2, or leave --{name.replace('_', '-')} out"
             )
+    for path in config.upstream:
+        if path in OWN_KEYS:
+            raise ConfigError(f"upstream.{path}: set it with {OWN_KEYS[path]}, which tells every part of the run")
+        if path.startswith("data.") or path == "sorted_by_ranking_score":
+            raise ConfigError(f"upstream.{path}: it has no effect here; template files are set under templates")
     if config.is_demo and config.checkpoint:
         raise ConfigError(
             "checkpoint: the demo model makes its own weights; leave --checkpoint out or choose another --model"

@@ -120,10 +120,6 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         heavy = ~np.isin(atoms["type_symbol"], (b"H", b"D"))
         return tuple(name.decode() for name in atoms["atom_id"][heavy])
 
-    def polymer_type(self, code: str) -> str:
-        """The component's ``_chem_comp.type``, such as ``L-PEPTIDE LINKING``, in upper case."""
-        return self._summary(self._row(code))["type"].upper()
-
     def _summary(self, row: int) -> dict[str, str]:
         component = self._components[row]
         text = bytes(self._text[component["first_text"] : component["last_text"]])
@@ -168,6 +164,7 @@ class UpstreamDictionary:
     def __init__(self, root: Path) -> None:
         self.components, self.molecules = (root / "common" / name for name in UPSTREAM_FILES)
         self._known: dict[str, bool] = {}
+        self._embedded = EmbeddedDictionary()
 
     def __contains__(self, code: object) -> bool:
         if code not in self._known:
@@ -179,8 +176,7 @@ class UpstreamDictionary:
 
     def atom_names(self, code: str) -> tuple[str, ...] | None:
         """Heavy-atom names, or None if they are not known without reading the file whole."""
-        embedded = EmbeddedDictionary()
-        return embedded.atom_names(code) if code in embedded else None
+        return self._embedded.atom_names(code) if code in self._embedded else None
 
 
 Dictionary = EmbeddedDictionary | UpstreamDictionary

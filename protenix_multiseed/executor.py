@@ -45,8 +45,10 @@ class Executor:
             device_capability=capability,
             overrides=config.upstream,
         )
+        self.kernels = self.configs.triangle_attention  # torch on cards that have no other
         self.checkpoint = checkpoint_path(config)
         self.checkpoint_sha256: str | None = None
+        self.missing_weights: tuple[str, ...] = ()
         self.model: Any = None
 
     def __enter__(self) -> Self:
@@ -56,6 +58,7 @@ class Executor:
             hashing = _Hashing(self.checkpoint, self.config.model)
             self.model = load_model(self.configs, self.checkpoint, self.config.model)
             self.checkpoint_sha256 = hashing.result()
+            self.missing_weights = self.model.missing_weights
         self.model.to(self.device)
         return self
 
@@ -145,11 +148,13 @@ def choose_kernels(name: str, device: torch.device) -> str:
         if name == "cuequivariance":
             raise ConfigError("--kernels cuequivariance: it needs a GPU; use --kernels torch or auto")
         return "torch"
-    if name == "auto":
-        try:
-            import cuequivariance_ops_torch  # noqa: F401
-            import cuequivariance_torch  # noqa: F401
-        except ImportError:
+    if name == "torch":
+        return "torch"
+    try:
+        import cuequivariance_ops_torch  # noqa: F401
+        import cuequivariance_torch  # noqa: F401
+    except ImportError as error:
+        if name == "auto":
             return "torch"
-        return "cuequivariance"
-    return name
+        raise ConfigError(f"--kernels cuequivariance: it is not installed ({error}); use --kernels torch") from None
+    return "cuequivariance"

@@ -44,6 +44,10 @@ def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
     """
     console = Console(stderr=True, highlight=False)
     if model == TEMPLATE_DATA:
+        if to is not None or url is not None:
+            raise ConfigError(
+                f"{TEMPLATE_DATA}: --to and --url do not apply; set PROTENIX_ROOT_DIR to choose the folder"
+            )
         targets = {
             template_data_dir() / url.rsplit("/", 1)[-1]: url
             for url in map(checkpoint_urls().get, _TEMPLATE_FILES)

@@ -71,6 +71,9 @@ def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display:
         display.stage(f"loading {config.model}")
         with Executor(config) as executor:
             record = _record(config, jobs, dictionary, executor, started)
+            if executor.missing_weights:
+                count = len(executor.missing_weights)
+                display.stage(f"{count} weights are not in the checkpoint and keep their initial values: see run.json")
             write_run(config, record)
             writer = Writer(config, pool, report, display)
             display.stage(f"predicting on {executor.device}")
@@ -189,6 +192,7 @@ def _record(
         "model": config.model,
         "checkpoint": str(executor.checkpoint) if executor.checkpoint else None,
         "checkpoint_sha256": executor.checkpoint_sha256,
+        "missing_weights": list(executor.missing_weights),
         "dictionary": dictionary.name,
         **({"notice": DEMO_NOTICE} if config.is_demo else {}),
         "jobs": [

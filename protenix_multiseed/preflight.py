@@ -25,6 +25,12 @@ def check_surroundings(config: RunConfig) -> RunConfig:
     dates = template_data_dir() / "release_date_cache.json"
     if not dates.is_file():  # upstream drops every template whose date it does not know
         raise ConfigError(f"--template: no release dates at {dates}; run 'protenix-ms fetch template-data'")
+    structures = config.templates.mmcif_dir or template_data_dir().parent / "mmcif"
+    if not structures.is_dir() and not config.templates.fetch:
+        raise ConfigError(
+            f"--template: no folder of template structures at {structures}; set templates.mmcif_dir in the YAML, or "
+            "templates.fetch: true to fetch them from PDBe during the run"
+        )
     return config
 
 
@@ -44,7 +50,10 @@ def fetch_hint(model: str) -> str:
 
 
 def _check_output(out: Path) -> None:
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--out: not a folder's name ({getattr(error, 'strerror', None) or error})") from None
     if not existing.is_dir():
         raise ConfigError(f"--out {out}: {existing} is a file; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):

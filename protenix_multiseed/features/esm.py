@@ -5,6 +5,8 @@ embedded alone, so that an embedding depends on the sequence and nothing else, a
 """
 
 import hashlib
+import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,25 +35,29 @@ def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, fo
     if not missing:
         return 0
     weights = checkpoint_dir / compute_esm.ESM_CONFIG[esm_model]["model_path"]
-    if not weights.is_file():
-        raise WeightsError(f"{esm_model} needs {weights}, which is missing; run 'protenix-ms fetch {weights.stem}'")
+    for file in (weights, weights.with_name(f"{weights.stem}-contact-regression.pt")):
+        if not file.is_file():
+            raise WeightsError(f"{esm_model} needs {file}, which is missing; run 'protenix-ms fetch {file.stem}'")
     folder.mkdir(parents=True, exist_ok=True)
     model, alphabet = call_quietly(compute_esm.load_esm_model, esm_model, local_esm_dir=str(checkpoint_dir))
     for sequence in missing:
         target = _file(folder, sequence)
-        call_quietly(
-            compute_esm.compute_ESM_embeddings,
-            esm_model,
-            model,
-            alphabet,
-            [target.stem],
-            [sequence],
-            str(folder),
-            truncation_seq_length=4094,
-            toks_per_batch=16384,
-        )
-        if not target.exists():
-            raise FeaturizationError(f"no ESM embedding was made for a protein of {len(sequence)} residues")
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            call_quietly(
+                compute_esm.compute_ESM_embeddings,
+                esm_model,
+                model,
+                alphabet,
+                [target.stem],
+                [sequence],
+                scratch,
+                truncation_seq_length=4094,
+                toks_per_batch=16384,
+            )
+            made = Path(scratch) / target.name
+            if not made.exists():
+                raise FeaturizationError(f"no ESM embedding was made for a protein of {len(sequence)} residues")
+            os.replace(made, target)
     return len(missing)
 
 

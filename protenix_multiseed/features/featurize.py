@@ -89,6 +89,8 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         path = Path(folder) / "job.json"
         path.write_text(json.dumps([job.spec]))
         dataset = infer_dataloader.InferenceDataset(_dataset_configs(settings, path))
+        hits = _HitReporter(dataset.online_template_featurizer) if settings.template else None
+        dataset.online_template_featurizer = hits
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
         ccd.get_ccd_ref_info.cache_clear()  # so that its draws are made again, as by a process of this seed alone
@@ -112,7 +114,9 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
     )
     if not settings.constraint:
         full.pop("constraint_feature", None)
-    return _features(job, settings, (seed_features,), layout.compact(full), atom_array, data["entity_poly_type"])
+    warnings = tuple(hits.skipped) if hits else ()
+    arrays, entity_poly_type = layout.compact(full), data["entity_poly_type"]
+    return _features(job, settings, (seed_features,), arrays, atom_array, entity_poly_type, warnings)
 
 
 @dataclass(slots=True)

@@ -1,8 +1,6 @@
 """What a job means: letters, components, atoms, files. Everything that would fail later, found before work starts."""
 
 import difflib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ PROTEIN_CODES = {
     "V": "VAL",
     "X": "UNK",
 }
+_INSERTIONS = {ord(letter): None for letter in "abcdefghijklmnopqrstuvwxyz."}
 _LETTERS = {
     "proteinChain": schema.PROTEIN_LETTERS,
     "dnaSequence": schema.DNA_LETTERS,
@@ -103,6 +102,10 @@ class _Checker:
         if self.spec.constraint:
             self._constraint(self.spec.constraint)
             resolved["constraint"] = self.spec.constraint.model_dump(exclude_none=True, by_alias=False)
+            for contact in resolved["constraint"].get("contact", ()):
+                for end in ("atom1", "atom2"):  # upstream numbers a contact's atoms only where they are no strings
+                    if isinstance(contact.get(end), str) and contact[end].isdigit():
+                        contact[end] = int(contact[end])
             if self.spec.constraint.pocket:
                 resolved["constraint"]["pocket"] = _pocket(self.spec.constraint.pocket)
         limit = self.rules.max_tokens
@@ -255,12 +258,16 @@ class _Checker:
         is_read = self.rules.msa and (kind == "proteinChain" or self.rules.rna_msa)
         if isinstance(entity, schema.ProteinChain) and entity.msa is not None:
             resolved.pop("msa")
-            if self.rules.msa and not (entity.pairedMsaPath or entity.unpairedMsaPath):
+            given = (entity.pairedMsa, entity.unpairedMsa, entity.pairedMsaPath, entity.unpairedMsaPath)
+            if self.rules.msa and all(value is None for value in given):
                 paths |= self._old_msa(f"{where}.msa.precomputed_msa_dir", entity.msa)
+        unfound = set()
         for key in ("pairedMsaPath", "unpairedMsaPath"):
             if text := getattr(entity, key, None):
                 path = self._file(f"{where}.{key}", text) if is_read else self._resolve(text)
                 paths[key] = str(path or text)
+                if path is None:
+                    unfound.add(text)
         template = getattr(entity, "templatesPath", None)
         if template and self.rules.template:
             if (path := self._file(f"{where}.templatesPath", template)) and path.suffix not in TEMPLATE_SUFFIXES:
@@ -271,7 +278,7 @@ class _Checker:
                 inline = getattr(entity, key, None)
                 if inline:
                     self._a3m(f"{where}.{key}", inline, entity.sequence, kind)
-                elif inline is None and (path_text := paths.get(f"{key}Path")) and Path(path_text).is_file():
+                elif inline is None and (path_text := paths.get(f"{key}Path")) and path_text not in unfound:
                     try:
                         self._a3m(
                             f"{where}.{key}Path", Path(path_text).read_text(encoding="ascii"), entity.sequence, kind
@@ -295,40 +302,51 @@ class _Checker:
         return found
 
     def _a3m(self, field: str, text: str, sequence: str, kind: str) -> None:
+        """The first row must be the sequence, and every row as long: upstream fills a short row with residues."""
         if not text.isascii():
             self._problem(field, "not an a3m alignment: it has characters that are not ASCII")
             return
-        if not text.lstrip().startswith(">"):
-            self._problem(field, "not an a3m alignment: the first line must start with '>'")
+        rows = _aligned_rows(text)
+        if not rows:
+            self._problem(field, "not an a3m alignment: no line starts with '>'")
             return
-        first = text.lstrip()[1:].split(">", maxsplit=1)[0]
-        query = "".join(first.splitlines()[1:]).strip()
-        aligned = re.sub(r"[a-z.\-\s]", "", query)
+        query = rows[0]
         if kind == "rnaSequence":
-            aligned, sequence = aligned.replace("T", "U"), sequence.replace("T", "U")
-        if aligned != sequence:
-            position = next(
-                (i for i, (a, b) in enumerate(zip(aligned, sequence, strict=False), start=1) if a != b),
-                min(len(aligned), len(sequence)) + 1,
-            )
+            query, sequence = query.replace("T", "U"), sequence.replace("T", "U")
+        if query != sequence:
+            pairs = enumerate(zip(query, sequence, strict=False), start=1)
+            position = next((i for i, (a, b) in pairs if a != b), min(len(query), len(sequence)) + 1)
             self._problem(
                 field,
                 f"the first row of the alignment is not the sequence: they differ at position {position} "
-                f"({len(aligned)} and {len(sequence)} residues); use the alignment made for this sequence",
+                f"({len(query)} and {len(sequence)} residues); use the alignment made for this sequence",
             )
+            return
+        for number, row in enumerate(rows[1:], start=2):
+            if len(row) != len(query):
+                found = f"row {number} has {len(row)} aligned columns, the first {len(query)}"
+                self._problem(field, f"{found}: the file is cut short or damaged")
+                return
 
     # Files
 
     def _resolve(self, text: str) -> Path:
-        path = Path(text).expanduser()
-        beside = self.folder / path
-        return (path if not beside.exists() and path.exists() else beside).resolve()
+        try:
+            path = Path(text).expanduser()
+            beside = self.folder / path
+            return (path if not beside.exists() and path.exists() else beside).resolve()
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ):  # too long for a path, no such user, a NUL: a file that is not there
+            return self.folder / "?"
 
     def _file(self, field: str, text: str) -> Path | None:
         path = self._resolve(text)
         if path.is_file():
             return path
-        self._problem(field, f"{text}: no such file, neither from {self.folder} nor from the working folder")
+        self._problem(field, f"{text[:100]}: no such file, neither from {self.folder} nor from the working folder")
         return None
 
     # Bonds and constraints
@@ -437,16 +455,16 @@ def _molecule_atom_names(molecule: Any) -> frozenset[str]:
     return frozenset(names)
 
 
+def _aligned_rows(text: str) -> list[str]:
+    """Rows of an a3m alignment without insertions, read as upstream's ``parse_fasta`` reads them."""
+    rows: list[list[str]] = []
+    for line in text.splitlines():
+        if line.startswith(">"):
+            rows.append([])
+        elif rows and not line.startswith("#"):
+            rows[-1].append(line.strip())
+    return ["".join(row).translate(_INSERTIONS) for row in rows]
+
+
 def _shorten(text: str) -> str:
     return repr(text if len(text) <= 50 else text[:47] + "...")
-
-
-def iter_path_fields(spec: dict[str, Any]) -> Iterator[Path]:
-    """Every file that a resolved job names."""
-    for item in spec["sequences"]:
-        for entity in item.values():
-            for key in ("pairedMsaPath", "unpairedMsaPath", "templatesPath"):
-                if entity.get(key):
-                    yield Path(entity[key])
-            if str(entity.get("ligand", "")).startswith("FILE_"):
-                yield Path(entity["ligand"].removeprefix("FILE_"))

@@ -18,6 +18,7 @@ from protenix_multiseed.types import RUN_FOLDER, Job
 
 MAX_NAME_BYTES = 150  # file names add up to 60 bytes to it, and file systems stop at 255
 MAX_PROBLEMS = 50
+MAX_PATH = 1000
 
 
 def read_jobs(
@@ -51,8 +52,15 @@ def read_jobs(
 def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*.json") if file.is_file())
+        if len(str(path)) > MAX_PATH or "\0" in str(path):
+            problems.append(f"{str(path)[:60]!r}...: not a path")
+        elif path.is_dir():
+            results = [record.parent.parent for record in path.rglob(f"{RUN_FOLDER}/run.json")]  # of earlier runs
+            found = sorted(
+                file
+                for file in path.rglob("*.json")
+                if file.is_file() and not any(file.is_relative_to(folder) for folder in results)
+            )
             if not found:
                 problems.append(f"{path}: the folder holds no .json file")
             files.extend(found)

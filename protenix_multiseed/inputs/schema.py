@@ -7,9 +7,9 @@ let through; any other key is an error, since a misspelt key that is ignored giv
 for.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PROTEIN_LETTERS = "ARNDCQEGHILKMFPSTWYVX"
 DNA_LETTERS = "ACGTUXIN"
@@ -31,6 +31,11 @@ class Entity(Strict):
     id: list[Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\s'\"]+$")]] | None = None
     label_entity_id: Any = None  # written by `protenix json`, read by nobody
     label_asym_id: Any = None
+
+    @field_validator("id")
+    @classmethod
+    def _no_ids(cls, ids: list[str] | None) -> list[str] | None:
+        return ids or None  # upstream takes an empty list for none
 
     @model_validator(mode="after")
     def _count_matches_ids(self) -> "Entity":
@@ -212,6 +217,12 @@ class Constraint(Strict):
 
     contact: list[Contact] | None = None
     pocket: Pocket | None = None
+
+    @field_validator("pocket", mode="before")
+    @classmethod
+    def _no_pocket(cls, pocket: Any) -> Any:
+        return pocket or None  # upstream takes an empty object for none
+
     structure: dict[Any, Any] | None = None  # accepted and not read by upstream
 
 
@@ -226,6 +237,3 @@ class JobSpec(Strict):
     assembly_id: Any = None  # written by `protenix json`, read by nobody
     dialect: Any = None  # AlphaFold server keys, which upstream does not read
     version: Any = None
-
-
-EntityKind = Literal["proteinChain", "dnaSequence", "rnaSequence", "ligand", "ion"]

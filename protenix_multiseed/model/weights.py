@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from protenix_multiseed.errors import WeightsError
@@ -46,7 +47,7 @@ def load_model(configs: Any, checkpoint: Path, model_name: str) -> torch.nn.Modu
     """Build a model and load a checkpoint in upstream's format: ``{"model": state}``, keys with or without ``module.``.
 
     Where upstream loads a model non-strictly and the checkpoint lacks keys, those keep upstream's own initialisation,
-    as they do there.
+    as they do there, but drawn from a fixed seed; the model's ``missing_weights`` names them.
 
     Raises:
         WeightsError: if the file is missing, truncated, not a checkpoint, or of another architecture.
@@ -64,10 +65,16 @@ def load_model(configs: Any, checkpoint: Path, model_name: str) -> torch.nn.Modu
             f"and {len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}"
         )
     if missing:
-        model = build_model(configs, initialise=True)
+        with torch.random.fork_rng(devices=[]):  # the same on every run, which upstream's are not
+            np_state = np.random.get_state()
+            torch.manual_seed(0)
+            np.random.seed(0)
+            model = build_model(configs, initialise=True)
+            np.random.set_state(np_state)
     model.load_state_dict(
         {key: state[key].to(wanted[key].dtype) for key in wanted if key in state}, strict=not missing, assign=True
     )
+    model.missing_weights = tuple(missing)  # type: ignore[assignment]  # for the run's record
     return model.requires_grad_(False)
 
 

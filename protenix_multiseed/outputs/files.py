@@ -41,6 +41,11 @@ def publish_folder(scratch: Path, target: Path) -> None:
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
         os.replace(target, old)
-    os.replace(scratch, target)
+    try:
+        os.replace(scratch, target)
+    except OSError:
+        if old is not None:
+            os.replace(old, target)
+        raise
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)

@@ -1,8 +1,10 @@
 """The command itself, as a user types it."""
 
+import contextlib
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -202,3 +204,24 @@ def test_help_and_refusals_import_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_display_lives_while_the_model_runs(tmp_path):
+    """Upstream's prints are kept off the terminal during a prediction; the display once went with them."""
+    (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKTAY"))]))
+    (tmp_path / "quick.yaml").write_text(QUICK)
+    ours, theirs = os.openpty()
+    command = [*COMMAND, "predict", "in.json", "--model", "demo", "--config", "quick.yaml", "--seeds", "1-2"]
+    environment = {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", "TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal closes with the process
+        while block := os.read(ours, 65536):
+            shown += block
+    os.close(ours)
+    assert process.wait() == 0
+    frames = shown.decode(errors="replace")
+    assert "5 tokens" in frames
+    assert "1/2 seeds" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", frames).replace(" ", " ")
+    assert "train scheduler" not in frames  # upstream prints this when a model is built

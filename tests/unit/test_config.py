@@ -53,6 +53,9 @@ def test_environment_asks_for_sequential(monkeypatch):
         ("device: gpu", "device"),
         ("model: demo\ncheckpoint: x.pt", "the demo model makes its own weights"),
         ("model: protenix_base_default_v0.5.0\ntemplate: true", "was not trained with it"),
+        ("seeds: yes", "seeds: write for example 1-5"),
+        ("upstream: {sample_diffusion.guidance.enable: true}", "set it with guidance"),
+        ("upstream: {data.template.release_dates_path: x}", "it has no effect here"),
         ("offline: true\ntemplates: {fetch: true}", "cannot be fetched with --offline"),
     ],
 )

@@ -31,7 +31,8 @@ def tiny(monkeypatch, tmp_path):
     model = esm.model.esm2.ESM2(num_layers=1, embed_dim=16, attention_heads=2, alphabet=alphabet).eval()
     loads = []
     monkeypatch.setattr(compute_esm, "load_esm_model", lambda *_, **__: (loads.append(1), (model, alphabet))[1])
-    (tmp_path / compute_esm.ESM_CONFIG["esm2-3b"]["model_path"]).touch()
+    for name in ("esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"):
+        (tmp_path / f"{name}.pt").touch()
     return tmp_path, loads
 
 

@@ -130,3 +130,5 @@ def test_template_data_goes_where_upstream_looks(monkeypatch, tmp_path):
         (checkpoint_urls()["release_dates_path"], tmp_path / "common" / "release_date_cache.json"),
         (checkpoint_urls()["obsolete_pdbs_path"], tmp_path / "common" / "obsolete_to_successor.json"),
     ]
+    with pytest.raises(ConfigError, match="--to and --url do not apply"):
+        fetch.fetch_model("template-data", tmp_path, None)

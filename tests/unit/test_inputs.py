@@ -34,7 +34,8 @@ def read(tmp_path, dictionary):
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return read_jobs([path], seeds, rules or InputRules(model="m"), dictionary)
 
-    (tmp_path / "good.a3m").write_text(f">query\n{SEQUENCE}\n>hit\nMK--yIAKQRgg\n")
+    (tmp_path / "good.a3m").write_text(f">query\n{SEQUENCE}\n>hit\nMK--yYIAKQRgg\n")
+    (tmp_path / "short.a3m").write_text(f">query\n{SEQUENCE}\n>hit\nMKT\n")
     (tmp_path / "other.a3m").write_text(">query\nMKTAYIAKQA\n")
     (tmp_path / "bytes.a3m").write_bytes(b">query\nMK\xff\n")
     (tmp_path / "plain.a3m").write_text("MKTAYIAKQR\n")
@@ -92,7 +93,12 @@ BAD = {
     "MSA missing": (job(protein(pairedMsaPath="no.a3m")), "pairedMsaPath: no.a3m: no such file"),
     "MSA of another": (job(protein(unpairedMsaPath="other.a3m")), "they differ at position 10"),
     "MSA not text": (job(protein(unpairedMsaPath="bytes.a3m")), "byte 9 is not ASCII"),
-    "MSA not a3m": (job(protein(unpairedMsaPath="plain.a3m")), "the first line must start with '>'"),
+    "MSA not a3m": (job(protein(unpairedMsaPath="plain.a3m")), "no line starts with '>'"),
+    "MSA cut short": (job(protein(unpairedMsaPath="short.a3m")), "row 2 has 3 aligned columns, the first 10"),
+    "MSA with a gap in its query": (job(protein(unpairedMsa=">q\nMKT-YIAKQR\n")), "they differ at position 4"),
+    "MSA text as a path": (job(protein(unpairedMsaPath=">q\n" + "MKTAYIAKQR" * 500)), "no such file"),
+    "path of no user": (job(protein(unpairedMsaPath="~nobody-of-that-name/x.a3m")), "no such file"),
+    "path with a NUL": (job(protein(unpairedMsaPath="a\0b")), "no such file"),
     "MSA as text of another": (job(protein(unpairedMsa=">q\nMKT\n")), "they differ at position 4 (3 and 10 residues)"),
     "old MSA folder": (job(protein(msa={"precomputed_msa_dir": "nowhere"})), "no pairing.a3m or non_pairing.a3m there"),
     "bond to no entity": (
@@ -297,3 +303,35 @@ def test_folders_and_missing_files(tmp_path, dictionary):
         read_jobs([tmp_path / "no.json"], (1,), rules, dictionary)
     with pytest.raises(RefusedInputsError, match="named twice"):
         read_jobs([tmp_path, tmp_path / "sub" / "a.json"], (1,), rules, dictionary)
+
+
+def test_an_a3m_as_colabfold_writes_it(read):
+    text = f"#10\t1\n>101\n{SEQUENCE[:5]}\n{SEQUENCE[5:]}\n\n>hit\nMKTggAYIAK--\n".replace("--\n", "Q-\n")
+    assert read(job(protein(unpairedMsa=text)))
+
+
+def test_empty_values_that_upstream_takes_for_none(read):
+    assert read(job(protein(id=[]), constraint={"pocket": {}}))
+
+
+def test_a_contacts_atom_number_reaches_upstream_as_a_number(read):
+    contact = {"entity1": 1, "copy1": 1, "position1": 1, "atom1": "CA"}
+    contact |= {"entity2": 2, "copy2": 1, "position2": 1, "atom2": "1", "max_distance": 5}
+    (made,) = read(job(protein(), ligand("[CH3:1]CO"), constraint={"contact": [contact]}))
+    assert made.spec["constraint"]["contact"][0]["atom2"] == 1
+
+
+def test_inline_msa_wins_over_the_old_folder(read, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "pairing.a3m").write_text(f">query\n{SEQUENCE}\n")
+    (made,) = read(job(protein(unpairedMsa=f">query\n{SEQUENCE}\n", msa={"precomputed_msa_dir": "old"})))
+    assert "pairedMsaPath" not in made.spec["sequences"][0]["proteinChain"]
+
+
+def test_results_of_earlier_runs_are_no_inputs(tmp_path, dictionary):
+    (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": [ATP]}]))
+    results = tmp_path / "output"
+    for path in (results / "protenix-ms" / "run.json", results / "a" / "seed_1" / "record.json"):
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert [made.name for made in read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary)] == ["a"]

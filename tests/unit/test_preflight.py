@@ -39,6 +39,9 @@ def test_templates_need_an_aligner_and_dates(root):
         check(root, template=True)
     (root / "common").mkdir()
     (root / "common" / "release_date_cache.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"no folder of template structures.*set templates.mmcif_dir"):
+        check(root, template=True)
+    (root / "mmcif").mkdir()
     assert check(root, template=True).templates.kalign == kalign
 
 
@@ -46,6 +49,8 @@ def test_output_folder(root):
     (root / "file").touch()
     with pytest.raises(ConfigError, match="is a file; choose another folder"):
         check(root, out=root / "file" / "below")
+    with pytest.raises(ConfigError, match="not a folder's name"):
+        check(root, out=root / ("a" * 300))
     check(root, out=root / "new" / "deep")
     assert not (root / "new").exists()
 

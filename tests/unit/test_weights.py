@@ -130,7 +130,9 @@ def test_a_model_that_upstream_loads_loosely_keeps_its_own_initialisation(tmp_pa
     state = demo.fill(build_model(configs)).state_dict()
     missing = "layernorm_s.weight"
     path = write(tmp_path / "model.pt", {"model": {key: value for key, value in state.items() if key != missing}})
-    loaded = load_model(configs, path, "protenix_tiny_default_v0.5.0").state_dict()
+    model = load_model(configs, path, "protenix_tiny_default_v0.5.0")
+    assert model.missing_weights == (missing,)
+    loaded = model.state_dict()
     assert torch.equal(loaded[missing], torch.ones_like(loaded[missing]))
     assert all(torch.equal(loaded[key], state[key]) for key in state if key != missing)
 
