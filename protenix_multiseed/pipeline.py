@@ -3,7 +3,7 @@
 import platform
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -152,15 +152,8 @@ def feature_settings(config: RunConfig, jobs: Sequence[Job], display: Display) -
         folder = config.checkpoint.parent if config.checkpoint else default_checkpoint_dir()
         embed_proteins(jobs, preset.esm_model, folder, esm_folder)
     for job in jobs:
-        if job.spec.get("constraint") and not preset.constraint:
-            display.warn(job, f"its constraint has no effect on {config.model}; use protenix_base_constraint_v0.5.0")
-        if config.msa:
-            for number, item in enumerate(job.spec["sequences"], start=1):
-                protein = item.get("proteinChain")
-                if protein and not any(
-                    protein.get(key) for key in ("pairedMsa", "unpairedMsa", "pairedMsaPath", "unpairedMsaPath")
-                ):
-                    display.warn(job, f"protein {number} has no MSA; accuracy suffers. Make one with 'protenix msa'")
+        for note in job_notes(config, job):
+            display.warn(job, note)
     return FeatureSettings(
         msa=bool(config.msa),
         rna_msa=config.rna_msa,
@@ -173,6 +166,22 @@ def feature_settings(config: RunConfig, jobs: Sequence[Job], display: Display) -
         fetch_template_structures=config.templates.fetch,
         kalign=config.templates.kalign,
     )
+
+
+def job_notes(config: RunConfig, job: Job) -> Iterator[str]:
+    """What Protenix does with a job that its author may not expect."""
+    if job.spec.get("constraint") and not config.model_preset.constraint:
+        yield f"its constraint has no effect on {config.model}; use protenix_base_constraint_v0.5.0"
+    kinds = [kind for item in job.spec["sequences"] for kind in item]
+    if "ion" in kinds and any(kind != "ion" for kind in kinds[kinds.index("ion") :]):
+        # Upstream's MSA and template featurizers count no chains for an ion, so that what follows takes its place.
+        yield "Protenix loses the MSA and templates of every chain after an ion; put ions last in 'sequences'"
+    if config.msa:
+        keys = ("pairedMsa", "unpairedMsa", "pairedMsaPath", "unpairedMsaPath")
+        for number, item in enumerate(job.spec["sequences"], start=1):
+            protein = item.get("proteinChain")
+            if protein and not any(protein.get(key) for key in keys):
+                yield f"protein {number} has no MSA; accuracy suffers. Make one with 'protenix msa'"
 
 
 def _record(
