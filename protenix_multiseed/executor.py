@@ -34,8 +34,8 @@ class Executor:
         capability = torch.cuda.get_device_capability(self.device) if self.device.type == "cuda" else None
         self.configs = upstream.build_configs(
             model=config.model,
-            cycles=config.cycles or 1,
-            steps=config.steps or 1,
+            cycles=config.cycles,
+            steps=config.steps,
             samples=config.samples,
             msa=bool(config.msa),
             template=config.template,

@@ -125,20 +125,21 @@ def _embed(dictionary: EmbeddedDictionary) -> None:
 def build_configs(
     *,
     model: str,
-    cycles: int,
-    steps: int,
-    samples: int,
-    msa: bool,
-    template: bool,
-    rna_msa: bool,
-    guidance: bool,
-    kernels: str,
-    device_capability: tuple[int, int] | None,
-    overrides: Mapping[str, Any],
+    cycles: int | None = None,
+    steps: int | None = None,
+    samples: int = 5,
+    msa: bool = True,
+    template: bool = False,
+    rna_msa: bool = False,
+    guidance: bool = False,
+    kernels: str = "torch",
+    device_capability: tuple[int, int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Any:
     """Upstream's configuration for a run, put together as ``protenix pred`` does (``get_default_runner``).
 
     Args:
+        cycles, steps: The model's own if None.
         kernels: ``torch`` or ``cuequivariance``, for triangle attention and multiplication alike.
         device_capability: The GPU's, or None on a CPU.
         overrides: Values by dotted path, such as ``{"model.pairformer.n_blocks": 2}``; they win over all else.
@@ -158,8 +159,8 @@ def build_configs(
     configs.update(config_dict(_model_configs()[architecture]))
     if model == DEMO_MODEL:
         _override(configs, _DEMO_ARCHITECTURE)
-    configs.model.N_cycle = cycles
-    configs.sample_diffusion.N_step = steps
+    configs.model.N_cycle = cycles or preset(model).cycles
+    configs.sample_diffusion.N_step = steps or preset(model).steps
     configs.sample_diffusion.N_sample = samples
     configs.use_msa, configs.use_template, configs.use_rna_msa = msa, template, rna_msa
     configs.sample_diffusion.guidance.enable = guidance
@@ -168,7 +169,7 @@ def build_configs(
         # runner/inference.py, update_gpu_compatible_configs: these cards have neither bf16 nor the fused kernels.
         configs.dtype = "fp32"
         configs.triangle_multiplicative = configs.triangle_attention = "torch"
-    _override(configs, overrides)
+    _override(configs, overrides or {})
     return configs
 
 

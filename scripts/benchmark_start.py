@@ -122,20 +122,7 @@ def total_bytes(value: Any) -> int:
 def compare_model() -> None:
     from protenix.model.protenix import Protenix
 
-    preset = upstream.preset(MODEL)
-    configs = upstream.build_configs(
-        model=MODEL,
-        cycles=preset.cycles,
-        steps=preset.steps,
-        samples=5,
-        msa=True,
-        template=False,
-        rna_msa=False,
-        guidance=False,
-        kernels="torch",
-        device_capability=None,
-        overrides={},
-    )
+    configs = upstream.build_configs(model=MODEL)
     state = demo.fill(build_model(configs)).state_dict()
     count = sum(value.numel() for value in state.values())
     for prefix in ("", "module."):

@@ -23,20 +23,7 @@ def make_checkpoint(
 ) -> None:
     """Build the model, fill it with made-up weights and save ``{"model": state}``."""
     upstream.prepare(find_dictionary())
-    preset = upstream.preset(model)
-    configs = upstream.build_configs(
-        model=model,
-        cycles=preset.cycles,
-        steps=preset.steps,
-        samples=5,
-        msa=True,
-        template=False,
-        rna_msa=False,
-        guidance=False,
-        kernels="torch",
-        device_capability=None,
-        overrides=overrides,
-    )
+    configs = upstream.build_configs(model=model, overrides=overrides)
     state = demo.fill(build_model(configs), seed).state_dict()
     torch.save({"model": {("module." if prefix else "") + key: value for key, value in state.items()}}, path)
 

@@ -370,15 +370,10 @@ def _dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:
         overrides["data.template.kalign_binary_path"] = str(settings.kalign)
     configs = build_configs(
         model=DEFAULT_MODEL,
-        cycles=1,
-        steps=1,
-        samples=1,
         msa=settings.msa,
         template=settings.template,
         rna_msa=settings.rna_msa,
         guidance=settings.guidance,
-        kernels="torch",
-        device_capability=None,
         overrides=overrides,
     )
     configs.input_json_path = str(input_json)

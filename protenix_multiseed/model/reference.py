@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,7 @@ def predict_seed(
     }
     if device.type == "cuda":
         run["peak_bytes"] = torch.cuda.max_memory_allocated(device)
-    prediction.run.update(run)  # type: ignore[attr-defined]
-    return prediction
+    return replace(prediction, run=run)
 
 
 def to_prediction(raw: dict[str, Any], features: Features, seed: int, *, full: bool) -> Prediction:
@@ -89,7 +89,6 @@ def to_prediction(raw: dict[str, Any], features: Features, seed: int, *, full: b
         full=full_data,
         atom_array=features.atom_array,
         entity_poly_type=features.entity_poly_type,
-        run={},
     )
 
 

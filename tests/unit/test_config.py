@@ -7,6 +7,7 @@ from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig, load_config
 from protenix_multiseed.errors import ConfigError
 
+MODEL = "protenix_base_default_v1.0.0"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -83,27 +84,11 @@ def test_commented_example_names_every_key():
 
 def test_unknown_upstream_setting_is_refused():
     with pytest.raises(ConfigError, match=r"upstream\.model\.pairformr\.n_blocks: Protenix has no such setting"):
-        upstream.build_configs(**BUILD, overrides={"model.pairformr.n_blocks": 1})
-
-
-BUILD = {
-    "model": "protenix_base_default_v1.0.0",
-    "cycles": 1,
-    "steps": 1,
-    "samples": 1,
-    "msa": True,
-    "template": False,
-    "rna_msa": False,
-    "guidance": False,
-    "kernels": "torch",
-    "device_capability": None,
-}
+        upstream.build_configs(model=MODEL, overrides={"model.pairformr.n_blocks": 1})
 
 
 def test_old_cards_get_upstreams_settings():
-    configs = upstream.build_configs(
-        **{**BUILD, "kernels": "cuequivariance", "device_capability": (7, 0)}, overrides={}
-    )
+    configs = upstream.build_configs(model=MODEL, kernels="cuequivariance", device_capability=(7, 0))
     assert (configs.dtype, configs.triangle_attention, configs.triangle_multiplicative) == ("fp32", "torch", "torch")
 
 

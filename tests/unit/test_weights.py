@@ -9,22 +9,10 @@ from protenix_multiseed.hashes import hash_file, sha256
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, check_sha256, load_model
 
-BUILD = {
-    "cycles": 1,
-    "steps": 1,
-    "samples": 1,
-    "msa": True,
-    "template": False,
-    "rna_msa": False,
-    "guidance": False,
-    "kernels": "torch",
-    "device_capability": None,
-}
-
 
 def configs_of(model=cases.MODEL, **overrides):
     upstream.prepare(EmbeddedDictionary())
-    return upstream.build_configs(model=model, overrides={**cases.SMALL, **overrides}, **BUILD)
+    return upstream.build_configs(model=model, overrides={**cases.SMALL, **overrides})
 
 
 @pytest.fixture(scope="module")
