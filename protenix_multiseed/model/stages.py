@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 
 from protenix_multiseed.features.layout import expand
+from protenix_multiseed.model.kernels import Kernels
+from protenix_multiseed.model.kernels.plain import PlainKernels
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.types import Features, SeedFeatures
 from protenix_multiseed.upstream import skip_amp_rules
@@ -29,22 +31,38 @@ class Network:
         module: ``protenix.model.protenix.Protenix``.
         configs: Upstream's configuration.
         name: The model's name, by which upstream chooses precision.
-        dtype: Type of the fast sampler's transformer blocks: float32, or bfloat16 under ``--precision fast``.
+        precision: ``reference``, or ``fast``: the diffusion network in bfloat16.
+        kernels: The operations that the fast stages are made of.
+        padding: The fast trunk pads tokens to a multiple of this.
     """
 
     module: Any
     configs: Any
     name: str
     device: torch.device
-    dtype: torch.dtype = torch.float32
-    _joined: dict[Any, Any] = field(default_factory=dict)
+    precision: str = "reference"
+    kernels: Kernels = field(default_factory=PlainKernels)
+    padding: int = 1
+    _prepared: dict[Any, Any] = field(default_factory=dict)
 
-    def joined(self, make: Callable[[Any, torch.dtype], _Made]) -> _Made:
-        """Weights made once per run from the diffusion module, by the type that makes them."""
-        if make not in self._joined:
-            self._joined[make] = make(self.module.diffusion_module, self.dtype)
-        made: _Made = self._joined[make]
+    def prepared(self, make: Callable[[Any, torch.dtype], _Made], module: Any, dtype: torch.dtype) -> _Made:
+        """A module's weights as a fast stage wants them, made once per run: ``make(module, dtype)``."""
+        key = (make, id(module), dtype)
+        if key not in self._prepared:
+            self._prepared[key] = make(module, dtype)
+        made: _Made = self._prepared[key]
         return made
+
+    def trunk_dtype(self) -> torch.dtype:
+        """Type in which autocast computes the trunk."""
+        return _DTYPES[self.configs.dtype] if self.device.type == "cuda" else torch.float32
+
+    def dtype_of(self, part: str, n_token: int) -> torch.dtype:
+        """Type of a part that upstream keeps out of autocast up to some size."""
+        if part == "sample_diffusion" and self.precision == "fast":
+            return torch.bfloat16
+        is_full = self.device.type != "cuda" or skip_amp_rules(self.name, n_token)[part]
+        return torch.float32 if is_full else self.trunk_dtype()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Upstream's automatic mixed precision: on a GPU only, in the configured type."""

@@ -276,7 +276,7 @@ def test_swapping_a_stage_for_its_twin_finds_a_planted_error(world, stage):
 def test_bfloat16_stays_near(world):
     """``--precision fast``: bfloat16 in the transformer blocks, float32 coordinates and noise."""
     network, features = world.network(), world.features["bonded"]
-    fast = replace(network, dtype=torch.bfloat16, _joined={})
+    fast = replace(network, precision="fast")
     exact = predictions(network, features, features.seeds[:1])[0]
     near = predictions(fast, features, features.seeds[:1])[0]
     off = distance(near.coordinates, exact.coordinates)

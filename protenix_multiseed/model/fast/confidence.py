@@ -4,8 +4,11 @@ from typing import Any
 
 import torch
 
+from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
 from protenix_multiseed.model.reference_stages import summarise
 from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
+
+_CHUNK = 2**22  # distances embedded at once
 
 
 def score(
@@ -27,22 +30,36 @@ def confidence_logits(
     network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, index: int
 ) -> tuple[torch.Tensor, ...]:
     """Logits of pLDDT, PAE, PDE and resolved of one seed's samples [N_sample, ...]."""
-    head, features = network.module.confidence_head, inputs.of_seed(index)
-    with network.full_precision("confidence_head", inputs.n_token):
-        s_inputs, s_trunk, z_trunk = trunk.s_inputs[index], trunk.s[index], trunk.z[index]
-        s_trunk = head.input_strunk_ln(torch.clamp(s_trunk, min=-512, max=512))
-        z = head.linear_no_bias_s1(s_inputs)[..., None, :, :] + head.linear_no_bias_s2(s_inputs)[..., None, :] + z_trunk
-        representatives = coordinates[:, features["distogram_rep_atom_mask"].bool()]
-        n_sample = len(coordinates)
-        plddt, pae, pde, resolved = head.memory_efficient_forward(
-            input_feature_dict=features,
-            s_trunk=s_trunk.expand(n_sample, *s_trunk.shape),
-            z_pair=z.expand(n_sample, *z.shape).clone(),
-            pair_mask=None,
-            x_pred_rep_coords=representatives,
-            triangle_multiplicative=network.configs.triangle_multiplicative,
-            triangle_attention=network.configs.triangle_attention,
-            inplace_safe=True,
-            chunk_size=network.chunk_size(inputs.n_token),
-        )
+    head, features, n = network.module.confidence_head, inputs.of_seed(index), inputs.n_token
+    n_sample = len(coordinates)
+    dtype = network.dtype_of("confidence_head", n)
+    with network.full_precision("confidence_head", n):
+        s_inputs, z_trunk = trunk.s_inputs[index], trunk.z[index]
+        s = head.input_strunk_ln(torch.clamp(trunk.s[index], min=-512, max=512))
+        z = head.linear_no_bias_s1(s_inputs)[None] + head.linear_no_bias_s2(s_inputs)[:, None] + z_trunk
+    with torch.autocast(network.device.type, enabled=False):
+        representatives = coordinates[:, features["distogram_rep_atom_mask"].bool()].float()
+        z = z.float() + _embed_distances(head, torch.cdist(representatives, representatives))
+        z = pad(z, network, dims=2).to(dtype)
+        s = pad(s.expand(n_sample, *s.shape), network, dims=1).to(dtype)
+        network.prepared(PairformerStack, head.pairformer_stack, dtype)(network.kernels, s, z, n)
+        s, z = s[:, :n].float(), z[:, :n, :n].float()
+        pae = head.linear_no_bias_pae(head.pae_ln(z))
+        pde = head.linear_no_bias_pde(head.pde_ln(z + z.transpose(-2, -3)))
+        atoms = s[:, features["atom_to_token_idx"]]
+        place = features["atom_to_tokatom_idx"]
+        plddt = torch.einsum("knc,ncb->knb", head.plddt_ln(atoms), head.plddt_weight[place])
+        resolved = torch.einsum("knc,ncb->knb", head.resolved_ln(atoms), head.resolved_weight[place])
     return plddt, pae, pde, resolved
+
+
+def _embed_distances(head: Any, distance: torch.Tensor) -> torch.Tensor:
+    """Alg. 31 line 3 and upstream's linear term [N_sample, N_token, N_token, c_z], row by row: bins take memory."""
+    from protenix.model.utils import one_hot
+
+    rows = [
+        head.linear_no_bias_d(one_hot(x=part, lower_bins=head.lower_bins, upper_bins=head.upper_bins))
+        for part in torch.split(distance, max(1, _CHUNK // distance[:, :1].numel()), dim=1)
+    ]
+    embedded: torch.Tensor = torch.cat(rows, dim=1) + head.linear_no_bias_d_wo_onehot(distance[..., None])
+    return embedded

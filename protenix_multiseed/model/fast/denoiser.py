@@ -13,39 +13,16 @@ Weights that meet the same input are joined into one matrix, and the scale of a 
 matrix is folded into it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Kernels
+from protenix_multiseed.model.kernels.plain import outside, windows
 from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
 
-N_QUERY, N_KEY = 32, 128  # Alg. 7: local attention windows
 MASKED = -1e10  # upstream's bias outside the sequence
-EPSILON = 1e-5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Affine:
-    """Adaptive layer norm with its conditioning applied (Alg. 26): ``norm(a) * scale + shift``."""
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __call__(self, a: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(self.shift, _normalise(a), self.scale)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _BlockConditioning:
-    """One transformer block's view of its conditioning, broadcastable over samples."""
-
-    attention_norm: _Affine
-    key_norm: _Affine | None
-    attention_gate: torch.Tensor
-    transition_norm: _Affine
-    transition_gate: torch.Tensor
 
 
 class _Block:
@@ -53,10 +30,10 @@ class _Block:
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         attention, transition = block.attention_pair_bias, block.conditioned_transition_block
-        self.n_heads = attention.n_heads
-        self.is_cross = attention.cross_attention_mode
+        self._n_head = attention.n_heads
+        self._is_local = attention.cross_attention_mode
         norms = [attention.layernorm_a, transition.adaln]
-        if self.is_cross:
+        if self._is_local:
             norms.insert(1, attention.layernorm_kv)
         self._norm_weight = torch.cat(
             [_folded(norm, linear) for norm in norms for linear in (norm.linear_s, norm.linear_nobias_s)]
@@ -67,9 +44,8 @@ class _Block:
         self._gate_weight = torch.cat([attention.linear_a_last.weight, transition.linear_s.weight])
         self._gate_bias = torch.cat([attention.linear_a_last.bias, transition.linear_s.bias])
         core = attention.attention
-        scale = core.c_hidden**-0.5
-        self._query_weight = torch.cat([core.linear_q.weight * scale, core.linear_g.weight])
-        self._query_bias = torch.cat([core.linear_q.bias * scale, torch.zeros_like(core.linear_q.bias)])
+        self._query_weight = torch.cat([core.linear_q.weight, core.linear_g.weight])
+        self._query_bias = torch.cat([core.linear_q.bias, torch.zeros_like(core.linear_q.bias)])
         self._key_weight = torch.cat([core.linear_k.weight, core.linear_v.weight])
         self._out_weight = core.linear_o.weight
         self._expand_weight = torch.cat([transition.linear_nobias_a1.weight, transition.linear_nobias_a2.weight])
@@ -79,48 +55,43 @@ class _Block:
             if isinstance(weight, torch.Tensor):
                 setattr(self, name, weight.to(dtype))
 
-    def condition(self, s: torch.Tensor) -> _BlockConditioning:
-        """Everything the block reads of its conditioning ``s`` [..., N, c_s]."""
-        s = s.to(self._norm_weight.dtype)
-        normed = functional.linear(_normalise(s), self._norm_weight, self._norm_bias)
-        parts = normed.chunk(6 if self.is_cross else 4, dim=-1)
-        norms = [
-            _Affine(scale=torch.sigmoid(scale), shift=shift)
-            for scale, shift in zip(parts[::2], parts[1::2], strict=True)
-        ]
-        gates = torch.sigmoid(functional.linear(s, self._gate_weight, self._gate_bias)).chunk(2, dim=-1)
-        return _BlockConditioning(
-            attention_norm=norms[0],
-            key_norm=norms[1] if self.is_cross else None,
-            attention_gate=gates[0],
-            transition_norm=norms[-1],
-            transition_gate=gates[1],
-        )
+    def condition(self, s: torch.Tensor, normed: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What the block reads of its conditioning [..., N, c_s] and the norm of it: scale and shift of each adaptive
+        norm, then the two gates (Alg. 24-26), before their sigmoids.
+        """  # noqa: D205
+        norms = functional.linear(normed, self._norm_weight, self._norm_bias).chunk(6 if self._is_local else 4, dim=-1)
+        gates = functional.linear(s, self._gate_weight, self._gate_bias).chunk(2, dim=-1)
+        return (*norms, *gates)
 
     def pair_bias(self, normed_pair: torch.Tensor) -> torch.Tensor:
-        """Alg. 24 line 8 from a normalised pair tensor [..., c_z] -> [..., n_heads]."""
-        return functional.linear(normed_pair.to(self._bias_weight.dtype), self._bias_weight)
+        """Alg. 24 line 8 from a normalised pair tensor [..., c_z] -> [n_head, ...]."""
+        flat = self._bias_weight @ normed_pair.reshape(-1, normed_pair.shape[-1]).to(self._bias_weight.dtype).t()
+        return flat.view(-1, *normed_pair.shape[:-1])
 
-    def __call__(self, a: torch.Tensor, conditioning: _BlockConditioning, bias: torch.Tensor) -> torch.Tensor:
-        """One block on ``a`` [N_seed, N_sample, N, c_a]; attention is local where its keys have a norm of their own."""
-        queried = conditioning.attention_norm(a)
-        keyed = queried if conditioning.key_norm is None else conditioning.key_norm(queried)
-        query, gate = functional.linear(queried, self._query_weight, self._query_bias).chunk(2, dim=-1)
-        key, value = functional.linear(keyed, self._key_weight).chunk(2, dim=-1)
-        attend = _attend_locally if self.is_cross else _attend
-        attended = attend(self._heads(query), self._heads(key), self._heads(value), bias)
-        attended = attended.transpose(-2, -3).flatten(-2) * torch.sigmoid(gate)
-        a = torch.addcmul(a, functional.linear(attended, self._out_weight), conditioning.attention_gate)
-        first, second = functional.linear(conditioning.transition_norm(a), self._expand_weight).chunk(2, dim=-1)
-        hidden = functional.linear(functional.silu(first) * second, self._contract_weight)
-        return torch.addcmul(a, hidden, conditioning.transition_gate)
+    def __call__(
+        self, kernels: Kernels, a: torch.Tensor, conditioning: tuple[torch.Tensor, ...], bias: torch.Tensor
+    ) -> torch.Tensor:
+        """One block on ``a`` [N_seed, N_sample, N, c_a], which is overwritten."""
+        *norms, attention_gate, transition_gate = conditioning
+        queried = kernels.modulated_norm(a, *norms[:2])
+        keyed = kernels.modulated_norm(queried, *norms[2:4]) if self._is_local else queried
+        query, gate = self._heads(functional.linear(queried, self._query_weight, self._query_bias))
+        key, value = self._heads(functional.linear(keyed, self._key_weight))
+        if self._is_local:
+            attended = kernels.local_attention(query, key, value, gate, bias)
+        else:
+            attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+            kernels.attention(query, key, value, gate, bias, attended, a.shape[2])
+        a = kernels.add_modulated(a, functional.linear(attended.flatten(-2), self._out_weight), attention_gate)
+        hidden = kernels.swiglu(functional.linear(kernels.modulated_norm(a, *norms[-2:]), self._expand_weight))
+        return kernels.add_modulated(a, functional.linear(hidden, self._contract_weight), transition_gate)
 
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(*x.shape[:-1], self.n_heads, -1).transpose(-2, -3)
+    def _heads(self, joined: torch.Tensor) -> list[torch.Tensor]:
+        return [part.unflatten(-1, (self._n_head, -1)) for part in joined.chunk(2, dim=-1)]
 
 
 class Weights:
-    """The diffusion module's transformer blocks with joined weights, cast once to the type they compute in."""
+    """The diffusion module's transformer blocks and what lies between them, cast once to the type they compute in."""
 
     def __init__(self, diffusion: Any, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -132,6 +103,10 @@ class Weights:
                 diffusion.atom_attention_decoder.atom_transformer.diffusion_transformer,
             )
         )
+        self.to_tokens = diffusion.atom_attention_encoder.linear_no_bias_q.weight.to(dtype)
+        self.from_tokens = diffusion.atom_attention_decoder.linear_no_bias_a.weight.to(dtype)
+        norm = diffusion.layernorm_a
+        self.token_norm = tuple(None if part is None else part.to(dtype) for part in (norm.weight, norm.bias))
 
 
 class Denoiser:
@@ -152,10 +127,11 @@ class Denoiser:
         noise_levels: torch.Tensor,
     ) -> None:
         diffusion = network.module.diffusion_module
-        self._module, self._weights = diffusion, network.joined(Weights)
+        self._module, self._kernels = diffusion, network.kernels
+        self._weights = network.prepared(Weights, diffusion, network.dtype_of("sample_diffusion", inputs.n_token))
         self._sigma_data = diffusion.sigma_data
         self._atom_to_token = inputs.shared["atom_to_token_idx"]
-        self._atoms_of_token, self._atom_count = _token_atoms(self._atom_to_token, inputs.n_token)
+        self._atoms, self._count = _token_atoms(self._atom_to_token, inputs.n_token)
         self._levels = noise_levels
         s_trunk, s_inputs = trunk.s.float(), trunk.s_inputs.float()
         conditioner = diffusion.diffusion_conditioning
@@ -163,7 +139,8 @@ class Denoiser:
         embedded = conditioner.fourier_embedding(torch.log(noise_levels / self._sigma_data) / 4)
         self._noise = conditioner.linear_no_bias_n(conditioner.layernorm_n(embedded))
         pair = _normalise(conditioning.pair_cond.float())
-        self._token_bias = [block.pair_bias(pair).permute(0, 3, 1, 2)[:, None] for block in self._weights.token]
+        pair = functional.pad(pair, (0, 0, 0, -inputs.n_token % network.padding))  # aligned rows of biases
+        self._token_bias = [block.pair_bias(pair).transpose(0, 1) for block in self._weights.token]
         self._prepare_atoms(diffusion, conditioning, s_trunk)
 
     def _prepare_atoms(self, diffusion: Any, conditioning: Conditioning, s_trunk: torch.Tensor) -> None:
@@ -172,49 +149,48 @@ class Denoiser:
         from_trunk = encoder.linear_no_bias_s(encoder.layernorm_s(s_trunk))[:, self._atom_to_token]
         self._atom_single = (conditioning.atom_single + from_trunk)[:, None]  # [N_seed, 1, N_atom, c_atom]
         rectified = torch.relu(self._atom_single[:, 0])
-        queries = _windows(encoder.linear_no_bias_cl(rectified), N_QUERY)
-        keys = _windows(encoder.linear_no_bias_cm(rectified), N_KEY)
+        queries = windows(encoder.linear_no_bias_cl(rectified), N_QUERY)
+        keys = windows(encoder.linear_no_bias_cm(rectified), N_KEY)
         pair = conditioning.atom_pair + queries[..., :, None, :] + keys[..., None, :, :]
         pair = _normalise(pair + encoder.small_mlp(pair))
-        outside = _outside(len(self._atom_to_token), pair.device).to(self._weights.dtype)
+        masked = outside(len(self._atom_to_token), pair.device)
         every = [*self._weights.encoder, *self._weights.decoder]
-        self._atom_bias = [block.pair_bias(pair).permute(0, 4, 1, 2, 3)[:, None] + outside for block in every]
-        self._atom_conditioning = [block.condition(self._atom_single) for block in every]
+        self._atom_bias = [
+            block.pair_bias(pair).transpose(0, 1).masked_fill(masked, MASKED).contiguous() for block in every
+        ]
+        single, normed = (x.to(self._weights.dtype) for x in (self._atom_single, _normalise(self._atom_single)))
+        self._atom_conditioning = [block.condition(single, normed) for block in every]
 
-    def __call__(self, x_noisy: torch.Tensor, step: int) -> torch.Tensor:
-        """Denoise ``x_noisy`` [N_seed, N_sample, N_atom, 3] at a step's noise level, Angstrom."""
-        diffusion, t_hat = self._module, self._levels[step]
+    def __call__(self, x_noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """Denoise ``x_noisy`` [N_seed, N_sample, N_atom, 3] at the noise level of ``step`` [1], Angstrom."""
+        diffusion, weights, kernels = self._module, self._weights, self._kernels
+        t_hat, noise = self._levels.index_select(0, step), self._noise.index_select(0, step)
         encoder, decoder, conditioner = (
             diffusion.atom_attention_encoder,
             diffusion.atom_attention_decoder,
             diffusion.diffusion_conditioning,
         )
         r_noisy = x_noisy / torch.sqrt(self._sigma_data**2 + t_hat**2)
-        single = self._single + self._noise[step]
+        single = self._single + noise
         single = single + conditioner.transition_s1(single)
         single = (single + conditioner.transition_s2(single))[:, None]  # [N_seed, 1, N_token, c_s]
 
-        q = (self._atom_single + encoder.linear_no_bias_r(r_noisy)).to(self._weights.dtype)
-        for index, block in enumerate(self._weights.encoder):
-            q = block(q, self._atom_conditioning[index], self._atom_bias[index])
-        a = self._mean_of_atoms(torch.relu(encoder.linear_no_bias_q(q.float())))
-        a = (a + diffusion.linear_no_bias_s(diffusion.layernorm_s(single))).to(self._weights.dtype)
-        for block, bias in zip(self._weights.token, self._token_bias, strict=True):
-            a = block(a, block.condition(single), bias)
-        from_tokens = decoder.linear_no_bias_a(diffusion.layernorm_a(a.float()))
-        q = q + from_tokens[..., self._atom_to_token, :].to(q.dtype)
-        for index, block in enumerate(self._weights.decoder, start=len(self._weights.encoder)):
-            q = block(q, self._atom_conditioning[index], self._atom_bias[index])
+        q = (self._atom_single + encoder.linear_no_bias_r(r_noisy)).to(weights.dtype)
+        for index, block in enumerate(weights.encoder):
+            q = block(kernels, q, self._atom_conditioning[index], self._atom_bias[index])
+        a = kernels.mean_of_atoms(functional.linear(q, weights.to_tokens), self._atoms, self._count)
+        a = (a + diffusion.linear_no_bias_s(diffusion.layernorm_s(single))).to(weights.dtype)
+        single, normed = single.to(weights.dtype), _normalise(single).to(weights.dtype)
+        for block, bias in zip(weights.token, self._token_bias, strict=True):
+            a = block(kernels, a, block.condition(single, normed), bias)
+        from_tokens = functional.linear(kernels.norm(a, *weights.token_norm), weights.from_tokens)
+        q = q + from_tokens[..., self._atom_to_token, :]
+        for index, block in enumerate(weights.decoder, start=len(weights.encoder)):
+            q = block(kernels, q, self._atom_conditioning[index], self._atom_bias[index])
         r_update = decoder.linear_no_bias_out(decoder.layernorm_q(q.float()))
         ratio = t_hat / self._sigma_data
         x_denoised: torch.Tensor = x_noisy / (1 + ratio**2) + r_update * (t_hat / torch.sqrt(1 + ratio**2))
         return x_denoised
-
-    def _mean_of_atoms(self, q: torch.Tensor) -> torch.Tensor:
-        """Mean over each token's atoms, always summed in the same order -> [N_seed, N_sample, N_token, c]."""
-        padded = functional.pad(q, (0, 0, 0, 1))  # the last row, of zeros, stands for no atom
-        total = padded[:, :, self._atoms_of_token].sum(dim=-2)
-        return total / self._atom_count
 
 
 def _normalise(x: torch.Tensor) -> torch.Tensor:
@@ -227,44 +203,11 @@ def _folded(norm: Any, linear: Any) -> torch.Tensor:
     return weight
 
 
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Full attention; the query is scaled already."""
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-
-
-def _attend_locally(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Alg. 7: each window of 32 atoms attends to the 128 around it."""
-    n_atom = query.shape[-2]
-    attended = functional.scaled_dot_product_attention(
-        _windows(query, N_QUERY), _windows(key, N_KEY), _windows(value, N_KEY), attn_mask=bias, scale=1.0
-    )
-    return attended.flatten(-3, -2)[..., :n_atom, :]
-
-
-def _windows(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Windows of ``width`` atoms around every 32, zeros outside: [..., N_atom, c] -> [..., N_window, width, c]."""
-    n_atom = x.shape[-2]
-    n_window = -(-n_atom // N_QUERY)
-    before = (width - N_QUERY) // 2
-    after = n_window * N_QUERY - n_atom + before
-    windows: torch.Tensor = functional.pad(x, (0, 0, before, after)).unfold(-2, width, N_QUERY)
-    return windows.transpose(-1, -2)
-
-
-def _outside(n_atom: int, device: torch.device) -> torch.Tensor:
-    """Bias that masks what lies outside the sequence [N_window, 32, 128]."""
-    inside = torch.ones(n_atom, 1, device=device)
-    both = _windows(inside, N_QUERY) * _windows(inside, N_KEY).transpose(-1, -2)
-    masked: torch.Tensor = (1 - both) * MASKED
-    return masked
-
-
 def _token_atoms(atom_to_token: torch.Tensor, n_token: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Atoms of each token, padded with N_atom, and their number [N_token, 1]."""
+    """Atoms of each token, filled up with N_atom [N_token, most atoms of a token], and their number [N_token]."""
     counts = torch.bincount(atom_to_token, minlength=n_token)
     order = torch.argsort(atom_to_token, stable=True)
     first = torch.cumsum(counts, 0) - counts
-    offsets = torch.arange(int(counts.max()), device=atom_to_token.device)
-    places = (first[:, None] + offsets).clamp(max=len(atom_to_token) - 1)
-    atoms = torch.where(offsets < counts[:, None], order[places], len(atom_to_token))
-    return atoms, counts.clamp(min=1)[:, None].float()
+    nth = torch.arange(int(counts.max()), device=atom_to_token.device)
+    places = (first[:, None] + nth).clamp(max=len(atom_to_token) - 1)
+    return torch.where(nth < counts[:, None], order[places], len(atom_to_token)), counts

@@ -8,6 +8,7 @@ import torch
 
 from protenix_multiseed.model import reference_stages
 from protenix_multiseed.model.fast.denoiser import Denoiser
+from protenix_multiseed.model.fast.replay import Replay
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
 
@@ -58,26 +59,35 @@ def sample(
     sample_chunk: int,
 ) -> torch.Tensor:
     """Upstream's ``sample_diffusion`` for all seeds -> [N_seed, N_sample, N_atom, 3], Angstrom."""
-    with network.full_precision("sample_diffusion", inputs.n_token):
+    with torch.autocast(network.device.type, enabled=False):  # types are explicit here
         schedule = make_schedule(network, inputs)
         draws = make_draws(network, inputs, streams, n_step=len(schedule.t_hat))
         denoise = Denoiser(network, inputs, trunk, conditioning, schedule.t_hat)
         x = schedule.start * draws.initial
-        for step in range(len(schedule.t_hat)):
-            x = take_step(denoise, schedule, draws, x, step, sample_chunk)
+        step = torch.zeros(1, dtype=torch.int64, device=x.device)
+        advance = Replay(lambda: take_step(denoise, schedule, draws, x, step, sample_chunk), x.device)
+        for _ in schedule.t_hat:
+            advance()
         return x
 
 
 def take_step(
-    denoise: Denoiser, schedule: Schedule, draws: Draws, x: torch.Tensor, step: int, sample_chunk: int
-) -> torch.Tensor:
-    """Alg. 18 lines 4-11 on ``x`` [N_seed, N_sample, N_atom, 3]."""
+    denoise: Denoiser, schedule: Schedule, draws: Draws, x: torch.Tensor, step: torch.Tensor, sample_chunk: int
+) -> None:
+    """Alg. 18 lines 4-11: takes ``x`` [N_seed, N_sample, N_atom, 3] one step on, and ``step`` [1] to the next.
+
+    A function of static tensors that asks for no value of theirs, so that a GPU can replay it.
+    """
+    rotations, translations, noise = (
+        draw.index_select(0, step)[0] for draw in (draws.rotations, draws.translations, draws.noise)
+    )
     centred = x - x.mean(dim=-2, keepdim=True)
-    moved = _rotate(draws.rotations[step], centred) + draws.translations[step]  # Alg. 19
-    x_noisy = moved + schedule.added[step] * draws.noise[step]
+    x_noisy = _rotate(rotations, centred) + translations  # Alg. 19
+    x_noisy += schedule.added.index_select(0, step) * noise
     x_denoised = torch.cat([denoise(part, step) for part in torch.split(x_noisy, sample_chunk, dim=1)], dim=1)
     # Line 9; upstream takes the direction from x_noisy where the paper prints x_l_hat.
-    return x_noisy + schedule.change[step] * (x_noisy - x_denoised)
+    x.copy_(x_noisy + schedule.change.index_select(0, step) * (x_noisy - x_denoised))
+    step += 1
 
 
 def make_schedule(network: Network, inputs: Inputs) -> Schedule:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.model.fast.pairformer import PairBlock, PairformerStack, PairStack, pad
+from protenix_multiseed.model.fast.replay import Replay
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
 
@@ -21,7 +23,7 @@ _BROADCAST = ("restype", "profile", "deletion_mean", "ref_charge", "ref_mask", "
 
 def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -> TrunkOutput:
     """``Protenix.get_pairformer_output`` for all seeds."""
-    module = network.module
+    module, n, dtype = network.module, inputs.n_token, network.trunk_dtype()
     has_dropout = [stream.coin(network.configs.mc_dropout_apply_rate) for stream in streams]
     s_inputs = embed_inputs(network, inputs)
     s_init = module.linear_no_bias_sinit(s_inputs)
@@ -29,20 +31,22 @@ def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -
     z_init += module.relative_position_encoding(inputs.shared["relp"])
     z_init += module.linear_no_bias_token_bond(inputs.shared["token_bonds"].unsqueeze(-1))
     templates = _distinct_templates(network, inputs)
-    z, s = torch.zeros_like(z_init), torch.zeros_like(s_init)
+    s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
+    stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
+    run_stack = Replay(lambda: stack(network.kernels, s, z, n), network.device)
     for _ in range(module.N_cycle):
-        update = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z))
+        update = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n]))
         for index, stream in enumerate(streams):
             if has_dropout[index]:
                 update[index] = stream.dropout(update[index], p=network.configs.mc_dropout_rate)
-        z = z_init + update
+        z[:, :n, :n] = z_init + update
         del update
         if templates:
-            z += embed_templates(network, inputs, z, templates)
-        z = run_msa(network, inputs, z, s_inputs, streams)
-        s = s_init + module.linear_no_bias_s(module.layernorm_s(s))
-        s, z = module.pairformer_stack(s, z, pair_mask=None, **_kernels(network, inputs))
-    return TrunkOutput(s_inputs=s_inputs, s=s, z=z)
+            z[:, :n, :n] += embed_templates(network, z, templates, n)
+        run_msa(network, inputs, z, s_inputs, streams)
+        s[:, :n] = s_init + module.linear_no_bias_s(module.layernorm_s(s[:, :n]))
+        run_stack()
+    return TrunkOutput(s_inputs=s_inputs, s=s[:, :n].clone(), z=z[:, :n, :n].clone())
 
 
 def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
@@ -107,16 +111,16 @@ def _distinct_templates(network: Network, inputs: Inputs) -> list[_Template]:
     return made
 
 
-def embed_templates(network: Network, inputs: Inputs, z: torch.Tensor, templates: Sequence[_Template]) -> torch.Tensor:
+def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Template], n_token: int) -> torch.Tensor:
     """Alg. 16 for all seeds, one pass per distinct template -> [N_seed, N_token, N_token, c_z]."""
     embedder = network.module.template_embedder
-    base = embedder.linear_no_bias_z(embedder.layernorm_z(z))
+    stack = network.prepared(PairStack, embedder.pairformer_stack, network.trunk_dtype())
+    base = embedder.linear_no_bias_z(embedder.layernorm_z(z[:, :n_token, :n_token]))
     by_slot: dict[int, torch.Tensor] = {}
     for template in templates:
-        _, v = embedder.pairformer_stack(
-            s=None, z=base + template.projected, pair_mask=None, **_kernels(network, inputs)
-        )
-        by_slot |= dict.fromkeys(template.slots, embedder.layernorm_v(v))
+        v = pad(base + template.projected, network, dims=2).to(network.trunk_dtype())
+        stack(network.kernels, v, n_token)
+        by_slot |= dict.fromkeys(template.slots, embedder.layernorm_v(v[:, :n_token, :n_token]))
     total: Any = 0
     for slot in sorted(by_slot):  # in upstream's order, as sums of floats depend on it
         total = total + by_slot[slot]
@@ -126,23 +130,22 @@ def embed_templates(network: Network, inputs: Inputs, z: torch.Tensor, templates
 
 def run_msa(
     network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.Tensor, streams: Sequence[SeedStream]
-) -> torch.Tensor:
-    """Alg. 8 for all seeds: each seed's own rows, the pair stack batched; ``z`` is overwritten."""
-    module = network.module.msa_module
+) -> None:
+    """Alg. 8 for all seeds: each seed's own rows, the pair stack batched; ``z`` (padded) is overwritten."""
+    module, n = network.module.msa_module, inputs.n_token
     if module.n_blocks < 1:
-        return z
-    kernels = _kernels(network, inputs)
-    chunk_size = kernels["chunk_size"]
+        return
+    chunk_size = network.chunk_size(n)
     rows = [_msa_rows(module, inputs, stream) for stream in streams]
     msa = [module.linear_no_bias_m(one) + module.linear_no_bias_s(s_inputs[index]) for index, one in enumerate(rows)]
     del rows
     for block in module.blocks:
         for index in range(inputs.n_seed):
-            z[index] += block.outer_product_mean_msa(msa[index], inplace_safe=True, chunk_size=chunk_size)
+            pair = z[index, :n, :n]
+            pair += block.outer_product_mean_msa(msa[index], inplace_safe=True, chunk_size=chunk_size)
             if not block.is_last_block:
-                msa[index] = block.msa_stack(msa[index], z[index])
-        _, z = block.pair_stack(s=None, z=z, pair_mask=None, **kernels)
-    return z
+                msa[index] = block.msa_stack(msa[index], pair)
+        network.prepared(PairBlock, block.pair_stack, network.trunk_dtype())(network.kernels, z, n)
 
 
 def _msa_rows(module: Any, inputs: Inputs, stream: SeedStream) -> torch.Tensor:
@@ -152,13 +155,3 @@ def _msa_rows(module: Any, inputs: Inputs, stream: SeedStream) -> torch.Tensor:
     residues = functional.one_hot(features["msa"][rows], 32)
     deletions = [features[name][rows][..., None] for name in ("has_deletion", "deletion_value")]
     return torch.cat([residues, *deletions], dim=-1)
-
-
-def _kernels(network: Network, inputs: Inputs) -> dict[str, Any]:
-    """What upstream's pair modules are told at every call."""
-    return {
-        "triangle_multiplicative": network.configs.triangle_multiplicative,
-        "triangle_attention": network.configs.triangle_attention,
-        "inplace_safe": True,
-        "chunk_size": network.chunk_size(inputs.n_token),
-    }

@@ -1,0 +1,167 @@
+"""Alg. 17 for all seeds: Pairformer blocks with joined weights, cast once, on a padded pair representation.
+
+The number of tokens is padded to a multiple of :attr:`Network.padding`, because matrix units want aligned rows. Padding
+tokens take part in no sum: triangle products are zeroed there and attention does not look there.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from protenix_multiseed.model.kernels import Kernels
+from protenix_multiseed.model.stages import Network
+
+_CHUNK = 2**28  # elements of a transition's hidden rows at once
+
+
+class PairBlock:
+    """Alg. 17 lines 2-6 on ``z`` [N_seed, N, N, c_z], in place."""
+
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+        self._steps = [
+            _TriangleProduct(block.tri_mul_out, dtype, outgoing=True),
+            _TriangleProduct(block.tri_mul_in, dtype, outgoing=False),
+            _TriangleAttention(block.tri_att_start, dtype, starting=True),
+            _TriangleAttention(block.tri_att_end, dtype, starting=False),
+        ]
+        self._transition = _Transition(block.pair_transition, dtype)
+
+    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
+        """Update ``z``, of which the first ``n_token`` rows and columns are real."""
+        for step in self._steps:
+            step(kernels, z, n_token)
+        self._transition(kernels, z)
+
+
+class SingleBlock:
+    """Alg. 17 lines 7-8 on ``s`` [N_seed, N, c_s], in place."""
+
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+        attention = block.attention_pair_bias
+        core = attention.attention
+        self._n_head = attention.n_heads
+        self._norm, self._pair_norm = _norm(attention.layernorm_a, dtype), _norm(attention.layernorm_z, dtype)
+        parts = (core.linear_q, core.linear_k, core.linear_v, core.linear_g)
+        self._weight = torch.cat([part.weight for part in parts]).to(dtype)
+        self._bias = torch.cat([core.linear_q.bias, core.linear_q.bias.new_zeros(3 * len(core.linear_q.bias))]).to(
+            dtype
+        )
+        self._pair_weight, self._out = attention.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
+        self._transition = _Transition(block.single_transition, dtype)
+
+    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
+        """Update ``s`` from itself and ``z``."""
+        projected = functional.linear(kernels.norm(s, *self._norm), self._weight, self._bias)[:, None]
+        heads = [part.unflatten(-1, (self._n_head, -1)) for part in projected.chunk(4, dim=-1)]
+        bias = _pair_bias(kernels.norm(z, *self._pair_norm), self._pair_weight)
+        out = torch.empty_like(heads[0], memory_format=torch.contiguous_format)
+        kernels.attention(*heads, bias, out, n_token)
+        s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
+        self._transition(kernels, s)
+
+
+class PairStack:
+    """The pair part of a whole stack (Alg. 8, 16 and 31 have short ones)."""
+
+    def __init__(self, stack: Any, dtype: torch.dtype) -> None:
+        self.blocks = [PairBlock(block, dtype) for block in stack.blocks]
+
+    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
+        """Update ``z``."""
+        for block in self.blocks:
+            block(kernels, z, n_token)
+
+
+class PairformerStack:
+    """Alg. 17 on ``s`` and ``z``, in place."""
+
+    def __init__(self, stack: Any, dtype: torch.dtype) -> None:
+        self._blocks = [(PairBlock(block, dtype), SingleBlock(block, dtype)) for block in stack.blocks]
+
+    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
+        """Update ``s`` and ``z``."""
+        for pair, single in self._blocks:
+            pair(kernels, z, n_token)
+            single(kernels, s, z, n_token)
+
+
+def pad(x: torch.Tensor, network: Network, *, dims: int) -> torch.Tensor:
+    """Fill up the tokens of ``x``, which are its last ``dims`` dimensions before the channels, in memory of its own."""
+    missing = -x.shape[-2] % network.padding
+    return functional.pad(x, (0, 0) + dims * (0, missing)) if missing else x.clone()
+
+
+class _TriangleProduct:
+    """Alg. 12 and 13."""
+
+    def __init__(self, module: Any, dtype: torch.dtype, *, outgoing: bool) -> None:
+        self._outgoing = outgoing
+        self._norm, self._norm_out = _norm(module.layer_norm_in, dtype), _norm(module.layer_norm_out, dtype)
+        parts = (module.linear_a_p, module.linear_b_p, module.linear_a_g, module.linear_b_g)
+        self._project = torch.cat([part.weight for part in parts]).to(dtype)
+        self._gate, self._out = module.linear_g.weight.to(dtype), module.linear_z.weight.to(dtype)
+
+    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
+        n_seed, n = z.shape[:2]
+        x = kernels.norm(z, *self._norm)
+        projected = (self._project @ x.view(-1, x.shape[-1]).t()).view(-1, n_seed, n, n)
+        first, second = kernels.gated_channels(projected, n_token).view(2, -1, n, n)
+        del projected
+        product = torch.bmm(first, second.mT) if self._outgoing else torch.bmm(first.mT, second)
+        del first, second
+        product = kernels.norm_channels(product.view(-1, n_seed, n, n), *self._norm_out)
+        update = functional.linear(product, self._out)
+        del product
+        kernels.add_gated(z, update, functional.linear(x, self._gate))
+
+
+class _TriangleAttention:
+    """Alg. 14, and 15 as the same on transposed views."""
+
+    def __init__(self, module: Any, dtype: torch.dtype, *, starting: bool) -> None:
+        self._starting = starting
+        self._n_head = module.no_heads
+        self._norm = _norm(module.layer_norm, dtype)
+        core = module.mha
+        parts = (core.linear_q, core.linear_k, core.linear_v, core.linear_g)
+        self._weight = torch.cat([part.weight for part in parts]).to(dtype)
+        self._pair_weight, self._out = module.linear.weight.to(dtype), core.linear_o.weight.to(dtype)
+
+    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
+        x = kernels.norm(z, *self._norm)
+        bias = _pair_bias(x, self._pair_weight)
+        projected = functional.linear(x, self._weight)
+        del x
+        heads = [part.unflatten(-1, (self._n_head, -1)) for part in projected.chunk(4, dim=-1)]
+        out = torch.empty_like(heads[0], memory_format=torch.contiguous_format)
+        if self._starting:
+            kernels.attention(*heads, bias, out, n_token)
+        else:
+            kernels.attention(*(part.transpose(1, 2) for part in heads), bias.mT, out.transpose(1, 2), n_token)
+        del heads, projected
+        z.view(-1, z.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
+
+
+class _Transition:
+    """Alg. 11, in chunks of rows where its hidden rows would fill the memory."""
+
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        self._norm = _norm(module.layernorm1, dtype)
+        self._expand = torch.cat([module.linear_no_bias_a.weight, module.linear_no_bias_b.weight]).to(dtype)
+        self._contract = module.linear_no_bias.weight.to(dtype)
+
+    def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
+        for rows in torch.split(x.view(-1, x.shape[-1]), max(1, _CHUNK // len(self._expand))):
+            hidden = kernels.swiglu(functional.linear(kernels.norm(rows, *self._norm), self._expand))
+            rows.addmm_(hidden, self._contract.t())
+
+
+def _norm(module: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    return module.weight.to(dtype), module.bias.to(dtype)
+
+
+def _pair_bias(normed: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Alg. 14 line 3: [N_seed, N, N, c_z] -> [N_seed, n_head, N, N], the heads foremost in memory."""
+    n_seed, n = normed.shape[:2]
+    return (weight @ normed.view(-1, normed.shape[-1]).t()).view(-1, n_seed, n, n).transpose(0, 1)

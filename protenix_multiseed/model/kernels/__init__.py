@@ -1,0 +1,92 @@
+"""The few operations the fast stages are made of, each twice: in plain PyTorch and in Triton, behind one signature.
+
+Shapes: ``A`` counts what has an attention bias of its own (seeds), ``B`` what shares it (samples, or rows of the pair
+representation). ``eps`` of every norm is 1e-5, as upstream's.
+"""
+
+from typing import Protocol
+
+import torch
+
+
+class Kernels(Protocol):
+    """What both implementations offer."""
+
+    name: str
+
+    def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
+        """Layer norm over the last dimension of ``x``, in its type."""
+
+    def modulated_norm(self, a: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Alg. 26 from its projected conditioning: ``norm(a) * sigmoid(scale) + shift``.
+
+        Args:
+            a: [A, B, N, c].
+            scale, shift: [A, 1, N, c], parts of the rows of one tensor.
+        """
+
+    def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        """``a + update * sigmoid(gate)``, into ``a``; ``gate`` [A, 1, N, c] is a part of each row of a tensor."""
+
+    def swiglu(self, x: torch.Tensor) -> torch.Tensor:
+        """``silu(first half) * second half`` of the last dimension."""
+
+    def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
+        """``z += update * sigmoid(gate)``."""
+
+    def gated_channels(self, projected: torch.Tensor, n_token: int) -> torch.Tensor:
+        """Both factors of a triangle product (Alg. 12 line 2), zero at padding.
+
+        Args:
+            projected: [4 * c, A, N, N]: values of both factors, then their gates.
+
+        Returns:
+            [2 * c, A, N, N].
+        """
+
+    def norm_channels(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Layer norm over the first dimension, which becomes the last: [c, A, N, N] -> [A, N, N, c]."""
+
+    def attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        gate: torch.Tensor,
+        bias: torch.Tensor,
+        out: torch.Tensor,
+        n_key: int,
+    ) -> None:
+        """``softmax(query key / sqrt(c) + bias) value * sigmoid(gate)`` into ``out``.
+
+        Args:
+            query, key, value, gate, out: [A, B, N, n_head, c], of any strides but the last.
+            bias: [A, n_head, N, N], of any strides.
+            n_key: Keys from this one on are padding.
+        """
+
+    def mean_of_atoms(self, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        """Alg. 5 line 16: mean of ``relu(x)`` over each token's atoms, always summed in the same order.
+
+        Args:
+            x: [A, B, N_atom, c].
+            atoms: Atoms of each token, filled up with N_atom [N_token, most atoms of a token].
+            count: How many they are [N_token].
+
+        Returns:
+            [A, B, N_token, c].
+        """
+
+    def local_attention(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        """Alg. 7: each window of 32 atoms attends to the 128 around it -> [A, B, N_atom, n_head, c], gated.
+
+        Args:
+            query, key, value, gate: [A, B, N_atom, n_head, c].
+            bias: [A, n_head, N_window, 32, 128], far below zero where a key lies outside the sequence.
+        """
+
+
+N_QUERY, N_KEY = 32, 128  # Alg. 7
+EPSILON = 1e-5

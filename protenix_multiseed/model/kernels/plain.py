@@ -1,0 +1,95 @@
+"""The operations in plain PyTorch: what the Triton ones are held against, and what runs where they cannot."""
+
+import torch
+from torch.nn import functional
+
+from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY
+
+
+class PlainKernels:
+    """See :class:`protenix_multiseed.model.kernels.Kernels`."""
+
+    name = "torch"
+
+    def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
+        return functional.layer_norm(x, x.shape[-1:], weight, bias, EPSILON)
+
+    def modulated_norm(self, a: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(shift, self.norm(a, None, None), torch.sigmoid(scale))
+
+    def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        return a.addcmul_(update, torch.sigmoid(gate))
+
+    def swiglu(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return functional.silu(first) * second
+
+    def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
+        z.addcmul_(update, torch.sigmoid(gate))
+
+    def gated_channels(self, projected: torch.Tensor, n_token: int) -> torch.Tensor:
+        values, gates = projected.chunk(2)
+        gated = values * torch.sigmoid(gates)
+        if n_token < projected.shape[-1]:
+            gated[..., n_token:, :] = 0
+            gated[..., n_token:] = 0
+        return gated
+
+    def norm_channels(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return self.norm(x.permute(1, 2, 3, 0), weight, bias)
+
+    def attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        gate: torch.Tensor,
+        bias: torch.Tensor,
+        out: torch.Tensor,
+        n_key: int,
+    ) -> None:
+        key, value, bias = key[:, :, :n_key], value[:, :, :n_key], bias[..., :n_key]
+        for index in range(len(query)):  # the fused kernels take four dimensions and share a bias over the first
+            attended = functional.scaled_dot_product_attention(
+                query[index].transpose(1, 2),
+                key[index].transpose(1, 2),
+                value[index].transpose(1, 2),
+                attn_mask=bias[index].to(query.dtype)[None],
+            )
+            torch.mul(attended.transpose(1, 2), torch.sigmoid(gate[index]), out=out[index])
+
+    def mean_of_atoms(self, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        padded = functional.pad(torch.relu(x), (0, 0, 0, 1))  # the last row, of zeros, stands for no atom
+        return padded[:, :, atoms].sum(dim=-2) / count.clamp(min=1)[:, None]
+
+    def local_attention(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        n_atom = query.shape[2]
+        attended = []
+        for index in range(len(query)):
+            local = functional.scaled_dot_product_attention(
+                windows(query[index].transpose(1, 2), N_QUERY),
+                windows(key[index].transpose(1, 2), N_KEY),
+                windows(value[index].transpose(1, 2), N_KEY),
+                attn_mask=bias[index].to(query.dtype),
+            )
+            attended.append(local.flatten(-3, -2)[..., :n_atom, :].transpose(1, 2))
+        return torch.stack(attended) * torch.sigmoid(gate)
+
+
+def windows(x: torch.Tensor, width: int) -> torch.Tensor:
+    """Windows of ``width`` atoms around every 32, zeros outside: [..., N_atom, c] -> [..., N_window, width, c]."""
+    n_atom = x.shape[-2]
+    n_window = -(-n_atom // N_QUERY)
+    before = (width - N_QUERY) // 2
+    after = n_window * N_QUERY - n_atom + before
+    windows: torch.Tensor = functional.pad(x, (0, 0, before, after)).unfold(-2, width, N_QUERY)
+    return windows.transpose(-1, -2)
+
+
+def outside(n_atom: int, device: torch.device) -> torch.Tensor:
+    """Whether a window's key lies outside the sequence [N_window, 1, 128]."""
+    first = torch.arange(-(-n_atom // N_QUERY), device=device)[:, None, None] * N_QUERY
+    atom = first + torch.arange(N_KEY, device=device) - (N_KEY - N_QUERY) // 2
+    return (atom < 0) | (atom >= n_atom)

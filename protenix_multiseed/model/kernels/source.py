@@ -1,0 +1,262 @@
+"""The Triton programs behind :mod:`protenix_multiseed.model.kernels.fused`, which documents their arguments.
+
+Capital letters are compile-time constants. Indices that may pass 2**31 are 64 bits wide.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def norm(
+    x,
+    weight,
+    bias,
+    out,
+    n_row,
+    width,
+    epsilon,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    a = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(a, axis=1)[:, None] / width
+    centred = tl.where(column < width, a - mean, 0.0)
+    variance = tl.sum(centred * centred, axis=1)[:, None] / width
+    a = centred * tl.rsqrt(variance + epsilon)
+    if HAS_WEIGHT:
+        a *= tl.load(weight + column, mask=column < width, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        a += tl.load(bias + column, mask=column < width, other=0.0).to(tl.float32)
+    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def modulated_norm(
+    x,
+    scale,
+    shift,
+    out,
+    n_row,
+    width,
+    rows_per_seed,
+    length,
+    stride,
+    epsilon,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    a = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(a, axis=1)[:, None] / width
+    centred = tl.where(column < width, a - mean, 0.0)
+    variance = tl.sum(centred * centred, axis=1)[:, None] / width
+    a = centred * tl.rsqrt(variance + epsilon)
+    at = (row // rows_per_seed * length + row % length) * stride + column
+    a *= tl.sigmoid(tl.load(scale + at, mask=inside, other=0.0).to(tl.float32))
+    a += tl.load(shift + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_modulated(
+    x, update, gate, n_row, width, rows_per_seed, length, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    here = row * width + column
+    at = (row // rows_per_seed * length + row % length) * stride + column
+    a = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(update + here, mask=inside, other=0.0).to(tl.float32)
+    a += b * tl.sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
+    tl.store(x + here, a.to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def swiglu(x, out, n_row, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    first = tl.load(x + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(x + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+    a = first * tl.sigmoid(first) * second
+    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_gated(z, update, gate, size, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    a = tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(update + at, mask=inside, other=0.0).to(tl.float32)
+    a += b * tl.sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
+    tl.store(z + at, a.to(z.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def gated_channels(projected, out, size, n, n_token, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    value = tl.load(projected + at, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(projected + size + at, mask=inside, other=0.0).to(tl.float32)
+    real = (at % n < n_token) & (at // n % n < n_token)
+    a = tl.where(real, value * tl.sigmoid(gate), 0.0)
+    tl.store(out + at, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def norm_channels(x, weight, bias, out, size, width, epsilon, BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    channel = tl.arange(0, CHANNELS)[:, None]
+    inside = (at < size) & (channel < width)
+    a = tl.load(x + channel.to(tl.int64) * size + at, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(a, axis=0)[None, :] / width
+    centred = tl.where(channel < width, a - mean, 0.0)
+    variance = tl.sum(centred * centred, axis=0)[None, :] / width
+    a = centred * tl.rsqrt(variance + epsilon)
+    a = a * tl.load(weight + channel, mask=channel < width, other=0.0).to(tl.float32)
+    a = a + tl.load(bias + channel, mask=channel < width, other=0.0).to(tl.float32)
+    tl.store(out + at * width + channel, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: tl.constexpr):
+    token = tl.program_id(0)
+    sample = tl.program_id(1).to(tl.int64)
+    column = tl.arange(0, COLUMNS)
+    n = tl.load(count + token)
+    total = tl.zeros([COLUMNS], tl.float32)
+    for nth in range(0, n):
+        atom = tl.load(atoms + token * most + nth)
+        a = tl.load(x + (sample * n_atom + atom) * width + column, mask=column < width, other=0.0).to(tl.float32)
+        total += tl.maximum(a, 0.0)
+    total /= tl.maximum(n, 1).to(tl.float32)
+    tl.store(out + (sample * n_token + token) * width + column, total.to(out.dtype.element_ty), mask=column < width)
+
+
+@triton.jit
+def attention(
+    query,
+    key,
+    value,
+    gate,
+    bias,
+    out,
+    q_seed,
+    q_shared,
+    q_row,
+    q_head,
+    b_seed,
+    b_head,
+    b_row,
+    b_column,
+    o_seed,
+    o_shared,
+    o_row,
+    o_head,
+    n_query,
+    n_key,
+    n_shared,
+    n_head,
+    width,
+    scale,
+    WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    n_block = tl.cdiv(n_query, BLOCK_M)
+    pid = tl.program_id(0)
+    block = pid % n_block
+    head = pid // n_block % n_head
+    shared = (pid // (n_block * n_head) % n_shared).to(tl.int64)
+    seed = (pid // (n_block * n_head * n_shared)).to(tl.int64)
+    rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    channel = tl.arange(0, WIDTH)
+    base = seed * q_seed + shared * q_shared + head * q_head
+    at_rows = base + rows[:, None].to(tl.int64) * q_row + channel[None, :]
+    in_rows = (rows[:, None] < n_query) & (channel[None, :] < width)
+    q = tl.load(query + at_rows, mask=in_rows, other=0.0)
+    highest = tl.full([BLOCK_M], -1.0e30, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
+    bias += seed * b_seed + head * b_head + rows[:, None].to(tl.int64) * b_row
+    for start in range(0, n_key, BLOCK_N):
+        columns = start + tl.arange(0, BLOCK_N)
+        in_columns = (columns[:, None] < n_key) & (channel[None, :] < width)
+        at_columns = base + columns[:, None].to(tl.int64) * q_row + channel[None, :]
+        k = tl.load(key + at_columns, mask=in_columns, other=0.0)
+        v = tl.load(value + at_columns, mask=in_columns, other=0.0)
+        valid = (rows[:, None] < n_query) & (columns[None, :] < n_key)
+        b = tl.load(bias + columns[None, :].to(tl.int64) * b_column, mask=valid, other=0.0).to(tl.float32)
+        logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b * 1.4426950408889634
+        logits = tl.where(columns[None, :] < n_key, logits, -1.0e30)
+        now = tl.maximum(highest, tl.max(logits, axis=1))
+        weight = tl.exp2(logits - now[:, None])
+        shrink = tl.exp2(highest - now)
+        total = total * shrink + tl.sum(weight, axis=1)
+        attended = attended * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32")
+        highest = now
+    g = tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32)
+    attended = attended / total[:, None] * tl.sigmoid(g)
+    at_out = seed * o_seed + shared * o_shared + head * o_head + rows[:, None].to(tl.int64) * o_row + channel[None, :]
+    tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=in_rows)
+
+
+@triton.jit
+def local_attention(
+    query,
+    key,
+    value,
+    gate,
+    bias,
+    out,
+    q_seed,
+    q_shared,
+    q_row,
+    q_head,
+    o_seed,
+    o_shared,
+    o_row,
+    o_head,
+    n_atom,
+    n_window,
+    n_shared,
+    n_head,
+    width,
+    scale,
+    WIDTH: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    window = tl.program_id(0) // n_head
+    head = tl.program_id(0) % n_head
+    shared = (tl.program_id(1) % n_shared).to(tl.int64)
+    seed = (tl.program_id(1) // n_shared).to(tl.int64)
+    rows = window * QUERIES + tl.arange(0, QUERIES)
+    columns = window * QUERIES - (KEYS - QUERIES) // 2 + tl.arange(0, KEYS)
+    channel = tl.arange(0, WIDTH)
+    base = seed * q_seed + shared * q_shared + head * q_head
+    in_rows = (rows[:, None] < n_atom) & (channel[None, :] < width)
+    in_columns = (columns[:, None] >= 0) & (columns[:, None] < n_atom) & (channel[None, :] < width)
+    at_rows = base + rows[:, None].to(tl.int64) * q_row + channel[None, :]
+    at_columns = base + columns[:, None].to(tl.int64) * q_row + channel[None, :]
+    q = tl.load(query + at_rows, mask=in_rows, other=0.0)
+    k = tl.load(key + at_columns, mask=in_columns, other=0.0)
+    v = tl.load(value + at_columns, mask=in_columns, other=0.0)
+    tile = ((seed * n_head + head) * n_window + window) * QUERIES * KEYS
+    at_bias = tl.arange(0, QUERIES)[:, None] * KEYS + tl.arange(0, KEYS)[None, :]
+    b = tl.load(bias + tile + at_bias).to(tl.float32)
+    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b * 1.4426950408889634
+    weight = tl.exp2(logits - tl.max(logits, axis=1)[:, None])
+    attended = tl.dot(weight.to(v.dtype), v, input_precision="tf32") / tl.sum(weight, axis=1)[:, None]
+    attended *= tl.sigmoid(tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32))
+    at_out = seed * o_seed + shared * o_shared + head * o_head + rows[:, None].to(tl.int64) * o_row + channel[None, :]
+    tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=in_rows)
