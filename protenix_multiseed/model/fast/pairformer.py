@@ -138,7 +138,9 @@ class _TriangleAttention:
         if self._starting:
             kernels.attention(*heads, bias, out, n_token)
         else:
-            kernels.attention(*(part.transpose(1, 2) for part in heads), bias.mT, out.transpose(1, 2), n_token)
+            kernels.attention(
+                *(part.transpose(1, 2) for part in heads), bias.mT.contiguous(), out.transpose(1, 2), n_token
+            )
         del heads, projected
         z.view(-1, z.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
 

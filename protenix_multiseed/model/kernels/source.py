@@ -51,29 +51,30 @@ def modulated_norm(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     inside = (row < n_row) & (column < width)
-    a = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    here = row.to(tl.int64) * width + column
+    a = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
     mean = tl.sum(a, axis=1)[:, None] / width
     centred = tl.where(column < width, a - mean, 0.0)
     variance = tl.sum(centred * centred, axis=1)[:, None] / width
     a = centred * tl.rsqrt(variance + epsilon)
-    at = (row // rows_per_seed * length + row % length) * stride + column
+    at = (row // rows_per_seed * length + row % length).to(tl.int64) * stride + column
     a *= tl.sigmoid(tl.load(scale + at, mask=inside, other=0.0).to(tl.float32))
     a += tl.load(shift + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+    tl.store(out + here, a.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def add_modulated(
     x, update, gate, n_row, width, rows_per_seed, length, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     inside = (row < n_row) & (column < width)
-    here = row * width + column
-    at = (row // rows_per_seed * length + row % length) * stride + column
+    here = row.to(tl.int64) * width + column
+    at = (row // rows_per_seed * length + row % length).to(tl.int64) * stride + column
     a = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(update + here, mask=inside, other=0.0).to(tl.float32)
     a += b * tl.sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
@@ -102,14 +103,15 @@ def add_gated(z, update, gate, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def gated_channels(projected, out, size, n, n_token, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    value = tl.load(projected + at, mask=inside, other=0.0).to(tl.float32)
-    gate = tl.load(projected + size + at, mask=inside, other=0.0).to(tl.float32)
-    real = (at % n < n_token) & (at // n % n < n_token)
-    a = tl.where(real, value * tl.sigmoid(gate), 0.0)
-    tl.store(out + at, a.to(out.dtype.element_ty), mask=inside)
+def gated_channels(projected, out, size, n_row, n, n_token, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < n)
+    real = inside & (row % n < n_token) & (column < n_token)
+    here = row.to(tl.int64) * n + column
+    value = tl.load(projected + here, mask=real, other=0.0).to(tl.float32)
+    gate = tl.load(projected + size.to(tl.int64) + here, mask=real, other=0.0).to(tl.float32)
+    tl.store(out + here, (value * tl.sigmoid(gate)).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -143,6 +145,49 @@ def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: t
 
 
 @triton.jit
+def attend_block(
+    q,
+    key,
+    value,
+    bias,
+    highest,
+    total,
+    attended,
+    n_left,
+    scale,
+    in_channel,
+    WIDTH: tl.constexpr,
+    IS_LAST: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """One block of keys of the online softmax; the last may reach beyond the keys."""
+    column = tl.arange(0, BLOCK_N)
+    if IS_LAST:
+        inside = (column[:, None] < n_left) & in_channel
+        k = tl.load(key, mask=inside, other=0.0)
+        v = tl.load(value, mask=inside, other=0.0)
+        b = tl.load(bias, mask=column[None, :] < n_left, other=0.0).to(tl.float32)
+    elif IS_WHOLE:
+        k = tl.load(key)
+        v = tl.load(value)
+        b = tl.load(bias).to(tl.float32)
+    else:
+        k = tl.load(key, mask=in_channel, other=0.0)
+        v = tl.load(value, mask=in_channel, other=0.0)
+        b = tl.load(bias).to(tl.float32)
+    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b * 1.4426950408889634
+    if IS_LAST:
+        logits = tl.where(column[None, :] < n_left, logits, -1.0e30)
+    now = tl.maximum(highest, tl.max(logits, axis=1))
+    weight = tl.exp2(logits - now[:, None])
+    shrink = tl.exp2(highest - now)
+    total = total * shrink + tl.sum(weight, axis=1)
+    attended = attended * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32")
+    return now, total, attended
+
+
+@triton.jit
 def attention(
     query,
     key,
@@ -169,45 +214,72 @@ def attention(
     width,
     scale,
     WIDTH: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     n_block = tl.cdiv(n_query, BLOCK_M)
     pid = tl.program_id(0)
     block = pid % n_block
-    head = pid // n_block % n_head
+    head = (pid // n_block % n_head).to(tl.int64)
     shared = (pid // (n_block * n_head) % n_shared).to(tl.int64)
     seed = (pid // (n_block * n_head * n_shared)).to(tl.int64)
-    rows = block * BLOCK_M + tl.arange(0, BLOCK_M)
-    channel = tl.arange(0, WIDTH)
+    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    read = tl.minimum(row, n_query - 1).to(tl.int64)[:, None]
+    column = tl.arange(0, BLOCK_N).to(tl.int64)
+    channel = tl.arange(0, WIDTH)[None, :]
+    in_channel = channel < width
     base = seed * q_seed + shared * q_shared + head * q_head
-    at_rows = base + rows[:, None].to(tl.int64) * q_row + channel[None, :]
-    in_rows = (rows[:, None] < n_query) & (channel[None, :] < width)
-    q = tl.load(query + at_rows, mask=in_rows, other=0.0)
+    at_rows = base + read * q_row + channel
+    at_columns = base + column[:, None] * q_row + channel
+    q = tl.load(query + at_rows, mask=in_channel, other=0.0)
+    keys, values = key + at_columns, value + at_columns
+    biases = bias + seed * b_seed + head * b_head + read * b_row + column[None, :] * b_column
     highest = tl.full([BLOCK_M], -1.0e30, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
-    bias += seed * b_seed + head * b_head + rows[:, None].to(tl.int64) * b_row
-    for start in range(0, n_key, BLOCK_N):
-        columns = start + tl.arange(0, BLOCK_N)
-        in_columns = (columns[:, None] < n_key) & (channel[None, :] < width)
-        at_columns = base + columns[:, None].to(tl.int64) * q_row + channel[None, :]
-        k = tl.load(key + at_columns, mask=in_columns, other=0.0)
-        v = tl.load(value + at_columns, mask=in_columns, other=0.0)
-        valid = (rows[:, None] < n_query) & (columns[None, :] < n_key)
-        b = tl.load(bias + columns[None, :].to(tl.int64) * b_column, mask=valid, other=0.0).to(tl.float32)
-        logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b * 1.4426950408889634
-        logits = tl.where(columns[None, :] < n_key, logits, -1.0e30)
-        now = tl.maximum(highest, tl.max(logits, axis=1))
-        weight = tl.exp2(logits - now[:, None])
-        shrink = tl.exp2(highest - now)
-        total = total * shrink + tl.sum(weight, axis=1)
-        attended = attended * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32")
-        highest = now
-    g = tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32)
+    n_whole = n_key // BLOCK_N * BLOCK_N
+    for _ in range(0, n_whole, BLOCK_N):
+        highest, total, attended = attend_block(
+            q,
+            keys,
+            values,
+            biases,
+            highest,
+            total,
+            attended,
+            BLOCK_N,
+            scale,
+            in_channel,
+            WIDTH,
+            False,
+            IS_WHOLE,
+            BLOCK_N,
+        )
+        keys += BLOCK_N * q_row.to(tl.int64)
+        values += BLOCK_N * q_row.to(tl.int64)
+        biases += BLOCK_N * b_column
+    if n_whole < n_key:
+        highest, total, attended = attend_block(
+            q,
+            keys,
+            values,
+            biases,
+            highest,
+            total,
+            attended,
+            n_key - n_whole,
+            scale,
+            in_channel,
+            WIDTH,
+            True,
+            IS_WHOLE,
+            BLOCK_N,
+        )
+    g = tl.load(gate + at_rows, mask=in_channel, other=0.0).to(tl.float32)
     attended = attended / total[:, None] * tl.sigmoid(g)
-    at_out = seed * o_seed + shared * o_shared + head * o_head + rows[:, None].to(tl.int64) * o_row + channel[None, :]
-    tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=in_rows)
+    at_out = seed * o_seed + shared * o_shared + head * o_head + read * o_row + channel
+    tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=(row[:, None] < n_query) & in_channel)
 
 
 @triton.jit
