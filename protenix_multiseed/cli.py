@@ -77,6 +77,18 @@ def predict(
         str | None, _option("Triangle kernels: auto, torch or cuequivariance (auto).", panel=_HARDWARE)
     ] = None,
     workers: Annotated[int | None, _option("CPU worker processes (cores - 1, at most 8).", panel=_HARDWARE)] = None,
+    precision: Annotated[
+        str | None, _option("reference, or fast: bfloat16 in the diffusion network (reference).", panel=_HARDWARE)
+    ] = None,
+    max_seeds_per_batch: Annotated[
+        int | None, _option("At most this many seeds at once (20).", panel=_HARDWARE)
+    ] = None,
+    assume_free: Annotated[
+        str | None, _option("Plan for this much device memory, such as 24GiB (what is free).", panel=_HARDWARE)
+    ] = None,
+    force: Annotated[
+        bool | None, _option("Try jobs that seem too large for the device.", "--force", panel=_HARDWARE)
+    ] = None,
     sequential: Annotated[
         bool | None, _option("One seed at a time through Protenix's own modules.", "--sequential", panel=_HARDWARE)
     ] = None,
@@ -87,6 +99,10 @@ def predict(
             "Write per-atom and per-pair confidence too (no).", "--full-confidence/--no-full-confidence", panel=_OUTPUT
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, _option("Show sizes, memory and the plan of every job; predict nothing.", "--dry-run", panel=_OUTPUT)
+    ] = False,
+    as_json: Annotated[bool, _option("With --dry-run: as JSON.", "--json", panel=_OUTPUT)] = False,
     quiet: Annotated[bool, _option("Show errors only.", "--quiet", "-q", panel=_OUTPUT)] = False,
     verbose: Annotated[bool, _option("Show every seed.", "--verbose", "-v", panel=_OUTPUT)] = False,
 ) -> None:
@@ -106,12 +122,18 @@ def predict(
         "device": device,
         "kernels": kernels,
         "workers": workers,
+        "precision": precision,
+        "max_seeds_per_batch": max_seeds_per_batch,
+        "assume_free": assume_free,
+        "force": force,
         "sequential": sequential,
         "full_confidence": full_confidence,
         "offline": offline,
     }
     try:
-        code = _predict(inputs, options, config, -1 if quiet else int(verbose))
+        if as_json and not dry_run:
+            raise ConfigError("--json: it shows the plan, and goes with --dry-run")
+        code = _predict(inputs, options, config, -1 if quiet else int(verbose), dry_run=dry_run, as_json=as_json)
     except ProtenixMsError as error:
         _refuse(error)
     except ImportError as error:
@@ -136,7 +158,9 @@ def fetch(
         _refuse(error)
 
 
-def _predict(inputs: list[Path], options: dict[str, Any], file: Path | None, verbosity: int) -> int:
+def _predict(
+    inputs: list[Path], options: dict[str, Any], file: Path | None, verbosity: int, *, dry_run: bool, as_json: bool
+) -> int:
     """Check everything, then run. From cheap to dear: configuration, inputs, checkpoint, and only then torch."""
     from protenix_multiseed.config import load_config
     from protenix_multiseed.dictionary import find_dictionary
@@ -154,15 +178,20 @@ def _predict(inputs: list[Path], options: dict[str, Any], file: Path | None, ver
         max_tokens=config.model_preset.max_tokens,
     )
     jobs = read_jobs(inputs, config.seeds, rules, dictionary)
-    config = check_surroundings(config)
+    config = check_surroundings(config, needs_checkpoint=not dry_run)
 
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False)  # this stream: upstream's prints are kept off it by swapping it
-    from protenix_multiseed.display import RunDisplay, show_results  # imports torch, and so comes after every check
+    from protenix_multiseed.display import RunDisplay, show_plans, show_results  # imports torch: after every check
     from protenix_multiseed.pipeline import run
+    from protenix_multiseed.preview import preview
     from protenix_multiseed.upstream import DEMO_NOTICE
 
+    if dry_run:
+        plans = preview(config, jobs, dictionary)
+        show_plans(console, plans, as_json=as_json)
+        return int(any(plan.refusal for plan in plans))
     with RunDisplay(console, jobs, verbosity).shown() as display:
         report = run(config, jobs, dictionary, display)
     if verbosity >= 0:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -72,6 +73,16 @@ class RunConfig(_Strict):
         default="auto", description="auto, cpu, cuda or cuda:1"
     )
     kernels: Literal["auto", "torch", "cuequivariance"] = Field(default="auto", description="triangle kernels")
+    precision: Literal["reference", "fast"] = Field(
+        default="reference", description="Protenix's own, or fast: the diffusion network in bfloat16"
+    )
+    max_seeds_per_batch: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="at most this many seeds in one batch"
+    )
+    assume_free: int | None = Field(
+        default=None, description="plan for this much free device memory, such as 24GiB, instead of asking the device"
+    )
+    force: bool = Field(default=False, description="try jobs that seem too large for the device")
     sequential: bool = Field(default=False, description="one seed at a time through Protenix's own modules")
     msa: bool | None = Field(default=None, description="use MSAs; the model's own default")
     rna_msa: bool = Field(default=False, description="use RNA MSAs")
@@ -98,6 +109,11 @@ class RunConfig(_Strict):
                 return check_seeds(value, "seeds")
         raise ValueError("write for example 1-5 or [1, 7, 20]")
 
+    @field_validator("assume_free", mode="before")
+    @classmethod
+    def _assume_free(cls, value: Any) -> Any:
+        return parse_bytes(value) if isinstance(value, str) else value
+
     @property
     def model_preset(self) -> ModelPreset:
         """The model's preset."""
@@ -107,6 +123,21 @@ class RunConfig(_Strict):
     def is_demo(self) -> bool:
         """Whether the weights are made up."""
         return self.model == DEMO_MODEL
+
+
+_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from what people write: ``24GiB``, ``500 MB``.
+
+    Raises:
+        ValueError: saying how to write it.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if not match or match[2] not in _UNITS or float(match[1]) <= 0:
+        raise ValueError(f"write for example 24GiB or 500MB, found {text!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConfig:
@@ -153,6 +184,8 @@ def _resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(
             "checkpoint: the demo model makes its own weights; leave --checkpoint out or choose another --model"
         )
+    if config.sequential and config.precision == "fast":
+        raise ConfigError("precision: fast is for batches of seeds; leave --sequential out, or --precision fast")
     if config.offline and config.templates.fetch:
         raise ConfigError(
             "templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead"

@@ -1,18 +1,23 @@
 """What a run shows: a live display on a terminal, plain lines elsewhere, and the ranking at the end."""
 
+import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.outputs.ranking import ranked
 from protenix_multiseed.pipeline import RunReport
-from protenix_multiseed.types import RUN_FOLDER, Failure, Features, Job, Prediction
+from protenix_multiseed.preview import JobPlan
+from protenix_multiseed.types import RUN_FOLDER, Batch, Failure, Features, Job, Prediction
 
 ROWS = 20  # of a job's ranking shown at the end
 
@@ -99,6 +104,72 @@ class RunDisplay:
 
     def _line(self, text: str) -> None:
         self._console.print(f"[dim]{time.monotonic() - self._started:7.1f} s[/dim]  {escape(text)}", soft_wrap=True)
+
+
+def show_plans(console: Console, plans: Sequence[JobPlan], *, as_json: bool) -> None:
+    """What a run would do with every job."""
+    if as_json:
+        console.print_json(json.dumps([_plan_record(plan) for plan in plans]))
+        return
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    table.add_column("job")
+    for column in ("tokens", "atoms", "MSA rows", "one seed", "batch", "free", "batches", "disk"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for plan in plans:
+        if plan.sizes is None or plan.one_seed is None or plan.largest is None:
+            table.add_row(escape(plan.job.name), *7 * ["-"], "-")
+            continue
+        table.add_row(
+            escape(plan.job.name),
+            f"{plan.sizes.n_token:,}",
+            f"{plan.sizes.n_atom:,}",
+            f"{plan.sizes.n_msa:,}",
+            format_bytes(plan.one_seed.peak_bytes),
+            format_bytes(plan.largest.peak_bytes),
+            format_bytes(plan.budget),
+            _batches(plan.batches, plan.n_sample),
+            format_bytes(plan.disk_bytes),
+        )
+    console.print(table)
+    for plan in plans:
+        if plan.refusal:
+            console.print(f"[red]refused[/red] {escape(plan.job.where)}: {escape(plan.refusal)}", soft_wrap=True)
+        elif plan.reference_reason:
+            console.print(
+                f"[yellow]note[/yellow] {escape(plan.job.name)}: one seed at a time through Protenix's own modules, "
+                f"because of {plan.reference_reason}; its memory is not what is estimated here",
+                soft_wrap=True,
+            )
+
+
+def _batches(batches: Sequence[Batch], n_sample: int) -> str:
+    """``2 x 10 seeds``, and the sample chunk where it is not all samples."""
+    widths = Counter((len(batch.seeds), batch.sample_chunk) for batch in batches)
+    return ", ".join(
+        f"{count} x {width} seed{'s' if width > 1 else ''}{f', {chunk} sample(s) at once' if chunk < n_sample else ''}"
+        for (width, chunk), count in widths.items()
+    )
+
+
+def _plan_record(plan: JobPlan) -> dict[str, Any]:
+    record: dict[str, Any] = {"job": plan.job.name, "seeds": list(plan.job.seeds), "budget_bytes": plan.budget}
+    if plan.sizes is not None and plan.one_seed is not None and plan.largest is not None:
+        record |= {
+            "tokens": plan.sizes.n_token,
+            "atoms": plan.sizes.n_atom,
+            "msa_rows": plan.sizes.n_msa,
+            "one_seed_bytes": plan.one_seed.peak_bytes,
+            "largest_batch_bytes": plan.largest.peak_bytes,
+            "resident": dict(plan.largest.resident),
+            "stages": {name: dict(terms) for name, terms in plan.largest.stages.items()},
+            "batches": [
+                {"seeds": list(b.seeds), "sample_chunk": b.sample_chunk, "estimated_bytes": b.estimated_bytes}
+                for b in plan.batches
+            ],
+            "disk_bytes": plan.disk_bytes,
+            "path": "reference" if plan.reference_reason else "batched",
+        }
+    return record | ({"refused": plan.refusal} if plan.refusal else {})
 
 
 def show_results(console: Console, report: RunReport, out: Path, notice: str | None) -> None:

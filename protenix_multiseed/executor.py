@@ -1,7 +1,10 @@
-"""The executor: holds the model, and turns features into predictions, one seed at a time."""
+"""The executor: holds the model on its device, plans each job's batches from free memory, and runs them."""
 
+import gc
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,13 +13,68 @@ import torch
 
 from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.errors import ConfigError, PredictionError, WeightsError
 from protenix_multiseed.features.pool import failure
+from protenix_multiseed.hardware import KernelProbe, choose_device, is_out_of_memory
+from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
+from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.reference import predict_seed
+from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.reference import predict_seed, to_prediction
+from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.weights import build_model, check_sha256, load_model
+from protenix_multiseed.plan import MAX_SEEDS, Planner
 from protenix_multiseed.preflight import checkpoint_path
-from protenix_multiseed.types import Failure, Features, Prediction
+from protenix_multiseed.types import Batch, Failure, Features, Job, Prediction, Sizes
+
+Warn = Callable[[Job, str], None]
+
+
+PADDING = 16  # of tokens on a GPU, whose matrix units and vector loads want aligned rows
+
+
+def make_configs(config: RunConfig, device_capability: tuple[int, int] | None) -> Any:
+    """Upstream's configuration for a run."""
+    return upstream.build_configs(
+        model=config.model,
+        cycles=config.cycles,
+        steps=config.steps,
+        samples=config.samples,
+        msa=bool(config.msa),
+        template=config.template,
+        rna_msa=config.rna_msa,
+        guidance=config.guidance,
+        device_capability=device_capability,
+        overrides=config.upstream,
+    )
+
+
+def make_planner(config: RunConfig, configs: Any, model: Any, *, on_gpu: bool) -> Planner:
+    """Plans for a run from its model, whose weights need not be loaded."""
+    return Planner(
+        model=ModelSize.of(configs, model),
+        settings=Settings(
+            n_sample=config.samples,
+            n_step=configs.sample_diffusion.N_step,
+            trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
+            diffusion_bytes=2 if config.precision == "fast" else 4,
+            padding=PADDING if on_gpu else 1,
+        ),
+        max_seeds=config.max_seeds_per_batch or MAX_SEEDS,
+    )
+
+
+def reference_reason(config: RunConfig) -> str | None:
+    """Why every seed of a run goes through Protenix's own modules, one by one; None if none has to."""
+    if config.sequential:
+        return "--sequential"
+    if config.guidance:
+        return "guidance"
+    if config.model_preset.esm_model:
+        return "an ESM model"
+    if config.model_preset.constraint:
+        return "a constraint model"
+    return None
 
 
 class Executor:
@@ -30,74 +88,204 @@ class Executor:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.device = choose_device(config.device)
-        self.kernels = choose_kernels(config.kernels, self.device)
         capability = torch.cuda.get_device_capability(self.device) if self.device.type == "cuda" else None
-        self.configs = upstream.build_configs(
-            model=config.model,
-            cycles=config.cycles,
-            steps=config.steps,
-            samples=config.samples,
-            msa=bool(config.msa),
-            template=config.template,
-            rna_msa=config.rna_msa,
-            guidance=config.guidance,
-            kernels=self.kernels,
-            device_capability=capability,
-            overrides=config.upstream,
-        )
-        self.kernels = self.configs.triangle_attention  # torch on cards that have no other
+        is_old = capability is not None and capability < (8, 0)  # upstream uses neither bf16 nor fused kernels there
+        self._probe = KernelProbe(self.device, "torch" if is_old else config.kernels)
+        self.configs = make_configs(config, capability)
         self.checkpoint = checkpoint_path(config)
         self.checkpoint_sha256: str | None = None
         self.missing_weights: tuple[str, ...] = ()
-        self.model: Any = None
+        self.kernels: dict[str, str] = {}
+        self._built = build_model(self.configs)
+        self._padding = PADDING if self.device.type == "cuda" else 1
+        self.network = self._make_network(self._built)
+        self.planner = make_planner(config, self.configs, self._built, on_gpu=self.device.type == "cuda")
+        self.reference_reason = reference_reason(config)
+        self._limit = MemoryLimit()
 
     def __enter__(self) -> Self:
         if self.checkpoint is None:
-            self.model = demo.fill(build_model(self.configs))
+            model = demo.fill(self._built)
         else:
             hashing = _Hashing(self.checkpoint, self.config.model)
-            self.model = load_model(self.configs, self.checkpoint, self.config.model)
+            model = load_model(self.configs, self.checkpoint, self.config.model, self._built)
             self.checkpoint_sha256 = hashing.result()
-            self.missing_weights = self.model.missing_weights
-        self.model.to(self.device)
+            self.missing_weights = model.missing_weights  # type: ignore[assignment]
+        self.network = self._make_network(model.to(self.device))
+        self._choose_kernels()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.model = None
+        del self.network
 
-    def predict(self, features: Features) -> Iterator[Prediction | Failure]:
-        """Predict every seed of the features, in their order. A seed that fails stops nothing else."""
-        limit = self.config.model_preset.max_tokens
-        if limit is not None and features.n_token > limit:
-            message = f"{features.n_token} tokens: {self.config.model} takes at most {limit}; choose another --model"
-            yield from (
-                Failure(job=features.job, seed=s.seed, stage="predict", message=message) for s in features.seeds
-            )
+    def free_bytes(self) -> int:
+        """What a plan may count on."""
+        free = self.config.assume_free or available_bytes(self.device)
+        return self._limit.budget(int(MARGIN * free))
+
+    def refuse_too_large(self, jobs: Sequence[Job]) -> None:
+        """Refuse jobs that cannot run by their number of tokens alone, before anything is loaded.
+
+        Raises:
+            ConfigError: with the figures, unless the run is forced.
+        """
+        if self.config.force or self.reference_reason is not None:
             return
-        for seed in features.seeds:
+        free = self.free_bytes()
+        refusals = (
+            (job, self.planner.refusal(Sizes(n_token=job.n_token, n_atom=job.n_token, n_msa=1), free)) for job in jobs
+        )
+        if problems := [f"{job.where}: {refusal}" for job, refusal in refusals if refusal]:
+            raise ConfigError("\n".join(problems))
+
+    def predict(self, features: Features, warn: Warn) -> Iterator[Prediction | Failure]:
+        """Predict every seed of the features. A seed that fails stops nothing else.
+
+        Args:
+            warn: Told what the user should know, such as that memory ran out and what is tried instead.
+        """
+        limit = self.config.model_preset.max_tokens
+        sizes, seeds = features.sizes, [seed.seed for seed in features.seeds]
+        refusal: str | None = None
+        if limit is not None and sizes.n_token > limit:
+            refusal = f"{sizes.n_token} tokens: {self.config.model} takes at most {limit}; choose another --model"
+        elif self.reference_reason is None and not self.config.force:
+            refusal = self.planner.refusal(sizes, self.free_bytes())
+        if refusal is not None:
+            yield from (Failure(job=features.job, seed=seed, stage="predict", message=refusal) for seed in seeds)
+            return
+        yield from _Run(self, features, warn).outcomes(seeds)
+
+    def _make_network(self, model: Any) -> Network:
+        return Network(
+            module=model,
+            configs=self.configs,
+            name=self.config.model,
+            device=self.device,
+            precision=self.config.precision,
+            padding=self._padding,
+        )
+
+    def _choose_kernels(self) -> None:
+        """The kernels that the probe found right: Triton's for the batched path, cuEquivariance's for the other."""
+        found = self._probe.result()
+        triangles = "cuequivariance" if found.get("cuequivariance") == "ok" else "torch"
+        for name in ("triangle_attention", "triangle_multiplicative"):
+            self.configs[name] = triangles
+        self.kernels = {"batched": "torch", "reference": triangles}
+        if found.get("triton") == "ok":
+            from protenix_multiseed.model.kernels.fused import FusedKernels
+
+            self.network = replace(self.network, kernels=FusedKernels())
+            self.kernels["batched"] = "triton"
+        self.kernels |= {f"no {kind}": outcome for kind, outcome in found.items() if outcome != "ok"}
+
+
+class _Run:
+    """One job's way through the ladder."""
+
+    def __init__(self, executor: Executor, features: Features, warn: Warn) -> None:
+        self._executor, self._features, self._warn = executor, features, warn
+        self._by_seed = {seed.seed: seed for seed in features.seeds}
+        self._retries: list[str] = []
+        self._reason = executor.reference_reason
+        self._estimate = executor.planner.peak_bytes(features.sizes)
+        self._ladder: Ladder[Prediction | Failure] = Ladder(
+            run=self._run_reference if self._reason else self._run_batched,
+            is_out_of_memory=is_out_of_memory,
+            release=_release,
+            told=self._told,
+            lost=self._lost,
+            limit=executor._limit,
+        )
+
+    def outcomes(self, seeds: Sequence[int]) -> Iterator[Prediction | Failure]:
+        """Every seed's prediction or failure."""
+        for _, outcome in self._ladder.climb(self._plan(seeds), self._estimate):
+            yield outcome
+
+    def _plan(self, seeds: Sequence[int]) -> tuple[Batch, ...]:
+        if self._reason:
+            return tuple(Batch(seeds=(seed,), sample_chunk=1, estimated_bytes=0) for seed in seeds)
+        return self._executor.planner.plan(self._features.sizes, seeds, self._executor.free_bytes())
+
+    def _run_batched(self, batch: Batch, finished: Finished[Prediction | Failure]) -> None:
+        features, executor = self._features, self._executor
+        started = time.perf_counter()
+        self._reset_peak()
+
+        def done(index: int, raw: dict[str, Any], seconds: Mapping[str, float]) -> None:
+            seed = batch.seeds[index]
+            run = {
+                "path": "batched",
+                "batch": list(batch.seeds),
+                "sample_chunk": batch.sample_chunk,
+                "precision": executor.config.precision,
+                "kernels": executor.kernels["batched"],
+                "stage_seconds": dict(seconds),
+                "estimated_bytes": batch.estimated_bytes,
+                "seconds": round((time.perf_counter() - started) / len(batch.seeds), 3),
+            }
             try:
-                yield predict_seed(
-                    self.model,
-                    features,
-                    seed,
-                    self.configs,
-                    self.device,
-                    model_name=self.config.model,
-                    full=self.config.full_confidence,
-                )
-            except torch.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
-                yield Failure(
-                    job=features.job,
-                    seed=seed.seed,
-                    stage="predict",
-                    traceback=str(error),
-                    message=f"out of GPU memory with {features.n_token} tokens; use fewer --samples or a larger GPU",
-                )
-            except Exception as error:
-                yield failure(features.job, seed.seed, "predict", error)
+                prediction = to_prediction(raw, features, seed, full=executor.config.full_confidence)
+            except PredictionError as error:  # this seed's own failure, and no other's
+                finished(seed, failure(features.job, seed, "predict", error))
+                return
+            finished(seed, self._with_record(prediction, run))
+
+        seeds = [self._by_seed[seed] for seed in batch.seeds]
+        run_stages(FAST, executor.network, features, seeds, batch.sample_chunk, done)
+
+    def _run_reference(self, batch: Batch, finished: Finished[Prediction | Failure]) -> None:
+        executor = self._executor
+        self._reset_peak()
+        (seed,) = batch.seeds
+        prediction = predict_seed(
+            executor.network, self._features, self._by_seed[seed], full=executor.config.full_confidence
+        )
+        more = {"why": self._reason, "precision": "reference", "kernels": executor.kernels["reference"]}
+        finished(seed, self._with_record(prediction, {**prediction.run, **more}))
+
+    def _with_record(self, prediction: Prediction, run: dict[str, Any]) -> Prediction:
+        device = self._executor.device
+        run |= {"device": str(device), "retries": list(self._retries)}
+        if device.type == "cuda":
+            run["peak_bytes"] = torch.cuda.max_memory_allocated(device)
+        return replace(prediction, run=run)
+
+    def _reset_peak(self) -> None:
+        if self._executor.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._executor.device)
+
+    def _told(self, batch: Batch, reason: str, instead: Sequence[Batch]) -> None:
+        """Say and record that a batch failed and what follows."""
+        was = f"{len(batch.seeds)} seeds, {batch.sample_chunk} samples at a time"
+        now = f"{len(instead[0].seeds)} seeds, {instead[0].sample_chunk} samples at a time"
+        text = f"{was} (estimated {format_bytes(batch.estimated_bytes)}): {reason}; trying {now}"
+        self._retries.append(text)
+        self._warn(self._features.job, text)
+
+    def _lost(self, batch: Batch, seed: int, error: Exception) -> Failure:
+        """A seed that failed on the last rung, with its figures."""
+        made = failure(self._features.job, seed, "predict", error)
+        if not is_out_of_memory(error):
+            return made
+        need = f" (estimated {format_bytes(batch.estimated_bytes)})" if batch.estimated_bytes else ""
+        samples = "" if self._reason else ", one sample at a time"
+        message = (
+            f"out of memory with {self._features.n_token} tokens, one seed{samples}{need}; "
+            "use a larger GPU or a smaller complex"
+        )
+        return replace(made, message=message)
+
+
+def _release() -> None:
+    """Free what a failed batch held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class _Hashing(threading.Thread):
@@ -120,41 +308,3 @@ class _Hashing(threading.Thread):
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return str(self._outcome)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a run.
-
-    Raises:
-        ConfigError: if CUDA is asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    device = torch.device("cuda:0" if name == "cuda" else name)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(
-            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices here; use --device cpu or auto"
-        )
-    return device
-
-
-def choose_kernels(name: str, device: torch.device) -> str:
-    """Triangle kernels of a run: cuEquivariance on a GPU where it is installed, else torch.
-
-    Raises:
-        ConfigError: if cuEquivariance is asked for and cannot run.
-    """
-    if device.type == "cpu":
-        if name == "cuequivariance":
-            raise ConfigError("--kernels cuequivariance: it needs a GPU; use --kernels torch or auto")
-        return "torch"
-    if name == "torch":
-        return "torch"
-    try:
-        import cuequivariance_ops_torch  # noqa: F401
-        import cuequivariance_torch  # noqa: F401
-    except ImportError as error:
-        if name == "auto":
-            return "torch"
-        raise ConfigError(f"--kernels cuequivariance: it is not installed ({error}); use --kernels torch") from None
-    return "cuequivariance"

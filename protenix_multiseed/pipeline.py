@@ -69,7 +69,11 @@ def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display:
     with WorkerPool(config.workers or 1) as pool:
         coming = pool.featurize(jobs, settings)
         display.stage(f"loading {config.model}")
-        with Executor(config) as executor:
+        executor = Executor(config)
+        executor.refuse_too_large(jobs)
+        if executor.reference_reason and not config.sequential:
+            display.stage(f"one seed at a time through Protenix's own modules, because of {executor.reference_reason}")
+        with executor:
             record = _record(config, jobs, dictionary, executor, started)
             if executor.missing_weights:
                 count = len(executor.missing_weights)
@@ -83,7 +87,7 @@ def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display:
                         writer.fail(features)
                         continue
                     display.features(features)
-                    for result in executor.predict(features):
+                    for result in executor.predict(features, display.warn):
                         writer.submit(result)
             display.stage("writing")
             writer.finish(jobs)
@@ -140,20 +144,22 @@ class Writer:
             self.fail(failure(prediction.job, prediction.seed, "write", error))
 
 
-def feature_settings(config: RunConfig, jobs: Sequence[Job], display: Display) -> FeatureSettings:
+def feature_settings(config: RunConfig, jobs: Sequence[Job], display: Display | None) -> FeatureSettings:
     """What the workers need to know, with ESM embeddings made beforehand where the model reads them."""
     preset = config.model_preset
     esm_folder: Path | None = None
     if preset.esm_model:
         from protenix_multiseed.features.esm import embed_proteins
 
-        display.stage(f"embedding proteins with {preset.esm_model}")
+        if display:
+            display.stage(f"embedding proteins with {preset.esm_model}")
         esm_folder = cache_dir() / "esm" / preset.esm_model
         folder = config.checkpoint.parent if config.checkpoint else default_checkpoint_dir()
         embed_proteins(jobs, preset.esm_model, folder, esm_folder)
-    for job in jobs:
-        for note in job_notes(config, job):
-            display.warn(job, note)
+    if display:
+        for job in jobs:
+            for note in job_notes(config, job):
+                display.warn(job, note)
     return FeatureSettings(
         msa=bool(config.msa),
         rna_msa=config.rna_msa,
@@ -198,6 +204,7 @@ def _record(
         "versions": versions,
         **device,
         "kernels": executor.kernels,
+        "precision": config.precision,
         "model": config.model,
         "checkpoint": str(executor.checkpoint) if executor.checkpoint else None,
         "checkpoint_sha256": executor.checkpoint_sha256,

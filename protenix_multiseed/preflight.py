@@ -9,14 +9,14 @@ from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir, template_data_dir
 
 
-def check_surroundings(config: RunConfig) -> RunConfig:
+def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> RunConfig:
     """Refuse what would fail later, and find the programs the run will call.
 
     Raises:
         ConfigError, WeightsError: saying what is missing and how to get it.
     """
     checkpoint = checkpoint_path(config)
-    if checkpoint is not None and not checkpoint.is_file():
+    if needs_checkpoint and checkpoint is not None and not checkpoint.is_file():
         raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
     _check_output(config.out)
     if not config.template:

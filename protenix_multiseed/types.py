@@ -22,6 +22,7 @@ class Job:
         source: The JSON file it was read from.
         index: Its position in that file, from 0.
         spec: Upstream's job dictionary, checked, with absolute paths.
+        n_token: Tokens, counted before featurization: a modified residue counts as one, so there may be more.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Job:
     source: Path
     index: int
     spec: Mapping[str, Any]
+    n_token: int = 0
 
     @property
     def where(self) -> str:
@@ -50,6 +52,30 @@ class FeatureSettings:
     template_mmcif_dir: Path | None = None
     fetch_template_structures: bool = False
     kalign: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What a job's memory depends on."""
+
+    n_token: int
+    n_atom: int
+    n_msa: int
+    has_templates: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Seeds of one job that go through the model together.
+
+    Attributes:
+        sample_chunk: How many samples of each seed are denoised and scored at once.
+        estimated_bytes: Of the device's memory.
+    """
+
+    seeds: tuple[int, ...]
+    sample_chunk: int
+    estimated_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +123,16 @@ class Features:
     n_asym: int
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the job's memory depends on."""
+        return Sizes(
+            n_token=self.n_token,
+            n_atom=self.n_atom,
+            n_msa=self.n_msa,
+            has_templates="template_aatype" in self.arrays,
+        )
 
     @property
     def nbytes(self) -> int:

@@ -60,7 +60,7 @@ class InputRules:
 
 def check_job(
     spec: schema.JobSpec, folder: Path, rules: InputRules, dictionary: Dictionary
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], int, list[str]]:
     """Check one job and resolve its paths.
 
     Args:
@@ -68,9 +68,11 @@ def check_job(
         folder: The folder of its file, where relative paths begin; the working folder is tried next.
 
     Returns:
-        Upstream's job dictionary with absolute paths, and the problems found.
+        Upstream's job dictionary with absolute paths, its tokens as far as counted, and the problems found.
     """
-    return _Checker(spec, folder, rules, dictionary).run()
+    checker = _Checker(spec, folder, rules, dictionary)
+    resolved = checker.run()
+    return resolved, checker.n_token, checker.problems
 
 
 class _Checker:
@@ -82,7 +84,7 @@ class _Checker:
         self.atom_names: list[dict[int, frozenset[str] | None]] = []  # per entity: position -> atom names, None unknown
         self.n_token = 0
 
-    def run(self) -> tuple[dict[str, Any], list[str]]:
+    def run(self) -> dict[str, Any]:
         sequences = []
         seen_ids: dict[str, str] = {}
         for number, box in enumerate(self.spec.sequences):
@@ -115,7 +117,7 @@ class _Checker:
                 f"about {self.n_token} tokens: {self.rules.model} takes at most {limit}; "
                 "choose another --model, or a smaller complex",
             )
-        return resolved, self.problems
+        return resolved
 
     def _problem(self, field: str, message: str) -> None:
         self.problems.append(f"{field}: {message}")

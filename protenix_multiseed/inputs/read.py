@@ -121,12 +121,19 @@ def _read_job(
             own_seeds = check_seeds([_seed(value) for value in spec.modelSeeds], "modelSeeds")
         except ConfigError as error:
             found.append(str(error))
-    resolved, chemistry = check_job(spec, path.parent, rules, dictionary)
+    resolved, n_token, chemistry = check_job(spec, path.parent, rules, dictionary)
     found.extend(chemistry)
     if found:
         problems.extend(f"{where}: {problem}" for problem in found)
         return
-    yield Job(name=spec.name, seeds=own_seeds if seeds is None else seeds, source=path, index=index, spec=resolved)
+    yield Job(
+        name=spec.name,
+        seeds=own_seeds if seeds is None else seeds,
+        source=path,
+        index=index,
+        spec=resolved,
+        n_token=n_token,
+    )
 
 
 def _seed(value: int | str) -> int:

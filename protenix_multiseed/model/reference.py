@@ -1,7 +1,6 @@
 """One seed at a time through Protenix's own modules, untouched: the path that defines what a prediction is."""
 
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,57 +10,38 @@ import torch
 from protenix_multiseed.errors import PredictionError
 from protenix_multiseed.features.layout import expand
 from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.model.stages import Network
 from protenix_multiseed.types import Features, Prediction, SeedFeatures
-from protenix_multiseed.upstream import silenced, skip_amp_rules
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from protenix_multiseed.upstream import silenced
 
 
-def predict_seed(
-    model: torch.nn.Module,
-    features: Features,
-    seed: SeedFeatures,
-    configs: Any,
-    device: torch.device,
-    *,
-    model_name: str,
-    full: bool,
-) -> Prediction:
+def predict_seed(network: Network, features: Features, seed: SeedFeatures, *, full: bool) -> Prediction:
     """Predict one seed, as upstream's ``InferenceRunner.predict`` does in upstream's precision for this size and model.
 
     Args:
-        configs: Upstream's configuration, the one the model was built with.
         full: Whether to keep the confidence of every atom and pair; otherwise only what mmCIF files need.
 
     Raises:
         PredictionError: if a coordinate or score is not finite.
     """
     start = time.perf_counter()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    for part, skipped in skip_amp_rules(model_name, features.n_token).items():
-        configs.skip_amp[part] = skipped
-    model.configs = configs
-    inputs = _to_device(expand(features, seed, constraint=_reads_constraint(configs)), device)
-    autocast = torch.autocast("cuda", dtype=_DTYPES[configs.dtype]) if device.type == "cuda" else nullcontext()
-    with torch.no_grad(), silenced(), SeedStream(seed, device).as_globals(), autocast:
-        raw, _, log = model(
+    network.set_size(features.n_token)
+    inputs = _to_device(expand(features, seed, constraint=_reads_constraint(network.configs)), network.device)
+    with torch.no_grad(), silenced(), SeedStream(seed, network.device).as_globals(), network.autocast():
+        raw, _, log = network.module(
             input_feature_dict=inputs,
             label_full_dict=None,
             label_dict=None,
             mode="inference",
-            mc_dropout_apply_rate=configs.mc_dropout_apply_rate,
+            mc_dropout_apply_rate=network.configs.mc_dropout_apply_rate,
         )
     prediction = to_prediction(raw, features, seed.seed, full=full)
-    run: dict[str, Any] = {
+    run = {
         "path": "reference",
         "batch": [seed.seed],
-        "device": str(device),
         "seconds": round(time.perf_counter() - start, 3),
         "stage_seconds": {name: round(value, 3) for name, value in log["time"].items()},
     }
-    if device.type == "cuda":
-        run["peak_bytes"] = torch.cuda.max_memory_allocated(device)
     return replace(prediction, run=run)
 
 

@@ -1,6 +1,6 @@
 """The stages through upstream's own functions, untouched, one seed after another: the twins of the fast ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -90,9 +90,8 @@ def score(
     trunk: TrunkOutput,
     coordinates: torch.Tensor,
     sample_chunk: int,  # upstream scores sample by sample
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """The confidence head and the summary, for each seed."""
-    made = []
     for index in range(inputs.n_seed):
         logits = network.module.run_confidence_head(
             input_feature_dict=inputs.of_seed(index),
@@ -106,8 +105,7 @@ def score(
             inplace_safe=True,
             chunk_size=network.chunk_size(inputs.n_token),
         )
-        made.append(summarise(network, inputs, trunk, coordinates, index, logits))
-    return made
+        yield summarise(network, inputs, trunk, coordinates, index, logits)
 
 
 def summarise(

@@ -5,7 +5,7 @@ traced. Everything carries a leading dimension of seeds; sequential is a batch o
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from protenix_multiseed.model.kernels import Kernels
 from protenix_multiseed.model.kernels.plain import PlainKernels
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.types import Features, SeedFeatures
-from protenix_multiseed.upstream import skip_amp_rules
+from protenix_multiseed.upstream import silenced, skip_amp_rules
 
 _Made = TypeVar("_Made")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,6 +52,12 @@ class Network:
             self._prepared[key] = make(module, dtype)
         made: _Made = self._prepared[key]
         return made
+
+    def set_size(self, n_token: int) -> None:
+        """Give the model its configuration with upstream's precision for jobs of this size."""
+        for part, skipped in skip_amp_rules(self.name, n_token).items():
+            self.configs.skip_amp[part] = skipped
+        self.module.configs = self.configs
 
     def trunk_dtype(self) -> torch.dtype:
         """Type in which autocast computes the trunk."""
@@ -143,12 +149,15 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """One implementation of each stage. The last argument of two is how many samples of a seed run at once."""
+    """One implementation of each stage. The last argument of two is how many samples of a seed run at once.
+
+    ``score`` yields upstream's output dictionary of each seed, so that a finished one is safe when a later one fails.
+    """
 
     run_trunk: Callable[[Network, Inputs, Sequence[SeedStream]], TrunkOutput]
     prepare_conditioning: Callable[[Network, Inputs, TrunkOutput], Conditioning]
     sample: Callable[[Network, Inputs, TrunkOutput, Conditioning, Sequence[SeedStream], int], torch.Tensor]
-    score: Callable[[Network, Inputs, TrunkOutput, torch.Tensor, int], list[dict[str, Any]]]
+    score: Callable[[Network, Inputs, TrunkOutput, torch.Tensor, int], Iterator[dict[str, Any]]]
 
 
 def make_inputs(network: Network, features: Features, seeds: Sequence[SeedFeatures]) -> Inputs:
@@ -178,17 +187,25 @@ def make_inputs(network: Network, features: Features, seeds: Sequence[SeedFeatur
 
 
 def run_stages(
-    stages: Stages, network: Network, features: Features, seeds: Sequence[SeedFeatures], sample_chunk: int
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """A batch of seeds from features to upstream's output dictionaries, one per seed, and the seconds of each stage.
+    stages: Stages,
+    network: Network,
+    features: Features,
+    seeds: Sequence[SeedFeatures],
+    sample_chunk: int,
+    finished: Callable[[int, dict[str, Any], Mapping[str, float]], None],
+) -> None:
+    """A batch of seeds from features to upstream's output dictionaries.
 
     Args:
         sample_chunk: How many samples of each seed to run at once. It changes memory, not the answer: draws are made
             for all samples before.
+        finished: Called with a seed's index in the batch, its output dictionary and the seconds of each stage so far,
+            as soon as it is scored.
     """
     streams = [SeedStream(seed, network.device) for seed in seeds]
     clock = _Clock(network.device)
-    with torch.no_grad(), network.autocast():
+    network.set_size(features.n_token)
+    with torch.no_grad(), network.autocast(), silenced():
         inputs = make_inputs(network, features, seeds)
         clock.lap("inputs")
         trunk = stages.run_trunk(network, inputs, streams)
@@ -198,9 +215,9 @@ def run_stages(
         coordinates = stages.sample(network, inputs, trunk, conditioning, streams, sample_chunk)
         del conditioning
         clock.lap("sample")
-        made = stages.score(network, inputs, trunk, coordinates, sample_chunk)
-        clock.lap("score")
-    return made, clock.seconds
+        for index, made in enumerate(stages.score(network, inputs, trunk, coordinates, sample_chunk)):
+            clock.lap("score")
+            finished(index, made, dict(clock.seconds))
 
 
 class _Clock:
@@ -214,5 +231,5 @@ class _Clock:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
-        self.seconds[stage] = round(now - self._last, 4)
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 4)
         self._last = now

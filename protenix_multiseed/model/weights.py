@@ -43,17 +43,22 @@ def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
     return model.eval()
 
 
-def load_model(configs: Any, checkpoint: Path, model_name: str) -> torch.nn.Module:
-    """Build a model and load a checkpoint in upstream's format: ``{"model": state}``, keys with or without ``module.``.
+def load_model(
+    configs: Any, checkpoint: Path, model_name: str, built: torch.nn.Module | None = None
+) -> torch.nn.Module:
+    """Load a checkpoint in upstream's format, ``{"model": state}`` with or without ``module.`` in its keys.
 
     Where upstream loads a model non-strictly and the checkpoint lacks keys, those keep upstream's own initialisation,
     as they do there, but drawn from a fixed seed; the model's ``missing_weights`` names them.
+
+    Args:
+        built: The model, if it is built already.
 
     Raises:
         WeightsError: if the file is missing, truncated, not a checkpoint, or of another architecture.
     """
     state = read_checkpoint(checkpoint, model_name)
-    model = build_model(configs)
+    model = build_model(configs) if built is None else built
     wanted = model.state_dict()
     missing, unexpected = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]

@@ -80,15 +80,14 @@ def world(tmp_path_factory):
 
 
 def predictions(network, features, seeds, stages=FAST, sample_chunk=5):
-    made, _ = run_stages(stages, network, features, seeds, sample_chunk)
+    made = []
+    run_stages(stages, network, features, seeds, sample_chunk, lambda index, raw, seconds: made.append(raw))
     return [to_prediction(raw, features, seed.seed, full=True) for seed, raw in zip(seeds, made, strict=True)]
 
 
 def alone(world, network, features, seed):
     """What defines the answer: the seed by itself, through upstream's forward pass."""
-    return predict_seed(
-        network.module, features, seed, network.configs, network.device, model_name=network.name, full=True
-    )
+    return predict_seed(network, features, seed, full=True)
 
 
 def distance(a, b):

@@ -1,5 +1,6 @@
 """Alg. 31 for all samples of a seed at once; the numbers are upstream's own summary of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,17 +14,15 @@ _CHUNK = 2**22  # distances embedded at once
 
 def score(
     network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, sample_chunk: int
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """``ConfidenceHead.forward`` and the summary, samples batched -> upstream's output dictionary of each seed."""
-    made = []
     for index in range(inputs.n_seed):
         parts = [
             confidence_logits(network, inputs, trunk, part, index)
             for part in torch.split(coordinates[index], sample_chunk)
         ]
         logits = tuple(torch.cat(part) for part in zip(*parts, strict=True))
-        made.append(summarise(network, inputs, trunk, coordinates, index, logits))
-    return made
+        yield summarise(network, inputs, trunk, coordinates, index, logits)
 
 
 def confidence_logits(

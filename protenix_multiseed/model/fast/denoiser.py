@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Kernels
+from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Kernels, split_heads
 from protenix_multiseed.model.kernels.plain import outside, windows
 from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
 
@@ -65,7 +65,9 @@ class _Block:
 
     def pair_bias(self, normed_pair: torch.Tensor) -> torch.Tensor:
         """Alg. 24 line 8 from a normalised pair tensor [..., c_z] -> [n_head, ...]."""
-        flat = self._bias_weight @ normed_pair.reshape(-1, normed_pair.shape[-1]).to(self._bias_weight.dtype).t()
+        flat: torch.Tensor = (
+            self._bias_weight @ normed_pair.reshape(-1, normed_pair.shape[-1]).to(self._bias_weight.dtype).t()
+        )
         return flat.view(-1, *normed_pair.shape[:-1])
 
     def __call__(
@@ -75,8 +77,8 @@ class _Block:
         *norms, attention_gate, transition_gate = conditioning
         queried = kernels.modulated_norm(a, *norms[:2])
         keyed = kernels.modulated_norm(queried, *norms[2:4]) if self._is_local else queried
-        query, gate = self._heads(functional.linear(queried, self._query_weight, self._query_bias))
-        key, value = self._heads(functional.linear(keyed, self._key_weight))
+        query, gate = split_heads(functional.linear(queried, self._query_weight, self._query_bias), 2, self._n_head)
+        key, value = split_heads(functional.linear(keyed, self._key_weight), 2, self._n_head)
         if self._is_local:
             attended = kernels.local_attention(query, key, value, gate, bias)
         else:
@@ -85,9 +87,6 @@ class _Block:
         a = kernels.add_modulated(a, functional.linear(attended.flatten(-2), self._out_weight), attention_gate)
         hidden = kernels.swiglu(functional.linear(kernels.modulated_norm(a, *norms[-2:]), self._expand_weight))
         return kernels.add_modulated(a, functional.linear(hidden, self._contract_weight), transition_gate)
-
-    def _heads(self, joined: torch.Tensor) -> list[torch.Tensor]:
-        return [part.unflatten(-1, (self._n_head, -1)) for part in joined.chunk(2, dim=-1)]
 
 
 class Weights:

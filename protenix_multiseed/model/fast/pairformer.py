@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.kernels import Kernels
+from protenix_multiseed.model.kernels import Kernels, split_heads
 from protenix_multiseed.model.stages import Network
 
 _CHUNK = 2**28  # elements of a transition's hidden rows at once
@@ -19,7 +19,7 @@ class PairBlock:
     """Alg. 17 lines 2-6 on ``z`` [N_seed, N, N, c_z], in place."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        self._steps = [
+        self._steps: list[_TriangleProduct | _TriangleAttention] = [
             _TriangleProduct(block.tri_mul_out, dtype, outgoing=True),
             _TriangleProduct(block.tri_mul_in, dtype, outgoing=False),
             _TriangleAttention(block.tri_att_start, dtype, starting=True),
@@ -53,10 +53,10 @@ class SingleBlock:
     def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
         """Update ``s`` from itself and ``z``."""
         projected = functional.linear(kernels.norm(s, *self._norm), self._weight, self._bias)[:, None]
-        heads = [part.unflatten(-1, (self._n_head, -1)) for part in projected.chunk(4, dim=-1)]
+        query, key, value, gate = split_heads(projected, 4, self._n_head)
         bias = _pair_bias(kernels.norm(z, *self._pair_norm), self._pair_weight)
-        out = torch.empty_like(heads[0], memory_format=torch.contiguous_format)
-        kernels.attention(*heads, bias, out, n_token)
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        kernels.attention(query, key, value, gate, bias, out, n_token)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
         self._transition(kernels, s)
 
@@ -133,15 +133,13 @@ class _TriangleAttention:
         bias = _pair_bias(x, self._pair_weight)
         projected = functional.linear(x, self._weight)
         del x
-        heads = [part.unflatten(-1, (self._n_head, -1)) for part in projected.chunk(4, dim=-1)]
-        out = torch.empty_like(heads[0], memory_format=torch.contiguous_format)
-        if self._starting:
-            kernels.attention(*heads, bias, out, n_token)
-        else:
-            kernels.attention(
-                *(part.transpose(1, 2) for part in heads), bias.mT.contiguous(), out.transpose(1, 2), n_token
-            )
-        del heads, projected
+        out = projected.new_empty(*projected.shape[:-1], self._n_head, projected.shape[-1] // (4 * self._n_head))
+        query, key, value, gate, into = (*split_heads(projected, 4, self._n_head), out)
+        if not self._starting:
+            query, key, value, gate, into = (part.transpose(1, 2) for part in (query, key, value, gate, into))
+            bias = bias.mT.contiguous()
+        kernels.attention(query, key, value, gate, bias, into, n_token)
+        del query, key, value, gate, projected
         z.view(-1, z.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
 
 

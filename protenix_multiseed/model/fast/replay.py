@@ -22,13 +22,13 @@ class Replay:
     def __call__(self) -> None:
         """Run the function once."""
         if self._graph is not None:
-            self._graph.replay()
+            self._graph.replay()  # type: ignore[no-untyped-call]
         elif self._is_warm and self._captures:
-            graph = torch.cuda.CUDAGraph()
+            graph = torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
             with torch.cuda.graph(graph):
                 self._function()
             self._graph = graph
-            graph.replay()
+            graph.replay()  # type: ignore[no-untyped-call]
         else:
             self._function()
             self._is_warm = True

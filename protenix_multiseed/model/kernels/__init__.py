@@ -90,3 +90,8 @@ class Kernels(Protocol):
 
 N_QUERY, N_KEY = 32, 128  # Alg. 7
 EPSILON = 1e-5
+
+
+def split_heads(joined: torch.Tensor, n_part: int, n_head: int) -> list[torch.Tensor]:
+    """Joined projections [..., n_part * n_head * c] as ``n_part`` views [..., n_head, c]."""
+    return [part.view(*part.shape[:-1], n_head, -1) for part in joined.chunk(n_part, dim=-1)]

@@ -1,0 +1,82 @@
+"""The device of a run and the kernels that work on it."""
+
+import json
+import subprocess
+import sys
+
+import torch
+
+from protenix_multiseed.errors import ConfigError
+
+PROBE_SECONDS = 180
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a run.
+
+    Raises:
+        ConfigError: if CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda:0" if name == "cuda" else name)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(
+            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices here; use --device cpu or auto"
+        )
+    return device
+
+
+class KernelProbe:
+    """Tries the compiled kernels in a process of their own, since one that does not suit a card may abort.
+
+    It runs beside the loading of weights, and leaves what it compiled in the kernels' own cache.
+    """
+
+    def __init__(self, device: torch.device, wanted: str) -> None:
+        self._wanted = wanted
+        self._process: subprocess.Popen[str] | None = None
+        if wanted == "cuequivariance" and device.type == "cpu":
+            raise ConfigError("--kernels cuequivariance: it needs a GPU; use --kernels torch or auto")
+        if device.type == "cuda" and wanted != "torch":
+            command = [sys.executable, "-m", "protenix_multiseed.model.kernels.probe", str(device)]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(self) -> dict[str, str]:
+        """What each compiled kind came to: ``ok``, or why it cannot be used. Nothing was tried: empty.
+
+        Raises:
+            ConfigError: if cuEquivariance is asked for and cannot be used.
+        """
+        if self._process is None:
+            return {}
+        try:
+            output, errors = self._process.communicate(timeout=PROBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            output, errors = self._process.communicate()
+        found = {"triton": "the probe ended early", "cuequivariance": "the probe ended early"}
+        for line in output.splitlines():  # a line for each kind, so that one that aborts spares those before it
+            found |= json.loads(line)
+        if self._process.returncode and errors.strip():
+            found = {
+                kind: outcome if outcome == "ok" else errors.strip().splitlines()[-1] for kind, outcome in found.items()
+            }
+        if self._wanted == "cuequivariance" and found["cuequivariance"] != "ok":
+            raise ConfigError(f"--kernels cuequivariance: {found['cuequivariance']}; use --kernels torch or auto")
+        return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out; one that a CUDA graph's capture wraps counts too."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen).lower()
+        if isinstance(seen, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(seen, RuntimeError) and any(
+            sign in text for sign in ("out of memory", "alloc_failed", "can't allocate memory")
+        ):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

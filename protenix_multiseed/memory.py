@@ -1,0 +1,197 @@
+"""How much of a device's memory a batch takes, from its sizes alone, and how much there is.
+
+The estimate names the tensors that make it up. Terms of one stage stand together in memory; the peak is the largest
+stage's, beside what lives through all of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protenix_multiseed.types import Sizes
+
+MARGIN = 0.92  # of what seems free; the rest is for fragments and what other programs take meanwhile
+_WINDOW_QUERIES, _WINDOW_KEYS = 32, 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """Widths and weights of a model that memory depends on.
+
+    Attributes:
+        n_weight: Of the whole model, held in float32.
+        n_trunk_weight: Of its Pairformer blocks, held once more in the trunk's type.
+        n_diffusion_weight: Of its diffusion transformers, held once more in their type.
+        n_confidence_weight: Of the confidence head's Pairformer blocks, held once more.
+    """
+
+    c_z: int
+    c_s: int
+    c_m: int
+    c_atom: int
+    c_atompair: int
+    c_token: int
+    n_token_block: int
+    n_token_head: int
+    n_atom_block: int
+    n_atom_head: int
+    n_bin: int
+    c_template: int
+    n_weight: int
+    n_trunk_weight: int
+    n_diffusion_weight: int
+    n_confidence_weight: int
+
+    @classmethod
+    def of(cls, configs: Any, module: Any) -> "ModelSize":
+        """Read from upstream's configuration and the built model, whose weights need not be loaded."""
+        model = configs.model
+        diffusion = module.diffusion_module
+        trunk = [module.pairformer_stack, module.msa_module, module.template_embedder]
+        return cls(
+            c_z=module.confidence_head.c_z,
+            c_s=module.confidence_head.c_s,
+            c_m=model.msa_module.c_m,
+            c_atom=model.diffusion_module.c_atom,
+            c_atompair=model.diffusion_module.c_atompair,
+            c_token=model.diffusion_module.c_token,
+            n_token_block=model.diffusion_module.transformer.n_blocks,
+            n_token_head=model.diffusion_module.transformer.n_heads,
+            n_atom_block=model.diffusion_module.atom_encoder.n_blocks + model.diffusion_module.atom_decoder.n_blocks,
+            n_atom_head=model.diffusion_module.atom_encoder.n_heads,
+            n_bin=module.confidence_head.b_pae,
+            c_template=model.template_embedder.c if model.template_embedder.n_blocks else 0,
+            n_weight=_count(module),
+            n_trunk_weight=sum(_count(part) for part in trunk),
+            n_diffusion_weight=_count(diffusion),
+            n_confidence_weight=_count(module.confidence_head.pairformer_stack),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a batch is run, as far as memory goes.
+
+    Attributes:
+        trunk_bytes, diffusion_bytes: Bytes of a number of the trunk and of the diffusion network.
+        n_step: Diffusion steps, for all of which noise is drawn beforehand.
+        padding: Tokens are padded to a multiple of it.
+    """
+
+    n_sample: int
+    n_step: int
+    trunk_bytes: int
+    diffusion_bytes: int
+    padding: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes by stage and by the tensors that make them up.
+
+    Attributes:
+        resident: What lives through all stages.
+        stages: What each stage holds beside it.
+    """
+
+    resident: Mapping[str, int]
+    stages: Mapping[str, Mapping[str, int]]
+
+    @property
+    def peak_stage(self) -> str:
+        """The stage that holds most."""
+        return max(self.stages, key=lambda name: sum(self.stages[name].values()))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The highest point of the whole batch."""
+        return sum(self.resident.values()) + sum(self.stages[self.peak_stage].values())
+
+
+def estimate_peak_bytes(
+    sizes: Sizes, *, seeds: int, sample_chunk: int, settings: Settings, model: ModelSize
+) -> MemoryEstimate:
+    """Estimate a batch on the fast path.
+
+    Args:
+        sizes: Of the job.
+        seeds: In the batch.
+        sample_chunk: Samples of a seed that run at once.
+    """
+    n = -(-sizes.n_token // settings.padding) * settings.padding
+    pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
+    trunk, diffusion, samples = settings.trunk_bytes, settings.diffusion_bytes, settings.n_sample
+    windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
+    pair = seeds * pairs * model.c_z * trunk
+    resident = {
+        "weights": 4 * model.n_weight,
+        "weights in the trunk's type": trunk * model.n_trunk_weight,
+        "weights of the diffusion transformers, joined": diffusion * model.n_diffusion_weight,
+        "weights of the confidence head, joined": 4 * model.n_confidence_weight,
+        "relative positions": pairs * 139 * 4,
+        "template features": 4 * pairs * 44 * 4 if model.c_template else 0,
+        "MSA": rows * n * 16,
+        "atom features": atoms * 1600 + windows * (3 + 1 + 1) * 4 * (1 + seeds),
+        "trunk output": pair + seeds * n * (model.c_s * trunk + 449 * 4),
+    }
+    widest_hidden = min(seeds * pairs, 2**28 // (8 * model.c_z)) * 12 * model.c_z
+    one_seed_rows = rows * n
+    stages = {
+        "trunk": {
+            "z_init and its update": 2 * pair,
+            "triangle product (normed, projected, gated)": 7 * pair,
+            "transition": widest_hidden * trunk,
+            "template projections": 2 * pairs * model.c_template * 4 + 3 * seeds * pairs * model.c_template * trunk,
+            "MSA of every seed": seeds * one_seed_rows * model.c_m * trunk,
+            "MSA of one seed, being embedded": one_seed_rows * (32 * 8 + 34 * 4),
+        },
+        "sample": {
+            "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
+            "pair_cond": seeds * pairs * model.c_z * 4,
+            "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
+            "atom pairs": 2 * seeds * windows * model.c_atompair * 4,
+            "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * diffusion,
+            "noise of all steps": (settings.n_step + 3) * seeds * samples * atoms * 3 * 4,
+            "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 12 * model.c_atom) * diffusion,
+            "tokens of a step": seeds * sample_chunk * n * 12 * model.c_token * diffusion,
+        },
+        "score": {
+            "pairs of the samples": sample_chunk * pairs * model.c_z * 4 * 9,
+            "logits of PAE and PDE": 3 * samples * pairs * model.n_bin * 4,
+            "confidence of every seed": seeds * samples * pairs * 3 * 4,
+        },
+    }
+    return MemoryEstimate(resident=resident, stages=stages)
+
+
+def estimate_disk_bytes(sizes: Sizes, *, seeds: int, n_sample: int, full_confidence: bool) -> int:
+    """Bytes of a job's files: about 98 bytes of mmCIF per atom, and of the full confidence 9 per pair of tokens."""
+    one = sizes.n_atom * 98 + 6000 + 80 * sizes.n_token
+    if full_confidence:
+        one += 9 * 2 * sizes.n_token**2 + 20 * sizes.n_atom
+    return seeds * (n_sample * one + 2000)
+
+
+def format_bytes(count: float) -> str:
+    """Bytes as people read them: ``3.4 GiB``."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def available_bytes(device: Any) -> int:
+    """Bytes of a device's memory that this process may fill, what it holds already among them."""
+    if device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free) + torch.cuda.memory_reserved(device)
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _count(module: Any) -> int:
+    return sum(weight.numel() for weight in module.parameters())

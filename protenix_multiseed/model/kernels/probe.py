@@ -1,0 +1,110 @@
+"""``python -m protenix_multiseed.model.kernels.probe cuda:0``: do the compiled kernels give PyTorch's results here?
+
+Prints a line of JSON for each kind, ``{"triton": "ok"}`` or the reason why not, so that a kind that aborts the process
+spares what came before it.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+
+from protenix_multiseed.model.kernels import Kernels, split_heads
+from protenix_multiseed.model.kernels.plain import PlainKernels, outside
+
+TOLERANCE = 0.02  # of the norm; bfloat16 rounds to 0.004
+
+
+def main(device_name: str) -> None:
+    """Probe each kind and print what came of it."""
+    device = torch.device(device_name)
+    for kind, probe in (("triton", probe_triton), ("cuequivariance", probe_cuequivariance)):
+        try:
+            difference = probe(device)
+            outcome = "ok" if difference < TOLERANCE else f"results differ from PyTorch's by {difference:.1e}"
+        except Exception as error:
+            outcome = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        print(json.dumps({kind: outcome}), flush=True)
+
+
+def probe_triton(device: torch.device) -> float:
+    """The largest relative difference between Triton's kernels and PyTorch's over all operations and both types."""
+    from protenix_multiseed.model.kernels.fused import FusedKernels
+
+    return max(
+        _difference(run(FusedKernels()), run(PlainKernels()))
+        for dtype in (torch.float32, torch.bfloat16)
+        for run in operations(device, dtype)
+    )
+
+
+def probe_cuequivariance(device: torch.device) -> float:
+    """The relative difference between cuEquivariance's triangle attention and PyTorch's."""
+    from cuequivariance_torch.primitives.triangle import triangle_attention
+
+    generator = torch.Generator(device).manual_seed(0)
+    query, key, value = (
+        torch.randn(1, 32, 4, 32, 32, device=device, generator=generator, dtype=torch.bfloat16) for _ in range(3)
+    )
+    bias = torch.randn(1, 1, 4, 32, 32, device=device, generator=generator)
+    mask = torch.ones(1, 32, 1, 1, 32, device=device, dtype=torch.bool)
+    ours = torch.nn.functional.scaled_dot_product_attention(
+        query[0].float(), key[0].float(), value[0].float(), attn_mask=bias[0]
+    )
+    theirs = triangle_attention(query, key, value, bias, mask=mask, scale=32**-0.5)
+    theirs = theirs[0] if isinstance(theirs, Sequence) else theirs
+    return _difference(theirs.reshape(ours.shape), ours)
+
+
+def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kernels], torch.Tensor]]:
+    """Each operation on random numbers, of sizes at which blocks end within them."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=device, generator=generator).to(dtype)
+
+    seeds, shared, n, heads, width = 2, 3, 43, 4, 24
+    tokens, conditioning = random(seeds, shared, n, 48), random(seeds, 1, n, 4 * 48).chunk(4, dim=-1)
+    rows, weight, bias = random(50, 96), random(96), random(96)
+    channels, few = random(4 * 16, seeds, 48, 48), random(16)
+    joined = random(seeds, shared, n, 4 * heads * width)
+    pair_bias = random(heads, seeds, n, 48).transpose(0, 1)
+    windows = random(seeds, heads, 2, 32, 128) + outside(n, device) * -1e4
+    atoms = torch.arange(n, device=device).view(-1, 1)
+
+    def attend(kernels: Kernels) -> torch.Tensor:
+        query, key, value, gate = split_heads(joined, 4, heads)
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        kernels.attention(query, key, value, gate, pair_bias, out, n - 2)
+        return out
+
+    def add_gated(kernels: Kernels) -> torch.Tensor:
+        out = rows.clone()
+        kernels.add_gated(out, rows, rows)
+        return out
+
+    def attend_locally(kernels: Kernels) -> torch.Tensor:
+        query, key, value, gate = split_heads(joined, 4, heads)
+        return kernels.local_attention(query, key, value, gate, windows)
+
+    return [
+        lambda kernels: kernels.norm(rows, weight, bias),
+        lambda kernels: kernels.modulated_norm(tokens, conditioning[0], conditioning[1]),
+        lambda kernels: kernels.add_modulated(tokens.clone(), tokens, conditioning[2]),
+        lambda kernels: kernels.swiglu(rows),
+        add_gated,
+        lambda kernels: kernels.gated_channels(channels, 45),
+        lambda kernels: kernels.norm_channels(channels[:16].contiguous(), few, few),
+        lambda kernels: kernels.mean_of_atoms(tokens, atoms, torch.ones(n, dtype=torch.int64, device=device)),
+        attend,
+        attend_locally,
+    ]
+
+
+def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

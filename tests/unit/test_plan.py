@@ -1,0 +1,56 @@
+"""Plans hold every seed once, fit where anything fits, and shrink to nothing in few steps."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protenix_multiseed.plan import fits, plan_batches, smaller
+from protenix_multiseed.types import Batch
+
+seeds_lists = st.lists(st.integers(0, 2**31), min_size=1, max_size=40, unique=True)
+estimates = st.builds(
+    lambda base, per_seed, per_sample: lambda seeds, chunk: base + seeds * (per_seed + per_sample * chunk),
+    st.integers(0, 1000), st.integers(1, 500), st.integers(0, 500),
+)  # fmt: skip
+
+
+@given(seeds_lists, st.integers(1, 12), st.integers(0, 20_000), estimates, st.integers(1, 30))
+def test_every_seed_once_in_order_and_never_more_than_allowed(seeds, n_sample, budget, estimate, most):
+    batches = plan_batches(seeds, n_sample, budget, estimate, most)
+    assert [seed for batch in batches for seed in batch.seeds] == seeds
+    for batch in batches:
+        assert 1 <= len(batch.seeds) <= most
+        assert 1 <= batch.sample_chunk <= n_sample
+        assert batch.estimated_bytes == estimate(len(batch.seeds), batch.sample_chunk)
+
+
+@given(seeds_lists, st.integers(1, 12), st.integers(0, 20_000), estimates)
+def test_a_plan_fits_if_anything_does(seeds, n_sample, budget, estimate):
+    assert fits(plan_batches(seeds, n_sample, budget, estimate), budget) == (estimate(1, 1) <= budget)
+
+
+@given(seeds_lists, st.integers(1, 12), st.integers(0, 20_000), estimates)
+def test_no_plan_of_fewer_batches_fits(seeds, n_sample, budget, estimate):
+    batches = plan_batches(seeds, n_sample, budget, estimate, max_seeds=len(seeds))
+    if len(batches) > 1:
+        wider = -(-len(seeds) // (len(batches) - 1))
+        assert estimate(wider, n_sample) > budget
+
+
+def test_batches_are_even():
+    batches = plan_batches(range(9), 5, 7, lambda seeds, chunk: seeds)
+    assert [len(batch.seeds) for batch in batches] == [5, 4]
+
+
+def test_samples_are_chunked_only_for_a_seed_that_does_not_fit_whole():
+    (batch, *_) = plan_batches([1, 2], 10, 4, lambda seeds, chunk: seeds * chunk)
+    assert (batch.seeds, batch.sample_chunk) == ((1,), 4)
+
+
+@given(st.integers(1, 64), st.integers(1, 64))
+def test_halving_ends_at_one_seed_and_one_sample(n_seed, chunk):
+    batches = [Batch(seeds=tuple(range(n_seed)), sample_chunk=chunk, estimated_bytes=0)]
+    for _ in range(14):
+        halved = [smaller(batch, lambda seeds, samples: seeds * samples) for batch in batches]
+        assert sorted(seed for parts in halved for part in parts for seed in part.seeds) in ([], list(range(n_seed)))
+        batches = [part for parts in halved for part in parts]
+    assert not batches
