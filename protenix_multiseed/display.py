@@ -75,6 +75,11 @@ class RunDisplay:
         for warning in features.warnings:
             self.warn(features.job, warning)
 
+    def progress(self, job: Job, text: str) -> None:
+        """A batch of a job enters a stage."""
+        if self._task is not None:
+            self._progress.update(self._task, description=escape(f"{job.name}: {text}"))
+
     def predicted(self, prediction: Prediction) -> None:
         """A seed has been predicted."""
         self._advance()

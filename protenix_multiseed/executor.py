@@ -3,11 +3,11 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -25,9 +25,18 @@ from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.weights import build_model, check_sha256, load_model
 from protenix_multiseed.plan import MAX_SEEDS, Planner
 from protenix_multiseed.preflight import checkpoint_path
+from protenix_multiseed.seeds import format_seeds
 from protenix_multiseed.types import Batch, Failure, Features, Job, Prediction, Sizes
 
-Warn = Callable[[Job, str], None]
+
+class Watcher(Protocol):
+    """Who is told of a run's course."""
+
+    def progress(self, job: Job, text: str) -> None:
+        """A batch of a job enters a stage."""
+
+    def warn(self, job: Job, text: str) -> None:
+        """Something that the user should know."""
 
 
 PADDING = 16  # of tokens on a GPU, whose matrix units and vector loads want aligned rows
@@ -140,12 +149,8 @@ class Executor:
         if problems := [f"{job.where}: {refusal}" for job, refusal in refusals if refusal]:
             raise ConfigError("\n".join(problems))
 
-    def predict(self, features: Features, warn: Warn) -> Iterator[Prediction | Failure]:
-        """Predict every seed of the features. A seed that fails stops nothing else.
-
-        Args:
-            warn: Told what the user should know, such as that memory ran out and what is tried instead.
-        """
+    def predict(self, features: Features, watcher: Watcher) -> Iterator[Prediction | Failure]:
+        """Predict every seed of the features. A seed that fails stops nothing else."""
         limit = self.config.model_preset.max_tokens
         sizes, seeds = features.sizes, [seed.seed for seed in features.seeds]
         refusal: str | None = None
@@ -156,7 +161,7 @@ class Executor:
         if refusal is not None:
             yield from (Failure(job=features.job, seed=seed, stage="predict", message=refusal) for seed in seeds)
             return
-        yield from _Run(self, features, warn).outcomes(seeds)
+        yield from _Run(self, features, watcher).outcomes(seeds)
 
     def _make_network(self, model: Any) -> Network:
         return Network(
@@ -186,8 +191,8 @@ class Executor:
 class _Run:
     """One job's way through the ladder."""
 
-    def __init__(self, executor: Executor, features: Features, warn: Warn) -> None:
-        self._executor, self._features, self._warn = executor, features, warn
+    def __init__(self, executor: Executor, features: Features, watcher: Watcher) -> None:
+        self._executor, self._features, self._watcher = executor, features, watcher
         self._by_seed = {seed.seed: seed for seed in features.seeds}
         self._retries: list[str] = []
         self._reason = executor.reference_reason
@@ -236,7 +241,16 @@ class _Run:
             finished(seed, self._with_record(prediction, run))
 
         seeds = [self._by_seed[seed] for seed in batch.seeds]
-        run_stages(FAST, executor.network, features, seeds, batch.sample_chunk, done)
+        whose = f"seeds {format_seeds(batch.seeds)}" if len(batch.seeds) > 1 else f"seed {batch.seeds[0]}"
+        run_stages(
+            FAST,
+            executor.network,
+            features,
+            seeds,
+            batch.sample_chunk,
+            done,
+            lambda stage: self._watcher.progress(features.job, f"{whose}, {stage}"),
+        )
 
     def _run_reference(self, batch: Batch, finished: Finished[Prediction | Failure]) -> None:
         executor = self._executor
@@ -265,7 +279,7 @@ class _Run:
         now = f"{len(instead[0].seeds)} seeds, {instead[0].sample_chunk} samples at a time"
         text = f"{was} (estimated {format_bytes(batch.estimated_bytes)}): {reason}; trying {now}"
         self._retries.append(text)
-        self._warn(self._features.job, text)
+        self._watcher.warn(self._features.job, text)
 
     def _lost(self, batch: Batch, seed: int, error: Exception) -> Failure:
         """A seed that failed on the last rung, with its figures."""

@@ -11,6 +11,7 @@ from typing import Any
 from protenix_multiseed.types import Sizes
 
 MARGIN = 0.92  # of what seems free; the rest is for fragments and what other programs take meanwhile
+HIDDEN_ELEMENTS = 2**27  # of a transition's expanded rows at once
 _WINDOW_QUERIES, _WINDOW_KEYS = 32, 128
 
 
@@ -134,17 +135,20 @@ def estimate_peak_bytes(
         "atom features": atoms * 1600 + windows * (3 + 1 + 1) * 4 * (1 + seeds),
         "trunk output": pair + seeds * n * (model.c_s * trunk + 449 * 4),
     }
-    widest_hidden = min(seeds * pairs, 2**28 // (8 * model.c_z)) * 12 * model.c_z
-    one_seed_rows = rows * n
+    most_rows = HIDDEN_ELEMENTS // (8 * model.c_z)
+    row = (8 + 4) * model.c_z  # expanded, gated
+    kept = {"z_init and z": 2 * pair}
+    msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
+    sample_pair = sample_chunk * pairs * model.c_z * 4
+    logits = {
+        "logits of PAE and PDE": 2 * samples * pairs * model.n_bin * 4,
+        "confidence of every seed": seeds * samples * pairs * 3 * 4,
+    }
+    scored = logits | {"pairs of the samples": 3 * sample_pair}
     stages = {
-        "trunk": {
-            "z_init and its update": 2 * pair,
-            "triangle product (normed, projected, gated)": 7 * pair,
-            "transition": widest_hidden * trunk,
-            "template projections": 2 * pairs * model.c_template * 4 + 3 * seeds * pairs * model.c_template * trunk,
-            "MSA of every seed": seeds * one_seed_rows * model.c_m * trunk,
-            "MSA of one seed, being embedded": one_seed_rows * (32 * 8 + 34 * 4),
-        },
+        "trunk, triangle product": kept | msa | {"z normed, projected and gated": 7 * pair},
+        "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
+        "trunk, MSA": kept | msa | {"one-hot rows of one seed": rows * n * (32 * 8 + 2 * 34 * 4)},
         "sample": {
             "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
             "pair_cond": seeds * pairs * model.c_z * 4,
@@ -155,11 +159,9 @@ def estimate_peak_bytes(
             "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 12 * model.c_atom) * diffusion,
             "tokens of a step": seeds * sample_chunk * n * 12 * model.c_token * diffusion,
         },
-        "score": {
-            "pairs of the samples": sample_chunk * pairs * model.c_z * 4 * 9,
-            "logits of PAE and PDE": 3 * samples * pairs * model.n_bin * 4,
-            "confidence of every seed": seeds * samples * pairs * 3 * 4,
-        },
+        "score, triangle product": scored | {"z normed, projected and gated": 7 * sample_pair},
+        "score, transition": scored | {"rows expanded and gated": min(sample_chunk * pairs, most_rows) * row * 4},
+        "score, summary": logits | {"probabilities and expectations": 2 * samples * pairs * model.n_bin * 4},
     }
     return MemoryEstimate(resident=resident, stages=stages)
 

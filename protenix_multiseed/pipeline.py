@@ -32,6 +32,9 @@ class Display(Protocol):
     def features(self, features: Features) -> None:
         """A job's features have arrived."""
 
+    def progress(self, job: Job, text: str) -> None:
+        """A batch of a job enters a stage."""
+
     def predicted(self, prediction: Prediction) -> None:
         """A seed has been predicted."""
 
@@ -87,7 +90,7 @@ def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display:
                         writer.fail(features)
                         continue
                     display.features(features)
-                    for result in executor.predict(features, display.warn):
+                    for result in executor.predict(features, display):
                         writer.submit(result)
             display.stage("writing")
             writer.finish(jobs)

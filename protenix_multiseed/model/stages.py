@@ -193,6 +193,7 @@ def run_stages(
     seeds: Sequence[SeedFeatures],
     sample_chunk: int,
     finished: Callable[[int, dict[str, Any], Mapping[str, float]], None],
+    entered: Callable[[str], None] = lambda stage: None,
 ) -> None:
     """A batch of seeds from features to upstream's output dictionaries.
 
@@ -201,6 +202,7 @@ def run_stages(
             for all samples before.
         finished: Called with a seed's index in the batch, its output dictionary and the seconds of each stage so far,
             as soon as it is scored.
+        entered: Told which stage begins.
     """
     streams = [SeedStream(seed, network.device) for seed in seeds]
     clock = _Clock(network.device)
@@ -208,13 +210,16 @@ def run_stages(
     with torch.no_grad(), network.autocast(), silenced():
         inputs = make_inputs(network, features, seeds)
         clock.lap("inputs")
+        entered("trunk")
         trunk = stages.run_trunk(network, inputs, streams)
         clock.lap("trunk")
         conditioning = stages.prepare_conditioning(network, inputs, trunk)
         clock.lap("conditioning")
+        entered("sample")
         coordinates = stages.sample(network, inputs, trunk, conditioning, streams, sample_chunk)
         del conditioning
         clock.lap("sample")
+        entered("score")
         for index, made in enumerate(stages.score(network, inputs, trunk, coordinates, sample_chunk)):
             clock.lap("score")
             finished(index, made, dict(clock.seconds))

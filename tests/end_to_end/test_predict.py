@@ -108,8 +108,12 @@ def test_the_record_says_how_it_was_run(finished):
     assert record["versions"]["protenix"] == "2.0.0"
     assert record["failures"] == 1
     seed = json.loads((folder / "good" / "seed_4" / "record.json").read_text())
-    assert seed["run"]["path"] == "reference"
+    assert seed["run"]["path"] == "batched"
+    assert seed["run"]["batch"] == [4, 2]
+    assert seed["run"]["precision"] == "reference"
+    assert seed["run"]["retries"] == []
     assert seed["run"]["seconds"] > 0
+    assert set(seed["run"]["stage_seconds"]) == {"inputs", "trunk", "conditioning", "sample", "score"}
 
 
 def test_the_resolved_configuration_runs_again_to_the_same_bytes(finished):
@@ -212,6 +216,7 @@ def test_the_display_lives_while_the_model_runs(tmp_path):
     (tmp_path / "quick.yaml").write_text(QUICK)
     ours, theirs = os.openpty()
     command = [*COMMAND, "predict", "in.json", "--model", "demo", "--config", "quick.yaml", "--seeds", "1-2"]
+    command += ["--max-seeds-per-batch", "1"]
     environment = {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", "TERM": "xterm"}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs, stdin=theirs)
     os.close(theirs)
@@ -223,5 +228,53 @@ def test_the_display_lives_while_the_model_runs(tmp_path):
     assert process.wait() == 0
     frames = shown.decode(errors="replace")
     assert "5 tokens" in frames
+    assert "seed 2, sample" in frames
     assert "1/2 seeds" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", frames).replace(" ", " ")
     assert "train scheduler" not in frames  # upstream prints this when a model is built
+
+
+def test_a_dry_run_plans_and_writes_nothing(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([job("one", protein()), job("two", protein("MKTAYIAKQR" * 3))]))
+    options = ("--model", "demo", "--seeds", "1-5", "--max-seeds-per-batch", "2", "--dry-run", "--assume-free", "24GiB")
+    done = run("predict", "in.json", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"two\s+30\s+\d+\s+\d+ .*2 x 2 seeds, 1 x 1 seed", done.stdout)
+    plans = json.loads(run("predict", "in.json", *options, "--json", cwd=tmp_path).stdout)
+    assert [plan["job"] for plan in plans] == ["one", "two"]
+    assert [batch["seeds"] for batch in plans[0]["batches"]] == [[1, 2], [3, 4], [5]]
+    assert plans[1]["one_seed_bytes"] < plans[1]["largest_batch_bytes"] < plans[1]["budget_bytes"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+
+
+def test_a_job_too_large_is_refused_with_the_figure_before_anything_is_loaded(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([job("small", protein()), job("large", protein("MKTAYIAKQR" * 300))]))
+    options = ("--model", "demo", "--assume-free", "1GiB", "--out", "results")
+    done = run("predict", "in.json", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "in.json[1] 'large': 3000 tokens need about" in done.stderr
+    assert "--force" in done.stderr
+    assert not (tmp_path / "results").exists()
+    planned = run("predict", "in.json", *options, "--dry-run", cwd=tmp_path)
+    assert planned.returncode == 1
+    assert "refused in.json[1] 'large'" in planned.stdout
+
+
+def test_batches_and_single_seeds_give_the_same_answers(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([job("it", protein(), protein("GHKLM"))]))
+    (tmp_path / "quick.yaml").write_text("steps: 10\ncycles: 1\nsamples: 2\n")
+    tables = {}
+    for out, *how in (("batched",), ("split", "--max-seeds-per-batch", "2"), ("sequential", "--sequential")):
+        options = ("--model", "demo", "--config", "quick.yaml", "--seeds", "1-3", "--out", out, *how)
+        done = run("predict", "in.json", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with (tmp_path / out / "it" / "ranking.csv").open() as file:
+            tables[out] = {(row["seed"], row["sample"]): row for row in csv.DictReader(file)}
+    for key, row in tables["sequential"].items():
+        for out in ("batched", "split"):
+            for score in ("ranking_score", "ptm", "iptm"):
+                assert abs(float(tables[out][key][score]) - float(row[score])) < 1e-4
+    records = [json.loads((tmp_path / out / "it" / "seed_1" / "record.json").read_text())["run"] for out in tables]
+    assert [(record["path"], record["batch"]) for record in records] == [
+        ("batched", [1, 2, 3]), ("batched", [1, 2]), ("reference", [1])
+    ]  # fmt: skip
+    assert records[2]["why"] == "--sequential"

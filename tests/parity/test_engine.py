@@ -167,6 +167,14 @@ def test_batch_split_and_sample_chunk_change_no_answer(world):
             )
 
 
+def test_padding_of_tokens_changes_no_answer(world):
+    network, features = world.network(), world.features["ligands"]
+    padded = replace(network, padding=16)
+    assert features.n_token % 16
+    (plain,), (ours,) = (predictions(which, features, features.seeds[:1]) for which in (network, padded))
+    assert_agree(ours, plain)
+
+
 def test_more_samples_than_upstreams_chunk(world):
     """Upstream samples seven in two chunks, one after the other: the second's draws come after all of the first's."""
     network, features = world.network(7), world.features["bonded"]

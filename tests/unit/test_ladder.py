@@ -7,7 +7,7 @@ from protenix_multiseed.ladder import Ladder, MemoryLimit
 from protenix_multiseed.plan import plan_batches
 
 
-class FakeOutOfMemory(Exception):
+class OutOfMemoryError(Exception):
     pass
 
 
@@ -32,9 +32,9 @@ class FakeDevice:
         fails_after = self.unlucky.get(self.calls)
         for number, seed in enumerate(batch.seeds):
             if fails_after is not None and number >= fails_after:
-                raise FakeOutOfMemory
+                raise OutOfMemoryError
             if len(batch.seeds) * batch.sample_chunk > self.capacity:
-                raise FakeOutOfMemory
+                raise OutOfMemoryError
             if seed in self.broken:
                 raise ValueError(f"seed {seed} is broken")
             finished(seed, f"done {seed}")
@@ -50,7 +50,7 @@ def estimate(seeds, chunk):
 def climb(device, seeds, n_sample, limit, budget=10_000, told=lambda *_: None):
     ladder = Ladder(
         run=device.run,
-        is_out_of_memory=lambda error: isinstance(error, FakeOutOfMemory),
+        is_out_of_memory=lambda error: isinstance(error, OutOfMemoryError),
         release=device.release,
         told=told,
         lost=lambda batch, seed, error: f"lost {seed}: {type(error).__name__}",
@@ -72,7 +72,7 @@ def test_none_lost_none_twice(jobs, n_sample, capacity, unlucky, broken):
         results = climb(device, seeds, n_sample, limit)
         assert sorted(seed for seed, _ in results) == sorted(seeds)
         for seed, result in results:
-            assert result in (f"done {seed}", f"lost {seed}: FakeOutOfMemory", f"lost {seed}: ValueError")
+            assert result in (f"done {seed}", f"lost {seed}: OutOfMemoryError", f"lost {seed}: ValueError")
             if seed in broken:
                 assert result != f"done {seed}"
     assert all(len(batch.seeds) == len(set(batch.seeds)) for batch in device.tried)

@@ -50,7 +50,9 @@ def test_samples_are_chunked_only_for_a_seed_that_does_not_fit_whole():
 def test_halving_ends_at_one_seed_and_one_sample(n_seed, chunk):
     batches = [Batch(seeds=tuple(range(n_seed)), sample_chunk=chunk, estimated_bytes=0)]
     for _ in range(14):
-        halved = [smaller(batch, lambda seeds, samples: seeds * samples) for batch in batches]
-        assert sorted(seed for parts in halved for part in parts for seed in part.seeds) in ([], list(range(n_seed)))
-        batches = [part for parts in halved for part in parts]
+        halved = [(batch, smaller(batch, lambda seeds, samples: seeds * samples)) for batch in batches]
+        for batch, parts in halved:
+            assert parts or (len(batch.seeds), batch.sample_chunk) == (1, 1)
+            assert not parts or tuple(seed for part in parts for seed in part.seeds) == batch.seeds
+        batches = [part for _, parts in halved for part in parts]
     assert not batches

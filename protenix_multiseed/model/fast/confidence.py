@@ -1,6 +1,6 @@
 """Alg. 31 for all samples of a seed at once; the numbers are upstream's own summary of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -45,11 +45,20 @@ def confidence_logits(
         s, z = s[:, :n].float(), z[:, :n, :n].float()
         pae = head.linear_no_bias_pae(head.pae_ln(z))
         pde = head.linear_no_bias_pde(head.pde_ln(z + z.transpose(-2, -3)))
-        atoms = s[:, features["atom_to_token_idx"]]
-        place = features["atom_to_tokatom_idx"]
-        plddt = torch.einsum("knc,ncb->knb", head.plddt_ln(atoms), head.plddt_weight[place])
-        resolved = torch.einsum("knc,ncb->knb", head.resolved_ln(atoms), head.resolved_weight[place])
+        plddt = _of_atoms(head.plddt_ln(s), head.plddt_weight, features)
+        resolved = _of_atoms(head.resolved_ln(s), head.resolved_weight, features)
     return plddt, pae, pde, resolved
+
+
+def _of_atoms(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, Any]) -> torch.Tensor:
+    """Alg. 31 lines 7-8: each atom's logits from its token's ``s`` [N_sample, N_token, c_s], by its place in the token.
+
+    All places of all tokens are computed and the real atoms picked, which takes a fraction of the memory of a matrix
+    for every atom.
+    """
+    n_place, width, n_bin = weight.shape
+    every = s @ weight.permute(1, 0, 2).reshape(width, n_place * n_bin)
+    return every.view(*s.shape[:-1], n_place, n_bin)[:, features["atom_to_token_idx"], features["atom_to_tokatom_idx"]]
 
 
 def _embed_distances(head: Any, distance: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.memory import HIDDEN_ELEMENTS
 from protenix_multiseed.model.kernels import Kernels, split_heads
 from protenix_multiseed.model.stages import Network
-
-_CHUNK = 2**28  # elements of a transition's hidden rows at once
 
 
 class PairBlock:
@@ -152,7 +151,7 @@ class _Transition:
         self._contract = module.linear_no_bias.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
-        for rows in torch.split(x.view(-1, x.shape[-1]), max(1, _CHUNK // len(self._expand))):
+        for rows in torch.split(x.view(-1, x.shape[-1]), max(1, HIDDEN_ELEMENTS // len(self._expand))):
             hidden = kernels.swiglu(functional.linear(kernels.norm(rows, *self._norm), self._expand))
             rows.addmm_(hidden, self._contract.t())
 

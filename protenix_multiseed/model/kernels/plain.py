@@ -22,14 +22,14 @@ class PlainKernels:
 
     def swiglu(self, x: torch.Tensor) -> torch.Tensor:
         first, second = x.chunk(2, dim=-1)
-        return functional.silu(first) * second
+        return functional.silu(first).mul_(second)
 
     def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
         z.addcmul_(update, torch.sigmoid(gate))
 
     def gated_channels(self, projected: torch.Tensor, n_token: int) -> torch.Tensor:
         values, gates = projected.chunk(2)
-        gated = values * torch.sigmoid(gates)
+        gated = torch.sigmoid(gates).mul_(values)
         if n_token < projected.shape[-1]:
             gated[..., n_token:, :] = 0
             gated[..., n_token:] = 0

@@ -1,0 +1,17 @@
+"""Triton's programs on the CPU, interpreted."""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+from triton.runtime import interpreter
+
+_original = interpreter._patch_lang_tensor
+
+
+def _patched(tensor):
+    _original(tensor)
+    tensor.__index__ = lambda self: int(self.handle.data.item())  # NumPy 2.4 refuses what Triton 3.3 does here
+
+
+interpreter._patch_lang_tensor = _patched

@@ -1,0 +1,78 @@
+"""Triton's operations, interpreted on the CPU, against PyTorch's; and what the probe makes of wrong ones."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from support import cases
+
+from protenix_multiseed.model.kernels import probe
+from protenix_multiseed.model.kernels.plain import PlainKernels, outside, windows
+
+CHECK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from support import triton_interpreter
+import json, torch
+from protenix_multiseed.model.kernels import probe
+from protenix_multiseed.model.kernels.fused import FusedKernels
+from protenix_multiseed.model.kernels.plain import PlainKernels
+cpu = torch.device("cpu")
+print(json.dumps([probe._difference(run(FusedKernels()), run(PlainKernels())) for run in probe.operations(cpu, torch.float32)]))
+"""  # noqa: E501
+
+
+def test_tritons_operations_are_pytorchs():
+    """In a process of its own: the interpreter must be chosen before Triton is imported."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(cases.REPOSITORY / "tests")],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(cases.REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert len(differences) == len(probe.operations(torch.device("cpu"), torch.float32))
+    assert max(differences) < 1e-5
+
+
+def test_every_operation_of_the_protocol_is_probed():
+    from protenix_multiseed.model.kernels import Kernels
+
+    called = set()
+
+    class Watched(PlainKernels):
+        def __getattribute__(self, name):
+            called.add(name)
+            return super().__getattribute__(name)
+
+    for run in probe.operations(torch.device("cpu"), torch.float32):
+        run(Watched())
+    assert {name for name in vars(Kernels) if not name.startswith("_")} <= called | {"name"}
+
+
+def test_a_wrong_kernel_is_seen(monkeypatch, capsys):
+    class Wrong(PlainKernels):
+        def swiglu(self, x):
+            return super().swiglu(x) * 1.05
+
+    plain = probe.operations(torch.device("cpu"), torch.float32)
+    assert max(probe._difference(run(Wrong()), run(PlainKernels())) for run in plain) > probe.TOLERANCE
+    monkeypatch.setattr(probe, "probe_triton", lambda device: 0.05)
+    monkeypatch.setattr(probe, "probe_cuequivariance", lambda device: 0.0)
+    probe.main("cpu")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [{"triton": "results differ from PyTorch's by 5.0e-02"}, {"cuequivariance": "ok"}]
+
+
+@pytest.mark.parametrize("n_atom", [5, 32, 70])
+def test_windows_reach_48_atoms_to_either_side(n_atom):
+    atoms = torch.arange(n_atom, dtype=torch.float32)[:, None] + 1
+    around = windows(atoms, 128)[..., 0]
+    beyond = outside(n_atom, atoms.device)[:, 0]
+    assert torch.equal(around == 0, beyond)
+    for window, row in enumerate(around):
+        seen = row[row > 0] - 1
+        assert seen.tolist() == list(range(max(0, 32 * window - 48), min(n_atom, 32 * window + 80)))

@@ -1,0 +1,101 @@
+"""The estimate against peaks measured on the CPU, and what planning relies on."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import cases
+from support.allocations import Allocations
+
+from protenix_multiseed import upstream
+from protenix_multiseed.config import load_config, parse_bytes
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.executor import make_configs, make_planner
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.memory import format_bytes
+from protenix_multiseed.model import demo
+from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.weights import build_model
+from protenix_multiseed.types import FeatureSettings, Sizes
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    paths = cases.write_cases(tmp_path_factory.mktemp("inputs"))
+    dictionary = EmbeddedDictionary()
+    upstream.prepare(dictionary)
+    (job,) = read_jobs([paths["ligands"]], (1, 2, 3), InputRules(model="demo"), dictionary)
+    (made,) = featurize(job, FeatureSettings())
+    return made
+
+
+@pytest.mark.parametrize(("seeds", "samples", "chunk", "precision"), [
+    (1, 1, 1, "reference"), (3, 1, 1, "reference"), (1, 5, 5, "fast"), (2, 4, 2, "fast"),
+])  # fmt: skip
+def test_never_below_the_peak_and_not_far_above(features, seeds, samples, chunk, precision):
+    config = load_config({"model": "demo", "samples": samples, "steps": 2, "cycles": 1, "precision": precision})
+    configs = make_configs(config, None)
+    model = demo.fill(build_model(configs))
+    network = Network(module=model, configs=configs, name="demo", device=torch.device("cpu"), precision=precision)
+    estimate = make_planner(config, configs, model, on_gpu=False).estimate(features.sizes, seeds, chunk)
+    weights = sum(weight.nbytes for weight in model.parameters())
+    with Allocations() as counted:
+        for _ in range(2):  # the second time all joined weights are there, as they are through a run
+            run_stages(FAST, network, features, features.seeds[:seeds], chunk, lambda *_: None)
+    measured = weights + counted.peak
+    assert measured <= estimate.peak_bytes <= 1.25 * measured
+
+
+@pytest.fixture(scope="module")
+def planner():
+    config = load_config({"model": "demo"})
+    configs = make_configs(config, None)
+    return make_planner(config, configs, build_model(configs), on_gpu=True)
+
+
+sizes = st.builds(
+    lambda token, atom, msa: Sizes(n_token=token, n_atom=token * atom, n_msa=msa),
+    st.integers(10, 4000), st.integers(1, 12), st.integers(1, 16_000),
+)  # fmt: skip
+
+
+@given(sizes, st.integers(1, 20), st.integers(1, 5))
+def test_more_seeds_and_samples_never_take_less(planner, sizes, seeds, chunk):
+    peak = planner.peak_bytes(sizes)
+    assert peak(seeds, chunk) <= peak(seeds + 1, chunk)
+    assert peak(seeds, chunk) <= peak(seeds, chunk + 1)
+
+
+@given(sizes, st.integers(2**31, 2**38))
+def test_no_plan_exceeds_the_budget_unless_refused(planner, sizes, budget):
+    batches = planner.plan(sizes, range(5), budget)
+    if planner.refusal(sizes, budget) is None:
+        assert all(batch.estimated_bytes <= budget for batch in batches)
+
+
+def test_a_refusal_has_the_figures_and_the_way_out(planner):
+    refusal = planner.refusal(Sizes(n_token=5000, n_atom=40_000, n_msa=1), 8 * 2**30)
+    assert "5000 tokens need about" in refusal
+    assert "8.0 GiB are free" in refusal
+    assert "--force" in refusal
+
+
+@pytest.mark.parametrize(("text", "count"), [
+    ("24GiB", 24 * 2**30), ("500 MB", 500_000_000), ("1.5gib", 3 * 2**29), ("4096", 4096),
+])  # fmt: skip
+def test_bytes_as_people_write_them(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-3GiB", "24 GBits", "0"])
+def test_bytes_that_are_none(text):
+    with pytest.raises(ValueError, match="24GiB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 bytes"), (2048, "2.0 KiB"), (3 * 2**30, "3.0 GiB")])
+def test_bytes_as_people_read_them(count, text):
+    assert format_bytes(count) == text
