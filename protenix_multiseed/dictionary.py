@@ -17,11 +17,13 @@ import mmap
 import os
 import re
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -214,6 +216,8 @@ def make_molecule(code: str, block: "CIFBlock") -> Any:
         block: Its mmCIF block.
     """
     import gemmi
+
+    _do_without_drawing()
     from pdbeccdutils.core import ccd_reader
     from rdkit import RDLogger
     from rdkit.Chem import rdDistGeom
@@ -245,6 +249,15 @@ def make_molecule(code: str, block: "CIFBlock") -> Any:
             molecule.ref_conf_type = "rdkit"
             molecule.ref_mask[:] = True
     return molecule
+
+
+def _do_without_drawing() -> None:
+    """Pdbeccdutils imports RDKit's drawing, which needs X11 libraries that bare GPU hosts lack; nothing here draws."""
+    try:
+        importlib.import_module("rdkit.Chem.Draw")
+    except ImportError:
+        chem: Any = importlib.import_module("rdkit.Chem")
+        chem.Draw = sys.modules["rdkit.Chem.Draw"] = ModuleType("rdkit.Chem.Draw")
 
 
 def serialize(code: str, block: "CIFBlock") -> str:

@@ -34,6 +34,7 @@ class RunDisplay:
         self._is_live = console.is_terminal and verbosity >= 0
         self._seeds = sum(len(job.seeds) for job in jobs)
         self._done = 0
+        self._tokens = 0
         self._started = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
@@ -67,6 +68,7 @@ class RunDisplay:
     def features(self, features: Features) -> None:
         """A job's features have arrived."""
         name = features.job.name
+        self._tokens = features.n_token
         size = f"{features.n_token} tokens, {features.n_atom} atoms, {features.n_msa} MSA rows"
         if self._task is not None:
             self._progress.update(self._task, description=f"{escape(name)}: {size}")
@@ -78,7 +80,7 @@ class RunDisplay:
     def progress(self, job: Job, text: str) -> None:
         """A batch of a job enters a stage."""
         if self._task is not None:
-            self._progress.update(self._task, description=escape(f"{job.name}: {text}"))
+            self._progress.update(self._task, description=escape(f"{job.name}, {self._tokens} tokens: {text}"))
 
     def predicted(self, prediction: Prediction) -> None:
         """A seed has been predicted."""

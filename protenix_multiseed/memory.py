@@ -148,7 +148,7 @@ def estimate_peak_bytes(
     stages = {
         "trunk, triangle product": kept | msa | {"z normed, projected and gated": 7 * pair},
         "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
-        "trunk, MSA": kept | msa | {"one-hot rows of one seed": rows * n * (32 * 8 + 2 * 34 * 4)},
+        "trunk, MSA": kept | msa | {"rows of one seed, normed and projected": rows * n * 3 * model.c_m * trunk},
         "sample": {
             "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
             "pair_cond": seeds * pairs * model.c_z * 4,

@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import biotite.structure.info as biotite_info
 import numpy as np
 import pytest
 from biotite.structure.io import pdbx
+from support import cases
 
 from protenix_multiseed.dictionary import (
     UPSTREAM_FILES,
@@ -131,3 +133,16 @@ def test_upstreams_files_are_used_where_both_are(tmp_path, monkeypatch, dictiona
     assert "ATP" not in found
     assert found.atom_names("NEW1") is None
     assert found.atom_names("ALA") == dictionary.atom_names("ALA")
+
+
+def test_molecules_are_made_where_rdkit_cannot_draw():
+    """Bare GPU hosts lack the X11 libraries that RDKit's drawing needs."""
+    script = (
+        "import sys; sys.modules['rdkit.Chem.Draw'] = None\n"
+        "from protenix_multiseed.dictionary import EmbeddedDictionary\n"
+        "print(EmbeddedDictionary().molecule('ATP').GetNumAtoms())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(cases.REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert int(done.stdout) > 30

@@ -24,7 +24,7 @@ class PairBlock:
             _TriangleAttention(block.tri_att_start, dtype, starting=True),
             _TriangleAttention(block.tri_att_end, dtype, starting=False),
         ]
-        self._transition = _Transition(block.pair_transition, dtype)
+        self._transition = Transition(block.pair_transition, dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         """Update ``z``, of which the first ``n_token`` rows and columns are real."""
@@ -40,20 +40,23 @@ class SingleBlock:
         attention = block.attention_pair_bias
         core = attention.attention
         self._n_head = attention.n_heads
-        self._norm, self._pair_norm = _norm(attention.layernorm_a, dtype), _norm(attention.layernorm_z, dtype)
+        self._norm, self._pair_norm = (
+            norm_weights(attention.layernorm_a, dtype),
+            norm_weights(attention.layernorm_z, dtype),
+        )
         parts = (core.linear_q, core.linear_k, core.linear_v, core.linear_g)
         self._weight = torch.cat([part.weight for part in parts]).to(dtype)
         self._bias = torch.cat([core.linear_q.bias, core.linear_q.bias.new_zeros(3 * len(core.linear_q.bias))]).to(
             dtype
         )
         self._pair_weight, self._out = attention.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
-        self._transition = _Transition(block.single_transition, dtype)
+        self._transition = Transition(block.single_transition, dtype)
 
     def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
         """Update ``s`` from itself and ``z``."""
         projected = functional.linear(kernels.norm(s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
-        bias = _pair_bias(kernels.norm(z, *self._pair_norm), self._pair_weight)
+        bias = pair_bias(kernels.norm(z, *self._pair_norm), self._pair_weight)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         kernels.attention(query, key, value, gate, bias, out, n_token)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
@@ -96,7 +99,10 @@ class _TriangleProduct:
 
     def __init__(self, module: Any, dtype: torch.dtype, *, outgoing: bool) -> None:
         self._outgoing = outgoing
-        self._norm, self._norm_out = _norm(module.layer_norm_in, dtype), _norm(module.layer_norm_out, dtype)
+        self._norm, self._norm_out = (
+            norm_weights(module.layer_norm_in, dtype),
+            norm_weights(module.layer_norm_out, dtype),
+        )
         parts = (module.linear_a_p, module.linear_b_p, module.linear_a_g, module.linear_b_g)
         self._project = torch.cat([part.weight for part in parts]).to(dtype)
         self._gate, self._out = module.linear_g.weight.to(dtype), module.linear_z.weight.to(dtype)
@@ -121,7 +127,7 @@ class _TriangleAttention:
     def __init__(self, module: Any, dtype: torch.dtype, *, starting: bool) -> None:
         self._starting = starting
         self._n_head = module.no_heads
-        self._norm = _norm(module.layer_norm, dtype)
+        self._norm = norm_weights(module.layer_norm, dtype)
         core = module.mha
         parts = (core.linear_q, core.linear_k, core.linear_v, core.linear_g)
         self._weight = torch.cat([part.weight for part in parts]).to(dtype)
@@ -129,7 +135,7 @@ class _TriangleAttention:
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         x = kernels.norm(z, *self._norm)
-        bias = _pair_bias(x, self._pair_weight)
+        bias = pair_bias(x, self._pair_weight)
         projected = functional.linear(x, self._weight)
         del x
         out = projected.new_empty(*projected.shape[:-1], self._n_head, projected.shape[-1] // (4 * self._n_head))
@@ -142,25 +148,27 @@ class _TriangleAttention:
         z.view(-1, z.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
 
 
-class _Transition:
+class Transition:
     """Alg. 11, in chunks of rows where its hidden rows would fill the memory."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
-        self._norm = _norm(module.layernorm1, dtype)
+        self._norm = norm_weights(module.layernorm1, dtype)
         self._expand = torch.cat([module.linear_no_bias_a.weight, module.linear_no_bias_b.weight]).to(dtype)
         self._contract = module.linear_no_bias.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
+        """Update ``x`` [..., c]."""
         for rows in torch.split(x.view(-1, x.shape[-1]), max(1, HIDDEN_ELEMENTS // len(self._expand))):
             hidden = kernels.swiglu(functional.linear(kernels.norm(rows, *self._norm), self._expand))
             rows.addmm_(hidden, self._contract.t())
 
 
-def _norm(module: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def norm_weights(module: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer norm's scale and shift."""
     return module.weight.to(dtype), module.bias.to(dtype)
 
 
-def _pair_bias(normed: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def pair_bias(normed: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Alg. 14 line 3: [N_seed, N, N, c_z] -> [N_seed, n_head, N, N], the heads foremost in memory."""
     n_seed, n = normed.shape[:2]
     return (weight @ normed.view(-1, normed.shape[-1]).t()).view(-1, n_seed, n, n).transpose(0, 1)

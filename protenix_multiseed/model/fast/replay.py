@@ -11,12 +11,16 @@ class Replay:
     On a GPU the first call runs as it is, which compiles and allocates what is needed; the second is captured as a CUDA
     graph; it and all later ones replay the graph, which sends no kernels one by one and allocates nothing. Elsewhere
     every call runs as it is.
+
+    Args:
+        captures: False for a function whose kernels are long enough to keep a GPU busy by themselves: a graph holds
+            its working memory for as long as it lives.
     """
 
-    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
+    def __init__(self, function: Callable[[], None], device: torch.device, *, captures: bool = True) -> None:
         self._function = function
         self._is_warm = False
-        self._captures = device.type == "cuda"
+        self._captures = captures and device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:

@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.fast.pairformer import PairBlock, PairformerStack, PairStack, pad
+from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
+from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, pad
 from protenix_multiseed.model.fast.replay import Replay
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
 
 _BROADCAST = ("restype", "profile", "deletion_mean", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars")
+
+_LAUNCH_BOUND = 2**17  # pairs under which an H200 waits for Python to launch the Pairformer's kernels
 
 
 def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -> TrunkOutput:
@@ -33,7 +36,8 @@ def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -
     templates = _distinct_templates(network, inputs)
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
-    run_stack = Replay(lambda: stack(network.kernels, s, z, n), network.device)
+    is_small = inputs.n_seed * n * n < _LAUNCH_BOUND
+    run_stack = Replay(lambda: stack(network.kernels, s, z, n), network.device, captures=is_small)
     for _ in range(module.N_cycle):
         update = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n]))
         for index, stream in enumerate(streams):
@@ -131,27 +135,12 @@ def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Temp
 def run_msa(
     network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.Tensor, streams: Sequence[SeedStream]
 ) -> None:
-    """Alg. 8 for all seeds: each seed's own rows, the pair stack batched; ``z`` (padded) is overwritten."""
-    module, n = network.module.msa_module, inputs.n_token
+    """Alg. 8 for all seeds; ``z`` (padded) is overwritten."""
+    module = network.module.msa_module
     if module.n_blocks < 1:
         return
-    chunk_size = network.chunk_size(n)
-    rows = [_msa_rows(module, inputs, stream) for stream in streams]
-    msa = [module.linear_no_bias_m(one) + module.linear_no_bias_s(s_inputs[index]) for index, one in enumerate(rows)]
-    del rows
-    for block in module.blocks:
-        for index in range(inputs.n_seed):
-            pair = z[index, :n, :n]
-            pair += block.outer_product_mean_msa(msa[index], inplace_safe=True, chunk_size=chunk_size)
-            if not block.is_last_block:
-                msa[index] = block.msa_stack(msa[index], pair)
-        network.prepared(PairBlock, block.pair_stack, network.trunk_dtype())(network.kernels, z, n)
-
-
-def _msa_rows(module: Any, inputs: Inputs, stream: SeedStream) -> torch.Tensor:
-    """One cycle's MSA of one seed: residue types and deletions of the rows drawn [N_row, N_token, 34]."""
-    features, settings = inputs.shared, module.msa_configs
-    rows = stream.msa_rows(len(features["msa"]), settings["test_cutoff"], settings["test_lowerb"])
-    residues = functional.one_hot(features["msa"][rows], 32)
-    deletions = [features[name][rows][..., None] for name in ("has_deletion", "deletion_value")]
-    return torch.cat([residues, *deletions], dim=-1)
+    ours = network.prepared(MsaModule, module, network.trunk_dtype())
+    single = ours.single(s_inputs)
+    rows = [draw_rows(module, inputs, stream) for stream in streams]
+    msa = [ours.embed(inputs, rows[seed], single[seed], z.shape[1]) for seed in range(inputs.n_seed)]
+    ours(network.kernels, msa, z, inputs.n_token)

@@ -1,0 +1,115 @@
+"""Alg. 8 for all seeds: each seed's own MSA rows, whose number differs, and one batched pair stack.
+
+Rows are padded in their tokens like the pair representation; padding tokens are given no weight.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights, pair_bias
+from protenix_multiseed.model.kernels import Kernels
+from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.model.stages import Inputs
+
+_ROWS = 2048  # of an MSA at once, as upstream has it
+_OUTER = 2**28  # elements of outer products at once
+
+
+class MsaModule:
+    """The module's weights, joined and cast once."""
+
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._embed, self._embed_single = module.linear_no_bias_m.weight.t().to(dtype), module.linear_no_bias_s
+        self._outer = [_OuterProductMean(block.outer_product_mean_msa, dtype) for block in module.blocks]
+        self._stacks = [None if block.is_last_block else _MsaStack(block.msa_stack, dtype) for block in module.blocks]
+        self._pairs = [PairBlock(block.pair_stack, dtype) for block in module.blocks]
+
+    def embed(self, inputs: Inputs, rows: torch.Tensor, single: torch.Tensor, n_padded: int) -> torch.Tensor:
+        """Alg. 8 lines 1-4 for one seed's rows, looked up instead of multiplied -> [N_row, n_padded, c_m]."""
+        features = inputs.shared
+        m = functional.embedding(features["msa"][rows], self._embed[:32])
+        for name, weight in zip(("has_deletion", "deletion_value"), self._embed[32:], strict=True):
+            m += features[name][rows][..., None].to(self._dtype) * weight
+        m += single
+        return functional.pad(m, (0, 0, 0, n_padded - m.shape[1]))
+
+    def __call__(self, kernels: Kernels, msa: list[torch.Tensor], z: torch.Tensor, n_token: int) -> None:
+        """Alg. 8 lines 5-14: overwrites ``z`` [N_seed, N, N, c_z] and each seed's ``msa`` [N_row, N, c_m]."""
+        for outer, stack, pairs in zip(self._outer, self._stacks, self._pairs, strict=True):
+            for seed, m in enumerate(msa):
+                outer(kernels, m, z[seed])
+            if stack is not None:
+                weights = stack.weights(kernels, z, n_token)
+                for seed, m in enumerate(msa):
+                    stack(kernels, m, weights[seed])
+            pairs(kernels, z, n_token)
+
+    def single(self, s_inputs: torch.Tensor) -> torch.Tensor:
+        """What Alg. 8 line 4 adds to every row [N_seed, N_token, c_m]."""
+        projected: torch.Tensor = self._embed_single(s_inputs).to(self._dtype)
+        return projected
+
+
+def draw_rows(module: Any, inputs: Inputs, stream: SeedStream) -> torch.Tensor:
+    """The rows of the MSA that one cycle of one seed reads."""
+    settings = module.msa_configs
+    return stream.msa_rows(len(inputs.shared["msa"]), settings["test_cutoff"], settings["test_lowerb"])
+
+
+class _OuterProductMean:
+    """Alg. 9."""
+
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        self._norm = norm_weights(module.layer_norm, dtype)
+        self._project = torch.cat([module.linear_1.weight, module.linear_2.weight]).to(dtype)
+        self._out, self._bias = module.linear_out.weight.to(dtype), module.linear_out.bias.to(dtype)
+        self._eps = module.eps
+
+    def __call__(self, kernels: Kernels, m: torch.Tensor, z: torch.Tensor) -> None:
+        n_row, n, _ = m.shape
+        first, second = functional.linear(kernels.norm(m, *self._norm), self._project).chunk(2, dim=-1)
+        width = first.shape[-1]
+        first, second = (part.reshape(n_row, n * width) for part in (first, second))
+        mean = m.new_tensor(float(n_row)) + self._eps  # rounded to the type, as upstream's sum over a mask of ones is
+        step = max(1, _OUTER // (n * width * width))
+        for start in range(0, n, step):
+            outer = first[:, start * width : (start + step) * width].t() @ second  # [i * c, j * c']
+            outer = outer.view(-1, width, n, width).transpose(1, 2).reshape(-1, width * width)
+            rows = z[start : start + step]
+            rows += (functional.linear(outer, self._out, self._bias) / mean).view(rows.shape)
+
+
+class _MsaStack:
+    """Alg. 10 and the rows' transition."""
+
+    def __init__(self, module: Any, dtype: torch.dtype) -> None:
+        averaging = module.msa_pair_weighted_averaging
+        self._n_head = averaging.n_heads
+        self._norm, self._pair_norm = (
+            norm_weights(part, dtype) for part in (averaging.layernorm_m, averaging.layernorm_z)
+        )
+        self._project = torch.cat([averaging.linear_no_bias_mv.weight, averaging.linear_no_bias_mg.weight]).to(dtype)
+        self._pair_weight, self._out = (
+            part.weight.to(dtype) for part in (averaging.linear_no_bias_z, averaging.linear_no_bias_out)
+        )
+        self._transition = Transition(module.transition_m, dtype)
+
+    def weights(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> torch.Tensor:
+        """Alg. 10 line 3 of all seeds -> [N_seed, n_head, N, N]."""
+        bias = pair_bias(kernels.norm(z, *self._pair_norm), self._pair_weight)
+        bias[..., n_token:] = -torch.inf
+        return torch.softmax(bias.float(), dim=-1).to(z.dtype)
+
+    def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:
+        """Update ``m`` [N_row, N, c_m] with one seed's weights [n_head, N, N]."""
+        for rows in torch.split(m, _ROWS):
+            value, gate = functional.linear(kernels.norm(rows, *self._norm), self._project).chunk(2, dim=-1)
+            n_row, n, width = value.shape
+            heads = value.view(n_row, n, self._n_head, -1).permute(2, 1, 0, 3).reshape(self._n_head, n, -1)
+            averaged = torch.bmm(weights, heads).view(self._n_head, n, n_row, -1).permute(2, 1, 0, 3)
+            gated = averaged.reshape(n_row, n, width) * torch.sigmoid(gate)
+            rows.view(-1, rows.shape[-1]).addmm_(gated.view(-1, width), self._out.t())
+            self._transition(kernels, rows)

@@ -1,0 +1,138 @@
+"""Hold the memory estimate against measured peaks on a GPU, over sizes from 120 to 2,000 tokens.
+
+    python scripts/calibrate_memory.py --out points.json
+
+Weights are made up, cycles and steps few: neither changes the peak, but for the noise, which the estimate counts. A
+point that runs out of memory is reported and left out.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+
+from protenix_multiseed import upstream
+from protenix_multiseed.config import load_config
+from protenix_multiseed.dictionary import find_dictionary
+from protenix_multiseed.executor import PADDING, make_configs, make_planner
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.memory import format_bytes
+from protenix_multiseed.model import demo
+from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.kernels.plain import PlainKernels
+from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.weights import build_model
+from protenix_multiseed.types import FeatureSettings
+
+# tokens, MSA rows, seeds, samples, samples at once, precision
+POINTS = [
+    (120, 64, 1, 5, 5, "reference"),
+    (120, 64, 20, 5, 5, "fast"),
+    (245, 700, 1, 5, 5, "reference"),
+    (245, 700, 5, 5, 5, "reference"),
+    (245, 700, 5, 1, 1, "fast"),
+    (245, 700, 20, 5, 5, "fast"),
+    (600, 1000, 1, 5, 5, "reference"),
+    (600, 12000, 1, 5, 5, "reference"),
+    (600, 12000, 5, 5, 2, "fast"),
+    (1200, 1000, 1, 5, 5, "reference"),
+    (1200, 4000, 5, 5, 5, "fast"),
+    (2000, 1000, 1, 5, 5, "reference"),
+    (2000, 1000, 1, 5, 1, "fast"),
+]
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+
+
+def make_job(folder: Path, n_token: int, n_row: int) -> Path:
+    """A job of protein chains of at most 600 residues, the first with an MSA of mutants."""
+    generator = random.Random(n_token + n_row)
+    chains = []
+    for start in range(0, n_token, 600):
+        sequence = "".join(generator.choices(LETTERS, k=min(600, n_token - start)))
+        rows = [sequence]
+        for _ in range(n_row - 1):
+            row = list(sequence)
+            for place in generator.sample(range(len(row)), k=len(row) // 5):
+                row[place] = generator.choice(LETTERS)
+            rows.append("".join(row))
+        msa = "".join(f">{number}\n{row}\n" for number, row in enumerate(rows))
+        path = folder / f"{n_token}_{n_row}_{start}.a3m"
+        path.write_text(msa)
+        chains.append({"proteinChain": {"sequence": sequence, "count": 1, "unpairedMsaPath": str(path)}})
+    path = folder / f"{n_token}_{n_row}.json"
+    path.write_text(json.dumps([{"name": f"{n_token}_{n_row}", "sequences": chains}]))
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
+    parser.add_argument("--out", type=Path, default=Path("points.json"))
+    parser.add_argument("--largest", type=int, default=10**6, help="leave out points of more tokens")
+    parser.add_argument("--steps", type=int, default=20)
+    arguments = parser.parse_args()
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    dictionary = find_dictionary()
+    upstream.prepare(dictionary)
+    configs = make_configs(load_config({"model": arguments.model}), None)
+    model = demo.fill(build_model(configs)).to(device)
+    kernels = PlainKernels()
+    if device.type == "cuda":
+        from protenix_multiseed.model.kernels.fused import FusedKernels
+
+        kernels = FusedKernels()
+    points = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for n_token, n_row, seeds, samples, chunk, precision in POINTS:
+            if n_token > arguments.largest:
+                continue
+            config = load_config({
+                "model": arguments.model, "samples": samples, "steps": arguments.steps, "cycles": 2,
+                "precision": precision,
+            })  # fmt: skip
+            configs = make_configs(config, None)
+            planner = make_planner(config, configs, model, on_gpu=device.type == "cuda")
+            rules = InputRules(model=arguments.model)
+            (job,) = read_jobs([make_job(Path(scratch), n_token, n_row)], tuple(range(seeds)), rules, dictionary)
+            (features,) = featurize(job, FeatureSettings())
+            estimate = planner.estimate(features.sizes, seeds, chunk)
+            model.N_cycle = 2
+            network = Network(
+                module=model, configs=configs, name=arguments.model, device=device, precision=precision,
+                kernels=kernels, padding=PADDING if device.type == "cuda" else 1,
+            )  # fmt: skip
+            measured = None
+            try:
+                for _ in range(2):
+                    if device.type == "cuda":
+                        torch.cuda.empty_cache()
+                        torch.cuda.reset_peak_memory_stats()
+                    run_stages(FAST, network, features, features.seeds, chunk, lambda *_: None)
+                if device.type == "cuda":
+                    measured = torch.cuda.max_memory_allocated()
+            except torch.OutOfMemoryError as error:
+                print(f"{job.name}: {str(error)[:80]}")
+            point = {
+                "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": seeds,
+                "samples": samples, "sample_chunk": chunk, "precision": precision, "steps": arguments.steps,
+                "measured": measured, "estimated": estimate.peak_bytes, "stage": estimate.peak_stage,
+            }  # fmt: skip
+            points.append(point)
+            ratio = f"{estimate.peak_bytes / measured:.2f}" if measured else "-"
+            print(
+                f"{n_token:5d} tokens {n_row:6d} rows {seeds:3d} seeds {chunk} of {samples} samples {precision:9s} "
+                f"measured {format_bytes(measured or 0):>9s} estimated {format_bytes(estimate.peak_bytes):>9s} "
+                f"ratio {ratio} ({estimate.peak_stage})",
+                flush=True,
+            )
+            del network, features
+    arguments.out.write_text(json.dumps(points, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
