@@ -1,12 +1,18 @@
 """The device of a run and the kernels that work on it."""
 
+import contextlib
+import hashlib
 import json
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import torch
 
+from protenix_multiseed.dictionary import cache_dir
 from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.outputs.files import write_text
 
 PROBE_SECONDS = 180
 
@@ -30,15 +36,21 @@ def choose_device(name: str) -> torch.device:
 class KernelProbe:
     """Tries the compiled kernels in a process of their own, since one that does not suit a card may abort.
 
-    It runs beside the loading of weights, and leaves what it compiled in the kernels' own cache.
+    It runs beside the loading of weights, and leaves what it compiled in the kernels' own cache. What it found is kept
+    for the next run on this card with these versions.
     """
 
     def __init__(self, device: torch.device, wanted: str) -> None:
         self._wanted = wanted
         self._process: subprocess.Popen[str] | None = None
+        self._known: dict[str, str] = {}
         if wanted == "cuequivariance" and device.type == "cpu":
             raise ConfigError("--kernels cuequivariance: it needs a GPU; use --kernels torch or auto")
         if device.type == "cuda" and wanted != "torch":
+            self._path = cache_dir() / "kernels" / f"{_fingerprint(device)}.json"
+            with contextlib.suppress(OSError, ValueError):
+                self._known = json.loads(self._path.read_text())
+                return
             command = [sys.executable, "-m", "protenix_multiseed.model.kernels.probe", str(device)]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -48,6 +60,13 @@ class KernelProbe:
         Raises:
             ConfigError: if cuEquivariance is asked for and cannot be used.
         """
+        found = self._known or self._probed()
+        if self._wanted == "cuequivariance" and found.get("cuequivariance") != "ok":
+            reason = found.get("cuequivariance", "not tried")
+            raise ConfigError(f"--kernels cuequivariance: {reason}; use --kernels torch or auto")
+        return found
+
+    def _probed(self) -> dict[str, str]:
         if self._process is None:
             return {}
         try:
@@ -59,12 +78,24 @@ class KernelProbe:
         for line in output.splitlines():  # a line for each kind, so that one that aborts spares those before it
             found |= json.loads(line)
         if self._process.returncode and errors.strip():
-            found = {
-                kind: outcome if outcome == "ok" else errors.strip().splitlines()[-1] for kind, outcome in found.items()
-            }
-        if self._wanted == "cuequivariance" and found["cuequivariance"] != "ok":
-            raise ConfigError(f"--kernels cuequivariance: {found['cuequivariance']}; use --kernels torch or auto")
+            last = errors.strip().splitlines()[-1]
+            found = {kind: outcome if outcome == "ok" else last for kind, outcome in found.items()}
+        if self._process.returncode == 0:
+            with contextlib.suppress(OSError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(self._path, json.dumps(found))
         return found
+
+
+def _fingerprint(device: torch.device) -> str:
+    """What a probe's outcome depends on: the card, the versions and our own programs."""
+    versions = [torch.__version__]
+    for name in ("triton", "cuequivariance-torch"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(metadata.version(name))
+    programs = Path(__file__).parent.joinpath("model", "kernels", "source.py").read_bytes()
+    what = [torch.cuda.get_device_name(device), *versions, hashlib.sha256(programs).hexdigest()]
+    return hashlib.sha256("|".join(what).encode()).hexdigest()[:24]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

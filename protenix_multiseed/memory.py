@@ -12,6 +12,9 @@ from protenix_multiseed.types import Sizes
 
 MARGIN = 0.92  # of what seems free; the rest is for fragments and what other programs take meanwhile
 HIDDEN_ELEMENTS = 2**27  # of a transition's expanded rows at once
+OUTER_ELEMENTS = 2**27  # of an MSA's outer products at once
+_SCORED_PAIRS = 2**19  # of all samples scored at once; more fill no GPU better and take memory
+_WORKSPACE = 128 * 2**20  # of matrix products
 _WINDOW_QUERIES, _WINDOW_KEYS = 32, 128
 
 
@@ -29,6 +32,7 @@ class ModelSize:
     c_z: int
     c_s: int
     c_m: int
+    c_outer: int
     c_atom: int
     c_atompair: int
     c_token: int
@@ -53,6 +57,7 @@ class ModelSize:
             c_z=module.confidence_head.c_z,
             c_s=module.confidence_head.c_s,
             c_m=model.msa_module.c_m,
+            c_outer=module.msa_module.blocks[0].c_hidden if len(module.msa_module.blocks) else 0,
             c_atom=model.diffusion_module.c_atom,
             c_atompair=model.diffusion_module.c_atompair,
             c_token=model.diffusion_module.c_token,
@@ -126,6 +131,7 @@ def estimate_peak_bytes(
     pair = seeds * pairs * model.c_z * trunk
     resident = {
         "weights": 4 * model.n_weight,
+        "workspaces": _WORKSPACE if settings.padding > 1 else 0,
         "weights in the trunk's type": trunk * model.n_trunk_weight,
         "weights of the diffusion transformers, joined": diffusion * model.n_diffusion_weight,
         "weights of the confidence head, joined": 4 * model.n_confidence_weight,
@@ -139,16 +145,23 @@ def estimate_peak_bytes(
     row = (8 + 4) * model.c_z  # expanded, gated
     kept = {"z_init and z": 2 * pair}
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
-    sample_pair = sample_chunk * pairs * model.c_z * 4
-    logits = {
-        "logits of PAE and PDE": 2 * samples * pairs * model.n_bin * 4,
+    scored = min(sample_chunk, scored_at_once(sizes.n_token))
+    sample_pair = scored * pairs * model.c_z * 4
+    logits = 2 * pairs * model.n_bin * 4
+    scores = {
         "confidence of every seed": seeds * samples * pairs * 3 * 4,
+        "logits of samples scored before": (samples - scored) * logits,
+        "pairs of the samples": sample_pair,
     }
-    scored = logits | {"pairs of the samples": 3 * sample_pair}
     stages = {
         "trunk, triangle product": kept | msa | {"z normed, projected and gated": 7 * pair},
         "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
-        "trunk, MSA": kept | msa | {"rows of one seed, normed and projected": rows * n * 3 * model.c_m * trunk},
+        "trunk, MSA": kept
+        | msa
+        | {
+            "rows of one seed, projected": rows * n * model.c_m * trunk,
+            "outer products and their copy": 2 * min(pairs * model.c_outer**2, OUTER_ELEMENTS) * trunk,
+        },
         "sample": {
             "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
             "pair_cond": seeds * pairs * model.c_z * 4,
@@ -159,11 +172,17 @@ def estimate_peak_bytes(
             "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 12 * model.c_atom) * diffusion,
             "tokens of a step": seeds * sample_chunk * n * 12 * model.c_token * diffusion,
         },
-        "score, triangle product": scored | {"z normed, projected and gated": 7 * sample_pair},
-        "score, transition": scored | {"rows expanded and gated": min(sample_chunk * pairs, most_rows) * row * 4},
-        "score, summary": logits | {"probabilities and expectations": 2 * samples * pairs * model.n_bin * 4},
+        "score, triangle product": scores | {"z normed, projected and gated": 7 * sample_pair},
+        "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
+        "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": (scored + samples) * logits},
+        "score, summary": {"logits and their probabilities": 2 * samples * logits} | scores,
     }
     return MemoryEstimate(resident=resident, stages=stages)
+
+
+def scored_at_once(n_token: int) -> int:
+    """How many samples of a seed the confidence head takes at once at this size, if memory lets it."""
+    return max(1, _SCORED_PAIRS // n_token**2)
 
 
 def estimate_disk_bytes(sizes: Sizes, *, seeds: int, n_sample: int, full_confidence: bool) -> int:

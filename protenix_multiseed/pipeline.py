@@ -69,7 +69,8 @@ def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display:
     report = RunReport()
     prepare(dictionary)
     settings = feature_settings(config, jobs, display)
-    with WorkerPool(config.workers or 1) as pool:
+    # One more than jobs: results of the last are written while nothing is left to featurize.
+    with WorkerPool(min(config.workers or 1, len(jobs) + 1)) as pool:
         coming = pool.featurize(jobs, settings)
         display.stage(f"loading {config.model}")
         executor = Executor(config)

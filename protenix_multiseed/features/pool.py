@@ -94,7 +94,10 @@ def failure(job: Job, seed: int | None, stage: str, error: BaseException) -> Fai
 
 
 def _start_worker() -> None:
-    """A worker's first act: leave signals and the terminal to the main process, and keep to one thread."""
+    """A worker's first acts: leave signals and the terminal to the main process, keep to one thread, ready upstream.
+
+    A worker may be given a prediction to write before it has ever featurized: both need upstream with its dictionary.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(OSError):
@@ -105,9 +108,6 @@ def _start_worker() -> None:
         setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for the life of the worker
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
-
-
-def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:
     import torch
 
     from protenix_multiseed import upstream
@@ -115,6 +115,9 @@ def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:
 
     torch.set_num_threads(1)
     upstream.prepare(find_dictionary())
+
+
+def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:
     from protenix_multiseed.features.featurize import featurize
 
     return featurize(job, settings)

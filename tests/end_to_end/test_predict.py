@@ -263,7 +263,11 @@ def test_batches_and_single_seeds_give_the_same_answers(tmp_path):
     (tmp_path / "in.json").write_text(json.dumps([job("it", protein(), protein("GHKLM"))]))
     (tmp_path / "quick.yaml").write_text("steps: 10\ncycles: 1\nsamples: 2\n")
     tables = {}
-    for out, *how in (("batched",), ("split", "--max-seeds-per-batch", "2"), ("sequential", "--sequential")):
+    for out, *how in (
+        ("batched", "--workers", "3"),
+        ("split", "--max-seeds-per-batch", "2"),
+        ("sequential", "--sequential"),
+    ):
         options = ("--model", "demo", "--config", "quick.yaml", "--seeds", "1-3", "--out", out, *how)
         done = run("predict", "in.json", *options, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from protenix_multiseed.memory import scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
 from protenix_multiseed.model.reference_stages import summarise
 from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
@@ -16,13 +17,19 @@ def score(
     network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, sample_chunk: int
 ) -> Iterator[dict[str, Any]]:
     """``ConfidenceHead.forward`` and the summary, samples batched -> upstream's output dictionary of each seed."""
+    chunk = min(sample_chunk, scored_at_once(inputs.n_token))
     for index in range(inputs.n_seed):
-        parts = [
-            confidence_logits(network, inputs, trunk, part, index)
-            for part in torch.split(coordinates[index], sample_chunk)
-        ]
-        logits = tuple(torch.cat(part) for part in zip(*parts, strict=True))
-        yield summarise(network, inputs, trunk, coordinates, index, logits)
+        logits = _logits_by_chunk(network, inputs, trunk, coordinates[index], index, chunk)
+        made = summarise(network, inputs, trunk, coordinates, index, logits)
+        del logits  # before the caller goes on, and before the next seed's
+        yield made
+
+
+def _logits_by_chunk(
+    network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, index: int, chunk: int
+) -> tuple[torch.Tensor, ...]:
+    parts = [confidence_logits(network, inputs, trunk, part, index) for part in torch.split(coordinates, chunk)]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def confidence_logits(

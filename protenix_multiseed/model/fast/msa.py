@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.memory import OUTER_ELEMENTS
 from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights, pair_bias
 from protenix_multiseed.model.kernels import Kernels
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Inputs
 
 _ROWS = 2048  # of an MSA at once, as upstream has it
-_OUTER = 2**28  # elements of outer products at once
 
 
 class MsaModule:
@@ -70,16 +70,21 @@ class _OuterProductMean:
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, z: torch.Tensor) -> None:
         n_row, n, _ = m.shape
-        first, second = functional.linear(kernels.norm(m, *self._norm), self._project).chunk(2, dim=-1)
-        width = first.shape[-1]
-        first, second = (part.reshape(n_row, n * width) for part in (first, second))
+        width = len(self._project) // 2
+        first, second = m.new_empty(2, n_row, n, width)
+        for start in range(0, n_row, _ROWS):
+            rows = slice(start, start + _ROWS)
+            first[rows], second[rows] = functional.linear(kernels.norm(m[rows], *self._norm), self._project).chunk(
+                2, -1
+            )
+        first, second = (part.view(n_row, n * width) for part in (first, second))
         mean = m.new_tensor(float(n_row)) + self._eps  # rounded to the type, as upstream's sum over a mask of ones is
-        step = max(1, _OUTER // (n * width * width))
+        step = max(1, OUTER_ELEMENTS // (n * width * width))
         for start in range(0, n, step):
             outer = first[:, start * width : (start + step) * width].t() @ second  # [i * c, j * c']
             outer = outer.view(-1, width, n, width).transpose(1, 2).reshape(-1, width * width)
-            rows = z[start : start + step]
-            rows += (functional.linear(outer, self._out, self._bias) / mean).view(rows.shape)
+            update = functional.linear(outer, self._out, self._bias) / mean
+            z[start : start + step] += update.view(-1, n, update.shape[-1])
 
 
 class _MsaStack:
