@@ -158,6 +158,51 @@ def fetch(
         _refuse(error)
 
 
+@app.command()
+def bench(
+    model: Annotated[
+        str | None, _option("Any model of Protenix, or demo (protenix_base_default_v1.0.0).", "--model", "-m")
+    ] = None,
+    checkpoint: Annotated[Path | None, _option("Checkpoint (the model's own, else made-up weights).")] = None,
+    seeds: Annotated[str | None, _option("1-5 or 1,7,20-30 (1-5).", "--seeds", "-s")] = None,
+    samples: Annotated[int | None, _option("Diffusion samples per seed (5).")] = None,
+    cycles: Annotated[int | None, _option("Recycling cycles (the model's own).")] = None,
+    steps: Annotated[int | None, _option("Diffusion steps (the model's own).")] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda or cuda:1 (auto).")] = None,
+    tokens: Annotated[int, typer.Option(min=4, max=5000, help="Residues of the made-up job.")] = 245,
+    msa_rows: Annotated[int, typer.Option(min=1, max=20_000, help="Rows of its MSA.")] = 700,
+    repeats: Annotated[int, typer.Option(min=1, max=50, help="Repeats, of which the median counts.")] = 3,
+    as_json: Annotated[bool, _option("As JSON.", "--json")] = False,
+) -> None:
+    """Time Protenix seed by seed and all seeds batched, side by side on this machine."""
+    from protenix_multiseed.config import load_config
+    from protenix_multiseed.dictionary import find_dictionary
+
+    options = {
+        "model": model,
+        "checkpoint": checkpoint,
+        "seeds": seeds or "1-5",
+        "samples": samples,
+        "cycles": cycles,
+        "steps": steps,
+        "device": device,
+    }
+    try:
+        config = load_config(options)
+        from rich.console import Console
+
+        from protenix_multiseed.bench import bench as measure
+        from protenix_multiseed.display import show_bench
+
+        console = Console(file=sys.stdout, highlight=False)
+        progress = Console(file=sys.stderr, highlight=False)
+        with progress.status("loading", spinner="dots") as status:
+            made = measure(config, find_dictionary(), tokens=tokens, rows=msa_rows, repeats=repeats, told=status.update)
+        show_bench(console, made, config, as_json=as_json)
+    except ProtenixMsError as error:
+        _refuse(error)
+
+
 def _predict(
     inputs: list[Path], options: dict[str, Any], file: Path | None, verbosity: int, *, dry_run: bool, as_json: bool
 ) -> int:

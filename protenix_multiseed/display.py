@@ -5,6 +5,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from protenix_multiseed.bench import Bench
+from protenix_multiseed.config import RunConfig
 from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.outputs.ranking import ranked
 from protenix_multiseed.pipeline import RunReport
@@ -147,6 +151,50 @@ def show_plans(console: Console, plans: Sequence[JobPlan], *, as_json: bool) -> 
                 f"because of {plan.reference_reason}; its memory is not what is estimated here",
                 soft_wrap=True,
             )
+
+
+def show_bench(console: Console, bench: Bench, config: RunConfig, *, as_json: bool) -> None:
+    """What ``protenix-ms bench`` measured, each side beside the faster of Protenix's."""
+    features, base = bench.features, bench.baseline
+    facts = {
+        "device": bench.device,
+        "model": config.model,
+        "made_up_weights": bench.made_up_weights,
+        "tokens": features.n_token,
+        "atoms": features.n_atom,
+        "msa_rows": features.n_msa,
+        "seeds": len(features.seeds),
+        "samples": config.samples,
+        "cycles": config.cycles,
+        "steps": config.steps,
+        "versions": {name: metadata.version(name) for name in ("protenix", "torch")},
+    }
+    if as_json:
+        sides = [asdict(side) | {"median": side.median, "speedup": base.median / side.median} for side in bench.sides]
+        console.print_json(json.dumps({**facts, "sides": sides}))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for column in ("seconds", "from", "to", "speed-up", "trunk", "sample", "score", "memory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for side in bench.sides:
+        table.add_row(
+            escape(side.name),
+            f"{side.median:.2f}",
+            f"{min(side.seconds):.2f}",
+            f"{max(side.seconds):.2f}",
+            f"{base.median / side.median:.2f} x",
+            *(f"{seconds:.2f}" for seconds in side.stages.values()),
+            format_bytes(side.peak_bytes),
+        )
+    weights = "made-up weights, " if bench.made_up_weights else ""
+    console.print(
+        f"{bench.device}: {config.model}, {weights}{features.n_token} tokens, {features.n_msa} MSA rows, "
+        f"{len(features.seeds)} seeds x {config.samples} samples, {config.cycles} cycles, {config.steps} steps; "
+        f"medians of {len(base.seconds)}; Protenix {facts['versions']['protenix']}, torch {facts['versions']['torch']}",  # type: ignore[index]
+        soft_wrap=True,
+    )
+    console.print(table)
 
 
 def _batches(batches: Sequence[Batch], n_sample: int) -> str:

@@ -3,25 +3,27 @@
 import gc
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import torch
 
 from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.errors import ConfigError, PredictionError, WeightsError
+from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.features.pool import failure
 from protenix_multiseed.hardware import KernelProbe, choose_device, is_out_of_memory
 from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
-from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes
+from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes, peak_bytes
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.reference import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.transfer import Arriving, Transfer
 from protenix_multiseed.model.weights import build_model, check_sha256, load_model
 from protenix_multiseed.plan import MAX_SEEDS, Planner
 from protenix_multiseed.preflight import checkpoint_path
@@ -39,6 +41,7 @@ class Watcher(Protocol):
         """Something that the user should know."""
 
 
+_Outcome: TypeAlias = Future[Prediction] | Prediction | Failure
 PADDING = 16  # of tokens on a GPU, whose matrix units and vector loads want aligned rows
 
 
@@ -68,6 +71,7 @@ def make_planner(config: RunConfig, configs: Any, model: Any, *, on_gpu: bool) -
             trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
             diffusion_bytes=2 if config.precision == "fast" else 4,
             padding=PADDING if on_gpu else 1,
+            keeps_loops=on_gpu,
         ),
         max_seeds=config.max_seeds_per_batch or MAX_SEEDS,
     )
@@ -111,6 +115,7 @@ class Executor:
         self.planner = make_planner(config, self.configs, self._built, on_gpu=self.device.type == "cuda")
         self.reference_reason = reference_reason(config)
         self._limit = MemoryLimit()
+        self.transfer = Transfer(self.device)
 
     def __enter__(self) -> Self:
         if self.checkpoint is None:
@@ -127,6 +132,7 @@ class Executor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.transfer.close(wait=kind is None)
         del self.network
 
     def free_bytes(self) -> int:
@@ -149,8 +155,22 @@ class Executor:
         if problems := [f"{job.where}: {refusal}" for job, refusal in refusals if refusal]:
             raise ConfigError("\n".join(problems))
 
-    def predict(self, features: Features, watcher: Watcher) -> Iterator[Prediction | Failure]:
+    def arriving(self, coming: Iterable[list[Features] | Failure]) -> Iterator[Arriving | Failure]:
+        """Features on their way to the device, the next job's while the caller predicts the last one's."""
+        flat = (one for made in coming for one in ([made] if isinstance(made, Failure) else made))
+        return self.transfer.ahead(flat, self._upload)
+
+    def _upload(self, made: Features | Failure) -> Arriving | Failure:
+        if isinstance(made, Failure):
+            return made
+        try:
+            return self.transfer.upload(made)
+        except RuntimeError:  # no memory for it now: it is sent when its turn comes, where that is handled
+            return Arriving(made)
+
+    def predict(self, arriving: Arriving, watcher: Watcher) -> Iterator[Prediction | Failure]:
         """Predict every seed of the features. A seed that fails stops nothing else."""
+        features = arriving.wait(self.device)
         limit = self.config.model_preset.max_tokens
         sizes, seeds = features.sizes, [seed.seed for seed in features.seeds]
         refusal: str | None = None
@@ -197,10 +217,10 @@ class _Run:
         self._retries: list[str] = []
         self._reason = executor.reference_reason
         self._estimate = executor.planner.peak_bytes(features.sizes)
-        self._ladder: Ladder[Prediction | Failure] = Ladder(
+        self._ladder: Ladder[_Outcome] = Ladder(
             run=self._run_reference if self._reason else self._run_batched,
             is_out_of_memory=is_out_of_memory,
-            release=_release,
+            release=self._release,
             told=self._told,
             lost=self._lost,
             limit=executor._limit,
@@ -208,15 +228,19 @@ class _Run:
 
     def outcomes(self, seeds: Sequence[int]) -> Iterator[Prediction | Failure]:
         """Every seed's prediction or failure."""
-        for _, outcome in self._ladder.climb(self._plan(seeds), self._estimate):
-            yield outcome
+        for seed, outcome in self._ladder.climb(self._plan(seeds), self._estimate):
+            try:
+                made = outcome.result() if isinstance(outcome, Future) else outcome
+            except Exception as error:  # on its way from the device: this seed's own failure, and no other's
+                made = failure(self._features.job, seed, "predict", error)
+            yield made
 
     def _plan(self, seeds: Sequence[int]) -> tuple[Batch, ...]:
         if self._reason:
             return tuple(Batch(seeds=(seed,), sample_chunk=1, estimated_bytes=0) for seed in seeds)
         return self._executor.planner.plan(self._features.sizes, seeds, self._executor.free_bytes())
 
-    def _run_batched(self, batch: Batch, finished: Finished[Prediction | Failure]) -> None:
+    def _run_batched(self, batch: Batch, finished: Finished[_Outcome]) -> None:
         features, executor = self._features, self._executor
         started = time.perf_counter()
         self._reset_peak()
@@ -233,12 +257,14 @@ class _Run:
                 "estimated_bytes": batch.estimated_bytes,
                 "seconds": round((time.perf_counter() - started) / len(batch.seeds), 3),
             }
-            try:
-                prediction = to_prediction(raw, features, seed, full=executor.config.full_confidence)
-            except PredictionError as error:  # this seed's own failure, and no other's
-                finished(seed, failure(features.job, seed, "predict", error))
-                return
-            finished(seed, self._with_record(prediction, run))
+            run = self._full_record(run)
+
+            def make(fetched: dict[str, Any]) -> Prediction:
+                prediction = to_prediction(fetched, features, seed, full=executor.config.full_confidence)
+                return replace(prediction, run=run)
+
+            kept = ("coordinate", "summary_confidence", "full_data")
+            finished(seed, executor.transfer.download({name: raw[name] for name in kept}, make))
 
         seeds = [self._by_seed[seed] for seed in batch.seeds]
         whose = f"seeds {format_seeds(batch.seeds)}" if len(batch.seeds) > 1 else f"seed {batch.seeds[0]}"
@@ -252,7 +278,7 @@ class _Run:
             lambda stage: self._watcher.progress(features.job, f"{whose}, {stage}"),
         )
 
-    def _run_reference(self, batch: Batch, finished: Finished[Prediction | Failure]) -> None:
+    def _run_reference(self, batch: Batch, finished: Finished[_Outcome]) -> None:
         executor = self._executor
         self._reset_peak()
         (seed,) = batch.seeds
@@ -260,18 +286,22 @@ class _Run:
             executor.network, self._features, self._by_seed[seed], full=executor.config.full_confidence
         )
         more = {"why": self._reason, "precision": "reference", "kernels": executor.kernels["reference"]}
-        finished(seed, self._with_record(prediction, {**prediction.run, **more}))
+        finished(seed, replace(prediction, run=self._full_record({**prediction.run, **more})))
 
-    def _with_record(self, prediction: Prediction, run: dict[str, Any]) -> Prediction:
+    def _full_record(self, run: Mapping[str, Any]) -> dict[str, Any]:
         device = self._executor.device
-        run |= {"device": str(device), "retries": list(self._retries)}
-        if device.type == "cuda":
-            run["peak_bytes"] = torch.cuda.max_memory_allocated(device)
-        return replace(prediction, run=run)
+        return {**run, "device": str(device), "retries": list(self._retries), "peak_bytes": peak_bytes(device)}
 
     def _reset_peak(self) -> None:
         if self._executor.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._executor.device)
+
+    def _release(self) -> None:
+        """Free what a failed batch held."""
+        self._executor.network.loops.forget()
+        gc.collect()
+        if self._executor.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _told(self, batch: Batch, reason: str, instead: Sequence[Batch]) -> None:
         """Say and record that a batch failed and what follows."""
@@ -293,13 +323,6 @@ class _Run:
             "use a larger GPU or a smaller complex"
         )
         return replace(made, message=message)
-
-
-def _release() -> None:
-    """Free what a failed batch held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 class _Hashing(threading.Thread):

@@ -4,6 +4,7 @@ The estimate names the tensors that make it up. Terms of one stage stand togethe
 stage's, beside what lives through all of them.
 """
 
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from protenix_multiseed.types import Sizes
 MARGIN = 0.92  # of what seems free; the rest is for fragments and what other programs take meanwhile
 HIDDEN_ELEMENTS = 2**27  # of a transition's expanded rows at once
 OUTER_ELEMENTS = 2**27  # of an MSA's outer products at once
+LAUNCH_BOUND = 2**17  # pairs under which an H200 waits for Python to launch the Pairformer's kernels
+KEPT_BYTES = 2**28  # of a loop's tensors that are kept, with its graph, for the next batch of the same sizes
 _SCORED_PAIRS = 2**19  # of all samples scored at once; more fill no GPU better and take memory
 _WORKSPACE = 128 * 2**20  # of matrix products
 _WINDOW_QUERIES, _WINDOW_KEYS = 32, 128
@@ -82,6 +85,7 @@ class Settings:
         trunk_bytes, diffusion_bytes: Bytes of a number of the trunk and of the diffusion network.
         n_step: Diffusion steps, for all of which noise is drawn beforehand.
         padding: Tokens are padded to a multiple of it.
+        keeps_loops: Whether loops are captured as graphs and kept for the next batch.
     """
 
     n_sample: int
@@ -89,6 +93,7 @@ class Settings:
     trunk_bytes: int
     diffusion_bytes: int
     padding: int = 1
+    keeps_loops: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +158,22 @@ def estimate_peak_bytes(
         "logits of samples scored before": (samples - scored) * logits,
         "pairs of the samples": sample_pair,
     }
+    shared_by_steps = {
+        "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
+        "pair_cond": seeds * pairs * model.c_z * 4,
+        "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
+        "atom pairs": 2 * seeds * windows * model.c_atompair * 4,
+        "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * diffusion,
+        "noise of all steps": (settings.n_step + 3) * seeds * samples * atoms * 3 * 4,
+    }
+    step = {
+        "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 12 * model.c_atom) * diffusion,
+        "tokens of a step": seeds * sample_chunk * n * 12 * model.c_token * diffusion,
+    }
+    if settings.keeps_loops:
+        loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
+        resident["last batch's steps and their graph"] = min(loop + sum(step.values()), 2 * KEPT_BYTES)
+        resident["last batch's trunk and its graph"] = 8 * min(pair, LAUNCH_BOUND * model.c_z * trunk)
     stages = {
         "trunk, triangle product": kept | msa | {"z normed, projected and gated": 7 * pair},
         "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
@@ -162,16 +183,7 @@ def estimate_peak_bytes(
             "rows of one seed, projected": rows * n * model.c_m * trunk,
             "outer products and their copy": 2 * min(pairs * model.c_outer**2, OUTER_ELEMENTS) * trunk,
         },
-        "sample": {
-            "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
-            "pair_cond": seeds * pairs * model.c_z * 4,
-            "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
-            "atom pairs": 2 * seeds * windows * model.c_atompair * 4,
-            "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * diffusion,
-            "noise of all steps": (settings.n_step + 3) * seeds * samples * atoms * 3 * 4,
-            "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 12 * model.c_atom) * diffusion,
-            "tokens of a step": seeds * sample_chunk * n * 12 * model.c_token * diffusion,
-        },
+        "sample": shared_by_steps | step,
         "score, triangle product": scores | {"z normed, projected and gated": 7 * sample_pair},
         "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
         "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": (scored + samples) * logits},
@@ -212,6 +224,15 @@ def available_bytes(device: Any) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+def peak_bytes(device: Any) -> int:
+    """The most that this process has held of a device's memory: on a GPU since the last reset, else since it began."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _count(module: Any) -> int:

@@ -71,7 +71,8 @@ def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display:
     settings = feature_settings(config, jobs, display)
     # One more than jobs: results of the last are written while nothing is left to featurize.
     with WorkerPool(min(config.workers or 1, len(jobs) + 1)) as pool:
-        coming = pool.featurize(jobs, settings)
+        # Like sizes together, which share graphs and buffers; small ones first, while workers are at the large.
+        coming = pool.featurize(sorted(jobs, key=lambda job: job.n_token), settings)
         display.stage(f"loading {config.model}")
         executor = Executor(config)
         executor.refuse_too_large(jobs)
@@ -85,14 +86,13 @@ def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display:
             write_run(config, record)
             writer = Writer(config, pool, report, display)
             display.stage(f"predicting on {executor.device}")
-            for made in coming:
-                for features in [made] if isinstance(made, Failure) else made:
-                    if isinstance(features, Failure):
-                        writer.fail(features)
-                        continue
-                    display.features(features)
-                    for result in executor.predict(features, display):
-                        writer.submit(result)
+            for arriving in executor.arriving(coming):
+                if isinstance(arriving, Failure):
+                    writer.fail(arriving)
+                    continue
+                display.features(arriving.features)
+                for result in executor.predict(arriving, display):
+                    writer.submit(result)
             display.stage("writing")
             writer.finish(jobs)
     write_failures(config.out, report.failures)
@@ -133,6 +133,9 @@ class Writer:
         """Wait for all writing, then rank each job over its seeds."""
         while self._pending:
             self._gather()
+        self._report.samples = {
+            job.name: self._report.samples[job.name] for job in jobs if job.name in self._report.samples
+        }
         for job in jobs:
             if samples := self._report.samples.get(job.name):
                 try:

@@ -61,7 +61,6 @@ class Sizes:
     n_token: int
     n_atom: int
     n_msa: int
-    has_templates: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,8 @@ class SeedFeatures:
     """What the seed decides, and the state of the generators after it, where the model's draws begin.
 
     Attributes:
-        ref_pos: Reference conformers, each centred, rotated and shifted at random [N_atom, 3], Angstrom.
+        ref_pos: Reference conformers, each centred, rotated and shifted at random [N_atom, 3], Angstrom. Like
+            ``has_frame`` a numpy array from the workers, a tensor once uploaded.
         has_frame: Whether each token has a frame [N_token]; a ligand's frame is found from ``ref_pos``.
         python_state: ``random.getstate()`` after featurization.
         numpy_state: ``numpy.random.get_state()`` after featurization.
@@ -91,8 +91,8 @@ class SeedFeatures:
     """
 
     seed: int
-    ref_pos: "np.ndarray"
-    has_frame: "np.ndarray"
+    ref_pos: Any
+    has_frame: Any
     python_state: tuple[Any, ...]
     numpy_state: tuple[Any, ...]
     torch_state: "np.ndarray"
@@ -105,7 +105,8 @@ class Features:
     Attributes:
         seeds: The seeds these features serve. Usually all of the job's; a job whose leaving groups are chosen
             differently by different seeds is handed over as several features.
-        arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`.
+        arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`: numpy arrays from
+            the workers, tensors once uploaded.
         atom_array: Atoms in the order of ``ref_pos``, with the annotations that writing needs.
         entity_poly_type: Polymer type of each polymer entity, by entity number from 1.
         warnings: What the user should know about this job.
@@ -127,12 +128,7 @@ class Features:
     @property
     def sizes(self) -> Sizes:
         """What the job's memory depends on."""
-        return Sizes(
-            n_token=self.n_token,
-            n_atom=self.n_atom,
-            n_msa=self.n_msa,
-            has_templates="template_aatype" in self.arrays,
-        )
+        return Sizes(n_token=self.n_token, n_atom=self.n_atom, n_msa=self.n_msa)
 
     @property
     def nbytes(self) -> int:

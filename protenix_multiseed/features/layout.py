@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from protenix_multiseed.types import Features, SeedFeatures
 
@@ -33,7 +34,7 @@ INDEX_FEATURES = (
     "distogram_rep_atom_mask",
 )
 FLOAT_FEATURES = ("profile", "deletion_mean", "esm_token_embedding")
-_PAIR_TEMPLATE_FEATURES = (
+PAIR_TEMPLATE_FEATURES = (
     "template_distogram",
     "template_unit_vector",
     "template_pseudo_beta_mask",
@@ -67,6 +68,7 @@ UNREAD_FEATURES = frozenset(
     }
 )
 _DELETIONS = np.arange(-128, 128, dtype=np.int8)
+_CPU = torch.device("cpu")
 
 
 def compact(full: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def compact(full: Mapping[str, Any]) -> dict[str, Any]:
         *arrays,
         *UNREAD_FEATURES,
         *_PER_SEED,
-        *_PAIR_TEMPLATE_FEATURES,
+        *PAIR_TEMPLATE_FEATURES,
         "has_deletion",
         "deletion_value",
         "constraint_feature",
@@ -139,65 +141,77 @@ def shrink(array: np.ndarray) -> np.ndarray:
     return array.astype(np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
 
 
-def expand(features: Features, seed: SeedFeatures, *, constraint: bool = False) -> dict[str, Any]:
-    """The dictionary of CPU tensors that upstream's model reads for one seed.
+def expand(
+    features: Features, seed: SeedFeatures, *, device: torch.device = _CPU, constraint: bool = False
+) -> dict[str, Any]:
+    """The dictionary of tensors that upstream's model reads for one seed, made where they are read.
 
     Args:
+        features: Compact, in numpy arrays or, once uploaded, in tensors on the device.
         constraint: Whether the model has a constraint embedder, which reads its features even where they are zero.
     """
-    arrays = features.arrays
-    full: dict[str, Any] = {key: torch.from_numpy(arrays[key].astype(np.int64)) for key in INDEX_FEATURES}
-    full |= {key: torch.from_numpy(np.array(arrays[key])) for key in FLOAT_FEATURES if key in arrays}
-    full["token_index"] = torch.arange(features.n_token)
-    full["restype"] = _one_hot(arrays["restype"], N_RESTYPE).float()
-    full["ref_element"] = _one_hot(arrays["ref_element"], N_ELEMENT)
-    full["ref_atom_name_chars"] = _one_hot(arrays["ref_atom_name_chars"], N_NAME_CHARACTER)
-    full["token_bonds"] = torch.from_numpy(arrays["token_bonds"].astype(np.float32))
-    full["ref_pos"] = torch.from_numpy(np.array(seed.ref_pos))
-    full["has_frame"] = torch.from_numpy(seed.has_frame.astype(np.int64))
-    full["msa"] = torch.from_numpy(arrays["msa"].astype(np.int64))
-    deletions = arrays["deletion_matrix"].view(np.uint8) ^ 128  # row of the tables below
-    full["deletion_value"] = torch.from_numpy(
-        (np.arctan(_DELETIONS / 3.0) * (2.0 / np.pi)).astype(np.float32)[deletions]
+    n = features.n_token
+    arrays = {key: place(value, device) for key, value in expand_templates(features.arrays).items()}
+    full: dict[str, Any] = {key: arrays[key].long() for key in INDEX_FEATURES}
+    full |= {key: arrays[key] for key in FLOAT_FEATURES if key in arrays}
+    full["token_index"] = torch.arange(n, device=device)
+    full["restype"] = functional.one_hot(arrays["restype"].long(), N_RESTYPE).float()
+    full["ref_element"] = functional.one_hot(arrays["ref_element"].long(), N_ELEMENT)
+    full["ref_atom_name_chars"] = functional.one_hot(arrays["ref_atom_name_chars"].long(), N_NAME_CHARACTER)
+    full["token_bonds"] = arrays["token_bonds"].float()
+    full["ref_pos"], full["has_frame"] = place(seed.ref_pos, device), place(seed.has_frame, device).long()
+    full["msa"] = arrays["msa"].long()
+    deletions = arrays["deletion_matrix"].int() + 128  # row of the tables
+    full["deletion_value"], full["has_deletion"] = (table[deletions] for table in _deletion_tables(device))
+    full["template_aatype"] = arrays["template_aatype"].long()
+    full |= (
+        {key: arrays[key] for key in PAIR_TEMPLATE_FEATURES}
+        if "template_distogram" in arrays
+        else _empty_templates(arrays["template_aatype"], n)
     )
-    full["has_deletion"] = torch.from_numpy(np.clip(_DELETIONS, 0.0, 1.0).astype(np.float32)[deletions])
-    full |= _expand_templates(arrays, features.n_token)
     if constraint:
-        n = features.n_token
         full["constraint_feature"] = {
-            key: torch.from_numpy(np.array(arrays[f"constraint:{key}"]))
-            if f"constraint:{key}" in arrays
-            else torch.zeros(n, n, channels)
+            key: arrays.get(f"constraint:{key}", torch.zeros(n, n, channels, device=device))
             for key, channels in N_CONSTRAINT_CHANNEL.items()
         }
-    for key, value in arrays.items():
-        if key.startswith("extra:"):
-            full[key.removeprefix("extra:")] = (
-                torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
-            )
-    return full
+    prefix = "extra:"
+    return full | {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def _expand_templates(arrays: Mapping[str, Any], n_token: int) -> dict[str, torch.Tensor]:
-    aatype = arrays["template_aatype"]
-    full = {"template_aatype": torch.from_numpy(aatype.astype(np.int64))}
+def place(value: Any, device: torch.device) -> Any:
+    """An array or tensor as a tensor on the device; anything else as it is."""
+    if isinstance(value, dict):  # guidance features
+        return {key: place(item, device) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value, device=device)
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def expand_templates(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Compact arrays with the pair features of real templates, made on the CPU, in the place of their atoms."""
     if "template_atom_mask" not in arrays:
-        shape = (len(aatype), n_token, n_token)
-        return full | {
-            "template_distogram": torch.zeros(*shape, N_TEMPLATE_BIN),
-            "template_unit_vector": torch.zeros(*shape, 3),
-            "template_pseudo_beta_mask": torch.zeros(shape),
-            "template_backbone_frame_mask": torch.zeros(shape),
-        }
+        return dict(arrays)
     from protenix.data.template.template_featurizer import Templates
 
     made = Templates(
-        aatype=aatype.astype(np.int32),
+        aatype=arrays["template_aatype"].astype(np.int32),
         atom_positions=np.array(arrays["template_atom_positions"]),
         atom_mask=np.array(arrays["template_atom_mask"]),
     ).as_protenix_dict()
-    return full | {key: torch.from_numpy(made[key]) for key in _PAIR_TEMPLATE_FEATURES}
+    kept = {key: value for key, value in arrays.items() if not key.startswith("template_atom_")}
+    return kept | {key: made[key] for key in PAIR_TEMPLATE_FEATURES}
 
 
-def _one_hot(indices: np.ndarray, classes: int) -> torch.Tensor:
-    return torch.nn.functional.one_hot(torch.from_numpy(indices.astype(np.int64)), classes)
+def _empty_templates(aatype: torch.Tensor, n_token: int) -> dict[str, torch.Tensor]:
+    shape = (len(aatype), n_token, n_token)
+    channels = {"template_distogram": (N_TEMPLATE_BIN,), "template_unit_vector": (3,)}
+    return {
+        key: aatype.new_zeros(*shape, *channels.get(key, ()), dtype=torch.float32) for key in PAIR_TEMPLATE_FEATURES
+    }
+
+
+def _deletion_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Value and presence of a deletion by its number of residues, -128 to 127, as upstream computes them."""
+    values = (np.arctan(_DELETIONS / 3.0) * (2.0 / np.pi)).astype(np.float32)
+    present = np.clip(_DELETIONS, 0.0, 1.0).astype(np.float32)
+    return torch.from_numpy(values).to(device), torch.from_numpy(present).to(device)

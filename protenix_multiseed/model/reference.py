@@ -26,7 +26,7 @@ def predict_seed(network: Network, features: Features, seed: SeedFeatures, *, fu
     """
     start = time.perf_counter()
     network.set_size(features.n_token)
-    inputs = _to_device(expand(features, seed, constraint=_reads_constraint(network.configs)), network.device)
+    inputs = expand(features, seed, device=network.device, constraint=_reads_constraint(network.configs))
     with torch.no_grad(), silenced(), SeedStream(seed, network.device).as_globals(), network.autocast():
         raw, _, log = network.module(
             input_feature_dict=inputs,
@@ -78,12 +78,6 @@ def _reads_constraint(configs: Any) -> bool:
         for embedder in configs.model.constraint_embedder.values()
         if hasattr(embedder, "get")
     )
-
-
-def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_device(item, device) for key, item in value.items()}
-    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _to_numpy(value: Any) -> Any:

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from protenix_multiseed.features.layout import expand
+from protenix_multiseed.features.layout import expand, place
 from protenix_multiseed.model.kernels import Kernels
 from protenix_multiseed.model.kernels.plain import PlainKernels
+from protenix_multiseed.model.replay import Loops
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.types import Features, SeedFeatures
 from protenix_multiseed.upstream import silenced, skip_amp_rules
@@ -34,6 +35,7 @@ class Network:
         precision: ``reference``, or ``fast``: the diffusion network in bfloat16.
         kernels: The operations that the fast stages are made of.
         padding: The fast trunk pads tokens to a multiple of this.
+        loops: Kept from batch to batch.
     """
 
     module: Any
@@ -44,6 +46,7 @@ class Network:
     kernels: Kernels = field(default_factory=PlainKernels)
     padding: int = 1
     _prepared: dict[Any, Any] = field(default_factory=dict)
+    loops: Loops = field(default_factory=Loops)
 
     def prepared(self, make: Callable[[Any, torch.dtype], _Made], module: Any, dtype: torch.dtype) -> _Made:
         """A module's weights as a fast stage wants them, made once per run: ``make(module, dtype)``."""
@@ -164,17 +167,14 @@ def make_inputs(network: Network, features: Features, seeds: Sequence[SeedFeatur
     """Put a batch's features on the device, with what ``Protenix.forward`` adds to them."""
     from protenix.model.protenix import update_input_feature_dict
 
-    def on_device(value: Any) -> Any:
-        return value.to(network.device) if isinstance(value, torch.Tensor) else value
-
-    shared = {key: on_device(value) for key, value in expand(features, seeds[0]).items()}
+    shared = expand(features, seeds[0], device=network.device)
     shared = network.module.relative_position_encoding.generate_relp(shared)
-    ref_pos = torch.stack([torch.from_numpy(seed.ref_pos.copy()) for seed in seeds]).to(network.device)
+    ref_pos = torch.stack([place(seed.ref_pos, network.device) for seed in seeds])
     d_lm = []
     for one in ref_pos:
         shared = update_input_feature_dict({**shared, "ref_pos": one})
         d_lm.append(shared["d_lm"])
-    has_frame = torch.stack([torch.from_numpy(seed.has_frame.astype("int64")) for seed in seeds]).to(network.device)
+    has_frame = torch.stack([place(seed.has_frame, network.device).long() for seed in seeds])
     shared = {key: value for key, value in shared.items() if key not in {"ref_pos", "d_lm", "has_frame"}}
     return Inputs(
         shared=shared,
@@ -207,6 +207,7 @@ def run_stages(
     streams = [SeedStream(seed, network.device) for seed in seeds]
     clock = _Clock(network.device)
     network.set_size(features.n_token)
+    network.loops.begin(len(seeds), features.n_token, features.n_atom, sample_chunk)
     with torch.no_grad(), network.autocast(), silenced():
         inputs = make_inputs(network, features, seeds)
         clock.lap("inputs")

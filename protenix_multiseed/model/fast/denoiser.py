@@ -160,6 +160,12 @@ class Denoiser:
         single, normed = (x.to(self._weights.dtype) for x in (self._atom_single, _normalise(self._atom_single)))
         self._atom_conditioning = [block.condition(single, normed) for block in every]
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Every tensor of this batch that the steps read; weights are not among them."""
+        conditioning = [part for block in self._atom_conditioning for part in block]
+        tokens = [self._levels, self._noise, self._single, self._atom_to_token, self._atoms, self._count]
+        return [*tokens, self._atom_single, *self._token_bias, *self._atom_bias, *conditioning]
+
     def __call__(self, x_noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Denoise ``x_noisy`` [N_seed, N_sample, N_atom, 3] at the noise level of ``step`` [1], Angstrom."""
         diffusion, weights, kernels = self._module, self._weights, self._kernels

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from protenix_multiseed.model import reference_stages
 from protenix_multiseed.model.fast.denoiser import Denoiser
-from protenix_multiseed.model.fast.replay import Replay
+from protenix_multiseed.model.replay import Loop
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
 
@@ -65,10 +66,16 @@ def sample(
         denoise = Denoiser(network, inputs, trunk, conditioning, schedule.t_hat)
         x = schedule.start * draws.initial
         step = torch.zeros(1, dtype=torch.int64, device=x.device)
-        advance = Replay(lambda: take_step(denoise, schedule, draws, x, step, sample_chunk), x.device)
-        for _ in schedule.t_hat:
+        drawn = (draws.rotations, draws.translations, draws.noise)
+        fresh = Loop(
+            partial(take_step, denoise, schedule, draws, x, step, sample_chunk),
+            tensors=(x, step, *drawn, schedule.added, schedule.change, *denoise.tensors()),
+            fixed=(sample_chunk, inputs.n_token),
+        )
+        advance = network.loops.take("sample", fresh)
+        for _ in range(len(schedule.t_hat)):
             advance()
-        return x
+        return advance.tensors[0].clone()
 
 
 def take_step(

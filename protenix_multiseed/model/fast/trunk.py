@@ -8,20 +8,20 @@ stack is batched.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.memory import LAUNCH_BOUND
 from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
 from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, pad
-from protenix_multiseed.model.fast.replay import Replay
+from protenix_multiseed.model.replay import Loop
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
 
 _BROADCAST = ("restype", "profile", "deletion_mean", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars")
-
-_LAUNCH_BOUND = 2**17  # pairs under which an H200 waits for Python to launch the Pairformer's kernels
 
 
 def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -> TrunkOutput:
@@ -36,8 +36,10 @@ def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -
     templates = _distinct_templates(network, inputs)
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
-    is_small = inputs.n_seed * n * n < _LAUNCH_BOUND
-    run_stack = Replay(lambda: stack(network.kernels, s, z, n), network.device, captures=is_small)
+    is_small = inputs.n_seed * n * n < LAUNCH_BOUND
+    fresh = Loop(partial(stack, network.kernels, s, z, n), tensors=(s, z), fixed=(n,), captures=is_small)
+    run_stack = network.loops.take("trunk", fresh)
+    s, z = run_stack.tensors
     for _ in range(module.N_cycle):
         update = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n]))
         for index, stream in enumerate(streams):

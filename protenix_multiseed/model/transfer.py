@@ -1,0 +1,119 @@
+"""Ways onto the device and off it, beside what it computes: features come ahead of need, results leave behind it.
+
+On a GPU both use pinned memory and a stream of their own. Elsewhere the same code copies at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from protenix_multiseed.features.layout import PAIR_TEMPLATE_FEATURES, expand_templates
+from protenix_multiseed.types import Features
+
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
+
+
+class Transfer:
+    """The two ways of one device, with a thread for each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._arriving, self._leaving = _stream(device), _stream(device)
+        self._inbox, self._outbox = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("inbox", "outbox"))
+
+    def close(self, *, wait: bool) -> None:
+        """End the threads, after what they have in hand if ``wait``."""
+        for box in (self._inbox, self._outbox):
+            box.shutdown(wait=wait, cancel_futures=True)
+
+    def ahead(self, coming: Iterable[_Item], on_its_way: Callable[[_Item], _Made]) -> Iterator[_Made]:
+        """Items as ``on_its_way`` makes them, the next one made in the background while the caller uses the last."""
+        iterator = iter(coming)
+        end = object()
+
+        def take() -> Any:
+            item = next(iterator, end)
+            return end if item is end else on_its_way(item)  # type: ignore[arg-type]
+
+        waiting = self._inbox.submit(take)
+        while (made := waiting.result()) is not end:
+            waiting = self._inbox.submit(take)
+            yield made
+
+    def upload(self, features: Features) -> "Arriving":
+        """Send a job's compact features to the device; returns before they are there."""
+        arrays = expand_templates(features.arrays)
+        # Pair features of real templates are large: they wait in pinned memory until the job's turn.
+        arrays = {key: self._send(value, stays=key in PAIR_TEMPLATE_FEATURES) for key, value in arrays.items()}
+        seeds = tuple(
+            replace(seed, ref_pos=self._send(seed.ref_pos), has_frame=self._send(seed.has_frame))
+            for seed in features.seeds
+        )
+        event = None if self._arriving is None else self._arriving.record_event()  # type: ignore[no-untyped-call]
+        return Arriving(replace(features, arrays=arrays, seeds=seeds), event)
+
+    def download(self, raw: Any, make: Callable[[Any], _Made]) -> "Future[_Made]":
+        """Fetch a tree of device tensors and make something of it on the CPU, without holding up the device."""
+        if self._leaving is None:
+            return self._outbox.submit(make, raw)
+        self._leaving.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._leaving):
+            fetched = _fetch(raw)
+            event = self._leaving.record_event()  # type: ignore[no-untyped-call]
+
+        def arrive(kept: Any) -> _Made:
+            event.synchronize()
+            del kept  # the device's tensors, needed until now
+            return make(fetched)
+
+        return self._outbox.submit(arrive, raw)
+
+    def _send(self, value: Any, *, stays: bool = False) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        tensor = torch.tensor(value)
+        if self._arriving is None:
+            return tensor
+        with torch.cuda.stream(self._arriving):
+            pinned = tensor.pin_memory()
+            return pinned if stays else pinned.to(self._device, non_blocking=True)
+
+
+class Arriving:
+    """Features on their way to the device."""
+
+    def __init__(self, features: Features, event: "torch.cuda.Event | None" = None) -> None:
+        self.features, self._event = features, event
+
+    def wait(self, device: torch.device) -> Features:
+        """The features, such that work queued on the device from now on may read them."""
+        if self._event is not None:
+            stream = torch.cuda.current_stream(device)
+            stream.wait_event(self._event)
+            for tensor in _device_tensors(self.features):
+                tensor.record_stream(stream)  # so that their memory is not given to the next upload while in use
+        return self.features
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+def _device_tensors(features: Features) -> Iterator[torch.Tensor]:
+    placed = [*features.arrays.values(), *(part for seed in features.seeds for part in (seed.ref_pos, seed.has_frame))]
+    return (value for value in placed if isinstance(value, torch.Tensor) and value.is_cuda)
+
+
+def _fetch(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _fetch(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fetch(item) for item in value]
+    if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+        return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+    return value

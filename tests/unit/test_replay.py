@@ -1,0 +1,103 @@
+"""Loops: when a body is captured, what a replay does, and what one batch leaves for the next."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from protenix_multiseed.model import replay
+from protenix_multiseed.model.replay import Loop, Loops
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Capture as a GPU does, with functions in the place of graphs; the list counts captures."""
+    made = []
+
+    def capture(function):
+        made.append(function)
+        return function
+
+    monkeypatch.setattr(replay, "capture", capture)
+    monkeypatch.setattr(replay, "can_capture", lambda device: True)
+    return made
+
+
+def doubling(values, called):
+    x = torch.tensor(values)
+
+    def body(x):
+        called.append(x.data_ptr())
+        x *= 2
+
+    return Loop(partial(body, x), tensors=(x,), fixed=(len(values),))
+
+
+def test_the_second_call_is_captured_and_all_later_ones_replay_it(captured):
+    loop = doubling([1.0, 2.0], [])
+    loop()
+    assert captured == []  # the first compiles and allocates what is needed
+    for _ in range(4):
+        loop()
+    assert len(captured) == 1
+    assert loop.tensors[0].tolist() == [32.0, 64.0]
+
+
+def test_a_replay_runs_nothing_of_ours(monkeypatch):
+    """So it allocates nothing: a graph only sends again what was captured."""
+    called, replayed = [], []
+    monkeypatch.setattr(replay, "can_capture", lambda device: True)
+    monkeypatch.setattr(replay, "capture", lambda body: (body(), lambda: replayed.append(True))[1])
+    loop = doubling([1.0], called)
+    for _ in range(5):
+        loop()
+    assert len(called) == 2
+    assert len(replayed) == 4
+
+
+def test_elsewhere_every_call_runs_as_it_is(monkeypatch):
+    monkeypatch.setattr(replay, "capture", lambda body: pytest.fail("captured"))
+    loop = doubling([1.0], [])
+    for _ in range(3):
+        loop()
+    assert loop.tensors[0].item() == 8.0
+    assert not loop.captures
+
+
+def test_the_next_batch_of_the_same_sizes_takes_over_tensors_and_graph(captured):
+    loops, called = Loops(), []
+    for values in ([1.0, 2.0], [5.0, 6.0]):
+        loops.begin(2)
+        loop = loops.take("a", doubling(values, called))
+        for _ in range(3):
+            loop()
+        assert loop.tensors[0].tolist() == [8 * value for value in values]
+    assert len(captured) == 1
+    assert len(set(called)) == 1  # one address
+
+
+@pytest.mark.parametrize("other", [[1.0, 2.0, 3.0], [1, 2]], ids=["shape", "type"])
+def test_a_batch_of_other_sizes_gets_its_own(captured, other):
+    loops = Loops()
+    loops.begin(2)
+    first = loops.take("a", doubling([1.0, 2.0], []))
+    second = doubling(other, [])
+    assert loops.take("a", second) is second
+    loops.begin(3)
+    third = doubling(other, [])
+    assert loops.take("a", third) is third
+    assert first is not second
+
+
+def test_what_is_forgotten_or_too_large_is_not_kept(captured, monkeypatch):
+    loops = Loops()
+    loops.begin(1)
+    loops.take("a", doubling([1.0], []))
+    loops.forget()
+    second = doubling([2.0], [])
+    assert loops.take("a", second) is second
+    monkeypatch.setattr(replay, "KEPT_BYTES", 3)
+    loops.forget()
+    loops.take("a", doubling([1.0], []))
+    third = doubling([3.0], [])
+    assert loops.take("a", third) is third

@@ -1,0 +1,54 @@
+"""What is made ahead, and how far; what becomes of errors on the way."""
+
+import threading
+
+import pytest
+import torch
+
+from protenix_multiseed.model.transfer import Transfer
+
+
+@pytest.fixture
+def transfer():
+    made = Transfer(torch.device("cpu"))
+    yield made
+    made.close(wait=True)
+
+
+def test_one_item_is_made_ahead_and_no_more(transfer):
+    taken, second = [], threading.Event()
+
+    def make(item):
+        taken.append(item)
+        if item == 1:
+            second.set()
+        return -item
+
+    coming = transfer.ahead(range(5), make)
+    assert next(coming) == 0
+    assert second.wait(5)  # while the caller has the first
+    assert taken == [0, 1]
+    assert list(coming) == [-1, -2, -3, -4]
+
+
+def test_none_lost_where_there_is_nothing(transfer):
+    assert list(transfer.ahead([], lambda item: item)) == []
+
+
+def test_an_error_reaches_who_waits_for_it(transfer):
+    def break_(item):
+        raise ValueError(f"item {item}")
+
+    with pytest.raises(ValueError, match="item 3"):
+        next(transfer.ahead([3], break_))
+    with pytest.raises(ValueError, match="item 4"):
+        transfer.download(4, break_).result()
+
+
+def test_results_leave_in_order_while_the_caller_goes_on(transfer):
+    gate = threading.Event()
+    first = transfer.download(torch.ones(2), lambda value: (gate.wait(5), value.tolist())[1])
+    second = transfer.download(torch.zeros(2), torch.Tensor.tolist)
+    assert not first.done()
+    gate.set()
+    assert (first.result(), second.result()) == ([1.0, 1.0], [0.0, 0.0])
