@@ -3,14 +3,21 @@
 Exit codes: 0 all done, 1 some failed, 2 refused before starting.
 """
 
+import importlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, ProtenixMsError
+from protenix_multiseed.offline import forbid_network
+
+if TYPE_CHECKING:
+    from protenix_multiseed.config import RunConfig
+    from protenix_multiseed.dictionary import Dictionary
+    from protenix_multiseed.types import Job
 
 REFUSED = 2
 app = typer.Typer(
@@ -93,6 +100,18 @@ def predict(
         bool | None, _option("One seed at a time through Protenix's own modules.", "--sequential", panel=_HARDWARE)
     ] = None,
     offline: Annotated[bool | None, _option("Never touch the network.", "--offline", panel=_HARDWARE)] = None,
+    grace: Annotated[
+        float | None,
+        _option("Seconds that the batch in hand has to finish after Ctrl-C or SIGTERM (20).", panel=_HARDWARE),
+    ] = None,
+    overwrite: Annotated[
+        bool | None, _option("Replace results that were made in another way.", "--overwrite", panel=_OUTPUT)
+    ] = None,
+    verify: Annotated[
+        bool | None, _option("Compare the contents of what is there; redo what is damaged.", "--verify", panel=_OUTPUT)
+    ] = None,
+    log_file: Annotated[Path | None, _option("Log (<out>/protenix-ms/run.log).", panel=_OUTPUT)] = None,
+    log_format: Annotated[str | None, _option("Lines of the log: text or json (text).", panel=_OUTPUT)] = None,
     full_confidence: Annotated[
         bool | None,
         _option(
@@ -129,6 +148,11 @@ def predict(
         "sequential": sequential,
         "full_confidence": full_confidence,
         "offline": offline,
+        "grace": grace,
+        "overwrite": overwrite,
+        "verify": verify,
+        "log_file": log_file,
+        "log_format": log_format,
     }
     try:
         if as_json and not dry_run:
@@ -136,6 +160,8 @@ def predict(
         code = _predict(inputs, options, config, -1 if quiet else int(verbose), dry_run=dry_run, as_json=as_json)
     except ProtenixMsError as error:
         _refuse(error)
+    except KeyboardInterrupt:  # before the run's own handling of signals began
+        raise typer.Exit(130) from None
     except ImportError as error:
         _refuse(ConfigError(f"a package is missing or broken ({error}); install protenix-ms again as its README says"))
     raise typer.Exit(code)
@@ -206,14 +232,59 @@ def bench(
 def _predict(
     inputs: list[Path], options: dict[str, Any], file: Path | None, verbosity: int, *, dry_run: bool, as_json: bool
 ) -> int:
-    """Check everything, then run. From cheap to dear: configuration, inputs, checkpoint, and only then torch."""
+    """Check everything, then run. From cheap to dear: configuration, inputs, results, and only then torch."""
     from protenix_multiseed.config import load_config
+    from protenix_multiseed.outputs.identity import identify
+    from protenix_multiseed.outputs.locks import Locks
+    from protenix_multiseed.outputs.survey import survey
+    from protenix_multiseed.preflight import CheckpointHash, check_surroundings
+    from protenix_multiseed.report import RunReport, conclude
+    from protenix_multiseed.upstream import DEMO_NOTICE
+
+    config = load_config(options, file)
+    if config.offline:
+        forbid_network()
+    jobs, dictionary = _read_inputs(config, inputs)
+    config = check_surroundings(config, needs_checkpoint=not dry_run)
+
+    from rich.console import Console
+
+    from protenix_multiseed.display import RunDisplay, show_plans, show_results, show_survey
+
+    console = Console(file=sys.stdout, highlight=False)  # this stream: upstream's prints are kept off it by swapping it
+    if dry_run:
+        from protenix_multiseed.preview import preview
+
+        plans = preview(config, jobs, dictionary)
+        show_plans(console, plans, as_json=as_json)
+        return int(any(plan.refusal for plan in plans))
+    checkpoint_hash = CheckpointHash(config)
+    if not any((config.out / job.name).exists() for job in jobs):
+        importlib.import_module("protenix_multiseed.pipeline")  # it takes as long as the hashing
+    identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
+    found = survey(config.out, jobs, identities, verify=config.verify, overwrite=config.overwrite)
+    if verbosity >= 0:
+        show_survey(console, found)
+    if found.todo:
+        from protenix_multiseed.logs import Both, EventLog
+        from protenix_multiseed.pipeline import run  # imports torch: after every check
+
+        with EventLog(config) as log, RunDisplay(console, found.todo, verbosity).shown() as display:
+            report = run(config, jobs, found, identities, dictionary, Both(display, log))
+    else:
+        report = RunReport(n_unit=found.n_done, n_before=found.n_done)
+        with Locks(config.out) as locks:
+            conclude(report, config.out, jobs, identities, locks)
+    if verbosity >= 0:
+        show_results(console, report, config.out, DEMO_NOTICE if config.is_demo else None)
+    return report.exit_code
+
+
+def _read_inputs(config: "RunConfig", inputs: list[Path]) -> "tuple[list[Job], Dictionary]":
     from protenix_multiseed.dictionary import find_dictionary
     from protenix_multiseed.inputs import read_jobs
     from protenix_multiseed.inputs.check import InputRules
-    from protenix_multiseed.preflight import check_surroundings
 
-    config = load_config(options, file)
     dictionary = find_dictionary()
     rules = InputRules(
         model=config.model,
@@ -222,26 +293,7 @@ def _predict(
         template=config.template,
         max_tokens=config.model_preset.max_tokens,
     )
-    jobs = read_jobs(inputs, config.seeds, rules, dictionary)
-    config = check_surroundings(config, needs_checkpoint=not dry_run)
-
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False)  # this stream: upstream's prints are kept off it by swapping it
-    from protenix_multiseed.display import RunDisplay, show_plans, show_results  # imports torch: after every check
-    from protenix_multiseed.pipeline import run
-    from protenix_multiseed.preview import preview
-    from protenix_multiseed.upstream import DEMO_NOTICE
-
-    if dry_run:
-        plans = preview(config, jobs, dictionary)
-        show_plans(console, plans, as_json=as_json)
-        return int(any(plan.refusal for plan in plans))
-    with RunDisplay(console, jobs, verbosity).shown() as display:
-        report = run(config, jobs, dictionary, display)
-    if verbosity >= 0:
-        show_results(console, report, config.out, DEMO_NOTICE if config.is_demo else None)
-    return report.exit_code
+    return read_jobs(inputs, config.seeds, rules, dictionary), dictionary
 
 
 def _refuse(error: ProtenixMsError) -> NoReturn:

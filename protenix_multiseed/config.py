@@ -91,6 +91,13 @@ class RunConfig(_Strict):
     full_confidence: bool = Field(default=False, description="write per-atom and per-pair confidence of every sample")
     guidance: bool = Field(default=False, description="training-free guidance (TFG)")
     offline: bool = Field(default=False, description="never touch the network")
+    overwrite: bool = Field(default=False, description="replace results that were made in another way")
+    verify: bool = Field(default=False, description="compare the contents of results that are there already")
+    grace: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=20.0, description="seconds that work in hand has to finish after SIGINT or SIGTERM"
+    )
+    log_file: Path | None = Field(default=None, description="log; <out>/protenix-ms/run.log by default")
+    log_format: Literal["text", "json"] = Field(default="text", description="lines of the log")
     upstream: dict[str, bool | int | float | str | None] = Field(
         default={}, description="any setting of Protenix, by dotted path"
     )

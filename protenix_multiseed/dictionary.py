@@ -96,6 +96,11 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         self._codes = np.asarray(self._components["id"])
         self._molecules: dict[str, Chem.Mol] = {}
 
+    @property
+    def identity(self) -> str:
+        """What its conformers depend on: the dictionary's version and RDKit's."""
+        return f"biotite {metadata.version('biotite')}, rdkit {_rdkit_version()}"
+
     def _row(self, code: str) -> int:
         row = int(np.searchsorted(self._codes, code))
         if not code or row == len(self._codes) or self._codes[row] != code:
@@ -167,6 +172,18 @@ class UpstreamDictionary:
         self.components, self.molecules = (root / "common" / name for name in UPSTREAM_FILES)
         self._known: dict[str, bool] = {}
         self._embedded = EmbeddedDictionary()
+
+    @property
+    def identity(self) -> str:
+        """The two files, told by their lengths and their ends: hashing them whole takes seconds."""
+        digest = hashlib.sha256()
+        for path in (self.components, self.molecules):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                start = file.read(1 << 20)
+                file.seek(max(0, size - (1 << 20)))
+                digest.update(f"{size}:".encode() + start + file.read())
+        return f"upstream {digest.hexdigest()[:16]}"
 
     def __contains__(self, code: object) -> bool:
         if code not in self._known:

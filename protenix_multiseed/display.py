@@ -8,20 +8,23 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from protenix_multiseed.bench import Bench
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.outputs.ranking import ranked
-from protenix_multiseed.pipeline import RunReport
-from protenix_multiseed.preview import JobPlan
+from protenix_multiseed.outputs.survey import Survey
+from protenix_multiseed.report import RunReport
 from protenix_multiseed.types import RUN_FOLDER, Batch, Failure, Features, Job, Prediction
+
+if TYPE_CHECKING:  # these import torch
+    from protenix_multiseed.bench import Bench
+    from protenix_multiseed.preview import JobPlan
 
 ROWS = 20  # of a job's ranking shown at the end
 
@@ -61,6 +64,14 @@ class RunDisplay:
         with self._progress:
             self._task = self._progress.add_task("starting", total=self._seeds)
             yield self
+
+    def started(self) -> None:
+        """From here on the run writes to its output folder."""
+
+    def stopping(self, signal: str) -> None:
+        """The run was asked to stop."""
+        text = f"{signal}: finishing or dropping the batch in hand, then writing; a second signal ends at once"
+        self._console.print(f"[yellow]stopping[/yellow] {text}", soft_wrap=True)
 
     def stage(self, text: str) -> None:
         """The run as a whole enters a stage."""
@@ -117,7 +128,7 @@ class RunDisplay:
         self._console.print(f"[dim]{time.monotonic() - self._started:7.1f} s[/dim]  {escape(text)}", soft_wrap=True)
 
 
-def show_plans(console: Console, plans: Sequence[JobPlan], *, as_json: bool) -> None:
+def show_plans(console: Console, plans: "Sequence[JobPlan]", *, as_json: bool) -> None:
     """What a run would do with every job."""
     if as_json:
         console.print_json(json.dumps([_plan_record(plan) for plan in plans]))
@@ -153,7 +164,7 @@ def show_plans(console: Console, plans: Sequence[JobPlan], *, as_json: bool) -> 
             )
 
 
-def show_bench(console: Console, bench: Bench, config: RunConfig, *, as_json: bool) -> None:
+def show_bench(console: Console, bench: "Bench", config: RunConfig, *, as_json: bool) -> None:
     """What ``protenix-ms bench`` measured, each side beside the faster of Protenix's."""
     features, base = bench.features, bench.baseline
     facts = {
@@ -206,7 +217,7 @@ def _batches(batches: Sequence[Batch], n_sample: int) -> str:
     )
 
 
-def _plan_record(plan: JobPlan) -> dict[str, Any]:
+def _plan_record(plan: "JobPlan") -> dict[str, Any]:
     record: dict[str, Any] = {"job": plan.job.name, "seeds": list(plan.job.seeds), "budget_bytes": plan.budget}
     if plan.sizes is not None and plan.one_seed is not None and plan.largest is not None:
         record |= {
@@ -261,10 +272,49 @@ def show_results(console: Console, report: RunReport, out: Path, notice: str | N
             f"{escape(str(out / name / 'ranking.csv'))}\n",
             soft_wrap=True,
         )
-    if report.failures:
+    _show_failures(console, report, out)
+    if report.n_elsewhere:
+        console.print(f"{report.n_elsewhere} seeds were done by other processes meanwhile")
+    if report.n_left:
         console.print(
-            f"[red]{len(report.failures)} failed[/red]; tracebacks: {escape(str(out / RUN_FOLDER))}/failures.jsonl",
+            f"[yellow]stopped[/yellow] with {report.n_left} of {report.n_unit} seeds to do; the same command goes on",
             soft_wrap=True,
         )
     if notice:
         console.print(f"[yellow]{escape(notice)}[/yellow]")
+
+
+def _show_failures(console: Console, report: RunReport, out: Path) -> None:
+    """What failed, why, and what to try."""
+    if not report.failures:
+        return
+    table = Table(
+        title=f"{len(report.failures)} failed",
+        title_justify="left",
+        title_style="bold red",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for column in ("job", "seed", "stage", "message", "what to try"):
+        table.add_column(column, overflow="fold")
+    for failed in report.failures[:ROWS]:
+        seed = "all" if failed.seed is None else str(failed.seed)
+        message = failed.message.removeprefix(f"{failed.job.where}: ")
+        table.add_row(*map(escape, (failed.job.name, seed, failed.stage, message, failed.advice)))
+    console.print(table)
+    if len(report.failures) > ROWS:
+        console.print(f"[dim]... and {len(report.failures) - ROWS} more[/dim]")
+    folder = out / RUN_FOLDER
+    console.print(f"all failures: {escape(str(folder / 'failures.jsonl'))}   tracebacks: the log\n", soft_wrap=True)
+
+
+def show_survey(console: Console, found: Survey) -> None:
+    """What is there already and will not be computed again."""
+    for problem in found.damaged:
+        console.print(f"[yellow]damaged[/yellow] {escape(problem)}; it is done again", soft_wrap=True)
+    if found.others:
+        console.print(f"[yellow]removing[/yellow] {len(found.others)} seeds that were made in another way")
+    left = sum(len(job.seeds) for job in found.todo)
+    if found.n_done:
+        console.print(f"{found.n_done} seeds are done already, {left} to do")

@@ -37,3 +37,7 @@ class FeaturizationError(ProtenixMsError):
 
 class PredictionError(ProtenixMsError):
     """A seed whose result cannot be used, such as coordinates that are not finite."""
+
+
+class Dropped(BaseException):
+    """Work in hand was given up, because the run was asked to stop and its time is up."""

@@ -1,12 +1,10 @@
 """The executor: holds the model on its device, plans each job's batches from free memory, and runs them."""
 
 import gc
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -14,7 +12,7 @@ import torch
 
 from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.features.pool import failure
 from protenix_multiseed.hardware import KernelProbe, choose_device, is_out_of_memory
 from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
@@ -24,7 +22,7 @@ from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.reference import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.transfer import Arriving, Transfer
-from protenix_multiseed.model.weights import build_model, check_sha256, load_model
+from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.plan import MAX_SEEDS, Planner
 from protenix_multiseed.preflight import checkpoint_path
 from protenix_multiseed.seeds import format_seeds
@@ -106,7 +104,6 @@ class Executor:
         self._probe = KernelProbe(self.device, "torch" if is_old else config.kernels)
         self.configs = make_configs(config, capability)
         self.checkpoint = checkpoint_path(config)
-        self.checkpoint_sha256: str | None = None
         self.missing_weights: tuple[str, ...] = ()
         self.kernels: dict[str, str] = {}
         self._built = build_model(self.configs)
@@ -114,6 +111,7 @@ class Executor:
         self.network = self._make_network(self._built)
         self.planner = make_planner(config, self.configs, self._built, on_gpu=self.device.type == "cuda")
         self.reference_reason = reference_reason(config)
+        self.lost: str | None = None  # why the device no longer answers
         self._limit = MemoryLimit()
         self.transfer = Transfer(self.device)
 
@@ -121,9 +119,7 @@ class Executor:
         if self.checkpoint is None:
             model = demo.fill(self._built)
         else:
-            hashing = _Hashing(self.checkpoint, self.config.model)
             model = load_model(self.configs, self.checkpoint, self.config.model, self._built)
-            self.checkpoint_sha256 = hashing.result()
             self.missing_weights = model.missing_weights  # type: ignore[assignment]
         self.network = self._make_network(model.to(self.device))
         self._choose_kernels()
@@ -132,7 +128,7 @@ class Executor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.transfer.close(wait=kind is None)
+        self.transfer.close()
         del self.network
 
     def free_bytes(self) -> int:
@@ -168,20 +164,32 @@ class Executor:
         except RuntimeError:  # no memory for it now: it is sent when its turn comes, where that is handled
             return Arriving(made)
 
-    def predict(self, arriving: Arriving, watcher: Watcher) -> Iterator[Prediction | Failure]:
-        """Predict every seed of the features. A seed that fails stops nothing else."""
-        features = arriving.wait(self.device)
-        limit = self.config.model_preset.max_tokens
-        sizes, seeds = features.sizes, [seed.seed for seed in features.seeds]
-        refusal: str | None = None
-        if limit is not None and sizes.n_token > limit:
-            refusal = f"{sizes.n_token} tokens: {self.config.model} takes at most {limit}; choose another --model"
-        elif self.reference_reason is None and not self.config.force:
-            refusal = self.planner.refusal(sizes, self.free_bytes())
-        if refusal is not None:
+    def predict(
+        self, arriving: Arriving, watcher: Watcher, goes_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[Prediction | Failure]:
+        """Predict every seed of the features. A seed that fails stops nothing else.
+
+        Args:
+            goes_on: Asked before every batch; where it says no, the seeds that are left do not come.
+        """
+        features = arriving.features
+        seeds = [seed.seed for seed in features.seeds]
+        if (refusal := self._refusal(features.sizes)) is not None:
             yield from (Failure(job=features.job, seed=seed, stage="predict", message=refusal) for seed in seeds)
             return
-        yield from _Run(self, features, watcher).outcomes(seeds)
+        arriving.wait(self.device)
+        yield from _Run(self, features, watcher, goes_on).outcomes(seeds)
+
+    def _refusal(self, sizes: Sizes) -> str | None:
+        """Why a job of these sizes cannot be predicted; None if it can."""
+        if self.lost is not None:
+            return f"the device no longer answers ({self.lost}); run the same command again: what is done is kept"
+        limit = self.config.model_preset.max_tokens
+        if limit is not None and sizes.n_token > limit:
+            return f"{sizes.n_token} tokens: {self.config.model} takes at most {limit}; choose another --model"
+        if self.reference_reason is not None or self.config.force:
+            return None
+        return self.planner.refusal(sizes, self.free_bytes())
 
     def _make_network(self, model: Any) -> Network:
         return Network(
@@ -211,7 +219,7 @@ class Executor:
 class _Run:
     """One job's way through the ladder."""
 
-    def __init__(self, executor: Executor, features: Features, watcher: Watcher) -> None:
+    def __init__(self, executor: Executor, features: Features, watcher: Watcher, goes_on: Callable[[], bool]) -> None:
         self._executor, self._features, self._watcher = executor, features, watcher
         self._by_seed = {seed.seed: seed for seed in features.seeds}
         self._retries: list[str] = []
@@ -224,6 +232,7 @@ class _Run:
             told=self._told,
             lost=self._lost,
             limit=executor._limit,
+            goes_on=goes_on,
         )
 
     def outcomes(self, seeds: Sequence[int]) -> Iterator[Prediction | Failure]:
@@ -298,10 +307,15 @@ class _Run:
 
     def _release(self) -> None:
         """Free what a failed batch held."""
-        self._executor.network.loops.forget()
+        executor = self._executor
+        executor.network.loops.forget()
         gc.collect()
-        if self._executor.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if executor.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(executor.device)
+                torch.cuda.empty_cache()
+            except RuntimeError as error:  # CUDA's state is lost for this process, and stays lost
+                executor.lost = str(error).splitlines()[0]
 
     def _told(self, batch: Batch, reason: str, instead: Sequence[Batch]) -> None:
         """Say and record that a batch failed and what follows."""
@@ -323,25 +337,3 @@ class _Run:
             "use a larger GPU or a smaller complex"
         )
         return replace(made, message=message)
-
-
-class _Hashing(threading.Thread):
-    """Hashes the checkpoint beside the loading of it; hashing leaves Python's lock alone."""
-
-    def __init__(self, checkpoint: Path, model: str) -> None:
-        super().__init__(daemon=True)
-        self._checkpoint, self._model = checkpoint, model
-        self._outcome: str | WeightsError | OSError | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._outcome = check_sha256(self._checkpoint, self._model)
-        except (WeightsError, OSError) as error:
-            self._outcome = error
-
-    def result(self) -> str:
-        self.join()
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return str(self._outcome)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from protenix_multiseed.errors import Dropped
 from protenix_multiseed.plan import Estimate, smaller
 from protenix_multiseed.types import Batch
 
@@ -41,6 +42,7 @@ class Ladder(Generic[Result]):
         release: Frees what a failed batch held. Called when nothing refers to its error any more.
         told: Says that a batch failed, why, and what is tried instead.
         lost: Makes the result of a seed that failed where nothing smaller is left to try.
+        goes_on: Whether to begin another batch.
     """
 
     run: Callable[[Batch, Finished[Result]], None]
@@ -49,11 +51,12 @@ class Ladder(Generic[Result]):
     told: Callable[[Batch, str, Sequence[Batch]], None]
     lost: Callable[[Batch, int, Exception], Result]
     limit: MemoryLimit
+    goes_on: Callable[[], bool] = lambda: True
 
     def climb(self, batches: Sequence[Batch], estimate: Estimate) -> Iterator[tuple[int, Result]]:
-        """Run batches: each of their seeds comes out once, with its result."""
+        """Run batches: each of their seeds comes out once, with its result, until the run is asked to stop."""
         waiting = deque(batches)
-        while waiting:
+        while waiting and self.goes_on():
             batch = waiting.popleft()
             if batch.estimated_bytes > self.limit.budget(batch.estimated_bytes) and (parts := smaller(batch, estimate)):
                 waiting.extendleft(reversed(parts))
@@ -63,6 +66,8 @@ class Ladder(Generic[Result]):
             failed = ""
             try:
                 self.run(batch, done.__setitem__)
+            except Dropped:
+                waiting.clear()  # what was finished of the batch still comes out
             except Exception as error:
                 ran_out = self.is_out_of_memory(error)
                 failed = "out of memory" if ran_out else f"{type(error).__name__}: {error}"

@@ -1,116 +1,171 @@
 """The main path: input -> jobs -> features -> predictions -> files."""
 
 import platform
+import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.dictionary import Dictionary, cache_dir
+from protenix_multiseed.errors import ConfigError, Dropped
 from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.pool import WorkerPool, failure
-from protenix_multiseed.outputs.ranking import write_ranking
-from protenix_multiseed.outputs.record import write_failures, write_run
+from protenix_multiseed.logs import Display
+from protenix_multiseed.outputs.claims import Claims
+from protenix_multiseed.outputs.identity import Identity
+from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.outputs.record import write_run
+from protenix_multiseed.outputs.survey import Survey
 from protenix_multiseed.outputs.write import WriteSettings, write_prediction
-from protenix_multiseed.types import Failure, Features, FeatureSettings, Job, Prediction, Sample
+from protenix_multiseed.report import RunReport, conclude
+from protenix_multiseed.stop import Stop
+from protenix_multiseed.types import Failure, FeatureSettings, Job, Prediction
 from protenix_multiseed.upstream import DEMO_NOTICE, default_checkpoint_dir, prepare
 
-
-class Display(Protocol):
-    """What a run tells the person who watches it."""
-
-    def stage(self, text: str) -> None:
-        """The run as a whole enters a stage."""
-
-    def features(self, features: Features) -> None:
-        """A job's features have arrived."""
-
-    def progress(self, job: Job, text: str) -> None:
-        """A batch of a job enters a stage."""
-
-    def predicted(self, prediction: Prediction) -> None:
-        """A seed has been predicted."""
-
-    def failed(self, failure: Failure) -> None:
-        """A job or seed has failed."""
-
-    def warn(self, job: Job, text: str) -> None:
-        """Something about a job that the user should know."""
+POLL_SECONDS = 1.0
 
 
-@dataclass(slots=True)
-class RunReport:
-    """What became of a run."""
+def run(
+    config: RunConfig,
+    jobs: Sequence[Job],
+    survey: Survey,
+    identities: Mapping[str, Identity],
+    dictionary: Dictionary,
+    display: Display,
+) -> RunReport:
+    """Run what is to be done of checked jobs.
 
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
-    best: dict[str, Sample] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0 if all is done, 1 if anything failed."""
-        return 1 if self.failures else 0
-
-
-def run(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, display: Display) -> RunReport:
-    """Run checked jobs.
+    Args:
+        jobs: All jobs, with all their seeds.
+        survey: What the output folder holds of them already.
+        identities: What determines each job's predictions, by name.
 
     Raises:
         ProtenixMsError: if the run cannot start; nothing has been written then.
     """
     started = time.time()
-    report = RunReport()
+    report = RunReport(n_unit=sum(len(job.seeds) for job in jobs), n_before=survey.n_done)
     prepare(dictionary)
-    settings = feature_settings(config, jobs, display)
-    # One more than jobs: results of the last are written while nothing is left to featurize.
-    with WorkerPool(min(config.workers or 1, len(jobs) + 1)) as pool:
-        # Like sizes together, which share graphs and buffers; small ones first, while workers are at the large.
-        coming = pool.featurize(sorted(jobs, key=lambda job: job.n_token), settings)
-        display.stage(f"loading {config.model}")
-        executor = Executor(config)
-        executor.refuse_too_large(jobs)
-        if executor.reference_reason and not config.sequential:
-            display.stage(f"one seed at a time through Protenix's own modules, because of {executor.reference_reason}")
-        with executor:
-            record = _record(config, jobs, dictionary, executor, started)
-            if executor.missing_weights:
-                count = len(executor.missing_weights)
-                display.stage(f"{count} weights are not in the checkpoint and keep their initial values: see run.json")
-            write_run(config, record)
-            writer = Writer(config, pool, report, display)
-            display.stage(f"predicting on {executor.device}")
-            for arriving in executor.arriving(coming):
+    settings = feature_settings(config, survey.todo, display)
+    todo = sorted(survey.todo, key=lambda job: job.n_token)  # like sizes together, which share graphs and buffers
+    with Stop(config.grace, display.stopping) as stop, ExitStack() as stack:
+        try:
+            with stop.droppable():
+                # One more than jobs: results of the last are written while nothing is left to featurize.
+                workers = min(config.workers or 1, len(todo) + 1)
+                pool = stack.enter_context(WorkerPool(workers, offline=config.offline))
+                coming = pool.featurize(todo, settings)
+                display.stage(f"loading {config.model}")
+                executor = Executor(config)
+                executor.refuse_too_large(todo)
+                stack.enter_context(executor)
+        except Dropped:
+            report.stopped_by = stop.exit_code
+            return report
+        locks = stack.enter_context(Locks(config.out))
+        record = begin(config, jobs, dictionary, executor, identities, display)
+        display.started()
+        for folder in survey.others:
+            shutil.rmtree(folder, ignore_errors=True)
+        writer = Writer(config, pool, report, display, Claims(locks, config.out, identities), identities)
+        display.stage(f"predicting on {executor.device}")
+        while True:
+            for arriving in stop.each(executor.arriving(coming)):
                 if isinstance(arriving, Failure):
                     writer.fail(arriving)
                     continue
                 display.features(arriving.features)
-                for result in executor.predict(arriving, display):
+                mine = writer.claims.claim(arriving.features.job, [s.seed for s in arriving.features.seeds])
+                for result in stop.rest(executor.predict(arriving.only(mine), display, lambda: not stop.asked)):
                     writer.submit(result)
-            display.stage("writing")
-            writer.finish(jobs)
-    write_failures(config.out, report.failures)
-    record["seconds"] = round(time.time() - started, 1)
-    record["failures"] = len(report.failures)
-    record["samples"] = sum(len(samples) for samples in report.samples.values())
-    write_run(config, record)
+            writer.settle()
+            todo = writer.claims.left_to_us(todo, lambda: _pause(stop, writer.claims, display))
+            if not todo or stop.asked:
+                break
+            coming = pool.featurize(todo, settings)
+        display.stage("ranking")
+        report.n_elsewhere = writer.claims.n_done_elsewhere
+        report.stopped_by = stop.exit_code if stop.asked else None
+        conclude(report, config.out, jobs, identities, locks)
+        finish(config, record, report, started)
     return report
 
 
-class Writer:
-    """Hands predictions to the workers for writing, off the executor's path, and gathers what they wrote."""
+def begin(
+    config: RunConfig,
+    jobs: Sequence[Job],
+    dictionary: Dictionary,
+    executor: Executor,
+    identities: Mapping[str, Identity],
+    display: Display,
+) -> dict[str, Any]:
+    """The run's first acts: what is special about it is said, and its record begun.
 
-    def __init__(self, config: RunConfig, pool: WorkerPool, report: RunReport, display: Display) -> None:
+    Raises:
+        ConfigError: if nothing can be written there.
+    """
+    if executor.reference_reason and not config.sequential:
+        display.stage(f"one seed at a time through Protenix's own modules, because of {executor.reference_reason}")
+    if executor.missing_weights:
+        count = len(executor.missing_weights)
+        display.stage(f"{count} weights are not in the checkpoint and keep their initial values: see run.json")
+    record = _record(config, jobs, dictionary, executor, identities)
+    try:
+        write_run(config, record)
+    except OSError as error:
+        raise ConfigError(f"--out {config.out}: cannot be written: {error.strerror}; choose another folder") from None
+    return record
+
+
+def finish(config: RunConfig, record: dict[str, Any], report: RunReport, started: float) -> None:
+    """Complete the run's record."""
+    record["seconds"] = round(time.time() - started, 1)
+    record["failures"] = len(report.failures)
+    record["samples"] = sum(len(samples) for samples in report.samples.values())
+    record["units"] = {
+        "asked": report.n_unit,
+        "done_before": report.n_before,
+        "done": report.n_done,
+        "done_elsewhere": report.n_elsewhere,
+        "left": report.n_left,
+    }
+    with suppress(OSError):  # a disk that is full by now has been told of
+        write_run(config, record)
+
+
+def _pause(stop: Stop, claims: Claims, display: Display) -> bool:
+    """Wait a little for other processes; whether to wait on."""
+    display.stage(f"waiting for {claims.elsewhere} seeds that other processes are at")
+    with suppress(Dropped), stop.droppable():
+        time.sleep(POLL_SECONDS)
+    return not stop.asked
+
+
+class Writer:
+    """Hands predictions to the workers for writing, off the executor's path, and gives back each unit's claim."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        pool: WorkerPool,
+        report: RunReport,
+        display: Display,
+        claims: Claims,
+        identities: Mapping[str, Identity],
+    ) -> None:
+        self.claims = claims
         self._settings = WriteSettings(
             out=config.out, full_confidence=config.full_confidence, notice=DEMO_NOTICE if config.is_demo else None
         )
-        self._pool, self._report, self._display = pool, report, display
+        self._pool, self._report, self._display, self._identities = pool, report, display, identities
         self._bound = 2 * (config.workers or 1)
         self._pending: deque[tuple[Prediction, Any]] = deque()
 
@@ -120,7 +175,8 @@ class Writer:
             self.fail(result)
             return
         self._display.predicted(result)
-        self._pending.append((result, self._pool.submit(write_prediction, result, self._settings)))
+        identity = self._identities[result.job.name]
+        self._pending.append((result, self._pool.submit(write_prediction, result, self._settings, identity)))
         while len(self._pending) > self._bound:
             self._gather()
 
@@ -128,27 +184,23 @@ class Writer:
         """Record a failure."""
         self._report.failures.append(failed)
         self._display.failed(failed)
+        if failed.seed is not None:
+            self.claims.give_back(failed.job, failed.seed)
 
-    def finish(self, jobs: Sequence[Job]) -> None:
-        """Wait for all writing, then rank each job over its seeds."""
+    def settle(self) -> None:
+        """Wait until all that was handed over is written."""
         while self._pending:
             self._gather()
-        self._report.samples = {
-            job.name: self._report.samples[job.name] for job in jobs if job.name in self._report.samples
-        }
-        for job in jobs:
-            if samples := self._report.samples.get(job.name):
-                try:
-                    self._report.best[job.name] = write_ranking(self._settings.out / job.name, samples)
-                except OSError as error:
-                    self.fail(failure(job, None, "rank", error))
 
     def _gather(self) -> None:
         prediction, future = self._pending.popleft()
         try:
-            self._report.samples.setdefault(prediction.job.name, []).extend(future.result())
+            future.result()
         except Exception as error:
             self.fail(failure(prediction.job, prediction.seed, "write", error))
+        else:
+            self._report.n_done += 1
+            self.claims.give_back(prediction.job, prediction.seed)
 
 
 def feature_settings(config: RunConfig, jobs: Sequence[Job], display: Display | None) -> FeatureSettings:
@@ -198,7 +250,11 @@ def job_notes(config: RunConfig, job: Job) -> Iterator[str]:
 
 
 def _record(
-    config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, executor: Executor, started: float
+    config: RunConfig,
+    jobs: Sequence[Job],
+    dictionary: Dictionary,
+    executor: Executor,
+    identities: Mapping[str, Identity],
 ) -> dict[str, Any]:
     device: dict[str, Any] = {"device": str(executor.device)}
     if executor.device.type == "cuda":
@@ -206,7 +262,7 @@ def _record(
     versions = {name: metadata.version(name) for name in ("protenix", "torch", "numpy", "rdkit", "biotite")}
     return {
         "protenix_ms": __version__,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "versions": versions,
         **device,
@@ -214,7 +270,7 @@ def _record(
         "precision": config.precision,
         "model": config.model,
         "checkpoint": str(executor.checkpoint) if executor.checkpoint else None,
-        "checkpoint_sha256": executor.checkpoint_sha256,
+        "checkpoint_sha256": next((one["checkpoint_sha256"] for one in identities.values()), None),
         "missing_weights": list(executor.missing_weights),
         "dictionary": dictionary.name,
         **({"notice": DEMO_NOTICE} if config.is_demo else {}),

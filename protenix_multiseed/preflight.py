@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
 from protenix_multiseed.upstream import checkpoint_urls, default_checkpoint_dir, template_data_dir
 
 
@@ -47,6 +49,54 @@ def fetch_hint(model: str) -> str:
     if url is None:
         return "give the file with --checkpoint"
     return f"run 'protenix-ms fetch {model}' (from {url}), or give the file with --checkpoint"
+
+
+def check_sha256(checkpoint: Path, model_name: str) -> str:
+    """The checkpoint's SHA-256, compared with the recorded one.
+
+    Raises:
+        WeightsError: if the file has changed since it was fetched, or cannot be read.
+    """
+    try:
+        found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
+    except OSError as error:
+        raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}; {fetch_hint(model_name)}") from None
+    if recorded is not None and recorded != found:
+        raise WeightsError(
+            f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
+            f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}"
+        )
+    return found
+
+
+class CheckpointHash(threading.Thread):
+    """Hashes a run's checkpoint beside what else has to be done first; hashing leaves Python's lock alone."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(daemon=True)
+        self._checkpoint, self._model = checkpoint_path(config), config.model
+        self._outcome: str | WeightsError | None = None
+        self.start()
+
+    def run(self) -> None:
+        """The thread's work."""
+        if self._checkpoint is None:
+            return
+        try:
+            self._outcome = check_sha256(self._checkpoint, self._model)
+        except WeightsError as error:
+            self._outcome = error
+
+    def result(self) -> str | None:
+        """The SHA-256; None for the demo, whose weights are made up.
+
+        Raises:
+            WeightsError: if the file has changed since it was fetched, or cannot be read.
+        """
+        self.join()
+        if isinstance(self._outcome, WeightsError):
+            raise self._outcome
+        return self._outcome
 
 
 def _check_output(out: Path) -> None:

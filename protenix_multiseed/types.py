@@ -160,12 +160,19 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A job, or one seed of it, that could not be finished. ``seed`` is None where the whole job failed."""
+    """A job, or one seed of it, that could not be finished.
+
+    Attributes:
+        seed: None where the whole job failed.
+        stage: ``featurize``, ``predict``, ``write`` or ``rank``.
+        advice: What to try.
+    """
 
     job: Job
     seed: int | None
     stage: str
     message: str
+    advice: str = ""
     traceback: str = ""
 
 

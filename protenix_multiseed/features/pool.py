@@ -1,6 +1,7 @@
 """CPU workers: they featurize jobs ahead of the executor and write results behind it."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any, Self
 from pebble import ProcessExpired, ProcessPool
 
 from protenix_multiseed.errors import FeaturizationError, ProtenixMsError
+from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.types import Failure, Features, FeatureSettings, Job
 
 AHEAD = 2  # jobs featurized beyond those in work, so that the executor never waits and memory stays bounded
@@ -26,10 +28,13 @@ class WorkerPool:
     Results travel through pipes, so ``/dev/shm`` may be small.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, offline: bool = False) -> None:
         self._workers = workers
         self._pool = ProcessPool(
-            max_workers=workers, context=multiprocessing.get_context("spawn"), initializer=_start_worker
+            max_workers=workers,
+            context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(offline,),
         )
 
     def __enter__(self) -> Self:
@@ -38,10 +43,10 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._pool.close()
-        else:
-            self._pool.stop()
+        """End the workers at once: who leaves the pool has what was asked of it, or wants no more."""
+        self._pool.stop()
+        for worker in multiprocessing.active_children():  # which leave SIGTERM to this process
+            worker.kill()
         self._pool.join()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -80,26 +85,32 @@ class WorkerPool:
 
 def failure(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
     """An exception as the failure of a job, or of one seed of it."""
+    again = "then run the same command again: what is done is kept"
     if isinstance(error, ProcessExpired):
-        message = (
-            f"the worker process ended (exit code {error.exitcode}); if it was killed for memory, "
-            "use fewer --workers or run the job on a machine with more"
-        )
+        message = f"the worker process ended (exit code {error.exitcode})"
+        advice = f"if it was killed for memory, use fewer --workers or a machine with more, {again}"
     elif isinstance(error, ProtenixMsError):
-        message = str(error)
+        message, advice = str(error), f"mend it, {again}"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message, advice = f"{error.strerror}: {error.filename or 'the output folder'}", f"free some space, {again}"
+    elif isinstance(error, OSError) and error.strerror:
+        message, advice = f"{error.strerror}: {error.filename or ''}".removesuffix(": "), f"mend it, {again}"
     else:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        advice = "see its traceback in the log; run the same command again, or with --sequential"
     trace = "".join(traceback.format_exception(error))
-    return Failure(job=job, seed=seed, stage=stage, message=message, traceback=trace)
+    return Failure(job=job, seed=seed, stage=stage, message=message, advice=advice, traceback=trace)
 
 
-def _start_worker() -> None:
+def _start_worker(offline: bool) -> None:
     """A worker's first acts: leave signals and the terminal to the main process, keep to one thread, ready upstream.
 
     A worker may be given a prediction to write before it has ever featurized: both need upstream with its dictionary.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if offline:
+        forbid_network()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a terminal or a batch job
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, 1)

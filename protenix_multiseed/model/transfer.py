@@ -3,7 +3,7 @@
 On a GPU both use pinned memory and a stream of their own. Elsewhere the same code copies at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -26,10 +26,10 @@ class Transfer:
         self._arriving, self._leaving = _stream(device), _stream(device)
         self._inbox, self._outbox = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("inbox", "outbox"))
 
-    def close(self, *, wait: bool) -> None:
-        """End the threads, after what they have in hand if ``wait``."""
+    def close(self) -> None:
+        """Let the threads end with what they have in hand."""
         for box in (self._inbox, self._outbox):
-            box.shutdown(wait=wait, cancel_futures=True)
+            box.shutdown(wait=False, cancel_futures=True)
 
     def ahead(self, coming: Iterable[_Item], on_its_way: Callable[[_Item], _Made]) -> Iterator[_Made]:
         """Items as ``on_its_way`` makes them, the next one made in the background while the caller uses the last."""
@@ -90,14 +90,18 @@ class Arriving:
     def __init__(self, features: Features, event: "torch.cuda.Event | None" = None) -> None:
         self.features, self._event = features, event
 
-    def wait(self, device: torch.device) -> Features:
-        """The features, such that work queued on the device from now on may read them."""
+    def wait(self, device: torch.device) -> None:
+        """Have work that is queued on the device from now on wait for the features."""
         if self._event is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(self._event)
             for tensor in _device_tensors(self.features):
                 tensor.record_stream(stream)  # so that their memory is not given to the next upload while in use
-        return self.features
+
+    def only(self, seeds: Collection[int]) -> "Arriving":
+        """The same with these seeds of them."""
+        kept = tuple(seed for seed in self.features.seeds if seed.seed in seeds)
+        return Arriving(replace(self.features, seeds=kept), self._event)
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from protenix_multiseed.errors import WeightsError
-from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
 from protenix_multiseed.preflight import fetch_hint
 from protenix_multiseed.upstream import call_quietly, replaced
 
@@ -112,21 +111,6 @@ def read_checkpoint(path: Path, model_name: str) -> dict[str, torch.Tensor]:
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise WeightsError(f"{path} holds no weights under 'model'; {fetch_hint(model_name)}")
     return tensors
-
-
-def check_sha256(checkpoint: Path, model_name: str) -> str:
-    """The checkpoint's SHA-256, compared with the recorded one.
-
-    Raises:
-        WeightsError: if the file has changed since it was fetched.
-    """
-    found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
-    if recorded is not None and recorded != found:
-        raise WeightsError(
-            f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
-            f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}"
-        )
-    return found
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Small file-system steps that leave either the old content or the new, never a half of it."""
 
+import glob
 import os
 import shutil
 import tempfile
@@ -33,10 +34,8 @@ def copy_file(source: Path, target: Path) -> None:
 
 def publish_folder(scratch: Path, target: Path) -> None:
     """Move a finished folder to its place, with everything in it on disk; a folder already there is replaced."""
-    for file in scratch.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
+    for entry in (*scratch.rglob("*"), scratch):
+        _sync(entry)
     old = None
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
@@ -47,5 +46,22 @@ def publish_folder(scratch: Path, target: Path) -> None:
         if old is not None:
             os.replace(old, target)
         raise
+    _sync(target.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what a process that was killed left of its work on a folder. Only for who holds the folder's lock."""
+    for kind in ("new", "old"):
+        for left in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's entries, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

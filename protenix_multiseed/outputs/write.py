@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.files import publish_folder
+from protenix_multiseed.outputs.identity import Identity, fingerprint
+from protenix_multiseed.outputs.survey import RECORD, read_samples, seed_folder
 from protenix_multiseed.types import Prediction, Sample
 from protenix_multiseed.upstream import data_dumper, silenced
 
@@ -31,12 +34,7 @@ class WriteSettings:
     notice: str | None = None
 
 
-def seed_folder(out: Path, job: str, seed: int) -> Path:
-    """Where one seed's files stand: ``<out>/<job>/seed_<seed>``."""
-    return out / job / f"seed_{seed}"
-
-
-def write_prediction(prediction: Prediction, settings: WriteSettings) -> list[Sample]:
+def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> list[Sample]:
     """Write one seed's samples and their record; they appear at once, complete.
 
     Raises:
@@ -47,26 +45,30 @@ def write_prediction(prediction: Prediction, settings: WriteSettings) -> list[Sa
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new-"))
     try:
         os.chmod(scratch, 0o755)
-        ranks = _dump(prediction, settings, scratch)
-        (scratch / "record.json").write_text(
-            json.dumps(
-                {"job": name, "seed": prediction.seed, "run": dict(prediction.run)}
-                | ({"notice": settings.notice} if settings.notice else {}),
-                indent=2,
-            )
-            + "\n"
-        )
+        _dump(prediction, settings, scratch)
+        record = {
+            "job": name,
+            "seed": prediction.seed,
+            "fingerprint": fingerprint(identity, prediction.seed),
+            "made_from": dict(identity),
+            "run": dict(prediction.run),
+            "files": {
+                str(file.relative_to(scratch)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+                for file in sorted(scratch.rglob("*"))
+                if file.is_file()
+            },
+            **({"notice": settings.notice} if settings.notice else {}),
+        }
+        (scratch / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         publish_folder(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    folder = target / "predictions"
-    samples = [_sample(prediction, folder, index, rank) for index, rank in enumerate(ranks)]
-    return sorted(samples, key=lambda sample: sample.sample)
+    return read_samples(target, name, prediction.seed)
 
 
-def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> list[int]:
-    """Write through upstream's DataDumper; returns the rank of each sample by ranking score."""
+def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None:
+    """Write through upstream's DataDumper, which ranks the samples by ranking score."""
     import torch
 
     notice = {"notice": settings.notice} if settings.notice else {}
@@ -76,7 +78,6 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> list
         "full_data": [_tensors(sample) for sample in prediction.full],
     }
     dumper = data_dumper(folder, full_confidence=settings.full_confidence)
-    ranks = [int(rank) for rank in dumper._get_ranker_indices(raw)]
     with silenced():
         dumper.dump_predictions(
             pred_dict=raw,
@@ -91,7 +92,6 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> list
     if settings.notice:
         for full in (folder / "predictions").glob("*_full_data_sample_*.json"):
             full.write_text(json.dumps(notice | json.loads(full.read_text())))
-    return ranks
 
 
 def _finish_structure(structure: Path, job: str, notice: str | None) -> None:
@@ -111,19 +111,3 @@ def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:
         key: torch.from_numpy(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
         for key, value in sample.items()
     }
-
-
-def _sample(prediction: Prediction, folder: Path, index: int, rank: int) -> Sample:
-    summary, name = prediction.summary[index], prediction.job.name
-    return Sample(
-        job=name,
-        seed=prediction.seed,
-        sample=rank,
-        ranking_score=float(summary["ranking_score"]),
-        plddt=float(summary["plddt"]),
-        ptm=float(summary["ptm"]),
-        iptm=float(summary["iptm"]),
-        has_clash=bool(summary["has_clash"]),
-        structure=folder / f"{name}_sample_{rank}.cif",
-        confidence=folder / f"{name}_summary_confidence_sample_{rank}.json",
-    )

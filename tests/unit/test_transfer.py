@@ -12,7 +12,7 @@ from protenix_multiseed.model.transfer import Transfer
 def transfer():
     made = Transfer(torch.device("cpu"))
     yield made
-    made.close(wait=True)
+    made.close()
 
 
 def test_one_item_is_made_ahead_and_no_more(transfer):

@@ -7,7 +7,8 @@ from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.errors import WeightsError
 from protenix_multiseed.hashes import hash_file, sha256
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.weights import build_model, check_sha256, load_model
+from protenix_multiseed.model.weights import build_model, load_model
+from protenix_multiseed.preflight import check_sha256
 
 
 def configs_of(model=cases.MODEL, **overrides):

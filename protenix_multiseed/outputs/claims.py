@@ -1,0 +1,81 @@
+"""Which units of work this process does, where others work in the same output folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from protenix_multiseed.outputs.files import remove_leftovers
+from protenix_multiseed.outputs.identity import Identity
+from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.outputs.survey import inspect, seed_folder
+from protenix_multiseed.types import Job
+
+
+class Claims:
+    """The units of a run: claimed before they are predicted, given back when they are written or have failed.
+
+    Args:
+        out: The output folder.
+        identities: How this run makes each job's predictions.
+    """
+
+    def __init__(self, locks: Locks, out: Path, identities: Mapping[str, Identity]) -> None:
+        self._locks, self._out, self._identities = locks, out, identities
+        self._elsewhere: dict[str, list[int]] = {}
+        self.n_done_elsewhere = 0
+
+    def claim(self, job: Job, seeds: Sequence[int]) -> list[int]:
+        """The seeds that are this process's to do: neither in another's hands, nor done by it meanwhile."""
+        mine = []
+        for seed in seeds:
+            if not self._locks.take(_name(job.name, seed)):
+                self._elsewhere.setdefault(job.name, []).append(seed)
+            elif self._is_done(job, seed):
+                self.n_done_elsewhere += 1
+                self.give_back(job, seed)
+            else:
+                remove_leftovers(seed_folder(self._out, job.name, seed))
+                mine.append(seed)
+        return mine
+
+    def give_back(self, job: Job, seed: int) -> None:
+        """A unit is written, or has failed."""
+        self._locks.give_back(_name(job.name, seed))
+
+    @property
+    def elsewhere(self) -> int:
+        """How many units were in other processes' hands when this one came to them."""
+        return sum(len(seeds) for seeds in self._elsewhere.values())
+
+    def left_to_us(self, jobs: Sequence[Job], pause: Callable[[], bool]) -> list[Job]:
+        """Wait for the other processes; what one of them lets go of without having done it is to be done here.
+
+        Args:
+            pause: Waits a little; says whether to wait on.
+        """
+        while self._elsewhere:
+            todo = []
+            for job in jobs:
+                if free := [seed for seed in self._elsewhere.get(job.name, ()) if self._is_free(job, seed)]:
+                    self._elsewhere[job.name] = [s for s in self._elsewhere[job.name] if s not in free]
+                    undone = tuple(seed for seed in free if not self._is_done(job, seed))
+                    self.n_done_elsewhere += len(free) - len(undone)
+                    todo += [replace(job, seeds=undone)] if undone else []
+            self._elsewhere = {name: seeds for name, seeds in self._elsewhere.items() if seeds}
+            if todo or (self._elsewhere and not pause()):
+                return todo
+        return []
+
+    def _is_free(self, job: Job, seed: int) -> bool:
+        if not self._locks.take(_name(job.name, seed)):
+            return False
+        self.give_back(job, seed)
+        return True
+
+    def _is_done(self, job: Job, seed: int) -> bool:
+        found = inspect(seed_folder(self._out, job.name, seed), self._identities[job.name], seed)
+        return found.state == "done"
+
+
+def _name(job: str, seed: int) -> str:
+    return f"unit:{job}:{seed}"
