@@ -4,13 +4,19 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format install install-own-torch clean
+.PHONY: demo test torture check format install install-own-torch clean
 
 demo: $(VENV)/installed
 	$(BIN)/protenix-ms predict examples/7r6r.json --seeds 1-3 --model demo --out demo-output
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+# What takes too long for every change: 30 kills, 8 processes on one folder, 20,000 fuzzed inputs, 200 jobs in one run.
+torture: $(VENV)/installed-dev
+	PROTENIX_MS_KILLS=30 PROTENIX_MS_PROCESSES=8 $(BIN)/python -m pytest tests/end_to_end/test_resume.py
+	PROTENIX_MS_EXAMPLES=2500 $(BIN)/python -m pytest tests/unit/test_fuzz.py
+	$(BIN)/python scripts/many_jobs.py --jobs 200
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
 """The command line: parse, call, exit code. Nothing here imports torch, so that help and refusals come at once.
 
-Exit codes: 0 all done, 1 some failed, 2 refused before starting.
+Exit codes: 0 all done, 1 some failed, 2 refused before starting, 130 and 143 stopped by SIGINT and SIGTERM.
 """
 
 import importlib
+import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,6 +17,8 @@ from protenix_multiseed.errors import ConfigError, ProtenixMsError
 from protenix_multiseed.offline import forbid_network
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from protenix_multiseed.config import RunConfig
     from protenix_multiseed.dictionary import Dictionary
     from protenix_multiseed.types import Job
@@ -168,6 +172,64 @@ def predict(
 
 
 @app.command()
+def validate(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Protenix JSON files, or folders of them.")],
+    seeds: Annotated[str | None, _option("1-5 or 1,7,20-30.", "--seeds", "-s")] = None,
+    config: Annotated[Path | None, _option("YAML file with settings.", "--config", "-c")] = None,
+    model: Annotated[
+        str | None, _option("Any model of Protenix, or demo (protenix_base_default_v1.0.0).", "--model", "-m")
+    ] = None,
+    msa: Annotated[bool | None, _option("Use MSAs (the model's own).", "--msa/--no-msa")] = None,
+    rna_msa: Annotated[bool | None, _option("Use RNA MSAs (no).", "--rna-msa/--no-rna-msa")] = None,
+    template: Annotated[bool | None, _option("Use templates (no).", "--template/--no-template")] = None,
+) -> None:
+    """Check inputs and configuration as predict does, and stop. Exit code 0 if predict would take them, else 2."""
+    from protenix_multiseed.config import load_config
+
+    options = {
+        "seeds": seeds, "model": model, "msa": msa, "rna_msa": rna_msa, "template": template,
+    }  # fmt: skip
+    try:
+        jobs, _ = _read_inputs(load_config(options, config), inputs)
+    except ProtenixMsError as error:
+        _refuse(error)
+    for job in jobs:
+        typer.echo(f"ok    {job.where}: about {job.n_token} tokens, {len(job.seeds)} seeds")
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, _option("Any model of Protenix, or demo (protenix_base_default_v1.0.0).", "--model", "-m")
+    ] = None,
+    checkpoint: Annotated[Path | None, _option("Checkpoint ($PROTENIX_ROOT_DIR/checkpoint/MODEL.pt).")] = None,
+    out: Annotated[Path | None, _option("Output folder (output).", "--out", "-o")] = None,
+    config: Annotated[Path | None, _option("YAML file with settings.", "--config", "-c")] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda or cuda:1 (auto).")] = None,
+    as_json: Annotated[bool, _option("As JSON.", "--json")] = False,
+) -> None:
+    """Look at everything a run needs on this machine. Exit code 1 if predict would not run."""
+    from protenix_multiseed.config import load_config
+
+    try:
+        resolved = load_config({"model": model, "checkpoint": checkpoint, "out": out, "device": device}, config)
+    except ProtenixMsError as error:
+        _refuse(error)
+    from protenix_multiseed.display import show_check
+    from protenix_multiseed.doctor import as_record, examine
+
+    console = _console()
+    checks = []
+    for check in examine(resolved):
+        checks.append(check)
+        if not as_json:
+            show_check(console, check)
+    if as_json:
+        console.print_json(json.dumps(as_record(checks)))
+    raise typer.Exit(int(any(check.state == "wrong" for check in checks)))
+
+
+@app.command()
 def fetch(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model of Protenix, one of its ESM models, or template-data.")
@@ -220,7 +282,7 @@ def bench(
         from protenix_multiseed.bench import bench as measure
         from protenix_multiseed.display import show_bench
 
-        console = Console(file=sys.stdout, highlight=False)
+        console = _console()
         progress = Console(file=sys.stderr, highlight=False)
         with progress.status("loading", spinner="dots") as status:
             made = measure(config, find_dictionary(), tokens=tokens, rows=msa_rows, repeats=repeats, told=status.update)
@@ -247,11 +309,9 @@ def _predict(
     jobs, dictionary = _read_inputs(config, inputs)
     config = check_surroundings(config, needs_checkpoint=not dry_run)
 
-    from rich.console import Console
-
     from protenix_multiseed.display import RunDisplay, show_plans, show_results, show_survey
 
-    console = Console(file=sys.stdout, highlight=False)  # this stream: upstream's prints are kept off it by swapping it
+    console = _console()
     if dry_run:
         from protenix_multiseed.preview import preview
 
@@ -294,6 +354,16 @@ def _read_inputs(config: "RunConfig", inputs: list[Path]) -> "tuple[list[Job], D
         max_tokens=config.model_preset.max_tokens,
     )
     return read_jobs(inputs, config.seeds, rules, dictionary), dictionary
+
+
+def _console() -> "Console":
+    """Standard output: this stream, since upstream's prints are kept off the terminal by swapping ``sys.stdout``."""
+    from rich.console import Console
+
+    is_narrow = (
+        not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    )  # a file or a pipe, which Rich takes for 80 wide
+    return Console(file=sys.stdout, highlight=False, width=140 if is_narrow else None)
 
 
 def _refuse(error: ProtenixMsError) -> NoReturn:

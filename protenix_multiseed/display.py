@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from protenix_multiseed.config import RunConfig
+from protenix_multiseed.doctor import Check
 from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.outputs.ranking import ranked
 from protenix_multiseed.outputs.survey import Survey
@@ -318,3 +319,11 @@ def show_survey(console: Console, found: Survey) -> None:
     left = sum(len(job.seeds) for job in found.todo)
     if found.n_done:
         console.print(f"{found.n_done} seeds are done already, {left} to do")
+
+
+def show_check(console: Console, check: Check) -> None:
+    """One line of ``protenix-ms doctor``, and what to do."""
+    colour = {"ok": "green", "note": "yellow", "wrong": "red"}[check.state]
+    console.print(f"[{colour}]{check.state:5}[/{colour}] {escape(check.name)}: {escape(check.found)}", soft_wrap=True)
+    if check.advice:
+        console.print(f"      {escape(check.advice)}", soft_wrap=True)

@@ -19,6 +19,7 @@ from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
 from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes, peak_bytes
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.kernels.plain import PlainKernels
 from protenix_multiseed.model.reference import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.transfer import Arriving, Transfer
@@ -69,7 +70,7 @@ def make_planner(config: RunConfig, configs: Any, model: Any, *, on_gpu: bool) -
             trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
             diffusion_bytes=2 if config.precision == "fast" else 4,
             padding=PADDING if on_gpu else 1,
-            keeps_loops=on_gpu,
+            on_gpu=on_gpu,
         ),
         max_seeds=config.max_seeds_per_batch or MAX_SEEDS,
     )
@@ -199,6 +200,7 @@ class Executor:
             device=self.device,
             precision=self.config.precision,
             padding=self._padding,
+            kernels=PlainKernels(on_gpu=self.device.type == "cuda"),
         )
 
     def _choose_kernels(self) -> None:

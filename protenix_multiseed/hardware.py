@@ -37,10 +37,11 @@ class KernelProbe:
     """Tries the compiled kernels in a process of their own, since one that does not suit a card may abort.
 
     It runs beside the loading of weights, and leaves what it compiled in the kernels' own cache. What it found is kept
-    for the next run on this card with these versions.
+    for the next run on this card with these versions, unless it is asked for anew.
     """
 
-    def __init__(self, device: torch.device, wanted: str) -> None:
+    def __init__(self, device: torch.device, wanted: str, *, keep: bool = True) -> None:
+        self._keep = keep
         self._wanted = wanted
         self._process: subprocess.Popen[str] | None = None
         self._known: dict[str, str] = {}
@@ -49,7 +50,8 @@ class KernelProbe:
         if device.type == "cuda" and wanted != "torch":
             self._path = cache_dir() / "kernels" / f"{_fingerprint(device)}.json"
             with contextlib.suppress(OSError, ValueError):
-                self._known = json.loads(self._path.read_text())
+                self._known = json.loads(self._path.read_text()) if keep else {}
+            if self._known:
                 return
             command = [sys.executable, "-m", "protenix_multiseed.model.kernels.probe", str(device)]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -80,7 +82,7 @@ class KernelProbe:
         if self._process.returncode and errors.strip():
             last = errors.strip().splitlines()[-1]
             found = {kind: outcome if outcome == "ok" else last for kind, outcome in found.items()}
-        if self._process.returncode == 0:
+        if self._process.returncode == 0 and self._keep:
             with contextlib.suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(self._path, json.dumps(found))

@@ -12,8 +12,8 @@ from typing import Any
 from protenix_multiseed.types import Sizes
 
 MARGIN = 0.92  # of what seems free; the rest is for fragments and what other programs take meanwhile
-HIDDEN_ELEMENTS = 2**27  # of a transition's expanded rows at once
-OUTER_ELEMENTS = 2**27  # of an MSA's outer products at once
+GPU_ELEMENTS = 2**27  # of a transition's expanded rows, or an MSA's outer products, at once
+CPU_ELEMENTS = 2**20  # of these and of a pair representation's projections: they are to stay in the cache
 LAUNCH_BOUND = 2**17  # pairs under which an H200 waits for Python to launch the Pairformer's kernels
 KEPT_BYTES = 2**28  # of a loop's tensors that are kept, with its graph, for the next batch of the same sizes
 _SCORED_PAIRS = 2**19  # of all samples scored at once; more fill no GPU better and take memory
@@ -85,7 +85,7 @@ class Settings:
         trunk_bytes, diffusion_bytes: Bytes of a number of the trunk and of the diffusion network.
         n_step: Diffusion steps, for all of which noise is drawn beforehand.
         padding: Tokens are padded to a multiple of it.
-        keeps_loops: Whether loops are captured as graphs and kept for the next batch.
+        on_gpu: There loops are captured as graphs and kept for the next batch, and pair projections taken whole.
     """
 
     n_sample: int
@@ -93,7 +93,7 @@ class Settings:
     trunk_bytes: int
     diffusion_bytes: int
     padding: int = 1
-    keeps_loops: bool = False
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ def estimate_peak_bytes(
     pair = seeds * pairs * model.c_z * trunk
     resident = {
         "weights": 4 * model.n_weight,
-        "workspaces": _WORKSPACE if settings.padding > 1 else 0,
+        "workspaces": _WORKSPACE if settings.on_gpu else 0,
         "weights in the trunk's type": trunk * model.n_trunk_weight,
         "weights of the diffusion transformers, joined": diffusion * model.n_diffusion_weight,
         "weights of the confidence head, joined": 4 * model.n_confidence_weight,
@@ -146,8 +146,10 @@ def estimate_peak_bytes(
         "atom features": atoms * 1600 + windows * (3 + 1 + 1) * 4 * (1 + seeds),
         "trunk output": pair + seeds * n * (model.c_s * trunk + 449 * 4),
     }
-    most_rows = HIDDEN_ELEMENTS // (8 * model.c_z)
+    elements = GPU_ELEMENTS if settings.on_gpu else CPU_ELEMENTS
+    most_rows = elements // (8 * model.c_z)
     row = (8 + 4) * model.c_z  # expanded, gated
+    triangles = 7 if settings.on_gpu else 4  # pairs: z normed, both gated factors; and projected whole, or the product
     kept = {"z_init and z": 2 * pair}
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
     scored = min(sample_chunk, scored_at_once(sizes.n_token))
@@ -170,21 +172,23 @@ def estimate_peak_bytes(
         "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 12 * model.c_atom) * diffusion,
         "tokens of a step": seeds * sample_chunk * n * 12 * model.c_token * diffusion,
     }
-    if settings.keeps_loops:
+    if settings.on_gpu:
         loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
         resident["last batch's steps and their graph"] = min(loop + sum(step.values()), 2 * KEPT_BYTES)
         resident["last batch's trunk and its graph"] = 8 * min(pair, LAUNCH_BOUND * model.c_z * trunk)
     stages = {
-        "trunk, triangle product": kept | msa | {"z normed, projected and gated": 7 * pair},
+        "trunk, triangle product": kept | msa | {"z normed, projected and gated": triangles * pair},
         "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
         "trunk, MSA": kept
         | msa
         | {
             "rows of one seed, projected": rows * n * model.c_m * trunk,
-            "outer products and their copy": 2 * min(pairs * model.c_outer**2, OUTER_ELEMENTS) * trunk,
+            "outer products and their copy": 2
+            * min(pairs * model.c_outer**2, max(elements, n * model.c_outer**2))
+            * trunk,
         },
         "sample": shared_by_steps | step,
-        "score, triangle product": scores | {"z normed, projected and gated": 7 * sample_pair},
+        "score, triangle product": scores | {"z normed, projected and gated": triangles * sample_pair},
         "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
         "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": (scored + samples) * logits},
         "score, summary": {"logits and their probabilities": 2 * samples * logits} | scores,

@@ -114,6 +114,9 @@ def begin(
     """
     if executor.reference_reason and not config.sequential:
         display.stage(f"one seed at a time through Protenix's own modules, because of {executor.reference_reason}")
+    if dictionary.name == "upstream":
+        text = "the dictionary is Protenix's own; its molecules are a pickle, which can run anything: trust its source"
+        display.stage(text)
     if executor.missing_weights:
         count = len(executor.missing_weights)
         display.stage(f"{count} weights are not in the checkpoint and keep their initial values: see run.json")

@@ -30,6 +30,7 @@ from sklearn.neighbors import KDTree
 
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.features import layout
+from protenix_multiseed.features.cache import Made, cached
 from protenix_multiseed.features.seed_draws import (
     DrawLog,
     SeededConformers,
@@ -194,9 +195,13 @@ def _share_atoms(
     }
     arrays |= {key: layout.shrink(np.asarray(full[key])) for key in layout.INDEX_FEATURES}
     arrays["token_bonds"] = full["token_bonds"].numpy().astype(bool)
-    arrays |= _msa_arrays(job, settings, atom_array, full["restype"])
-    template_arrays, warnings = _template_arrays(job, settings, atom_array)
-    arrays |= template_arrays
+
+    def make() -> Made:
+        template_arrays, warnings = _template_arrays(job, settings, atom_array)
+        return _msa_arrays(job, settings, atom_array, full["restype"]) | template_arrays, warnings
+
+    found, warnings = cached(job, settings, make)
+    arrays |= found
     order = np.argsort(atom_array.ref_space_uid, kind="stable")
     starts = np.flatnonzero(np.diff(atom_array.ref_space_uid[order])) + 1
     return _Shared(

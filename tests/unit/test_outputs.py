@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -12,13 +13,14 @@ from biotite.structure.io import pdbx
 from protenix_multiseed import upstream
 from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.outputs import files, write
-from protenix_multiseed.outputs.files import publish_folder, write_text
+from protenix_multiseed.outputs.files import publish_folder, remove_leftovers, write_text
 from protenix_multiseed.outputs.ranking import ranked, write_ranking
 from protenix_multiseed.outputs.record import write_failures
 from protenix_multiseed.outputs.write import WriteSettings, write_prediction
 from protenix_multiseed.types import Failure, Job, Prediction, Sample
 
 NAMES = ["N", "CA", "C", "O", "CB"]
+IDENTITY = {"steps": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +56,7 @@ def prediction(scores=(0.2, 0.9, 0.5), **changes):
 
 def test_samples_are_ranked_within_the_seed_and_open_again(tmp_path):
     made = prediction()
-    samples = write_prediction(made, WriteSettings(out=tmp_path))
+    samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
     assert [sample.ranking_score for sample in samples] == pytest.approx([0.9, 0.5, 0.2])
     for sample, index in zip(samples, (1, 2, 0), strict=True):
         array = pdbx.get_structure(pdbx.CIFFile.read(sample.structure), model=1, extra_fields=["b_factor"])
@@ -65,11 +67,16 @@ def test_samples_are_ranked_within_the_seed_and_open_again(tmp_path):
         assert json.loads(sample.confidence.read_text())["ranking_score"] == pytest.approx(sample.ranking_score)
     record = json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())
     assert record["run"] == {"path": "reference", "seconds": 1.5}
+    assert record["made_from"] == IDENTITY
+    assert len(record["files"]) == 6
+    for name, file in record["files"].items():
+        content = (tmp_path / made.job.name / "seed_3" / name).read_bytes()
+        assert file == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def test_a_notice_is_in_every_file(tmp_path):
     made = prediction()
-    samples = write_prediction(made, WriteSettings(out=tmp_path, notice="This is made up."))
+    samples = write_prediction(made, WriteSettings(out=tmp_path, notice="This is made up."), IDENTITY)
     for sample in samples:
         block = gemmi.cif.read(str(sample.structure)).sole_block()
         assert gemmi.cif.as_string(block.find_value("_struct.title")).strip() == "This is made up."
@@ -79,8 +86,8 @@ def test_a_notice_is_in_every_file(tmp_path):
 
 
 def test_writing_again_replaces_the_seed_whole(tmp_path):
-    write_prediction(prediction(), WriteSettings(out=tmp_path))
-    write_prediction(prediction(scores=(0.1,)), WriteSettings(out=tmp_path))
+    write_prediction(prediction(), WriteSettings(out=tmp_path), IDENTITY)
+    write_prediction(prediction(scores=(0.1,)), WriteSettings(out=tmp_path), IDENTITY)
     folder = tmp_path / job().name
     assert [path.name for path in folder.iterdir()] == ["seed_3"]
     assert len(list((folder / "seed_3" / "predictions").iterdir())) == 2
@@ -91,7 +98,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         write, "publish_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(OSError, match="No space left"):
-        write_prediction(prediction(), WriteSettings(out=tmp_path))
+        write_prediction(prediction(), WriteSettings(out=tmp_path), IDENTITY)
     assert list((tmp_path / job().name).iterdir()) == []
 
 
@@ -148,16 +155,42 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
     assert list(rows[0].values()) == "1 a 2 0 0.75 70.0 0.5 0.25 0 seed_2_0.cif seed_2_0.json".split()  # noqa: SIM905
 
 
-def test_failures_are_kept_until_there_are_none(tmp_path):
-    failed = Failure(job=job("a"), seed=None, stage="featurize", message="no", traceback="Traceback")
-    write_failures(tmp_path, [failed])
-    (line,) = (tmp_path / "protenix-ms" / "failures.jsonl").read_text().splitlines()
-    assert json.loads(line) == {
-        "job": "a",
-        "seed": None,
-        "stage": "featurize",
-        "message": "no",
-        "traceback": "Traceback",
-    }
-    write_failures(tmp_path, [])
+def failed(name, seed, message="no"):
+    return Failure(job=job(name), seed=seed, stage="predict", message=message, advice="try", traceback="Traceback")
+
+
+def lines(out):
+    path = out / "protenix-ms" / "failures.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_failure_says_what_to_try(tmp_path):
+    write_failures(tmp_path, [failed("a", 3)], set())
+    assert lines(tmp_path) == [
+        {"job": "a", "seed": 3, "stage": "predict", "message": "no", "try": "try", "traceback": "Traceback"}
+    ]
+
+
+def test_failures_of_other_runs_stay_until_their_units_are_done(tmp_path):
+    write_failures(tmp_path, [failed("a", 1), failed("a", 2), failed("b", None)], set())
+    write_failures(tmp_path, [failed("a", 2, "again"), failed("c", 1)], {("a", 1)})
+    assert [(line["job"], line["seed"], line["message"]) for line in lines(tmp_path)] == [
+        ("b", None, "no"), ("a", 2, "again"), ("c", 1, "no")
+    ]  # fmt: skip
+    write_failures(tmp_path, [], {("a", 2), ("b", 5), ("c", 1)})
     assert not (tmp_path / "protenix-ms" / "failures.jsonl").exists()
+
+
+def test_a_list_of_failures_that_was_damaged_is_no_obstacle(tmp_path):
+    path = tmp_path / "protenix-ms" / "failures.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"job": "a", "seed": 1}\n[]\nnull\n{"jo\n')
+    write_failures(tmp_path, [failed("b", 1)], set())
+    assert [line["job"] for line in lines(tmp_path)] == ["a", "b"]
+
+
+def test_what_a_killed_process_left_goes_and_the_rest_stays(tmp_path):
+    for name in (".seed_1.new-x", ".seed_1.old-y", ".seed_12.new-z", "seed_1"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path / "seed_1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".seed_12.new-z", "seed_1"]

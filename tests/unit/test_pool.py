@@ -36,7 +36,7 @@ def test_a_killed_worker_takes_down_its_job_only(made):
     assert isinstance(made["killed"], Failure)
     assert made["killed"].job.name == "killed"
     assert "worker process ended (exit code -9)" in made["killed"].message
-    assert "fewer --workers" in made["killed"].message
+    assert "fewer --workers" in made["killed"].advice
 
 
 def test_a_job_that_fails_says_why(made):

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.memory import OUTER_ELEMENTS
 from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights, pair_bias
 from protenix_multiseed.model.kernels import Kernels
 from protenix_multiseed.model.seed_stream import SeedStream
@@ -79,7 +78,7 @@ class _OuterProductMean:
             )
         first, second = (part.view(n_row, n * width) for part in (first, second))
         mean = m.new_tensor(float(n_row)) + self._eps  # rounded to the type, as upstream's sum over a mask of ones is
-        step = max(1, OUTER_ELEMENTS // (n * width * width))
+        step = max(1, kernels.elements // (n * width * width))
         for start in range(0, n, step):
             outer = first[:, start * width : (start + step) * width].t() @ second  # [i * c, j * c']
             outer = outer.view(-1, width, n, width).transpose(1, 2).reshape(-1, width * width)

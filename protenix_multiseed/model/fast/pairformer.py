@@ -4,12 +4,12 @@ The number of tokens is padded to a multiple of :attr:`Network.padding`, because
 tokens take part in no sum: triangle products are zeroed there and attention does not look there.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.memory import HIDDEN_ELEMENTS
 from protenix_multiseed.model.kernels import Kernels, split_heads
 from protenix_multiseed.model.stages import Network
 
@@ -108,17 +108,22 @@ class _TriangleProduct:
         self._gate, self._out = module.linear_g.weight.to(dtype), module.linear_z.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        n_seed, n = z.shape[:2]
+        n_seed, n, _, width = z.shape
         x = kernels.norm(z, *self._norm)
-        projected = (self._project @ x.view(-1, x.shape[-1]).t()).view(-1, n_seed, n, n)
-        first, second = kernels.gated_channels(projected, n_token).view(2, -1, n, n)
-        del projected
+        gated = z.new_empty(len(self._project) // 2, n_seed, n, n)
+        for seeds, rows in pieces(z, len(self._project), kernels.pair_elements):
+            part = x[seeds, rows]
+            projected = (self._project @ part.reshape(-1, width).t()).view(-1, *part.shape[:-1])
+            gated[:, seeds, rows] = kernels.gated_channels(projected, n_token, rows.start or 0)
+            del projected
+        first, second = gated.view(2, -1, n, n)
         product = torch.bmm(first, second.mT) if self._outgoing else torch.bmm(first.mT, second)
-        del first, second
-        product = kernels.norm_channels(product.view(-1, n_seed, n, n), *self._norm_out)
-        update = functional.linear(product, self._out)
-        del product
-        kernels.add_gated(z, update, functional.linear(x, self._gate))
+        del gated, first, second
+        product = product.view(-1, n_seed, n, n)
+        for seeds, rows in pieces(z, 3 * len(product), kernels.pair_elements):
+            normed = kernels.norm_channels(product[:, seeds, rows], *self._norm_out)
+            update, gate = functional.linear(normed, self._out), functional.linear(x[seeds, rows], self._gate)
+            kernels.add_gated(z[seeds, rows], update, gate)
 
 
 class _TriangleAttention:
@@ -136,16 +141,19 @@ class _TriangleAttention:
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         x = kernels.norm(z, *self._norm)
         bias = pair_bias(x, self._pair_weight)
-        projected = functional.linear(x, self._weight)
-        del x
-        out = projected.new_empty(*projected.shape[:-1], self._n_head, projected.shape[-1] // (4 * self._n_head))
-        query, key, value, gate, into = (*split_heads(projected, 4, self._n_head), out)
         if not self._starting:
-            query, key, value, gate, into = (part.transpose(1, 2) for part in (query, key, value, gate, into))
             bias = bias.mT.contiguous()
-        kernels.attention(query, key, value, gate, bias, into, n_token)
-        del query, key, value, gate, projected
-        z.view(-1, z.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
+        for seeds, rows in pieces(z, len(self._weight), kernels.pair_elements):
+            place = (seeds, rows) if self._starting else (seeds, slice(None), rows)
+            part = x[place].contiguous()
+            projected = functional.linear(part, self._weight)
+            out = projected.new_empty(*projected.shape[:-1], self._n_head, projected.shape[-1] // (4 * self._n_head))
+            query, key, value, gate, into = (*split_heads(projected, 4, self._n_head), out)
+            if not self._starting:
+                query, key, value, gate, into = (part.transpose(1, 2) for part in (query, key, value, gate, into))
+            kernels.attention(query, key, value, gate, bias[seeds], into, n_token)
+            del part, query, key, value, gate, projected
+            add_product(z[place], out.flatten(-2), self._out)
 
 
 class Transition:
@@ -158,9 +166,32 @@ class Transition:
 
     def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
         """Update ``x`` [..., c]."""
-        for rows in torch.split(x.view(-1, x.shape[-1]), max(1, HIDDEN_ELEMENTS // len(self._expand))):
+        for rows in torch.split(x.view(-1, x.shape[-1]), max(1, kernels.elements // len(self._expand))):
             hidden = kernels.swiglu(functional.linear(kernels.norm(rows, *self._norm), self._expand))
             rows.addmm_(hidden, self._contract.t())
+
+
+def pieces(z: torch.Tensor, width: int, elements: int | None) -> Iterator[tuple[slice, slice]]:
+    """Seeds and rows of ``z`` [N_seed, N, N, c] to take at once so that ``width`` channels make ``elements`` or fewer.
+
+    All of them if they fit or ``elements`` is None, else rows of one seed at a time.
+    """
+    n_seed, n = z.shape[:2]
+    if elements is None or n_seed * n * n * width <= elements:
+        yield slice(None), slice(None)
+        return
+    step = max(1, elements // (n * width))
+    for seed in range(n_seed):
+        for start in range(0, n, step):
+            yield slice(seed, seed + 1), slice(start, start + step)
+
+
+def add_product(z: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> None:
+    """``z += x weight^T``."""
+    if z.is_contiguous():
+        z.view(-1, z.shape[-1]).addmm_(x.view(-1, x.shape[-1]), weight.t())
+    else:
+        z += functional.linear(x, weight)
 
 
 def norm_weights(module: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

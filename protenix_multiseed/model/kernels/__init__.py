@@ -10,9 +10,16 @@ import torch
 
 
 class Kernels(Protocol):
-    """What both implementations offer."""
+    """What both implementations offer.
+
+    Attributes:
+        elements: Of a transition's or outer product's temporary at once: what fills a GPU, or fits in a CPU's cache.
+        pair_elements: The same of a pair representation's projections; None to take them whole.
+    """
 
     name: str
+    elements: int
+    pair_elements: int | None
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         """Layer norm over the last dimension of ``x``, in its type."""
@@ -34,18 +41,19 @@ class Kernels(Protocol):
     def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
         """``z += update * sigmoid(gate)``."""
 
-    def gated_channels(self, projected: torch.Tensor, n_token: int) -> torch.Tensor:
+    def gated_channels(self, projected: torch.Tensor, n_token: int, first_row: int = 0) -> torch.Tensor:
         """Both factors of a triangle product (Alg. 12 line 2), zero at padding.
 
         Args:
-            projected: [4 * c, A, N, N]: values of both factors, then their gates.
+            projected: [4 * c, A, N_row, N]: values of both factors, then their gates.
+            first_row: Which of the N rows is the first here.
 
         Returns:
-            [2 * c, A, N, N].
+            [2 * c, A, N_row, N].
         """
 
     def norm_channels(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Layer norm over the first dimension, which becomes the last: [c, A, N, N] -> [A, N, N, c]."""
+        """Layer norm over the first dimension, which becomes the last: [c, A, N_row, N] -> [A, N_row, N, c]."""
 
     def attention(
         self,

@@ -7,6 +7,7 @@ upstream's own settings allow on a GPU. Sizes are arguments, not constants, so t
 import torch
 import triton
 
+from protenix_multiseed.memory import GPU_ELEMENTS
 from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, source
 
 _LOG2_E = 1.4426950408889634
@@ -25,6 +26,8 @@ class FusedKernels:
     """See :class:`protenix_multiseed.model.kernels.Kernels`."""
 
     name = "triton"
+    elements = GPU_ELEMENTS
+    pair_elements: int | None = None
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         x = x.contiguous()
@@ -69,13 +72,13 @@ class FusedKernels:
         size = z.numel()
         source.add_gated[(triton.cdiv(size, 2048),)](z, update, gate, size, 2048)
 
-    def gated_channels(self, projected: torch.Tensor, n_token: int) -> torch.Tensor:
-        channels, n = projected.shape[0] // 2, projected.shape[-1]
+    def gated_channels(self, projected: torch.Tensor, n_token: int, first_row: int = 0) -> torch.Tensor:
+        channels, (length, n) = projected.shape[0] // 2, projected.shape[-2:]
         out = projected.new_empty(channels, *projected.shape[1:])
         rows, columns = _tile(n)
         n_row = out.numel() // n
         source.gated_channels[(triton.cdiv(n_row, rows),)](
-            projected, out, out.numel(), n_row, n, n_token, rows, columns
+            projected, out, out.numel(), n_row, n, length, first_row, n_token, rows, columns
         )
         return out
 

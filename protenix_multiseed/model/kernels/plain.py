@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.memory import CPU_ELEMENTS, GPU_ELEMENTS
 from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY
 
 
@@ -10,6 +11,10 @@ class PlainKernels:
     """See :class:`protenix_multiseed.model.kernels.Kernels`."""
 
     name = "torch"
+
+    def __init__(self, *, on_gpu: bool = False) -> None:
+        self.elements = GPU_ELEMENTS if on_gpu else CPU_ELEMENTS
+        self.pair_elements: int | None = None if on_gpu else CPU_ELEMENTS
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         return functional.layer_norm(x, x.shape[-1:], weight, bias, EPSILON)
@@ -27,11 +32,11 @@ class PlainKernels:
     def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
         z.addcmul_(update, torch.sigmoid(gate))
 
-    def gated_channels(self, projected: torch.Tensor, n_token: int) -> torch.Tensor:
+    def gated_channels(self, projected: torch.Tensor, n_token: int, first_row: int = 0) -> torch.Tensor:
         values, gates = projected.chunk(2)
         gated = torch.sigmoid(gates).mul_(values)
         if n_token < projected.shape[-1]:
-            gated[..., n_token:, :] = 0
+            gated[..., max(0, n_token - first_row) :, :] = 0
             gated[..., n_token:] = 0
         return gated
 

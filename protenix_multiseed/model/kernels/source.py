@@ -103,11 +103,13 @@ def add_gated(z, update, gate, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def gated_channels(projected, out, size, n_row, n, n_token, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def gated_channels(
+    projected, out, size, n_row, n, length, first_row, n_token, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     inside = (row < n_row) & (column < n)
-    real = inside & (row % n < n_token) & (column < n_token)
+    real = inside & (row % length + first_row < n_token) & (column < n_token)
     here = row.to(tl.int64) * n + column
     value = tl.load(projected + here, mask=real, other=0.0).to(tl.float32)
     gate = tl.load(projected + size.to(tl.int64) + here, mask=real, other=0.0).to(tl.float32)

@@ -1,0 +1,158 @@
+"""Runs that are repeated, interrupted, killed or run side by side: the command itself."""
+
+import json
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+from support.command import leftovers, predictions, run, start, write_jobs
+
+KILLS = int(os.environ.get("PROTENIX_MS_KILLS", "3"))
+PROCESSES = int(os.environ.get("PROTENIX_MS_PROCESSES", "2"))
+OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--out", "out")
+JOBS = {"a": "MKTAYIAKQR", "b": "GHKLMNPQRSTV"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The files of a run in one go, one seed to a batch, so that bytes can be compared."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_jobs(folder, JOBS)
+    done = run(*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def times(out):
+    """When each seed was written."""
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("*/seed_*/record.json")}
+
+
+def test_the_same_command_again_does_nothing_and_says_so(undisturbed):
+    before = times(undisturbed / "out")
+    start_time = time.perf_counter()
+    done = run(*OPTIONS, "--seeds", "1-4", cwd=undisturbed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 seeds are done already, 0 to do" in done.stdout
+    assert "a: 8 samples of 4 seeds" in done.stdout
+    assert times(undisturbed / "out") == before
+    assert time.perf_counter() - start_time < 10  # no model is loaded
+
+
+def test_changed_settings_are_refused_with_the_difference(undisturbed):
+    done = run(*OPTIONS, "--seeds", "1-4", "--steps", "3", cwd=undisturbed)
+    assert done.returncode == 2
+    assert "out/a: seed 1, 2, 3, 4: steps was 2, is 3" in done.stderr
+    assert "--overwrite" in done.stderr
+
+
+def test_new_seeds_join_the_old_and_damage_is_mended(undisturbed, tmp_path):
+    write_jobs(tmp_path, JOBS)
+    first = run(*OPTIONS, "--seeds", "1-2", "--max-seeds-per-batch", "1", cwd=tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    before = times(tmp_path / "out")
+    damaged = tmp_path / "out" / "a" / "seed_2" / "predictions" / "a_sample_0.cif"
+    damaged.write_text(damaged.read_text().replace("ATOM", "ATOX", 1))
+    done = run(*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", "--verify", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "damaged a/seed_2: predictions/a_sample_0.cif has other content" in done.stdout
+    assert "3 seeds are done already, 5 to do" in done.stdout
+    after = times(tmp_path / "out")
+    assert {name for name in before if after[name] == before[name]} == set(before) - {"a/seed_2/record.json"}
+    assert predictions(tmp_path / "out") == predictions(undisturbed / "out")
+    assert (tmp_path / "out" / "a" / "ranking.csv").read_bytes() == (
+        undisturbed / "out" / "a" / "ranking.csv"
+    ).read_bytes()
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_what_is_done(tmp_path, number, code):
+    """Sent to every process, as a terminal and a batch system do."""
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    process = start(*OPTIONS, "--seeds", "1-200", "--max-seeds-per-batch", "1", cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("out/a/seed_*")))
+    began = time.monotonic()
+    os.killpg(process.pid, number)
+    assert process.wait(30) == code, (tmp_path / "output").read_text()
+    assert time.monotonic() - began < 25
+    text = (tmp_path / "output").read_text()
+    done = len(list((tmp_path / "out" / "a").glob("seed_*")))
+    assert 1 <= done < 200
+    assert f"stopped with {200 - done} of 200 seeds to do" in text
+    assert f"a: {2 * done} samples of {done} seeds" in text
+    assert "Traceback" not in text
+    assert leftovers(tmp_path / "out") == []
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    process = start(*OPTIONS, "--seeds", "1-200", "--samples", "60", "--steps", "500", cwd=tmp_path)
+    wait_for(lambda: "a: 10 tokens" in (tmp_path / "output").read_text())
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: "stopping SIGTERM" in (tmp_path / "output").read_text())
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    assert time.monotonic() - began < 3
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
+
+
+def test_killed_at_random_moments_and_resumed(undisturbed, tmp_path):
+    """At the end the same bytes as undisturbed, and nothing that was written is computed again."""
+    write_jobs(tmp_path, JOBS)
+    generator = random.Random(KILLS)
+    arguments = (*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", "--samples", "2")
+    out = tmp_path / "out"
+    seen = {}
+    for _ in range(KILLS):
+        process = start(*arguments, cwd=tmp_path)
+        # A random moment: while it starts, or some time after a new seed has appeared, which may be in mid-write.
+        if generator.random() < 0.3:
+            time.sleep(generator.uniform(0, 8))
+        else:
+            count = len(times(out))
+            wait_for(lambda count=count: len(times(out)) > count or process.poll() is not None)
+            time.sleep(generator.uniform(0, 0.5))
+        workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert not alive, "workers outlive a killed run"
+        now = times(out)
+        assert all(now[name] == when for name, when in seen.items()), "a seed that was written was computed again"
+        seen = now
+        for record in out.glob("*/seed_*/record.json"):
+            for name, file in json.loads(record.read_text())["files"].items():
+                assert (record.parent / name).stat().st_size == file["bytes"]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = times(out)
+    assert all(now[name] == when for name, when in seen.items())
+    assert predictions(out) == predictions(undisturbed / "out")
+    assert leftovers(out) == []
+
+
+def test_processes_side_by_side_share_the_work(tmp_path):
+    """As a SLURM array on one folder: each unit is done once, and every process waits until all is done."""
+    write_jobs(tmp_path, JOBS)
+    arguments = (*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", "--log-format", "json")
+    processes = [start(*arguments, cwd=tmp_path) for _ in range(PROCESSES)]
+    codes = [process.wait(500) for process in processes]
+    assert codes == [0] * PROCESSES, (tmp_path / "output").read_text()
+    events = [json.loads(line) for line in (tmp_path / "out" / "protenix-ms" / "run.log").read_text().splitlines()]
+    done = [(event["job"], event["seed"]) for event in events if event["event"] == "predicted"]
+    assert sorted(done) == [(job, seed) for job in JOBS for seed in range(1, 5)]
+    assert len((tmp_path / "out" / "a" / "ranking.csv").read_text().splitlines()) == 1 + 4 * 2
+    assert leftovers(tmp_path / "out") == []

@@ -1,0 +1,59 @@
+"""The command as a process, and small jobs for it."""
+
+import json
+import os
+import subprocess
+import sys
+
+from support import cases
+
+COMMAND = [sys.executable, "-m", "protenix_multiseed.cli"]
+QUICK = "model: demo\nsteps: 2\ncycles: 1\nsamples: 2\nworkers: 1\n"
+
+
+def environment(**variables):
+    return {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", **variables}
+
+
+def run(*arguments, cwd=None, prelude=None, **variables):
+    """Run the command to its end.
+
+    Args:
+        prelude: Python that runs before the command in the same process, to break something on purpose.
+    """
+    command = COMMAND
+    if prelude is not None:
+        command = [sys.executable, "-c", f"{prelude}\nfrom protenix_multiseed.cli import app\napp()"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=cwd, env=environment(**variables), timeout=570,
+    )  # fmt: skip
+
+
+def start(*arguments, cwd=None, **variables):
+    """Start the command in a process group of its own; its output goes to a file named ``output``."""
+    with open(cwd / "output", "ab") as output:
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def write_jobs(folder, jobs):
+    """``in.json`` of proteins by name, and ``quick.yaml``."""
+    content = [
+        {"name": name, "sequences": [{"proteinChain": {"sequence": sequence, "count": 1}}]}
+        for name, sequence in jobs.items()
+    ]
+    (folder / "in.json").write_text(json.dumps(content))
+    (folder / "quick.yaml").write_text(QUICK)
+
+
+def predictions(out):
+    """Every prediction file of an output folder and its bytes; the records, which tell of times, are left out."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("*/seed_*/predictions/*"))}
+
+
+def leftovers(out):
+    """Folders that are neither a seed nor whole."""
+    return [path for path in out.glob("*/.*")]

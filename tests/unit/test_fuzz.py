@@ -1,0 +1,188 @@
+"""Files and words of any content end in a message: no traceback, no hang, nothing written.
+
+``PROTENIX_MS_EXAMPLES`` sets how many inputs each test makes; ``make torture`` makes 20,000 in all.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from protenix_multiseed.config import load_config
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.errors import ProtenixMsError
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.seeds import parse_seeds
+
+EXAMPLES = int(os.environ.get("PROTENIX_MS_EXAMPLES", "60"))
+SECONDS = 10
+fuzzed = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000
+)
+RULES = InputRules(model="m", msa=True, rna_msa=True, template=True, max_tokens=2560)
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return EmbeddedDictionary()
+
+
+@pytest.fixture(scope="module")
+def folder():
+    with tempfile.TemporaryDirectory() as made:
+        inner = Path(made) / "inner"
+        inner.mkdir()
+        yield inner
+
+
+def within_time(function, *arguments):
+    """What a function gives, or the message of its refusal; neither late nor a traceback."""
+    start = time.monotonic()
+    result, message = None, None
+    with contextlib.suppress(ProtenixMsError):
+        try:
+            result = function(*arguments)
+        except ProtenixMsError as error:
+            message = str(error)
+            raise
+    assert time.monotonic() - start < SECONDS
+    assert message is None or (message.strip() and "Traceback" not in message)
+    return result, message
+
+
+def refused_or_read(folder, dictionary, content, **files):
+    """Read an input file of this content."""
+    before = {path.name for path in folder.parent.iterdir()}
+    for name, text in files.items():
+        (folder / name).write_bytes(text)
+    path = folder / "in.json"
+    path.write_bytes(content)
+    jobs, _ = within_time(read_jobs, [path], None, RULES, dictionary)
+    assert {path.name for path in folder.iterdir()} <= {"in.json", *files}
+    assert {path.name for path in folder.parent.iterdir()} - before == set()
+    for job in jobs or ():
+        target = (folder / "out" / job.name).resolve()
+        assert target.parent == (folder / "out").resolve(), "a name that leaves the output folder"
+
+
+words = st.sampled_from(
+    ["name", "sequences", "proteinChain", "dnaSequence", "rnaSequence", "ligand", "ion", "sequence", "count", "id",
+     "modifications", "ptmType", "ptmPosition", "covalent_bonds", "constraint", "contact", "pocket", "modelSeeds",
+     "unpairedMsaPath", "unpairedMsa", "templatesPath", "msa", "precomputed_msa_dir", "entity1", "atom1", "position1",
+     "CCD_ATP", "CCD_ATP_NAG", "FILE_in.json", "FILE_", "MG", "ACDEFGHIKLMNPQRSTVWY", "ACGU", "CC(=O)O", "in.json",
+     "..", "../x", "/", "a/../../b", "\x00", "~nobody", "a" * 300]
+)  # fmt: skip
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | words
+trees = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words | st.text(max_size=8), inner, max_size=5)
+)
+
+
+@fuzzed
+@given(st.binary(max_size=200))
+@example(b"[" * 100_000)
+@example(b'[{"name": "a", "sequences": [{"ligand": {"ligand": "FILE_\\u0000", "count": 1}}]}]')
+@example("\ufeff[]".encode())
+@example(b"[" + b"1" * 5000 + b"]")
+def test_bytes_as_an_input_file(folder, dictionary, content):
+    refused_or_read(folder, dictionary, content)
+
+
+@fuzzed
+@given(trees)
+def test_json_of_any_shape(folder, dictionary, content):
+    refused_or_read(folder, dictionary, json.dumps(content).encode())
+
+
+def jobs_of(entity):
+    return st.fixed_dictionaries(
+        {"name": st.text(min_size=1, max_size=30) | words, "sequences": st.lists(entity, min_size=1, max_size=3)},
+        optional={"modelSeeds": trees, "covalent_bonds": trees, "constraint": trees},
+    )
+
+
+sequences = st.text("ACDEFGHIKLMNPQRSTVWYX", min_size=1, max_size=30) | st.text(max_size=10)
+entities = st.one_of(
+    st.fixed_dictionaries({"proteinChain": st.fixed_dictionaries(
+        {"sequence": sequences, "count": st.integers(-1, 3) | leaves},
+        optional={"modifications": trees, "unpairedMsa": st.text(max_size=40), "unpairedMsaPath": words,
+                  "templatesPath": words, "msa": trees, "id": trees},
+    )}),
+    st.fixed_dictionaries({"rnaSequence": st.fixed_dictionaries({"sequence": sequences, "count": st.integers(0, 2)})}),
+    st.fixed_dictionaries({"ligand": st.fixed_dictionaries({"ligand": words | st.text(max_size=30), "count": leaves})}),
+    st.fixed_dictionaries({"ion": st.fixed_dictionaries({"ion": words | st.text(max_size=5), "count": leaves})}),
+)  # fmt: skip
+
+
+@fuzzed
+@given(jobs_of(entities))
+def test_jobs_that_are_nearly_right(folder, dictionary, job):
+    refused_or_read(folder, dictionary, json.dumps([job]).encode())
+
+
+@fuzzed
+@given(st.text("CNOPSFIBrcl[]()=#@+-123456789%/\\.H*:$~{}", max_size=60))
+@example("C" * 9000)
+@example("[C@@]123[C@@](C1)(C2)C3(C)(C)")
+@example("C1" * 400)
+@example("(" * 5000)
+@example("[" * 5000)
+def test_smiles(folder, dictionary, smiles):
+    job = {"name": "a", "sequences": [{"ligand": {"ligand": smiles, "count": 1}}]}
+    refused_or_read(folder, dictionary, json.dumps([job]).encode())
+
+
+@fuzzed
+@given(
+    st.binary(max_size=100)
+    | st.lists(st.text("ACDEFG-acdx.>*\n\t ", max_size=12), max_size=6).map(lambda rows: "\n".join(rows).encode())
+)
+def test_alignments(folder, dictionary, content):
+    job = {"name": "a", "sequences": [
+        {"proteinChain": {"sequence": "ACDEFG", "count": 1, "unpairedMsaPath": "a.a3m", "pairedMsaPath": "a.a3m"}},
+    ]}  # fmt: skip
+    refused_or_read(folder, dictionary, json.dumps([job]).encode(), **{"a.a3m": content})
+
+
+@fuzzed
+@given(st.text("0123456789,- ", max_size=20) | st.text(max_size=20))
+@example("0-99999999999")
+@example("1-100001")
+@example("¹-³")
+def test_seeds(text):
+    seeds, message = within_time(parse_seeds, text)
+    if message is None:
+        assert len(seeds) == len(set(seeds)) > 0
+        assert all(0 <= seed < 2**32 for seed in seeds)
+    else:
+        assert "seed" in message
+
+
+keys = st.sampled_from(
+    ["seeds", "model", "samples", "steps", "templates", "upstream", "out", "assume_free", "grace", "x"]
+)
+
+
+@fuzzed
+@given(
+    st.binary(max_size=80)
+    | st.dictionaries(keys, trees, max_size=4).map(lambda content: json.dumps(content).encode())
+    | st.text("ab:- {}[]&*!|>'\"%@\n#,?", max_size=40).map(str.encode)
+)
+@example(b"a: &a [*a, *a]\nb: &b [*a, *a]\nsamples: *b")
+@example(b"!!python/object/apply:os.system [echo]")
+@example(b"seeds: 2001-01-01")
+def test_configurations(folder, content):
+    path = folder / "run.yaml"
+    path.write_bytes(content)
+    try:
+        within_time(load_config, {}, path)
+    finally:
+        path.unlink()

@@ -1,0 +1,82 @@
+"""Locks between processes."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.outputs import locks as module
+from protenix_multiseed.outputs.locks import Locks
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from protenix_multiseed.outputs.locks import Locks
+locks = Locks(Path(sys.argv[1]))
+print([locks.take(name) for name in sys.argv[2:]], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Starts another process that takes some names and holds them."""
+    started = []
+
+    def start(*names):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path), *names], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process, process.stdout.readline().strip()
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_name_has_one_holder(tmp_path, other):
+    with Locks(tmp_path) as locks:
+        assert locks.take("one")
+        _, got = other("one", "two")
+        assert got == "[False, True]"
+        assert not locks.take("two")
+        locks.give_back("one")
+        _, got = other("one", "two")
+        assert got == "[True, False]"
+
+
+def test_a_holder_that_is_killed_leaves_nothing_locked(tmp_path, other):
+    process, got = other("one")
+    assert got == "[True]"
+    with Locks(tmp_path) as locks:
+        assert not locks.take("one")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert locks.take("one")
+
+
+def test_waiting_for_a_name_ends_when_its_holder_does(tmp_path, other):
+    process, _ = other("one")
+    process.kill()
+    with Locks(tmp_path) as locks, locks.held("one"):
+        assert other("one")[1] == "[False]"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written: .*; choose another folder"):
+        Locks(tmp_path / "file")
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def lockf(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(module.fcntl, "lockf", lockf)
+    with pytest.raises(ConfigError, match="knows no locks"):
+        Locks(tmp_path)

@@ -1,0 +1,162 @@
+"""What decides that a result can be reused, and what is found in an output folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from protenix_multiseed.config import load_config
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.hashes import sha256
+from protenix_multiseed.outputs.identity import differences, fingerprint, identify
+from protenix_multiseed.outputs.survey import done_samples, inspect, survey
+from protenix_multiseed.types import Job
+
+DICTIONARY = EmbeddedDictionary()
+
+
+def config(**options):
+    return load_config({"model": "demo", **options})
+
+
+def job(folder, name="a", seeds=(1, 2), sequence="MKTAYIAKQR", msa=">q\nMKTAYIAKQR\n", file="a.a3m", **more):
+    path = folder / file
+    path.write_text(msa)
+    entity = {"sequence": sequence, "count": 1, "unpairedMsaPath": str(path), **more}
+    spec = {"name": name, "sequences": [{"proteinChain": entity}]}
+    return Job(name=name, seeds=seeds, source=Path("in.json"), index=0, spec=spec)
+
+
+def mark(folder, **changes):
+    return fingerprint(identify(config(**changes.pop("options", {})), job(folder, **changes), DICTIONARY, "0"), 1)
+
+
+@pytest.mark.parametrize("changes", [
+    {"sequence": "MKTAYIAKQK"}, {"msa": ">q\nMKTAYIAKQR\n>r\nMKTAYIAKQK\n"}, {"count": 2},
+    {"options": {"steps": 7}}, {"options": {"samples": 1}}, {"options": {"cycles": 9}}, {"options": {"msa": False}},
+    {"options": {"precision": "fast"}}, {"options": {"guidance": True}}, {"options": {"full_confidence": True}},
+    {"options": {"model": "protenix_mini_default_v0.5.0"}},
+], ids=str)  # fmt: skip
+def test_what_changes_an_answer_changes_the_fingerprint(tmp_path, changes):
+    assert mark(tmp_path, **changes) != mark(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [
+    {"name": "b"}, {"file": "elsewhere.a3m"}, {"seeds": (1, 2, 3)}, {"templatesPath": "/not/read/here.hhr"},
+    {"options": {"workers": 3}}, {"options": {"device": "cpu"}}, {"options": {"sequential": True}},
+    {"options": {"max_seeds_per_batch": 1}}, {"options": {"kernels": "torch"}}, {"options": {"out": Path("x")}},
+], ids=str)  # fmt: skip
+def test_what_changes_no_answer_does_not(tmp_path, changes):
+    assert mark(tmp_path, **changes) == mark(tmp_path)
+
+
+def test_an_alignment_that_is_not_read_does_not_count(tmp_path):
+    options = {"msa": False}
+    assert mark(tmp_path, options=options, msa=">q\nMKTAYIAKQR\n>x\nMKTAYIAKQK\n") == mark(tmp_path, options=options)
+
+
+def test_seeds_and_checkpoints_differ(tmp_path):
+    one = identify(config(), job(tmp_path), DICTIONARY, "0")
+    assert fingerprint(one, 1) != fingerprint(one, 2)
+    other = identify(config(), job(tmp_path), DICTIONARY, "1")
+    assert list(differences(one, other)) == ["the checkpoint is another file"]
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    made = job(tmp_path)
+    (tmp_path / "a.a3m").unlink()
+    with pytest.raises(ConfigError, match=r"in.json\[0\] 'a': .*a.a3m: cannot be read: No such file"):
+        identify(config(), made, DICTIONARY, None)
+
+
+@pytest.fixture
+def out(tmp_path):
+    """Two seeds of job a, as a run leaves them."""
+    out = tmp_path / "out"
+    identity = identify(config(), job(tmp_path), DICTIONARY, None)
+    for seed in (1, 2):
+        folder = out / "a" / f"seed_{seed}"
+        (folder / "predictions").mkdir(parents=True)
+        summary = {"ranking_score": seed / 10, "plddt": 50.0, "ptm": 0.5, "iptm": 0.25, "has_clash": 0.0}
+        confidence = folder / "predictions" / "a_summary_confidence_sample_0.json"
+        confidence.write_text(json.dumps(summary))
+        files = {"predictions/" + confidence.name: {"bytes": confidence.stat().st_size, "sha256": sha256(confidence)}}
+        record = {"fingerprint": fingerprint(identity, seed), "made_from": identity, "files": files}
+        (folder / "record.json").write_text(json.dumps(record))
+    return out
+
+
+def look(tmp_path, out, *, seeds=(1, 2, 3), verify=False, overwrite=False, **options):
+    jobs = [job(tmp_path, seeds=seeds)]
+    identities = {"a": identify(config(**options), jobs[0], DICTIONARY, None)}
+    return survey(out, jobs, identities, verify=verify, overwrite=overwrite)
+
+
+def test_only_what_is_missing_is_to_do(tmp_path, out):
+    found = look(tmp_path, out)
+    assert [made.seeds for made in found.todo] == [(3,)]
+    assert (found.n_done, found.damaged, found.others) == (2, (), ())
+    assert look(tmp_path, out, seeds=(2, 1)).todo == ()
+
+
+def test_results_made_in_another_way_are_refused_with_the_difference(tmp_path, out):
+    with pytest.raises(ConfigError, match="out/a: seed 1, 2: steps was 8, is 7") as error:
+        look(tmp_path, out, steps=7)
+    assert "--overwrite" in str(error.value)
+    with pytest.raises(ConfigError, match="seed 1, 2: steps was 8, is 7"):
+        look(tmp_path, out, seeds=(9,), steps=7)  # one ranking would hold both
+
+
+def test_overwrite_replaces_what_is_asked_for_and_removes_the_rest(tmp_path, out):
+    found = look(tmp_path, out, seeds=(2, 3), steps=7, overwrite=True)
+    assert [made.seeds for made in found.todo] == [(2, 3)]
+    assert found.others == (out / "a" / "seed_1",)
+    assert look(tmp_path, out, seeds=(1, 2), overwrite=True).todo == ()  # the same results are kept
+
+
+def confidence_of(out, seed):
+    return out / "a" / f"seed_{seed}" / "predictions" / "a_summary_confidence_sample_0.json"
+
+
+def test_a_truncated_or_missing_file_is_noticed(tmp_path, out):
+    path = confidence_of(out, 1)
+    path.write_text(path.read_text()[:-3])
+    confidence_of(out, 2).unlink()
+    found = look(tmp_path, out)
+    assert [made.seeds for made in found.todo] == [(1, 2, 3)]
+    assert "a/seed_1: predictions/a_summary_confidence_sample_0.json has another length" in found.damaged[0]
+    assert "a/seed_2: predictions/a_summary_confidence_sample_0.json: No such file" in found.damaged[1]
+
+
+def test_an_edited_file_is_noticed_where_asked_for(tmp_path, out):
+    path = confidence_of(out, 1)
+    path.write_text(path.read_text().replace("50.0", "90.0"))
+    assert [made.seeds for made in look(tmp_path, out).todo] == [(3,)]
+    assert [made.seeds for made in look(tmp_path, out, verify=True).todo] == [(1, 3)]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"fingerprint": 1}', '{"files": {"a": 3}}', "[" * 50_000])
+def test_a_record_that_cannot_be_read_is_damage(tmp_path, out, text):
+    folder = out / "a" / "seed_1"
+    (folder / "record.json").write_text(text)
+    assert inspect(folder, {}, 1).state == "damaged"
+
+
+def test_what_another_program_wrote_is_not_mixed_with(tmp_path, out):
+    (out / "a" / "seed_1" / "record.json").unlink()
+    with pytest.raises(ConfigError, match="seed 1: it has no record of how it was made"):
+        look(tmp_path, out)
+
+
+def test_other_folders_are_no_seeds(tmp_path, out):
+    for name in ("seed_x", "seed_", "seed_٣", "notes", ".seed_5.new-abc"):
+        (out / "a" / name).mkdir()
+    assert look(tmp_path, out).n_done == 2
+
+
+def test_the_ranking_holds_every_seed_that_is_done(tmp_path, out):
+    identity = identify(config(), job(tmp_path), DICTIONARY, None)
+    confidence_of(out, 1).unlink()
+    samples = done_samples(out, "a", identity)
+    assert [(sample.seed, sample.ranking_score) for sample in samples] == [(2, 0.2)]
