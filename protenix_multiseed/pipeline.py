@@ -75,7 +75,8 @@ def run(
         display.started()
         for folder in survey.others:
             shutil.rmtree(folder, ignore_errors=True)
-        writer = Writer(config, pool, report, display, Claims(locks, config.out, identities), identities)
+        claims = Claims(locks, config.out, identities, verify=config.verify)
+        writer = Writer(config, pool, report, display, claims, identities)
         display.stage(f"predicting on {executor.device}")
         while True:
             for arriving in stop.each(executor.arriving(coming)):
@@ -83,16 +84,16 @@ def run(
                     writer.fail(arriving)
                     continue
                 display.features(arriving.features)
-                mine = writer.claims.claim(arriving.features.job, [s.seed for s in arriving.features.seeds])
+                mine = claims.claim(arriving.features.job, [s.seed for s in arriving.features.seeds])
                 for result in stop.rest(executor.predict(arriving.only(mine), display, lambda: not stop.asked)):
                     writer.submit(result)
             writer.settle()
-            todo = writer.claims.left_to_us(todo, lambda: _pause(stop, writer.claims, display))
+            todo = claims.left_to_us(todo, lambda: _pause(stop, claims, display))
             if not todo or stop.asked:
                 break
             coming = pool.featurize(todo, settings)
         display.stage("ranking")
-        report.n_elsewhere = writer.claims.n_done_elsewhere
+        report.n_elsewhere = claims.n_done_elsewhere
         report.stopped_by = stop.exit_code if stop.asked else None
         conclude(report, config.out, jobs, identities, locks)
         finish(config, record, report, started)
@@ -164,7 +165,7 @@ class Writer:
         claims: Claims,
         identities: Mapping[str, Identity],
     ) -> None:
-        self.claims = claims
+        self._claims = claims
         self._settings = WriteSettings(
             out=config.out, full_confidence=config.full_confidence, notice=DEMO_NOTICE if config.is_demo else None
         )
@@ -188,7 +189,7 @@ class Writer:
         self._report.failures.append(failed)
         self._display.failed(failed)
         if failed.seed is not None:
-            self.claims.give_back(failed.job, failed.seed)
+            self._claims.give_back(failed.job, failed.seed)
 
     def settle(self) -> None:
         """Wait until all that was handed over is written."""
@@ -203,7 +204,7 @@ class Writer:
             self.fail(failure(prediction.job, prediction.seed, "write", error))
         else:
             self._report.n_done += 1
-            self.claims.give_back(prediction.job, prediction.seed)
+            self._claims.give_back(prediction.job, prediction.seed)
 
 
 def feature_settings(config: RunConfig, jobs: Sequence[Job], display: Display | None) -> FeatureSettings:

@@ -17,10 +17,11 @@ class Claims:
     Args:
         out: The output folder.
         identities: How this run makes each job's predictions.
+        verify: Whether a unit counts as done only if the contents of its files are what was written.
     """
 
-    def __init__(self, locks: Locks, out: Path, identities: Mapping[str, Identity]) -> None:
-        self._locks, self._out, self._identities = locks, out, identities
+    def __init__(self, locks: Locks, out: Path, identities: Mapping[str, Identity], *, verify: bool) -> None:
+        self._locks, self._out, self._identities, self._verify = locks, out, identities, verify
         self._elsewhere: dict[str, list[int]] = {}
         self.n_done_elsewhere = 0
 
@@ -73,7 +74,8 @@ class Claims:
         return True
 
     def _is_done(self, job: Job, seed: int) -> bool:
-        found = inspect(seed_folder(self._out, job.name, seed), self._identities[job.name], seed)
+        folder = seed_folder(self._out, job.name, seed)
+        found = inspect(folder, self._identities[job.name], seed, verify=self._verify)
         return found.state == "done"
 
 

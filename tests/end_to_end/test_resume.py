@@ -123,7 +123,7 @@ def test_killed_at_random_moments_and_resumed(undisturbed, tmp_path):
             time.sleep(generator.uniform(0, 8))
         else:
             count = len(times(out))
-            wait_for(lambda count=count: len(times(out)) > count or process.poll() is not None)
+            wait_for(lambda count=count, process=process: len(times(out)) > count or process.poll() is not None)
             time.sleep(generator.uniform(0, 0.5))
         workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGKILL)

@@ -56,4 +56,4 @@ def predictions(out):
 
 def leftovers(out):
     """Folders that are neither a seed nor whole."""
-    return [path for path in out.glob("*/.*")]
+    return list(out.glob("*/.*"))
