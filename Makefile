@@ -14,6 +14,7 @@ test: $(VENV)/installed-dev
 
 # What takes too long for every change: 30 kills, 8 processes on one folder, 20,000 fuzzed inputs, 200 jobs in one run.
 torture: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow
 	PROTENIX_MS_KILLS=30 PROTENIX_MS_PROCESSES=8 $(BIN)/python -m pytest tests/end_to_end/test_resume.py
 	PROTENIX_MS_EXAMPLES=2500 $(BIN)/python -m pytest tests/unit/test_fuzz.py
 	$(BIN)/python scripts/many_jobs.py --jobs 200

@@ -112,7 +112,7 @@ def assert_agree(ours, theirs):
 
 
 @pytest.mark.parametrize("samples", [1, 5])
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [*JOBS, pytest.param("7r6r", marks=pytest.mark.slow)])
 def test_each_seed_of_a_batch_is_that_seed_alone(world, job, samples):
     network, features = world.network(samples), world.features[job]
     batch = predictions(network, features, features.seeds)
