@@ -1,6 +1,5 @@
 """The executor: holds the model on its device, plans each job's batches from free memory, and runs them."""
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.features.pool import failure
-from protenix_multiseed.hardware import KernelProbe, choose_device, is_out_of_memory
+from protenix_multiseed.hardware import KernelProbe, choose_device, free_memory, is_out_of_memory
 from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
 from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes, peak_bytes
 from protenix_multiseed.model import demo
@@ -309,15 +308,8 @@ class _Run:
 
     def _release(self) -> None:
         """Free what a failed batch held."""
-        executor = self._executor
-        executor.network.loops.forget()
-        gc.collect()
-        if executor.device.type == "cuda":
-            try:
-                torch.cuda.synchronize(executor.device)
-                torch.cuda.empty_cache()
-            except RuntimeError as error:  # CUDA's state is lost for this process, and stays lost
-                executor.lost = str(error).splitlines()[0]
+        self._executor.network.loops.forget()
+        self._executor.lost = free_memory(self._executor.device)
 
     def _told(self, batch: Batch, reason: str, instead: Sequence[Batch]) -> None:
         """Say and record that a batch failed and what follows."""

@@ -1,6 +1,7 @@
 """The device of a run and the kernels that work on it."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import subprocess
@@ -98,6 +99,18 @@ def _fingerprint(device: torch.device) -> str:
     programs = Path(__file__).parent.joinpath("model", "kernels", "source.py").read_bytes()
     what = [torch.cuda.get_device_name(device), *versions, hashlib.sha256(programs).hexdigest()]
     return hashlib.sha256("|".join(what).encode()).hexdigest()[:24]
+
+
+def free_memory(device: torch.device) -> str | None:
+    """Give back memory that nothing holds any more; returns why the device no longer answers, if it does not."""
+    gc.collect()
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+            torch.cuda.empty_cache()
+        except RuntimeError as error:  # CUDA's state is lost for this process, and stays lost
+            return str(error).splitlines()[0]
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -88,7 +88,9 @@ def run(
                 for result in stop.rest(executor.predict(arriving.only(mine), display, lambda: not stop.asked)):
                     writer.submit(result)
             writer.settle()
-            todo = claims.left_to_us(todo, lambda: _pause(stop, claims, display))
+            if claims.elsewhere:
+                display.stage(f"waiting for {claims.elsewhere} seeds that other processes are at")
+            todo = claims.left_to_us(todo, lambda: _pause(stop))
             if not todo or stop.asked:
                 break
             coming = pool.featurize(todo, settings)
@@ -145,9 +147,8 @@ def finish(config: RunConfig, record: dict[str, Any], report: RunReport, started
         write_run(config, record)
 
 
-def _pause(stop: Stop, claims: Claims, display: Display) -> bool:
+def _pause(stop: Stop) -> bool:
     """Wait a little for other processes; whether to wait on."""
-    display.stage(f"waiting for {claims.elsewhere} seeds that other processes are at")
     with suppress(Dropped), stop.droppable():
         time.sleep(POLL_SECONDS)
     return not stop.asked

@@ -282,3 +282,35 @@ def test_batches_and_single_seeds_give_the_same_answers(tmp_path):
         ("batched", [1, 2, 3]), ("batched", [1, 2]), ("reference", [1])
     ]  # fmt: skip
     assert records[2]["why"] == "--sequential"
+
+
+def test_validate_checks_as_predict_does_and_stops(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([job("a", protein()), job("b", protein("MKT"), modelSeeds=[1, 2])]))
+    done = run("validate", "in.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()) == (0, [
+        "ok    in.json[0] 'a': about 10 tokens, 1 seeds", "ok    in.json[1] 'b': about 3 tokens, 2 seeds"
+    ])  # fmt: skip
+    (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKB"))]))
+    done = run("validate", "in.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'B' at position 3" in done.stderr
+
+
+def test_doctor_says_whether_predict_would_run(tmp_path):
+    healthy = run("doctor", "--model", "demo", "--device", "cpu", "--json", cwd=tmp_path)
+    assert healthy.returncode == 0, healthy.stdout
+    assert {check["state"] for check in json.loads(healthy.stdout)} <= {"ok", "note"}
+    ill = run("doctor", "--device", "cpu", cwd=tmp_path, PROTENIX_ROOT_DIR=str(tmp_path))
+    assert ill.returncode == 1
+    assert "wrong checkpoint: none at" in ill.stdout
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_bench_measures_both_sides(tmp_path):
+    options = ("--model", "demo", "--device", "cpu", "--tokens", "12", "--msa-rows", "2", "--seeds", "1-2")
+    done = run("bench", *options, "--steps", "2", "--cycles", "1", "--repeats", "1", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["tokens"], record["seeds"], record["made_up_weights"]) == (12, 2, True)
+    assert [side["name"] for side in record["sides"]] == ["Protenix, torch kernels", "all seeds batched, reference"]
+    assert all(set(side["stages"]) == {"trunk", "sample", "score"} and side["median"] > 0 for side in record["sides"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from support import cases
 
+from protenix_multiseed import executor as executor_module
 from protenix_multiseed import upstream
 from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import EmbeddedDictionary
@@ -121,3 +122,20 @@ def test_loops_kept_for_the_next_batch_change_no_answer(features, executor, trut
         made = list(executor.predict(Arriving(features), Watcher()))
         assert_same(made, truth)
     assert len(captures) == 2  # the steps in the first batch; the trunk, of one cycle each, in the second
+
+
+def test_a_device_that_is_lost_fails_what_is_left_at_once(features, executor, monkeypatch):
+    """As CUDA does after a card has gone: every call raises."""
+
+    def gone(*_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(sampler, "take_step", gone)
+    monkeypatch.setattr(executor_module, "free_memory", lambda device: "CUDA error: unspecified launch failure")
+    made = list(executor.predict(Arriving(features), Watcher()))
+    assert sorted(failed.seed for failed in made) == list(SEEDS)
+    assert all("unspecified launch failure" in failed.message for failed in made)
+    monkeypatch.undo()
+    after = list(executor.predict(Arriving(features), Watcher()))
+    assert all("the device no longer answers" in failed.message for failed in after)
+    assert all("the same command again" in failed.message for failed in after)

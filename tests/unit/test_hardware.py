@@ -94,3 +94,12 @@ def wrapped(inner):
 ])  # fmt: skip
 def test_errors_that_mean_memory(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+def test_a_device_that_no_longer_answers(monkeypatch):
+    def gone(*_):
+        raise RuntimeError("CUDA error: device-side assert\nmore")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", gone)
+    assert hardware.free_memory(GPU) == "CUDA error: device-side assert"
+    assert hardware.free_memory(torch.device("cpu")) is None

@@ -1,0 +1,70 @@
+"""What the doctor finds, and what it calls wrong."""
+
+import pytest
+import torch
+
+from protenix_multiseed import doctor
+from protenix_multiseed.config import load_config
+from protenix_multiseed.doctor import as_record, examine
+
+
+def found(**options):
+    return {check.name: check for check in examine(load_config(options))}
+
+
+def test_everything_a_run_needs_is_looked_at(tmp_path):
+    checks = found(model="demo", out=tmp_path, device="cpu")
+    assert {"Python", "protenix", "torch", "machine", "GPU", "kernels", "dictionary", "checkpoint", "templates",
+            "output", "cache", "shared memory"} <= set(checks)  # fmt: skip
+    assert not [check for check in checks.values() if check.state == "wrong"]
+    assert "47,353 components" in checks["dictionary"].found
+    assert all(set(record) == {"check", "state", "found", "advice"} for record in as_record(list(checks.values())))
+
+
+def test_a_missing_checkpoint_comes_with_the_way_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
+    check = found()["checkpoint"]
+    assert check.state == "wrong"
+    assert "protenix-ms fetch protenix_base_default_v1.0.0" in check.advice
+
+
+def test_a_checkpoint_is_read_and_hashed(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"model": {"module.a": torch.zeros(2_000_000)}}, path)
+    check = found(checkpoint=path)["checkpoint"]
+    assert (check.state, "2 M weights" in check.found) == ("ok", True)
+    path.with_name("weights.pt.sha256").write_text("0" * 64 + "  weights.pt\n")
+    assert "is not the file that was fetched" in found(checkpoint=path)["checkpoint"].found
+    path.write_bytes(path.read_bytes()[:1000])
+    path.with_name("weights.pt.sha256").unlink()
+    assert found(checkpoint=path)["checkpoint"].state == "wrong"
+
+
+def test_another_protenix_is_wrong(monkeypatch):
+    original = doctor.metadata.version
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "1.0" if name == "protenix" else original(name))
+    assert found(model="demo")["protenix"].state == "wrong"
+
+
+def test_a_gpu_that_is_not_there_is_wrong_only_if_asked_for():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert found(model="demo")["GPU"].state == "note"
+    assert found(model="demo", device="cuda")["GPU"].state == "wrong"
+
+
+def test_templates_matter_only_if_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert found(model="demo")["templates"].state == "note"
+    assert found(model="demo", template=True)["templates"].state == "wrong"
+
+
+def test_the_doctor_does_not_fall_ill(monkeypatch):
+    def break_(config):
+        raise RuntimeError("it is broken")
+        yield
+
+    monkeypatch.setattr(doctor, "_memory", break_)
+    check = next(check for check in examine(load_config({"model": "demo"})) if check.state == "wrong")
+    assert check.found == "RuntimeError: it is broken"
