@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +34,9 @@ OWN_KEYS = {
     "num_workers": "workers",
     "load_checkpoint_dir": "checkpoint",
 }
+MAX_YAML_BYTES = 2**20
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2  # aliases of YAML can nest without end
 SEQUENTIAL_VARIABLE = "PROTENIX_NOBATCHED_SEEDS"
 
 
@@ -209,6 +213,10 @@ def _resolve(config: RunConfig) -> RunConfig:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise ConfigError(f"{path}: not a file")
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes: not a configuration")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
@@ -242,4 +250,4 @@ def _explain(problem: Any, options: Mapping[str, Any], file: Path | None) -> str
     if problem["type"] == "value_error":
         return f"{source}: {problem['ctx']['error']}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{source}: {message}, found {problem['input']!r}"
+    return f"{source}: {message}, found {_SHORT.repr(problem['input'])}"

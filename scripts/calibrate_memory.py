@@ -8,19 +8,17 @@ point that runs out of memory is reported and left out.
 
 import argparse
 import json
-import random
 import tempfile
 from pathlib import Path
 
 import torch
 
 from protenix_multiseed import upstream
+from protenix_multiseed.bench import make_job
 from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
 from protenix_multiseed.executor import PADDING, make_configs, make_planner
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
 from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
@@ -45,28 +43,6 @@ POINTS = [
     (2000, 1000, 1, 5, 5, "reference"),
     (2000, 1000, 1, 5, 1, "fast"),
 ]
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-
-
-def make_job(folder: Path, n_token: int, n_row: int) -> Path:
-    """A job of protein chains of at most 600 residues, the first with an MSA of mutants."""
-    generator = random.Random(n_token + n_row)
-    chains = []
-    for start in range(0, n_token, 600):
-        sequence = "".join(generator.choices(LETTERS, k=min(600, n_token - start)))
-        rows = [sequence]
-        for _ in range(n_row - 1):
-            row = list(sequence)
-            for place in generator.sample(range(len(row)), k=len(row) // 5):
-                row[place] = generator.choice(LETTERS)
-            rows.append("".join(row))
-        msa = "".join(f">{number}\n{row}\n" for number, row in enumerate(rows))
-        path = folder / f"{n_token}_{n_row}_{start}.a3m"
-        path.write_text(msa)
-        chains.append({"proteinChain": {"sequence": sequence, "count": 1, "unpairedMsaPath": str(path)}})
-    path = folder / f"{n_token}_{n_row}.json"
-    path.write_text(json.dumps([{"name": f"{n_token}_{n_row}", "sequences": chains}]))
-    return path
 
 
 def main() -> None:
@@ -81,7 +57,7 @@ def main() -> None:
     upstream.prepare(dictionary)
     configs = make_configs(load_config({"model": arguments.model}), None)
     model = demo.fill(build_model(configs)).to(device)
-    kernels = PlainKernels()
+    kernels = PlainKernels(on_gpu=device.type == "cuda")
     if device.type == "cuda":
         from protenix_multiseed.model.kernels.fused import FusedKernels
 
@@ -97,8 +73,7 @@ def main() -> None:
             })  # fmt: skip
             configs = make_configs(config, None)
             planner = make_planner(config, configs, model, on_gpu=device.type == "cuda")
-            rules = InputRules(model=arguments.model)
-            (job,) = read_jobs([make_job(Path(scratch), n_token, n_row)], tuple(range(seeds)), rules, dictionary)
+            job = make_job(Path(scratch), n_token, n_row, range(seeds))
             (features,) = featurize(job, FeatureSettings())
             estimate = planner.estimate(features.sizes, seeds, chunk)
             model.N_cycle = 2

@@ -9,6 +9,8 @@ from protenix_multiseed.dictionary import Dictionary
 from protenix_multiseed.inputs import schema
 
 LIGAND_SUFFIXES = (".mol", ".sdf", ".pdb", ".mol2")  # upstream's lig_file_to_atom_info
+MAX_FILE_BYTES = 2**31  # of an alignment; the largest databases give some hundred megabytes
+MAX_LIGAND_BYTES = 2**24
 TEMPLATE_SUFFIXES = (".a3m", ".hhr")
 PROTEIN_CODES = {
     "A": "ALA",
@@ -173,7 +175,7 @@ class _Checker:
                 self._component(field, code, "the PDB's ligand page lists the codes; or give a SMILES string")
             return {position: self._names(code) for position, code in enumerate(codes, start=1)}, text
         if text.startswith("FILE_"):
-            path = self._file(field, text.removeprefix("FILE_"))
+            path = self._file(field, text.removeprefix("FILE_"), MAX_LIGAND_BYTES)
             if path is None:
                 return {1: None}, text
             if path.suffix not in LIGAND_SUFFIXES:
@@ -344,10 +346,13 @@ class _Checker:
         ):  # too long for a path, no such user, a NUL: a file that is not there
             return self.folder / "?"
 
-    def _file(self, field: str, text: str) -> Path | None:
+    def _file(self, field: str, text: str, most: int = MAX_FILE_BYTES) -> Path | None:
         path = self._resolve(text)
         if path.is_file():
-            return path
+            if (size := path.stat().st_size) <= most:
+                return path
+            self._problem(field, f"{text[:100]}: {size} bytes, at most {most} are read")
+            return None
         self._problem(field, f"{text[:100]}: no such file, neither from {self.folder} nor from the working folder")
         return None
 

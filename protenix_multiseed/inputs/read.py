@@ -19,6 +19,7 @@ from protenix_multiseed.types import RUN_FOLDER, Job
 MAX_NAME_BYTES = 150  # file names add up to 60 bytes to it, and file systems stop at 255
 MAX_PROBLEMS = 50
 MAX_PATH = 1000
+MAX_JSON_BYTES = 2**28
 
 
 def read_jobs(
@@ -64,8 +65,10 @@ def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
             if not found:
                 problems.append(f"{path}: the folder holds no .json file")
             files.extend(found)
-        elif path.exists():
+        elif path.is_file():
             files.append(path)
+        elif path.exists():
+            problems.append(f"{path}: neither a file nor a folder")  # a pipe or a device may never end
         else:
             problems.append(f"{path}: no such file or folder")
     distinct = list(dict.fromkeys(file.resolve() for file in files))
@@ -76,6 +79,8 @@ def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 
 def _read_list(path: Path, problems: list[str]) -> list[Any]:
     try:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise InputError(f"{size} bytes, at most {MAX_JSON_BYTES} are read: split it into several files")
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
     except json.JSONDecodeError as error:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
             "fingerprint": fingerprint(identity, prediction.seed),
             "made_from": dict(identity),
             "run": dict(prediction.run),
+            "versions": {name: metadata.version(name) for name in ("protenix", "torch", "rdkit", "biotite")},
             "files": {
                 str(file.relative_to(scratch)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
                 for file in sorted(scratch.rglob("*"))

@@ -39,6 +39,22 @@ def test_environment_asks_for_sequential(monkeypatch):
     assert load_config({}).sequential is False
 
 
+def test_yaml_that_multiplies_is_told_shortly(tmp_path):
+    """Ten lines of aliases stand for a billion words; a message that spells them out fills the memory."""
+    lines = ["a0: &a0 x"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    file = write(tmp_path, "\n".join([*lines, "samples: *a9"]))
+    with pytest.raises(ConfigError) as error:
+        load_config({}, file)
+    assert len(str(error.value)) < 5000
+
+
+def test_what_is_no_configuration_is_not_read(tmp_path):
+    with pytest.raises(ConfigError, match="not a file"):
+        load_config({}, tmp_path)
+    with pytest.raises(ConfigError, match="larger than"):
+        load_config({}, write(tmp_path, "#" * 2**21))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -335,3 +336,23 @@ def test_results_of_earlier_runs_are_no_inputs(tmp_path, dictionary):
         path.parent.mkdir(parents=True)
         path.write_text("{}")
     assert [made.name for made in read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary)] == ["a"]
+
+
+def test_what_may_never_end_is_not_read(tmp_path, dictionary, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RefusedInputsError, match="pipe: neither a file nor a folder"):
+        read_jobs([tmp_path / "pipe"], None, InputRules(model="m"), dictionary)
+    with pytest.raises(RefusedInputsError, match="pipe: no such file"):
+        read(job(protein(unpairedMsaPath="pipe")))
+
+
+def test_files_of_unreasonable_size_are_refused(tmp_path, dictionary, read):
+    for name, size in (("big.json", 2**28 + 1), ("big.a3m", 2**31 + 1), ("big.sdf", 2**24 + 1)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    with pytest.raises(RefusedInputsError, match=r"big.json: 268435457 bytes, at most .* split it"):
+        read_jobs([tmp_path / "big.json"], None, InputRules(model="m"), dictionary)
+    with pytest.raises(RefusedInputsError, match=r"big.a3m: 2147483649 bytes, at most"):
+        read(job(protein(unpairedMsaPath="big.a3m")))
+    with pytest.raises(RefusedInputsError, match=r"big.sdf: 16777217 bytes, at most"):
+        read(job(ligand("FILE_big.sdf")))
