@@ -16,7 +16,7 @@ test: $(VENV)/installed-dev
 torture: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 	PROTENIX_MS_KILLS=30 PROTENIX_MS_PROCESSES=8 $(BIN)/python -m pytest tests/end_to_end/test_resume.py
-	PROTENIX_MS_EXAMPLES=2500 $(BIN)/python -m pytest tests/unit/test_fuzz.py
+	PROTENIX_MS_EXAMPLES=3000 $(BIN)/python -m pytest tests/unit/test_fuzz.py
 	$(BIN)/python scripts/many_jobs.py --jobs 200
 
 check: $(VENV)/installed-dev

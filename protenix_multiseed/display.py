@@ -69,10 +69,12 @@ class RunDisplay:
     def started(self) -> None:
         """From here on the run writes to its output folder."""
 
-    def stopping(self, signal: str) -> None:
+    def stopping(self, signal: str, grace: float) -> None:
         """The run was asked to stop."""
-        text = f"{signal}: finishing or dropping the batch in hand, then writing; a second signal ends at once"
-        self._console.print(f"[yellow]stopping[/yellow] {text}", soft_wrap=True)
+        text = (
+            f"the batch in hand has {grace:g} s to finish, then what is done is written; a second signal ends at once"
+        )
+        self._console.print(f"[yellow]stopping[/yellow] after {signal}: {text}", soft_wrap=True)
 
     def stage(self, text: str) -> None:
         """The run as a whole enters a stage."""

@@ -35,8 +35,8 @@ class Display(Protocol):
     def warn(self, job: Job, text: str) -> None:
         """Something about a job that the user should know."""
 
-    def stopping(self, signal: str) -> None:
-        """The run was asked to stop."""
+    def stopping(self, signal: str, grace: float) -> None:
+        """The run was asked to stop; work in hand has ``grace`` seconds."""
 
 
 class EventLog:
@@ -98,9 +98,9 @@ class EventLog:
         """See :class:`Display`."""
         self._event("note", job=job.name, text=text)
 
-    def stopping(self, signal: str) -> None:
+    def stopping(self, signal: str, grace: float) -> None:
         """See :class:`Display`."""
-        self._event("stopping", signal=signal)
+        self._event("stopping", signal=signal, grace=grace)
 
     def _event(self, event: str, **facts: Any) -> None:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -24,10 +24,10 @@ class Stop:
 
     Args:
         grace: Seconds that work in hand has to finish.
-        told: Called with the signal's name when it comes.
+        told: Called with the signal's name and ``grace`` when it comes.
     """
 
-    def __init__(self, grace: float, told: Callable[[str], None]) -> None:
+    def __init__(self, grace: float, told: Callable[[str, float], None]) -> None:
         self._grace, self._told = grace, told
         self._signal: int | None = None
         self._deadline = float("inf")
@@ -95,7 +95,7 @@ class Stop:
         self._signal = number
         self._deadline = time.monotonic() + self._grace
         signal.setitimer(signal.ITIMER_REAL, max(self._grace, 1e-3))
-        self._told(signal.Signals(number).name)
+        self._told(signal.Signals(number).name, self._grace)
 
     def _drop(self, number: int, frame: FrameType | None) -> None:
         if self._may_drop:

@@ -12,8 +12,9 @@ from support.command import leftovers, predictions, run, start, write_jobs
 
 KILLS = int(os.environ.get("PROTENIX_MS_KILLS", "3"))
 PROCESSES = int(os.environ.get("PROTENIX_MS_PROCESSES", "2"))
+SEEDS = max(4, KILLS)  # so many that each kill finds the run at work
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--out", "out")
-JOBS = {"a": "MKTAYIAKQR", "b": "GHKLMNPQRSTV"}
+JOBS = {"a": "GHKLMNPQRSTV", "b": "MKTAYIAKQR"}  # the smaller one runs first, and is shown last
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,10 @@ def undisturbed(tmp_path_factory):
     """The files of a run in one go, one seed to a batch, so that bytes can be compared."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_jobs(folder, JOBS)
-    done = run(*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", cwd=folder)
+    done = run(*OPTIONS, "--seeds", f"1-{SEEDS}", "--max-seeds-per-batch", "1", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.index("b seed 1") < done.stdout.index("a seed 1")
+    assert done.stdout.index(f"a: {2 * SEEDS} samples") < done.stdout.index(f"b: {2 * SEEDS} samples")
     return folder
 
 
@@ -34,10 +37,10 @@ def times(out):
 def test_the_same_command_again_does_nothing_and_says_so(undisturbed):
     before = times(undisturbed / "out")
     start_time = time.perf_counter()
-    done = run(*OPTIONS, "--seeds", "1-4", cwd=undisturbed)
+    done = run(*OPTIONS, "--seeds", f"1-{SEEDS}", cwd=undisturbed)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 seeds are done already, 0 to do" in done.stdout
-    assert "a: 8 samples of 4 seeds" in done.stdout
+    assert f"{2 * SEEDS} seeds are done already, 0 to do" in done.stdout
+    assert f"a: {2 * SEEDS} samples of {SEEDS} seeds" in done.stdout
     assert times(undisturbed / "out") == before
     assert time.perf_counter() - start_time < 10  # no model is loaded
 
@@ -45,7 +48,8 @@ def test_the_same_command_again_does_nothing_and_says_so(undisturbed):
 def test_changed_settings_are_refused_with_the_difference(undisturbed):
     done = run(*OPTIONS, "--seeds", "1-4", "--steps", "3", cwd=undisturbed)
     assert done.returncode == 2
-    assert "out/a: seed 1, 2, 3, 4: steps was 2, is 3" in done.stderr
+    assert "out/a: seed 1, 2, 3, 4" in done.stderr
+    assert ": steps was 2, is 3" in done.stderr
     assert "--overwrite" in done.stderr
 
 
@@ -56,10 +60,10 @@ def test_new_seeds_join_the_old_and_damage_is_mended(undisturbed, tmp_path):
     before = times(tmp_path / "out")
     damaged = tmp_path / "out" / "a" / "seed_2" / "predictions" / "a_sample_0.cif"
     damaged.write_text(damaged.read_text().replace("ATOM", "ATOX", 1))
-    done = run(*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", "--verify", cwd=tmp_path)
+    done = run(*OPTIONS, "--seeds", f"1-{SEEDS}", "--max-seeds-per-batch", "1", "--verify", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "damaged a/seed_2: predictions/a_sample_0.cif has other content" in done.stdout
-    assert "3 seeds are done already, 5 to do" in done.stdout
+    assert f"3 seeds are done already, {2 * SEEDS - 3} to do" in done.stdout
     after = times(tmp_path / "out")
     assert {name for name in before if after[name] == before[name]} == set(before) - {"a/seed_2/record.json"}
     assert predictions(tmp_path / "out") == predictions(undisturbed / "out")
@@ -100,7 +104,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
     wait_for(lambda: "a: 10 tokens" in (tmp_path / "output").read_text())
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    wait_for(lambda: "stopping SIGTERM" in (tmp_path / "output").read_text())
+    wait_for(lambda: "stopping after SIGTERM" in (tmp_path / "output").read_text())
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 143
@@ -113,7 +117,7 @@ def test_killed_at_random_moments_and_resumed(undisturbed, tmp_path):
     """At the end the same bytes as undisturbed, and nothing that was written is computed again."""
     write_jobs(tmp_path, JOBS)
     generator = random.Random(KILLS)
-    arguments = (*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", "--samples", "2")
+    arguments = (*OPTIONS, "--seeds", f"1-{SEEDS}", "--max-seeds-per-batch", "1")
     out = tmp_path / "out"
     seen = {}
     for _ in range(KILLS):
@@ -123,9 +127,10 @@ def test_killed_at_random_moments_and_resumed(undisturbed, tmp_path):
             time.sleep(generator.uniform(0, 8))
         else:
             count = len(times(out))
-            wait_for(lambda count=count, process=process: len(times(out)) > count or process.poll() is not None)
+            wait_for(lambda count=count: len(times(out)) > count)
             time.sleep(generator.uniform(0, 0.5))
-        workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        assert process.poll() is None, "it was done before it was killed: give it more seeds"
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait()
         _, alive = psutil.wait_procs(workers, timeout=20)

@@ -19,16 +19,16 @@ def send(number=signal.SIGINT):
 
 def test_the_first_signal_asks_and_nothing_new_begins():
     told = []
-    with Stop(60, told.append) as stop:
+    with Stop(60, lambda name, grace: told.append((name, grace))) as stop:
         items = stop.each(range(5))
         assert next(items) == 0
         send(signal.SIGTERM)
         assert list(items) == []
-    assert (stop.asked, stop.exit_code, told) == (True, 143, ["SIGTERM"])
+    assert (stop.asked, stop.exit_code, told) == (True, 143, [("SIGTERM", 60)])
 
 
 def test_work_in_hand_may_finish_within_its_time():
-    with Stop(60, lambda name: None) as stop:
+    with Stop(60, lambda *_: None) as stop:
         send()
 
         def results():
@@ -40,7 +40,7 @@ def test_work_in_hand_may_finish_within_its_time():
 
 
 def test_work_in_hand_is_dropped_when_its_time_is_up():
-    with Stop(0.05, lambda name: None) as stop:
+    with Stop(0.05, lambda *_: None) as stop:
 
         def results():
             yield 1
@@ -54,7 +54,7 @@ def test_work_in_hand_is_dropped_when_its_time_is_up():
 
 
 def test_what_may_not_be_dropped_is_not():
-    with Stop(0.02, lambda name: None) as stop:
+    with Stop(0.02, lambda *_: None) as stop:
         send()
         time.sleep(0.1)  # such as writing
         with pytest.raises(Dropped), stop.droppable():
@@ -63,7 +63,7 @@ def test_what_may_not_be_dropped_is_not():
 
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    with Stop(1, lambda name: None):
+    with Stop(1, lambda *_: None):
         send()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
 
@@ -73,7 +73,7 @@ def test_the_second_signal_ends_the_process_and_its_children():
         "import subprocess, sys, time\n"
         "from protenix_multiseed.stop import Stop\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "with Stop(60, lambda name: print(name, flush=True)):\n"
+        "with Stop(60, lambda name, _: print(name, flush=True)):\n"
         "    print(child.pid, flush=True)\n"
         "    end = time.monotonic() + 60\n"
         "    while time.monotonic() < end: time.sleep(0.01)\n"
