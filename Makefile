@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/protenix-ms predict examples/7r6r.json --seeds 1-3 --model demo --out demo-output
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What takes too long for every change: 30 kills, 8 processes on one folder, 20,000 fuzzed inputs, 200 jobs in one run.
 torture: $(VENV)/installed-dev
