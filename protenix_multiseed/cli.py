@@ -6,6 +6,7 @@ Exit codes: 0 all done, 1 some failed, 2 refused before starting, 130 and 143 st
 import importlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -333,6 +334,8 @@ def _predict(
             report = run(config, jobs, found, identities, dictionary, Both(display, log))
     else:
         report = RunReport(n_unit=found.n_done, n_before=found.n_done)
+        for folder in found.others:
+            shutil.rmtree(folder, ignore_errors=True)
         with Locks(config.out) as locks:
             conclude(report, config.out, jobs, identities, locks)
     if verbosity >= 0:
@@ -360,10 +363,16 @@ def _console() -> "Console":
     """Standard output: this stream, since upstream's prints are kept off the terminal by swapping ``sys.stdout``."""
     from rich.console import Console
 
+    class Patient(Console):
+        """Rich ends the process where its pipe was closed; here the run goes on without being watched."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
     is_narrow = (
         not sys.stdout.isatty() and "COLUMNS" not in os.environ
     )  # a file or a pipe, which Rich takes for 80 wide
-    return Console(file=sys.stdout, highlight=False, width=140 if is_narrow else None)
+    return Patient(file=sys.stdout, highlight=False, width=140 if is_narrow else None)
 
 
 def _refuse(error: ProtenixMsError) -> NoReturn:

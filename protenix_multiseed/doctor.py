@@ -17,7 +17,7 @@ from protenix_multiseed.dictionary import cache_dir, find_dictionary
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.hashes import recorded_sha256
 from protenix_multiseed.memory import format_bytes
-from protenix_multiseed.preflight import check_sha256, checkpoint_path, fetch_hint
+from protenix_multiseed.preflight import check_sha256, check_surroundings, checkpoint_path, fetch_hint
 from protenix_multiseed.upstream import template_data_dir
 
 _LOW_DISK = 2 * 2**30
@@ -183,6 +183,12 @@ def _checkpoint(config: RunConfig) -> Iterator[Check]:
 
 
 def _templates(config: RunConfig) -> Iterator[Check]:
+    if config.template:
+        try:
+            check_surroundings(config, needs_checkpoint=False)
+        except ProtenixMsError as error:
+            yield Check(name="templates", state="wrong", found=str(error))
+            return
     kalign = config.templates.kalign or shutil.which("kalign")
     dates = template_data_dir() / "release_date_cache.json"
     if kalign and dates.is_file():
@@ -193,7 +199,7 @@ def _templates(config: RunConfig) -> Iterator[Check]:
     ]
     yield Check(
         name="templates",
-        state="wrong" if config.template else "note",
+        state="note",
         found=f"{' and '.join(missing)} missing",
         advice="for --template: install kalign, and run 'protenix-ms fetch template-data'",
     )

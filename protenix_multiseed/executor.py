@@ -99,6 +99,8 @@ class Executor:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.device = choose_device(config.device)
+        if self.device.type == "cuda":  # graphs are captured and Triton's kernels launched on the current device
+            torch.cuda.set_device(self.device)
         capability = torch.cuda.get_device_capability(self.device) if self.device.type == "cuda" else None
         is_old = capability is not None and capability < (8, 0)  # upstream uses neither bf16 nor fused kernels there
         self._probe = KernelProbe(self.device, "torch" if is_old else config.kernels)
@@ -163,6 +165,8 @@ class Executor:
             return self.transfer.upload(made)
         except RuntimeError:  # no memory for it now: it is sent when its turn comes, where that is handled
             return Arriving(made)
+        except Exception as error:
+            return failure(made.job, None, "featurize", error)
 
     def predict(
         self, arriving: Arriving, watcher: Watcher, goes_on: Callable[[], bool] = lambda: True
@@ -174,10 +178,15 @@ class Executor:
         """
         features = arriving.features
         seeds = [seed.seed for seed in features.seeds]
-        if (refusal := self._refusal(features.sizes)) is not None:
+        try:
+            refusal = self._refusal(features.sizes)
+            arriving.wait(self.device)
+        except RuntimeError as error:  # a device that was lost between two jobs
+            self.lost = str(error).splitlines()[0]
+            refusal = self._refusal(features.sizes)
+        if refusal is not None:
             yield from (Failure(job=features.job, seed=seed, stage="predict", message=refusal) for seed in seeds)
             return
-        arriving.wait(self.device)
         yield from _Run(self, features, watcher, goes_on).outcomes(seeds)
 
     def _refusal(self, sizes: Sizes) -> str | None:

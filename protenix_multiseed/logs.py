@@ -130,6 +130,9 @@ class Both:
     def __getattr__(self, name: str) -> Any:
         def tell(*arguments: Any) -> None:
             for display in self._displays:
-                getattr(display, name)(*arguments)
+                # A terminal that has gone, a pipe that was closed, a full disk: no reason to lose a run's work. And a
+                # signal may come in the middle of a write, into which its handler cannot write.
+                with contextlib.suppress(OSError, RuntimeError):
+                    getattr(display, name)(*arguments)
 
         return tell

@@ -16,7 +16,7 @@ def forbid_network() -> None:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"):
         raise OSError(f"--offline: a look-up of {arguments[0]!r} was refused")
     if event == "socket.__new__" and arguments[1] not in (_LOCAL, -1):  # -1: of a descriptor that is there already
         raise OSError("--offline: a socket to the network was refused")

@@ -5,12 +5,15 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from pebble import ProcessExpired
 
 from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
@@ -75,29 +78,33 @@ def run(
         display.started()
         for folder in survey.others:
             shutil.rmtree(folder, ignore_errors=True)
-        claims = Claims(locks, config.out, identities, verify=config.verify)
+        claims = Claims(locks, config.out, identities, verify=config.verify, overwrite=config.overwrite)
         writer = Writer(config, pool, report, display, claims, identities)
         display.stage(f"predicting on {executor.device}")
-        while True:
-            for arriving in stop.each(executor.arriving(coming)):
-                if isinstance(arriving, Failure):
-                    writer.fail(arriving)
-                    continue
-                display.features(arriving.features)
-                mine = claims.claim(arriving.features.job, [s.seed for s in arriving.features.seeds])
-                for result in stop.rest(executor.predict(arriving.only(mine), display, lambda: not stop.asked)):
-                    writer.submit(result)
+        try:
+            while todo:
+                for arriving in stop.each(executor.arriving(coming)):
+                    if isinstance(arriving, Failure):
+                        writer.submit(arriving)
+                        continue
+                    display.features(arriving.features)
+                    mine, refused = claims.claim(arriving.features.job, [s.seed for s in arriving.features.seeds])
+                    results = executor.predict(arriving.only(mine), display, lambda: not stop.asked)
+                    for result in chain(refused, stop.rest(results)):
+                        writer.submit(result)
+                if stop.asked:
+                    pool.drop_features()
+                writer.settle()
+                if claims.elsewhere:
+                    display.stage(f"waiting for {claims.elsewhere} seeds that other processes are at")
+                todo = claims.left_to_us(survey.todo, lambda: _pause(stop))
+                coming = pool.featurize(todo, settings)
+        finally:  # whatever happened: what is done is written and ranked
             writer.settle()
-            if claims.elsewhere:
-                display.stage(f"waiting for {claims.elsewhere} seeds that other processes are at")
-            todo = claims.left_to_us(todo, lambda: _pause(stop))
-            if not todo or stop.asked:
-                break
-            coming = pool.featurize(todo, settings)
-        display.stage("ranking")
-        report.n_elsewhere = claims.n_done_elsewhere
-        report.stopped_by = stop.exit_code if stop.asked else None
-        conclude(report, config.out, jobs, identities, locks)
+            display.stage("ranking")
+            report.n_elsewhere = claims.n_done_elsewhere
+            report.stopped_by = stop.exit_code if stop.asked else None
+            conclude(report, config.out, jobs, identities, locks)
         finish(config, record, report, started)
     return report
 
@@ -180,8 +187,7 @@ class Writer:
             self.fail(result)
             return
         self._display.predicted(result)
-        identity = self._identities[result.job.name]
-        self._pending.append((result, self._pool.submit(write_prediction, result, self._settings, identity)))
+        self._pending.append((result, self._write(result)))
         while len(self._pending) > self._bound:
             self._gather()
 
@@ -197,10 +203,17 @@ class Writer:
         while self._pending:
             self._gather()
 
+    def _write(self, prediction: Prediction) -> Any:
+        identity = self._identities[prediction.job.name]
+        return self._pool.submit(write_prediction, prediction, self._settings, identity)
+
     def _gather(self) -> None:
         prediction, future = self._pending.popleft()
         try:
-            future.result()
+            try:
+                future.result()
+            except (ProcessExpired, BrokenProcessPool):  # its worker was killed, or all of them: once more
+                self._write(prediction).result()
         except Exception as error:
             self.fail(failure(prediction.job, prediction.seed, "write", error))
         else:

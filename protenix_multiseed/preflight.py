@@ -21,6 +21,10 @@ def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> R
     if needs_checkpoint and checkpoint is not None and not checkpoint.is_file():
         raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
     _check_output(config.out)
+    if config.log_file is not None:
+        folder = config.log_file.absolute().parent
+        if not folder.is_dir() or config.log_file.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"--log-file {config.log_file}: cannot be written there; choose another place")
     if not config.template:
         return config
     config = _find_kalign(config)

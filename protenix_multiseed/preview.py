@@ -48,7 +48,7 @@ def preview(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -> l
     on_gpu = device.type == "cuda" or (config.assume_free is not None and config.device != "cpu")
     budget = int(MARGIN * (config.assume_free or available_bytes(device)))
     settings = feature_settings(config, jobs, None)
-    with WorkerPool(config.workers or 1) as pool:
+    with WorkerPool(config.workers or 1, offline=config.offline) as pool:
         coming = pool.featurize(jobs, settings)
         configs = make_configs(config, None)
         planner = make_planner(config, configs, build_model(configs), on_gpu=on_gpu)

@@ -85,8 +85,11 @@ class Stop:
         iterator = iter(items)
         with suppress(StopIteration, Dropped):
             while True:
-                with self.droppable():
+                self._may_drop = True  # also past the deadline: what is finished comes, and nothing new begins
+                try:
                     item = next(iterator)
+                finally:
+                    self._may_drop = False
                 yield item
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -200,7 +200,8 @@ def _share_atoms(
         template_arrays, warnings = _template_arrays(job, settings, atom_array)
         return _msa_arrays(job, settings, atom_array, full["restype"]) | template_arrays, warnings
 
-    found, warnings = cached(job, settings, make)
+    columns = [np.asarray(arrays[name]) for name in ("asym_id", "residue_index", "restype")]
+    found, warnings = cached(job, settings, columns, make)
     arrays |= found
     order = np.argsort(atom_array.ref_space_uid, kind="stable")
     starts = np.flatnonzero(np.diff(atom_array.ref_space_uid[order])) + 1

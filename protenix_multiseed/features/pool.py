@@ -10,6 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,12 +30,18 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int, *, offline: bool = False) -> None:
-        self._workers = workers
-        self._pool = ProcessPool(
-            max_workers=workers,
+        self._workers, self._offline = workers, offline
+        self._has_left, self._takes_jobs = False, True
+        self._ahead: list[Any] = []  # of them, those of features
+        self._given: list[Any] = []  # futures that may be waited for
+        self._pool = self._start()
+
+    def _start(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._workers,
             context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
-            initargs=(offline,),
+            initargs=(self._offline,),
         )
 
     def __enter__(self) -> Self:
@@ -44,21 +51,39 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the workers at once: who leaves the pool has what was asked of it, or wants no more."""
+        self._has_left = True
         self._pool.stop()
         for worker in multiprocessing.active_children():  # which leave SIGTERM to this process
             worker.kill()
         self._pool.join()
+        for future in self._given:  # the pool may leave some open, and who waits for one would wait for ever
+            future.cancel()
+
+    def drop_features(self) -> None:
+        """Give up jobs that wait to be featurized or are in work, so that writing has the workers to itself."""
+        self._takes_jobs = False
+        for future in self._ahead:
+            future.cancel()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Run a function in a worker; the future's ``result()`` gives its value or raises."""
+        self._given = [future for future in self._given if not future.done()]
         try:
-            return self._pool.schedule(function, args=arguments)
-        except RuntimeError as error:  # the pool itself has broken down
+            try:
+                future = self._pool.schedule(function, args=arguments)
+            except RuntimeError:  # it gives up as a whole where an idle worker is killed: another takes its place
+                if self._has_left:
+                    raise
+                self._pool = self._start()
+                future = self._pool.schedule(function, args=arguments)
+        except RuntimeError as error:
             broken: Future[Any] = Future()
             broken.set_exception(
                 FeaturizationError(f"the worker processes cannot go on ({error}); run the command again")
             )
             return broken
+        self._given.append(future)
+        return future
 
     def featurize(self, jobs: Iterable[Job], settings: FeatureSettings) -> Iterator[list[Features] | Failure]:
         """Features of each job, in the order of the jobs, or the failure that stands in their place."""
@@ -66,14 +91,18 @@ class WorkerPool:
         coming = iter(jobs)
 
         def fill() -> None:
-            while len(waiting) < self._workers + AHEAD and (job := next(coming, None)) is not None:
+            while len(waiting) < self._workers + AHEAD and self._takes_jobs and (job := next(coming, None)) is not None:
                 waiting.append((job, self.submit(_featurize, job, settings)))
+            self._ahead = [future for _, future in waiting]
 
         def gather() -> Iterator[list[Features] | Failure]:
             while waiting:
                 job, future = waiting.popleft()
                 try:
-                    made = future.result()
+                    try:
+                        made = future.result()
+                    except BrokenProcessPool:  # an idle worker was killed, which was not at this job
+                        made = self.submit(_featurize, job, settings).result()
                 except Exception as error:
                     made = failure(job, None, "featurize", error)
                 fill()

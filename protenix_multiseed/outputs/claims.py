@@ -7,8 +7,8 @@ from pathlib import Path
 from protenix_multiseed.outputs.files import remove_leftovers
 from protenix_multiseed.outputs.identity import Identity
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.survey import inspect, seed_folder
-from protenix_multiseed.types import Job
+from protenix_multiseed.outputs.survey import Found, inspect, seed_folder
+from protenix_multiseed.types import Failure, Job
 
 
 class Claims:
@@ -17,27 +17,40 @@ class Claims:
     Args:
         out: The output folder.
         identities: How this run makes each job's predictions.
+        overwrite: Whether results that another process has made in another way meanwhile are replaced.
         verify: Whether a unit counts as done only if the contents of its files are what was written.
     """
 
-    def __init__(self, locks: Locks, out: Path, identities: Mapping[str, Identity], *, verify: bool) -> None:
-        self._locks, self._out, self._identities, self._verify = locks, out, identities, verify
+    def __init__(
+        self, locks: Locks, out: Path, identities: Mapping[str, Identity], *, verify: bool, overwrite: bool
+    ) -> None:
+        self._locks, self._out, self._identities = locks, out, identities
+        self._verify, self._overwrite = verify, overwrite
         self._elsewhere: dict[str, list[int]] = {}
         self.n_done_elsewhere = 0
 
-    def claim(self, job: Job, seeds: Sequence[int]) -> list[int]:
-        """The seeds that are this process's to do: neither in another's hands, nor done by it meanwhile."""
-        mine = []
+    def claim(self, job: Job, seeds: Sequence[int]) -> tuple[list[int], list[Failure]]:
+        """The seeds that are this process's to do: neither in another's hands, nor done by it meanwhile.
+
+        Those that another has meanwhile done in another way are failures.
+        """
+        mine, failures = [], []
         for seed in seeds:
             if not self._locks.take(_name(job.name, seed)):
                 self._elsewhere.setdefault(job.name, []).append(seed)
-            elif self._is_done(job, seed):
+                continue
+            found = self._found(job, seed)
+            if found.state == "done":
                 self.n_done_elsewhere += 1
                 self.give_back(job, seed)
+            elif found.state == "different" and not self._overwrite:
+                message = f"another process wrote it meanwhile, in another way: {found.detail}"
+                advice = "choose another --out, or replace it with --overwrite"
+                failures.append(Failure(job=job, seed=seed, stage="predict", message=message, advice=advice))
             else:
                 remove_leftovers(seed_folder(self._out, job.name, seed))
                 mine.append(seed)
-        return mine
+        return mine, failures
 
     def give_back(self, job: Job, seed: int) -> None:
         """A unit is written, or has failed."""
@@ -59,7 +72,7 @@ class Claims:
             for job in jobs:
                 if free := [seed for seed in self._elsewhere.get(job.name, ()) if self._is_free(job, seed)]:
                     self._elsewhere[job.name] = [s for s in self._elsewhere[job.name] if s not in free]
-                    undone = tuple(seed for seed in free if not self._is_done(job, seed))
+                    undone = tuple(seed for seed in free if self._found(job, seed).state != "done")
                     self.n_done_elsewhere += len(free) - len(undone)
                     todo += [replace(job, seeds=undone)] if undone else []
             self._elsewhere = {name: seeds for name, seeds in self._elsewhere.items() if seeds}
@@ -73,10 +86,9 @@ class Claims:
         self.give_back(job, seed)
         return True
 
-    def _is_done(self, job: Job, seed: int) -> bool:
+    def _found(self, job: Job, seed: int) -> Found:
         folder = seed_folder(self._out, job.name, seed)
-        found = inspect(folder, self._identities[job.name], seed, verify=self._verify)
-        return found.state == "done"
+        return inspect(folder, self._identities[job.name], seed, verify=self._verify)
 
 
 def _name(job: str, seed: int) -> str:

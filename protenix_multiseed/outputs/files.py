@@ -27,9 +27,13 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file atomically."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
-    shutil.copyfile(source, name)
-    os.chmod(name, 0o644)
-    os.replace(name, target)
+    try:
+        shutil.copyfile(source, name)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def publish_folder(scratch: Path, target: Path) -> None:

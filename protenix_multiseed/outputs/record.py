@@ -43,6 +43,7 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tupl
             "traceback": failed.traceback,
         }
         for failed in failures
+        if failed.seed is None or (failed.job.name, failed.seed) not in done  # another process may have done it since
     ]
     mine = {(line["job"], line["seed"]) for line in lines}
     finished_jobs = {job for job, _ in done}

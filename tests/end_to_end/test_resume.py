@@ -98,6 +98,18 @@ def test_a_signal_ends_the_run_with_what_is_done(tmp_path, number, code):
     assert leftovers(tmp_path / "out") == []
 
 
+def test_a_signal_among_many_jobs(tmp_path):
+    """Features of the next job are waited for when it comes; the process once stayed for ever after its work."""
+    write_jobs(tmp_path, {f"job{number:02}": "MKTAYIAKQR" + number * "G" for number in range(40)})
+    process = start(*OPTIONS, "--seeds", "1", cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("out/*/seed_1")))
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(40) == 143, (tmp_path / "output").read_text()
+    done = len(list(tmp_path.glob("out/*/seed_1")))
+    assert f"stopped with {40 - done} of 40 seeds to do" in (tmp_path / "output").read_text()
+    assert len(list(tmp_path.glob("out/*/ranking.csv"))) == done
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path):
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
     process = start(*OPTIONS, "--seeds", "1-200", "--samples", "60", "--steps", "500", cwd=tmp_path)

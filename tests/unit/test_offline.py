@@ -11,6 +11,7 @@ TRY = "from protenix_multiseed.offline import forbid_network; forbid_network(); 
 @pytest.mark.parametrize("attempt", [
     "socket.create_connection(('127.0.0.1', 9))",
     "socket.getaddrinfo('example.org', 80)",
+    "socket.getnameinfo(('127.0.0.1', 80), 0)",
     "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/')",
     "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
     "socket.socket(socket.AF_INET6).connect(('::1', 9))",

@@ -1,6 +1,9 @@
 """Workers: their order, their deaths, and what reaches the user."""
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +83,33 @@ def test_failures_of_any_kind_are_told():
 
 def test_a_pool_that_cannot_work_is_a_failure_not_a_crash():
     with WorkerPool(1) as pool:
+        pool._has_left = True
         pool._pool.stop()
         (made,) = pool.featurize([job("a")], FeatureSettings())
     assert isinstance(made, Failure)
     assert "worker processes cannot go on" in made.message
+
+
+def test_an_idle_worker_that_is_killed_is_replaced(monkeypatch):
+    monkeypatch.setattr(module, "_featurize", act)
+    with WorkerPool(1) as pool:
+        ((_, worker),) = pool.featurize([job("a")], FeatureSettings())
+        os.kill(worker, signal.SIGKILL)
+        time.sleep(1)
+        made = list(pool.featurize([job("b"), job("c")], FeatureSettings()))
+    assert [name for name, _ in made] == ["b", "c"]
+
+
+def test_who_waits_for_features_is_not_left_waiting(monkeypatch):
+    """A thread that waits for a result when the pool ends once kept the process from ending."""
+    monkeypatch.setattr(module, "_featurize", act)
+    for _ in range(5):
+        ended = []
+        with WorkerPool(1) as pool:
+            results = pool.featurize([job("slow"), job("slow2"), job("slow3")], FeatureSettings())
+            waiting = threading.Thread(target=lambda results=results, ended=ended: ended.append(len(list(results))))
+            waiting.start()
+            time.sleep(0.2)
+            pool.drop_features()
+        waiting.join(20)
+        assert not waiting.is_alive()

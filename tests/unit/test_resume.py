@@ -1,7 +1,9 @@
 """What decides that a result can be reused, and what is found in an output folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +11,9 @@ from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.hashes import sha256
+from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.identity import differences, fingerprint, identify
+from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.survey import done_samples, inspect, survey
 from protenix_multiseed.types import Job
 
@@ -160,3 +164,50 @@ def test_the_ranking_holds_every_seed_that_is_done(tmp_path, out):
     confidence_of(out, 1).unlink()
     samples = done_samples(out, "a", identity)
     assert [(sample.seed, sample.ranking_score) for sample in samples] == [(2, 0.2)]
+
+
+def claims(tmp_path, out, locks, **options):
+    made = job(tmp_path, seeds=(1, 2, 3))
+    identities = {"a": identify(config(**options), made, DICTIONARY, None)}
+    return made, Claims(locks, out, identities, verify=False, overwrite=False)
+
+
+def test_what_is_done_meanwhile_is_not_done_again(tmp_path, out):
+    with Locks(out) as locks:
+        made, units = claims(tmp_path, out, locks)
+        assert units.claim(made, made.seeds) == ([3], [])
+        assert units.n_done_elsewhere == 2
+
+
+def test_what_another_made_in_another_way_meanwhile_is_a_failure(tmp_path, out):
+    with Locks(out) as locks:
+        made, units = claims(tmp_path, out, locks, steps=7)
+        mine, failures = units.claim(made, made.seeds)
+    assert mine == [3]
+    assert [(failed.seed, "steps was 8, is 7" in failed.message) for failed in failures] == [(1, True), (2, True)]
+
+
+def test_every_unit_in_other_hands_is_waited_for(tmp_path, out):
+    """Two jobs with two holders, of which one lets go first: the other is not forgotten."""
+    with Locks(out) as locks:
+        first, units = claims(tmp_path, out, locks)
+        second = replace(first, name="b", seeds=(1,))
+        units._identities["b"] = units._identities["a"]
+        held = {"a:3", "b:1"}
+        units._locks = SimpleNamespace(
+            take=lambda name: name.removeprefix("unit:") not in held, give_back=lambda name: None
+        )
+        units.claim(first, (3,))
+        units.claim(second, (1,))
+        pauses = iter(range(10))
+        held.discard("a:3")
+        assert [(left.name, left.seeds) for left in units.left_to_us([first, second], lambda: True)] == [("a", (3,))]
+        assert units.elsewhere == 1
+
+        def pause():
+            if next(pauses) == 3:
+                held.discard("b:1")
+            return True
+
+        assert [(left.name, left.seeds) for left in units.left_to_us([first, second], pause)] == [("b", (1,))]
+        assert units.elsewhere == 0

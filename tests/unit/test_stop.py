@@ -93,3 +93,19 @@ def test_the_second_signal_ends_the_process_and_its_children():
         time.sleep(0.05)
     state = Path(f"/proc/{child}/stat").read_text().split()[2]
     assert state == "Z", "the child lives on"
+
+
+def test_everything_finished_comes_out_past_the_deadline():
+    """Three seeds were finished when the fourth was dropped: the deadline must not swallow two of them."""
+    with Stop(0.05, lambda *_: None) as stop:
+
+        def results():
+            finished = []
+            try:
+                finished += [1, 2, 3]
+                send()
+                time.sleep(30)
+            except Dropped:
+                yield from finished
+
+        assert list(stop.rest(results())) == [1, 2, 3]

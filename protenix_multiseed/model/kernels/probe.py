@@ -19,6 +19,8 @@ TOLERANCE = 0.02  # of the norm; bfloat16 rounds to 0.004
 def main(device_name: str) -> None:
     """Probe each kind and print what came of it."""
     device = torch.device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     for kind, probe in (("triton", probe_triton), ("cuequivariance", probe_cuequivariance)):
         try:
             difference = probe(device)
