@@ -34,6 +34,7 @@ from protenix_multiseed.types import Failure, FeatureSettings, Job, Prediction
 from protenix_multiseed.upstream import DEMO_NOTICE, default_checkpoint_dir, prepare
 
 POLL_SECONDS = 1.0
+WRITES = 3  # how often a prediction is tried to be written whose worker is killed
 
 
 def run(
@@ -210,10 +211,14 @@ class Writer:
     def _gather(self) -> None:
         prediction, future = self._pending.popleft()
         try:
-            try:
-                future.result()
-            except (ProcessExpired, BrokenProcessPool):  # its worker was killed, or all of them: once more
-                self._write(prediction).result()
+            for again in range(WRITES):
+                try:
+                    future.result()
+                    break
+                except (ProcessExpired, BrokenProcessPool):  # its worker was killed, or the pool gave up as a whole
+                    if again + 1 == WRITES:
+                        raise
+                    future = self._write(prediction)
         except Exception as error:
             self.fail(failure(prediction.job, prediction.seed, "write", error))
         else:

@@ -115,8 +115,8 @@ class WorkerPool:
 def failure(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
     """An exception as the failure of a job, or of one seed of it."""
     again = "then run the same command again: what is done is kept"
-    if isinstance(error, ProcessExpired):
-        message = f"the worker process ended (exit code {error.exitcode})"
+    if isinstance(error, ProcessExpired | BrokenProcessPool):
+        message = f"the worker process ended (exit code {getattr(error, 'exitcode', 'unknown')})"
         advice = f"if it was killed for memory, use fewer --workers or a machine with more, {again}"
     elif isinstance(error, ProtenixMsError):
         message, advice = str(error), f"mend it, {again}"
