@@ -32,8 +32,8 @@ class WorkerPool:
     def __init__(self, workers: int, *, offline: bool = False) -> None:
         self._workers, self._offline = workers, offline
         self._has_left, self._takes_jobs = False, True
-        self._ahead: list[Any] = []  # of them, those of features
         self._given: list[Any] = []  # futures that may be waited for
+        self._ahead: list[Any] = []  # of them, those of features
         self._pool = self._start()
 
     def _start(self) -> ProcessPool:

@@ -66,9 +66,8 @@ class Transfer:
             fetched = _fetch(raw)
             event = self._leaving.record_event()  # type: ignore[no-untyped-call]
 
-        def arrive(kept: Any) -> _Made:
+        def arrive(_: Any) -> _Made:  # holds the device's tensors, which are read until the event
             event.synchronize()
-            del kept  # the device's tensors, needed until now
             return make(fetched)
 
         return self._outbox.submit(arrive, raw)
