@@ -100,16 +100,20 @@ def test_an_idle_worker_that_is_killed_is_replaced(monkeypatch):
     assert [name for name, _ in made] == ["b", "c"]
 
 
-def test_who_waits_for_features_is_not_left_waiting(monkeypatch):
+@pytest.mark.parametrize("drops", [True, False])
+def test_who_waits_for_features_is_not_left_waiting(monkeypatch, drops):
     """A thread that waits for a result when the pool ends once kept the process from ending."""
     monkeypatch.setattr(module, "_featurize", act)
-    for _ in range(5):
+    for _ in range(6):
         ended = []
         with WorkerPool(1) as pool:
             results = pool.featurize([job("slow"), job("slow2"), job("slow3")], FeatureSettings())
-            waiting = threading.Thread(target=lambda results=results, ended=ended: ended.append(len(list(results))))
+            waiting = threading.Thread(
+                target=lambda results=results, ended=ended: ended.append(len(list(results))), daemon=True
+            )
             waiting.start()
             time.sleep(0.2)
-            pool.drop_features()
+            if drops:
+                pool.drop_features()
         waiting.join(20)
         assert not waiting.is_alive()
