@@ -23,7 +23,7 @@ from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.memory import peak_bytes
 from protenix_multiseed.model.fast import FAST
-from protenix_multiseed.model.reference import predict_seed
+from protenix_multiseed.model.reference import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.types import Features, FeatureSettings, Job
 from protenix_multiseed.upstream import prepare
@@ -91,22 +91,22 @@ def bench(
     if made_up:
         executor.checkpoint = None
     with executor:
-        sides = _sides(executor, features)
+        sides = make_sides(executor, features)
         # A GPU compiles and allocates for these sizes; a CPU has nothing to gain from more than one seed.
         first = features if executor.device.type == "cuda" else replace(features, seeds=features.seeds[:1])
-        for name, side in _sides(executor, first).items():
+        for name, side in make_sides(executor, first).items():
             told(f"warming up: {name}")
             side()
         taken: dict[str, list[tuple[float, Mapping[str, float], int]]] = {name: [] for name in sides}
         for repeat in range(repeats):
             for name, side in sides.items():
                 told(f"repeat {repeat + 1} of {repeats}: {name}")
-                taken[name].append(_measured(executor.device, side))
+                taken[name].append(measure(executor.device, side))
         return Bench(
             features=features,
             device=torch.cuda.get_device_name(executor.device) if executor.device.type == "cuda" else "CPU",
             made_up_weights=made_up,
-            sides=tuple(_summary(name, measured) for name, measured in taken.items()),
+            sides=tuple(summarise(name, measured) for name, measured in taken.items()),
         )
 
 
@@ -129,7 +129,7 @@ def make_job(folder: Path, n_token: int, n_row: int, seeds: Sequence[int]) -> Jo
     return Job(name=spec["name"], seeds=tuple(seeds), source=folder, index=0, spec=spec, n_token=n_token)  # type: ignore[arg-type]
 
 
-def _sides(executor: Executor, features: Features) -> dict[str, Callable[[], dict[str, float]]]:
+def make_sides(executor: Executor, features: Features) -> dict[str, Callable[[], dict[str, float]]]:
     """Each side as a function that predicts all seeds and returns the seconds of each stage."""
     network = executor.network
     kinds = ["torch"] + (["cuequivariance"] if executor.kernels["reference"] == "cuequivariance" else [])
@@ -153,8 +153,9 @@ def _seed_by_seed(network: Network, features: Features, kernels: str) -> dict[st
 def _batched(network: Network, features: Features) -> dict[str, float]:
     stages: dict[str, float] = {}
 
-    def finished(index: int, raw: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    def finished(index: int, raw: dict[str, Any], seconds: Mapping[str, float]) -> None:
         stages.update(seconds)
+        to_prediction(raw, features, features.seeds[index].seed, full=False)
 
     run_stages(FAST, network, features, features.seeds, network.configs.sample_diffusion.N_sample, finished)
     return {
@@ -175,7 +176,8 @@ def _kernels(network: Network, kind: str) -> Iterator[None]:
         network.configs.update(before)
 
 
-def _measured(device: torch.device, side: Callable[[], dict[str, float]]) -> tuple[float, Mapping[str, float], int]:
+def measure(device: torch.device, side: Callable[[], dict[str, float]]) -> tuple[float, Mapping[str, float], int]:
+    """Seconds of one run of a side, those of its stages, and the most memory it held."""
     is_cuda = device.type == "cuda"
     if is_cuda:
         torch.cuda.synchronize(device)
@@ -187,7 +189,8 @@ def _measured(device: torch.device, side: Callable[[], dict[str, float]]) -> tup
     return time.perf_counter() - start, stages, peak_bytes(device)
 
 
-def _summary(name: str, measured: Sequence[tuple[float, Mapping[str, float], int]]) -> Side:
+def summarise(name: str, measured: Sequence[tuple[float, Mapping[str, float], int]]) -> Side:
+    """All repeats of one side."""
     seconds, stages, peaks = zip(*measured, strict=True)
     medians = {part: statistics.median(one[part] for one in stages) for part in _PARTS.values()}
     return Side(name=name, seconds=seconds, stages=medians, peak_bytes=peaks[-1])

@@ -1,0 +1,126 @@
+"""What only a GPU can show: its draws, its graphs, and the engine on it. Skipped where there is none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support import cases
+
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.model import demo
+from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.kernels.plain import PlainKernels
+from protenix_multiseed.model.reference import predict_seed, to_prediction
+from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.weights import build_model
+from protenix_multiseed.types import FeatureSettings
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+SEEDS = (1, 2, 284)
+
+
+@pytest.fixture(scope="module")
+def features():
+    upstream.prepare(EmbeddedDictionary())
+    rules = InputRules(model="m", rna_msa=False, template=False)
+    (job,) = read_jobs([cases.EXAMPLE], SEEDS, rules, EmbeddedDictionary())
+    return featurize(job, FeatureSettings())[0]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The small architecture in float32, so that equal paths give equal numbers."""
+    configs = upstream.build_configs(
+        model=cases.MODEL, cycles=2, steps=10, samples=5, msa=True, template=False, rna_msa=False, guidance=False,
+        kernels="torch", device_capability=torch.cuda.get_device_capability(), overrides={**cases.SMALL, "dtype": "fp32"},
+    )  # fmt: skip
+    device = torch.device("cuda:0")
+    return Network(
+        module=demo.fill(build_model(configs)).to(device), configs=configs, name=cases.MODEL, device=device,
+        kernels=PlainKernels(on_gpu=True), padding=16,
+    )  # fmt: skip
+
+
+def predictions(network, features, seeds):
+    made = []
+    run_stages(FAST, network, features, seeds, 5, lambda index, raw, _: made.append((seeds[index], raw)))
+    return [to_prediction(raw, features, seed.seed, full=True) for seed, raw in made]
+
+
+def test_draws_are_upstreams_bit_for_bit(network, features, monkeypatch):
+    drawn = []
+    for name in ("randn", "randperm", "randint"):
+        original = getattr(torch, name)
+
+        def record(*args, original=original, name=name, **kwargs):
+            made = original(*args, **kwargs)
+            drawn.append((name, made.cpu().clone()))
+            return made
+
+        monkeypatch.setattr(torch, name, record)
+    monkeypatch.setattr(network.configs, "mc_dropout_apply_rate", 1.0)  # dropout draws from the same generator
+    for seed in features.seeds:
+        drawn.clear()
+        predict_seed(network, features, seed, full=False)
+        theirs = list(drawn)
+        drawn.clear()
+        predictions(network, features, [seed])
+        assert len(drawn) == len(theirs) > 20
+        for (our_name, ours), (name, reference) in zip(drawn, theirs, strict=True):
+            assert our_name == name
+            assert torch.equal(ours.flatten(), reference.flatten())
+
+
+def test_each_seed_of_a_batch_is_that_seed_alone(network, features):
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
+        theirs = predict_seed(network, features, seed, full=True)
+        distance = np.sqrt(((ours.coordinates - theirs.coordinates) ** 2).sum(-1).mean(-1)).max()
+        assert distance < 1e-3
+        for mine, reference in zip(ours.summary, theirs.summary, strict=True):
+            assert float(mine["ptm"]) == pytest.approx(float(reference["ptm"]), abs=1e-4)
+
+
+def test_what_ran_before_changes_no_byte(network, features):
+    """A graph that was captured for another batch, or anew, gives the same."""
+    seeds = features.seeds
+    network.loops.forget()
+    first = predictions(network, features, seeds[:1])[0]
+    predictions(network, features, seeds[1:2])
+    again = predictions(network, features, seeds[:1])[0]
+    assert np.array_equal(first.coordinates, again.coordinates)
+    network.loops.forget()
+    assert np.array_equal(predictions(network, features, seeds[:1])[0].coordinates, first.coordinates)
+
+
+def test_a_replay_allocates_nothing(network, features, monkeypatch):
+    """Captured anew, every later step allocates nothing: counted around each replay."""
+    network.loops.forget()
+    counted = []
+    replay = torch.cuda.CUDAGraph.replay
+
+    def count(graph):
+        before = torch.cuda.memory_stats()["allocation.all.allocated"]
+        replay(graph)
+        counted.append(torch.cuda.memory_stats()["allocation.all.allocated"] - before)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", count)
+    predictions(network, features, features.seeds)
+    assert len(counted) >= 9
+    assert set(counted) == {0}
+
+
+@pytest.mark.parametrize("precision", ["reference", "fast"])
+def test_tritons_kernels_stay_near(network, features, precision):
+    from protenix_multiseed.model.kernels.fused import FusedKernels
+
+    fused = replace(network, kernels=FusedKernels(), precision=precision)
+    (plain,), (ours,) = (predictions(which, features, features.seeds[:1]) for which in (network, fused))
+    difference = np.sqrt(((ours.coordinates - plain.coordinates) ** 2).sum(-1).mean(-1)).max()
+    spread = np.sqrt(((plain.coordinates[0] - plain.coordinates[1]) ** 2).sum(-1).mean(-1))
+    assert difference < spread / (1000 if precision == "reference" else 20)
