@@ -145,7 +145,7 @@ def make_sides(executor: Executor, features: Features) -> dict[str, Callable[[],
 
 
 def _seed_by_seed(network: Network, features: Features, kernels: str) -> dict[str, float]:
-    with _kernels(network, kernels):
+    with kernels_of_protenix(network, kernels):
         made = [predict_seed(network, features, seed, full=False).run["stage_seconds"] for seed in features.seeds]
     return {ours: sum(seconds.get(theirs, 0.0) for seconds in made) for theirs, ours in _PARTS.items()}
 
@@ -166,7 +166,8 @@ def _batched(network: Network, features: Features) -> dict[str, float]:
 
 
 @contextmanager
-def _kernels(network: Network, kind: str) -> Iterator[None]:
+def kernels_of_protenix(network: Network, kind: str) -> Iterator[None]:
+    """Have Protenix use this kind of triangle kernels."""
     names = ("triangle_attention", "triangle_multiplicative")
     before = {name: network.configs[name] for name in names}
     network.configs.update(dict.fromkeys(names, kind))

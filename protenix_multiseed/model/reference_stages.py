@@ -115,8 +115,13 @@ def summarise(
     coordinates: torch.Tensor,
     index: int,
     logits: tuple[torch.Tensor, ...],
+    at_once: int = 1,
 ) -> dict[str, Any]:
-    """Upstream's output dictionary of one seed from the logits of its confidence heads (plddt, pae, pde, resolved)."""
+    """Upstream's output dictionary of one seed from the logits of its confidence heads (plddt, pae, pde, resolved).
+
+    Args:
+        at_once: Samples at a time. Upstream's wrapper takes one; what it wraps takes any number.
+    """
     from protenix.model import sample_confidence
     from protenix.utils.torch_utils import autocasting_disable_decorator
 
@@ -127,23 +132,25 @@ def summarise(
         distogram_logits=network.module.distogram_head(trunk.z[index]),
         **sample_confidence.get_bin_params(network.configs.loss.distogram),
     )
-    summary, full = full_precision(sample_confidence.compute_full_data_and_summary)(
-        configs=network.configs,
-        pae_logits=pae,
-        plddt_logits=plddt,
-        pde_logits=pde,
-        contact_probs=contact_probs,
-        token_asym_id=features["asym_id"],
-        token_has_frame=features["has_frame"],
-        atom_coordinate=coordinates[index],
-        atom_to_token_idx=features["atom_to_token_idx"],
-        atom_is_polymer=1 - features["is_ligand"],
-        N_recycle=network.module.N_cycle,
-        interested_atom_mask=None,
-        return_full_data=True,
-        mol_id=None,
-        elements_one_hot=None,
-    )
+    summary, full = [], []
+    for start in range(0, len(pae), at_once):
+        part = slice(start, start + at_once)
+        summaries, data = full_precision(sample_confidence._compute_full_data_and_summary)(
+            configs=network.configs,
+            pae_logits=pae[part],
+            plddt_logits=plddt[part],
+            pde_logits=pde[part],
+            contact_probs=contact_probs,
+            token_asym_id=features["asym_id"],
+            token_has_frame=features["has_frame"],
+            atom_coordinate=coordinates[index, part],
+            atom_to_token_idx=features["atom_to_token_idx"],
+            atom_is_polymer=1 - features["is_ligand"],
+            N_recycle=network.module.N_cycle,
+            return_full_data=True,
+        )
+        summary += summaries
+        full += data
     return {"coordinate": coordinates[index], "summary_confidence": summary, "full_data": full}
 
 

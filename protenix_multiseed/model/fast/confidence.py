@@ -20,7 +20,7 @@ def score(
     chunk = min(sample_chunk, scored_at_once(inputs.n_token))
     for index in range(inputs.n_seed):
         logits = _logits_by_chunk(network, inputs, trunk, coordinates[index], index, chunk)
-        made = summarise(network, inputs, trunk, coordinates, index, logits)
+        made = summarise(network, inputs, trunk, coordinates, index, logits, at_once=chunk)
         del logits  # before the caller goes on, and before the next seed's
         yield made
 

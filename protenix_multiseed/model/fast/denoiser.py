@@ -130,7 +130,7 @@ class Denoiser:
         self._weights = network.prepared(Weights, diffusion, network.dtype_of("sample_diffusion", inputs.n_token))
         self._sigma_data = diffusion.sigma_data
         self._atom_to_token = inputs.shared["atom_to_token_idx"]
-        self._atoms, self._count = _token_atoms(self._atom_to_token, inputs.n_token)
+        self._atoms, self._count = token_atoms(self._atom_to_token, inputs.n_token)
         self._levels = noise_levels
         s_trunk, s_inputs = trunk.s.float(), trunk.s_inputs.float()
         conditioner = diffusion.diffusion_conditioning
@@ -208,7 +208,7 @@ def _folded(norm: Any, linear: Any) -> torch.Tensor:
     return weight
 
 
-def _token_atoms(atom_to_token: torch.Tensor, n_token: int) -> tuple[torch.Tensor, torch.Tensor]:
+def token_atoms(atom_to_token: torch.Tensor, n_token: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Atoms of each token, filled up with N_atom [N_token, most atoms of a token], and their number [N_token]."""
     counts = torch.bincount(atom_to_token, minlength=n_token)
     order = torch.argsort(atom_to_token, stable=True)

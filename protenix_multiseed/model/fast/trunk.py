@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from protenix_multiseed.memory import LAUNCH_BOUND
+from protenix_multiseed.model.fast.denoiser import token_atoms
 from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
 from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, pad
 from protenix_multiseed.model.replay import Loop
@@ -60,11 +61,24 @@ def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
     features = dict(inputs.shared)
     for name in _BROADCAST:
         features[name] = features[name].expand(inputs.n_seed, *features[name].shape)
-    embedded: torch.Tensor = network.module.input_embedder(
-        {**features, "ref_pos": inputs.ref_pos, "d_lm": inputs.d_lm},
-        inplace_safe=False,
-        chunk_size=network.chunk_size(inputs.n_token),
+    embedder = network.module.input_embedder
+    of_atoms: list[torch.Tensor] = []
+    hook = embedder.atom_attention_encoder.linear_no_bias_q.register_forward_hook(
+        lambda module, arguments, made: of_atoms.append(made)
     )
+    try:
+        embedded: torch.Tensor = embedder(
+            {**features, "ref_pos": inputs.ref_pos, "d_lm": inputs.d_lm},
+            inplace_safe=False,
+            chunk_size=network.chunk_size(inputs.n_token),
+        )
+    finally:
+        hook.remove()
+    if network.device.type == "cuda":
+        # Upstream adds up a token's atoms there in whatever order they come, which no two runs share.
+        (made,) = of_atoms
+        places = token_atoms(features["atom_to_token_idx"], inputs.n_token)
+        embedded[..., : made.shape[-1]] = network.kernels.mean_of_atoms(made[:, None], *places)[:, 0]
     return embedded
 
 

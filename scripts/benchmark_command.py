@@ -1,0 +1,176 @@
+"""The whole command beside Protenix's whole runner, each in a process of its own: from start to the last file.
+
+    python scripts/benchmark_command.py ROOT --seeds 1-5 --repeats 2 --out command.json
+    python scripts/benchmark_command.py ROOT --idle-jobs 10
+
+ROOT becomes a PROTENIX_ROOT_DIR with a full-size checkpoint of made-up weights and the few dictionary components that
+the example needs, so that Protenix reads less there than from its full files. ``--idle-jobs`` runs so many jobs of
+different sizes with ``predict`` and tells how long the device stood idle between them.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MODEL = "protenix_base_default_v1.0.0"
+EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
+CODES = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL UNK DA DC DG DT".split()
+PROTENIX = "from runner.batch_inference import protenix_cli; protenix_cli()"
+OURS = "from protenix_multiseed.cli import app; app()"
+IDLE = """
+import json, sys, time
+import torch
+from protenix_multiseed import executor
+spans, original = [], executor.run_stages
+def timed(*arguments):
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    start = time.perf_counter()
+    original(*arguments)
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    spans.append((start, time.perf_counter()))
+executor.run_stages = timed
+from protenix_multiseed.cli import app
+path = sys.argv.pop(1)
+try:
+    app()
+finally:
+    open(path, "w").write(json.dumps(spans))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--input", type=Path, default=EXAMPLE)
+    parser.add_argument("--kernels", default="torch", help="Protenix's triangle kernels: torch or cuequivariance")
+    parser.add_argument("--cycles", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--idle-jobs", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("command.json"))
+    arguments = parser.parse_args()
+    prepare(arguments.root)
+    environment = {
+        **os.environ, "PROTENIX_ROOT_DIR": str(arguments.root.resolve()), "LAYERNORM_TYPE": "torch",
+        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(REPOSITORY)])),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.idle_jobs:
+            made = idle(Path(scratch), arguments, environment)
+        else:
+            made = side_by_side(Path(scratch), arguments, environment)
+    arguments.out.write_text(json.dumps(made, indent=1) + "\n")
+
+
+def prepare(root: Path) -> None:
+    """Write the checkpoint and the files that Protenix wants to see."""
+    sys.path.insert(0, str(REPOSITORY / "scripts"))
+    from make_checkpoint import make_checkpoint
+    from write_dictionary import write_dictionary
+
+    checkpoint = root / "checkpoint" / f"{MODEL}.pt"
+    if checkpoint.exists():
+        return
+    write_dictionary(root, CODES)
+    for name in ("clusters-by-entity-40.txt", "obsolete_release_date.csv"):
+        (root / "common" / name).touch()
+    checkpoint.parent.mkdir(parents=True)
+    make_checkpoint(MODEL, checkpoint, {})
+
+
+def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> dict:
+    """Both commands in turn. Our caches of compiled kernels and features are empty in the first repeat only."""
+    job = with_whole_paths(arguments.input, scratch)
+    seeds = ",".join(str(seed) for seed in range(1, arguments.seeds + 1))
+    environment["PROTENIX_MS_CACHE"] = str(scratch / "cache")
+    environment["TRITON_CACHE_DIR"] = str(scratch / "triton")
+    few = ["-c", str(arguments.cycles), "-p", str(arguments.steps)]
+    commands = {
+        "Protenix": [sys.executable, "-c", PROTENIX, "pred", "-i", job, "-s", seeds, "-n", MODEL, *few, "-o", "OUT",
+                     "--trimul_kernel", arguments.kernels, "--triatt_kernel", arguments.kernels],
+        **{
+            f"protenix-ms, {precision}": [
+                sys.executable, "-c", OURS, "predict", job, "--seeds", seeds, "--out", "OUT", "--precision", precision,
+                "--cycles", str(arguments.cycles), "--steps", str(arguments.steps), "--quiet"]
+            for precision in ("reference", "fast")
+        },
+    }  # fmt: skip
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(arguments.repeats):
+        for name, command in commands.items():
+            out = scratch / "out"
+            start = time.perf_counter()
+            done = subprocess.run(
+                [str(out) if part == "OUT" else part for part in command],
+                env=environment, cwd=scratch, capture_output=True, text=True,
+            )  # fmt: skip
+            seconds[name].append(round(time.perf_counter() - start, 2))
+            n_file = len(list(out.rglob("predictions/*.cif")))
+            if done.returncode or n_file != 5 * arguments.seeds:
+                sys.exit(f"{name}: code {done.returncode}, {n_file} structures\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+            shutil.rmtree(out)
+            print(f"{name}: {seconds[name][-1]} s", flush=True)
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    for name in commands:
+        print(f"{name:26s} median {medians[name]:7.1f} s  {medians['Protenix'] / medians[name]:.1f} x  {seconds[name]}")
+    return {"seconds": seconds, "medians": medians, "first": {name: taken[0] for name, taken in seconds.items()}}
+
+
+def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> dict:
+    """Many jobs in one run: how much of the time from first to last batch no batch was on the device."""
+    from protenix_multiseed.bench import make_job
+
+    jobs = []
+    for number in range(arguments.idle_jobs):
+        n_token = 120 + 37 * number
+        spec = dict(make_job(scratch, n_token, 300, (1,)).spec)
+        alignment = scratch / f"job{number}.a3m"
+        (scratch / "0.a3m").rename(alignment)
+        spec["name"] = f"job{number}"
+        spec["sequences"][0]["proteinChain"]["unpairedMsaPath"] = str(alignment)
+        jobs.append(spec)
+    path = scratch / "jobs.json"
+    path.write_text(json.dumps(jobs))
+    command = [
+        sys.executable, "-c", IDLE, str(scratch / "spans.json"), "predict", str(path), "--seeds", f"1-{arguments.seeds}",
+        "--out", str(scratch / "out"), "--precision", "fast", "--cycles", str(arguments.cycles),
+        "--steps", str(arguments.steps), "--quiet",
+    ]  # fmt: skip
+    start = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    whole = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+    spans = json.loads((scratch / "spans.json").read_text())
+    busy, span = sum(end - start for start, end in spans), spans[-1][1] - spans[0][0]
+    gaps = [round(later[0] - earlier[1], 4) for earlier, later in zip(spans, spans[1:], strict=False)]
+    made = {"jobs": arguments.idle_jobs, "batches": len(spans), "seconds": whole, "span": span, "idle": 1 - busy / span, "gaps": gaps}
+    print(f"{len(spans)} batches in {span:.1f} s ({whole:.1f} s with start and end): idle {made['idle']:.1%}, gaps {gaps}")
+    return made
+
+
+def with_whole_paths(source: Path, folder: Path) -> str:
+    """The input with whole paths to its alignments, since Protenix takes them from where it is run."""
+    jobs = json.loads(source.read_text())
+    for job in jobs:
+        for item in job["sequences"]:
+            for chain in item.values():
+                for key in ("pairedMsaPath", "unpairedMsaPath"):
+                    if key in chain:
+                        chain[key] = str((source.parent / chain[key]).resolve())
+    path = folder / source.name
+    path.write_text(json.dumps(jobs))
+    return str(path)
+
+
+if __name__ == "__main__":
+    main()

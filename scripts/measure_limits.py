@@ -1,0 +1,95 @@
+"""Real memory that runs out: a process held to so many GiB of its GPU still predicts all seeds, with the same answers.
+
+    python scripts/measure_limits.py examples/7r6r.json --limits 6,12,24 --seeds 5
+
+The plan is made for the whole card, which it believes is free, so that what the log tells are the rungs of the ladder.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from protenix_multiseed import upstream
+from protenix_multiseed.config import load_config
+from protenix_multiseed.dictionary import find_dictionary
+from protenix_multiseed.executor import Executor
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.ladder import MemoryLimit
+from protenix_multiseed.memory import format_bytes
+from protenix_multiseed.model.transfer import Arriving
+from protenix_multiseed.types import Failure, FeatureSettings, Job, Prediction
+
+
+class Log:
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def progress(self, job: Job, text: str) -> None:
+        pass
+
+    def warn(self, job: Job, text: str) -> None:
+        self.lines.append(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
+    parser.add_argument("--limits", default="24,12,6", help="GiB, separated by commas")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cycles", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--precision", default="reference")
+    parser.add_argument("--out", type=Path, default=Path("limits.json"))
+    arguments = parser.parse_args()
+    config = load_config({
+        "model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps, "precision": arguments.precision,
+    })  # fmt: skip
+    dictionary = find_dictionary()
+    upstream.prepare(dictionary)
+    (job,) = read_jobs([arguments.job], tuple(range(1, arguments.seeds + 1)), InputRules(model="any"), dictionary)
+    (features,) = featurize(job, FeatureSettings())
+    executor = Executor(config)
+    if executor.checkpoint is None or not executor.checkpoint.is_file():
+        executor.checkpoint = None
+    rows = []
+    with executor:
+        device = executor.device
+        known: dict[int, np.ndarray] = {}
+        for limit in [None, *(float(part) for part in arguments.limits.split(","))]:
+            executor._limit = MemoryLimit()  # each limit starts as a run does, knowing nothing
+            executor.network.loops.forget()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+                whole = torch.cuda.get_device_properties(device).total_memory
+                torch.cuda.set_per_process_memory_fraction(1.0 if limit is None else limit * 2**30 / whole, device)
+            log, start = Log(), time.perf_counter()
+            outcomes = list(executor.predict(Arriving(features), log))
+            seconds = time.perf_counter() - start
+            failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+            made = {one.seed: one for one in outcomes if isinstance(one, Prediction)}
+            known = known or {seed: one.coordinates for seed, one in made.items()}
+            far = [
+                float(np.sqrt(((one.coordinates - known[seed]) ** 2).sum(-1).mean(-1)).max()) for seed, one in made.items()
+            ]
+            row = {
+                "limit_gib": limit, "tokens": features.n_token, "seeds": len(made), "failed": [str(one) for one in failed],
+                "seconds": round(seconds, 1), "rmsd_max": max(far, default=None), "rungs": log.lines,
+                "batches": sorted({tuple(one.run["batch"]) for one in made.values()}),
+                "peak": format_bytes(max((one.run["peak_bytes"] for one in made.values()), default=0)),
+            }  # fmt: skip
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

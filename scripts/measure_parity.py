@@ -1,0 +1,154 @@
+"""How far the engine's answers are from Protenix's at full size, beside how far Protenix's are from its own.
+
+    python scripts/measure_parity.py examples/7r6r.json --seeds 3 --out parity.json
+
+Weights are made up. Same draws on all sides, so coordinates are compared without superposition. The yardstick is
+Protenix with its two kinds of triangle kernels, and Protenix run twice. Every stage is also compared by itself, from
+the same input as its twin.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from protenix_multiseed import upstream
+from protenix_multiseed.bench import kernels_of_protenix
+from protenix_multiseed.config import load_config
+from protenix_multiseed.dictionary import find_dictionary
+from protenix_multiseed.executor import Executor
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.reference import predict_seed, to_prediction
+from protenix_multiseed.model.reference_stages import REFERENCE
+from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.model.stages import Network, make_inputs, run_stages
+from protenix_multiseed.types import Features, FeatureSettings, Prediction
+from protenix_multiseed.upstream import silenced
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cycles", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--out", type=Path, default=Path("parity.json"))
+    arguments = parser.parse_args()
+    config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
+    dictionary = find_dictionary()
+    upstream.prepare(dictionary)
+    seeds = tuple(range(1, arguments.seeds + 1))
+    (job,) = read_jobs([arguments.job], seeds, InputRules(model="any"), dictionary)
+    (features,) = featurize(job, FeatureSettings())
+    executor = Executor(config)
+    if executor.checkpoint is None or not executor.checkpoint.is_file():
+        executor.checkpoint = None
+    rows = []
+    with executor:
+        network = executor.network
+        other = "cuequivariance" if executor.kernels["reference"] == "cuequivariance" else "torch"
+        base = protenix(network, features, "torch")
+        sides = {
+            "Protenix again": lambda: protenix(network, features, "torch"),
+            f"Protenix, {other} kernels": lambda: protenix(network, features, other),
+            "reference, all seeds in a batch": lambda: batched(network, features, len(seeds)),
+            "reference, seed by seed": lambda: batched(network, features, 1),
+            "fast, all seeds in a batch": lambda: batched(replace(network, precision="fast"), features, len(seeds)),
+        }
+        for name, side in sides.items():
+            rows.append({"side": name, **compare(side(), base)})
+            print(json.dumps(rows[-1]), flush=True)
+        again = batched(network, features, len(seeds))
+        same = all(
+            np.array_equal(one.coordinates, two.coordinates)
+            for one, two in zip(again, batched(network, features, len(seeds)), strict=True)
+        )
+        stages = [*by_stage(network, features), *by_stage(replace(network, precision="fast"), features)]
+    spread = float(np.median([rmsd(p.coordinates[0], p.coordinates[1]) for p in base]))
+    print(f"two samples of a seed differ by {spread:.2f} A; a batch again gives the same bytes: {same}")
+    arguments.out.write_text(json.dumps({"rows": rows, "stages": stages, "spread": spread, "same_bytes": same}, indent=1))
+    print("| | RMSD median, A | RMSD largest, A | pLDDT | pTM | ipTM | PAE median, A | PAE largest, A |\n" + "|---" * 8 + "|")
+    for row in rows:
+        print(f"| {row['side']} | " + " | ".join(f"{value:.2g}" for key, value in row.items() if key != "side") + " |")
+    for stage in stages:
+        print(json.dumps(stage))
+
+
+def protenix(network: Network, features: Features, kernels: str) -> list[Prediction]:
+    with kernels_of_protenix(network, kernels):
+        return [predict_seed(network, features, seed, full=True) for seed in features.seeds]
+
+
+def batched(network: Network, features: Features, width: int) -> list[Prediction]:
+    made: list[Prediction] = []
+    for start in range(0, len(features.seeds), width):
+        seeds = features.seeds[start : start + width]
+        run_stages(
+            FAST, network, features, seeds, 5,
+            lambda index, raw, _, seeds=seeds: made.append(to_prediction(raw, features, seeds[index].seed, full=True)),
+        )  # fmt: skip
+    return made
+
+
+def rmsd(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.sqrt(((one - other) ** 2).sum(-1).mean(-1)))
+
+
+def compare(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> dict[str, float]:
+    """Over all seeds and samples: RMSD without superposition, and the largest differences of the scores."""
+    distances, plddt, ptm, iptm, pae = [], [], [], [], []
+    for mine, base in zip(ours, theirs, strict=True):
+        for index in range(len(base.summary)):
+            distances.append(rmsd(mine.coordinates[index], base.coordinates[index]))
+            plddt.append(100 * np.abs(mine.full[index]["atom_plddt"] - base.full[index]["atom_plddt"]).max())
+            ptm.append(abs(float(mine.summary[index]["ptm"]) - float(base.summary[index]["ptm"])))
+            iptm.append(abs(float(mine.summary[index]["iptm"]) - float(base.summary[index]["iptm"])))
+            pae.append(np.abs(mine.full[index]["token_pair_pae"] - base.full[index]["token_pair_pae"]))
+    return {
+        "rmsd_median": float(np.median(distances)), "rmsd_max": max(distances), "plddt_max": float(max(plddt)),
+        "ptm_max": max(ptm), "iptm_max": max(iptm), "pae_median": float(np.median(pae)), "pae_max": float(np.max(pae)),
+    }  # fmt: skip
+
+
+def by_stage(network: Network, features: Features) -> list[dict[str, Any]]:
+    """Each fast stage beside its twin on the twin's own input: relative differences, and Angstrom for coordinates."""
+    seeds = features.seeds[:1]
+    network.set_size(features.n_token)
+    made: list[dict[str, Any]] = []
+
+    def tell(stage: str, **values: float) -> None:
+        made.append({"precision": network.precision, "stage": stage, **values})
+
+    with torch.no_grad(), network.autocast(), silenced():
+        inputs = make_inputs(network, features, seeds)
+        streams = [[SeedStream(seed, network.device) for seed in seeds] for _ in range(2)]
+        theirs, ours = REFERENCE.run_trunk(network, inputs, streams[0]), FAST.run_trunk(network, inputs, streams[1])
+        tell("trunk", s=relative(ours.s, theirs.s), z=relative(ours.z, theirs.z))
+        conditioning = REFERENCE.prepare_conditioning(network, inputs, theirs)
+        mine = FAST.prepare_conditioning(network, inputs, theirs)
+        tell("conditioning", pair=relative(mine.pair_cond, conditioning.pair_cond))
+        first = REFERENCE.sample(network, inputs, theirs, conditioning, streams[0], 5)
+        second = FAST.sample(network, inputs, theirs, conditioning, streams[1], 5)
+        far = ((first - second) ** 2).sum(-1).mean(-1).sqrt()
+        tell("sample", rmsd_median=float(far.median()), rmsd_max=float(far.max()))
+        scored = [to_prediction(next(iter(stages.score(network, inputs, theirs, first, 5))), features, 0, full=True)
+                  for stages in (FAST, REFERENCE)]  # fmt: skip
+        tell("score", **{key: value for key, value in compare(scored[:1], scored[1:]).items() if "rmsd" not in key})
+    return made
+
+
+def relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.float() - other.float()).norm() / other.float().norm())
+
+
+if __name__ == "__main__":
+    main()
