@@ -9,6 +9,7 @@ different sizes with ``predict`` and tells how long the device stood idle betwee
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -22,7 +23,35 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL = "protenix_base_default_v1.0.0"
 EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
-CODES = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL UNK DA DC DG DT".split()
+CODES = [
+    *[
+        "ALA",
+        "ARG",
+        "ASN",
+        "ASP",
+        "CYS",
+        "GLN",
+        "GLU",
+        "GLY",
+        "HIS",
+        "ILE",
+        "LEU",
+        "LYS",
+        "MET",
+        "PHE",
+        "PRO",
+        "SER",
+        "THR",
+        "TRP",
+        "TYR",
+        "VAL",
+        "UNK",
+        "DA",
+        "DC",
+        "DG",
+        "DT",
+    ]
+]
 PROTENIX = "from runner.batch_inference import protenix_cli; protenix_cli()"
 OURS = "from protenix_multiseed.cli import app; app()"
 IDLE = """
@@ -116,7 +145,9 @@ def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict
             seconds[name].append(round(time.perf_counter() - start, 2))
             n_file = len(list(out.rglob("predictions/*.cif")))
             if done.returncode or n_file != 5 * arguments.seeds:
-                sys.exit(f"{name}: code {done.returncode}, {n_file} structures\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+                sys.exit(
+                    f"{name}: code {done.returncode}, {n_file} structures\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
+                )
             shutil.rmtree(out)
             print(f"{name}: {seconds[name][-1]} s", flush=True)
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
@@ -152,9 +183,18 @@ def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, st
         sys.exit(f"code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
     spans = json.loads((scratch / "spans.json").read_text())
     busy, span = sum(end - start for start, end in spans), spans[-1][1] - spans[0][0]
-    gaps = [round(later[0] - earlier[1], 4) for earlier, later in zip(spans, spans[1:], strict=False)]
-    made = {"jobs": arguments.idle_jobs, "batches": len(spans), "seconds": whole, "span": span, "idle": 1 - busy / span, "gaps": gaps}
-    print(f"{len(spans)} batches in {span:.1f} s ({whole:.1f} s with start and end): idle {made['idle']:.1%}, gaps {gaps}")
+    gaps = [round(later[0] - earlier[1], 4) for earlier, later in itertools.pairwise(spans)]
+    made = {
+        "jobs": arguments.idle_jobs,
+        "batches": len(spans),
+        "seconds": whole,
+        "span": span,
+        "idle": 1 - busy / span,
+        "gaps": gaps,
+    }
+    print(
+        f"{len(spans)} batches in {span:.1f} s ({whole:.1f} s with start and end): idle {made['idle']:.1%}, gaps {gaps}"
+    )
     return made
 
 

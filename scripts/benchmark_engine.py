@@ -49,20 +49,23 @@ def main() -> None:
     parser.add_argument("jobs", nargs="+", help="input files, or numbers of tokens")
     parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
     parser.add_argument("--seeds", default="5", help="numbers of seeds, separated by commas")
-    parser.add_argument("--sides", default="protenix,pr284,reference,fast")
+    parser.add_argument(
+        "--sides", default="torch,cuequivariance,pr284,reference,fast", help="Protenix's by their kernels"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--protenix-seeds", type=int, default=5, help="how many seeds Protenix itself predicts")
     parser.add_argument("--cycles", type=int)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--profile", action="store_true", help="print the kernels that take most, for every side of ours")
-    parser.add_argument("--floor", action="store_true", help="count operations and bytes, and measure the card's ceilings")
+    parser.add_argument(
+        "--profile", action="store_true", help="print the kernels that take most, for every side of ours"
+    )
+    parser.add_argument(
+        "--floor", action="store_true", help="count operations and bytes, and measure the card's ceilings"
+    )
     parser.add_argument("--out", type=Path, default=Path("engine.json"))
     arguments = parser.parse_args()
     wanted = arguments.sides.split(",")
-    config = load_config({
-        "model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps,
-        "kernels": "auto" if "protenix" in wanted or "pr284" in wanted else "auto",
-    })  # fmt: skip
+    config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
     dictionary = find_dictionary()
     upstream.prepare(dictionary)
     executor = Executor(config)
@@ -112,26 +115,24 @@ def benchmark(
     executor: Executor, features: Features, n_seed: int, wanted: Sequence[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """All sides of one job, in turn, after each has run once."""
-    batch = of_seeds(features, n_seed)
     n_alone = min(n_seed, arguments.protenix_seeds)
+    alone, one, batch = (of_seeds(features, count) for count in (n_alone, 1, n_seed))
+    theirs, warming, ours = (make_sides(executor, some) for some in (alone, one, batch))
     sides: Sides = {}
-    for name, side in make_sides(executor, of_seeds(features, n_alone)).items():
-        if name.startswith("Protenix") and "protenix" in wanted:
-            sides[name] = side
+    for name in theirs:
+        if name.startswith("Protenix") and name.removesuffix(" kernels").rsplit(maxsplit=1)[-1] in wanted:
+            sides[name] = theirs[name]
     if "pr284" in wanted:
-        sides["pull request 284"] = lambda: pull_request_284(executor.network, of_seeds(features, n_alone))
-    ours = make_sides(executor, batch)
+        sides["pull request 284"] = lambda: pull_request_284(executor.network, alone)
     sides |= {name: side for name, side in ours.items() if name.rsplit(maxsplit=1)[-1] in wanted}
     taken: dict[str, list[Any]] = {}
     first: dict[str, float] = {}
     for name, side in sides.items():
-        if name in ours and name.startswith("all"):
-            executor.network.loops.forget()
+        executor.network.loops.forget()
         torch.cuda.empty_cache()
         try:
-            first[name] = measure(executor.device, side)[0]
-            if name.startswith("all"):
-                executor.network.loops.forget()
+            # Protenix runs one seed to warm up, as all of its seeds run alike.
+            first[name] = measure(executor.device, warming[name] if name.startswith("Protenix") else side)[0]
             taken[name] = [measure(executor.device, side) for _ in range(arguments.repeats)]
             if arguments.profile and name.startswith("all"):
                 profile(side)
@@ -145,7 +146,6 @@ def benchmark(
                 (seconds * scale, {part: of * scale for part, of in stages.items()}, peak)
                 for seconds, stages, peak in taken[name]
             ]
-            first[name] *= scale
         print(line(features, n_seed, summarise(name, taken[name]), first[name]), flush=True)
     made = [summarise(name, measured) for name, measured in taken.items()]
     return {
@@ -314,7 +314,9 @@ def floor(network: Network, features: Features, ceilings: Mapping[str, float]) -
 
         return run
 
-    stages = {name: counting(name, getattr(FAST, name)) for name in ("run_trunk", "prepare_conditioning", "sample", "score")}
+    stages = {
+        name: counting(name, getattr(FAST, name)) for name in ("run_trunk", "prepare_conditioning", "sample", "score")
+    }
     step = Denoiser.__call__
     Denoiser.__call__ = counting("step", step)  # type: ignore[method-assign]
     module.N_cycle, configs.sample_diffusion.N_step = 1, 1
@@ -348,7 +350,10 @@ def bytes_moved(network: Network, features: Features, stage: str) -> int:
     updates = 5 * 2 + 1  # five of z, and the single representation's reading of it
     if stage == "trunk":
         n_block = len(module.pairformer_stack.blocks) + len(module.msa_module.blocks)
-        of_pair = n_seed * n_block * updates * pair + n_seed * 2 * len(module.template_embedder.pairformer_stack.blocks) * 10 * n * n * 64
+        of_pair = (
+            n_seed * n_block * updates * pair
+            + n_seed * 2 * len(module.template_embedder.pairformer_stack.blocks) * 10 * n * n * 64
+        )
         of_msa = n_seed * (features.n_msa / 2) * n * model.msa_module.c_m * len(module.msa_module.blocks) * 5
         weights = sum(w.numel() for part in (module.pairformer_stack, module.msa_module) for w in part.parameters())
         return int(2 * module.N_cycle * (of_pair + of_msa + weights))
@@ -356,7 +361,10 @@ def bytes_moved(network: Network, features: Features, stage: str) -> int:
         sizes = model.diffusion_module
         windows = -(-features.n_atom // 32) * 32 * 128
         n_atom_block = sizes.atom_encoder.n_blocks + sizes.atom_decoder.n_blocks
-        biases = n_seed * (sizes.transformer.n_blocks * sizes.transformer.n_heads * n * n + n_atom_block * sizes.atom_encoder.n_heads * windows)
+        biases = n_seed * (
+            sizes.transformer.n_blocks * sizes.transformer.n_heads * n * n
+            + n_atom_block * sizes.atom_encoder.n_heads * windows
+        )
         tokens = n_seed * n_sample * sizes.transformer.n_blocks * 2 * 2 * n * sizes.c_token
         atoms = n_seed * n_sample * n_atom_block * 2 * 2 * features.n_atom * sizes.c_atom
         weights = sum(w.numel() for w in module.diffusion_module.parameters())

@@ -33,9 +33,10 @@ class Log:
         self.lines: list[str] = []
 
     def progress(self, job: Job, text: str) -> None:
-        pass
+        """Nothing is shown."""
 
     def warn(self, job: Job, text: str) -> None:
+        """Keep it."""
         self.lines.append(text)
 
 
@@ -78,7 +79,8 @@ def main() -> None:
             made = {one.seed: one for one in outcomes if isinstance(one, Prediction)}
             known = known or {seed: one.coordinates for seed, one in made.items()}
             far = [
-                float(np.sqrt(((one.coordinates - known[seed]) ** 2).sum(-1).mean(-1)).max()) for seed, one in made.items()
+                float(np.sqrt(((one.coordinates - known[seed]) ** 2).sum(-1).mean(-1)).max())
+                for seed, one in made.items()
             ]
             row = {
                 "limit_gib": limit, "tokens": features.n_token, "seeds": len(made), "failed": [str(one) for one in failed],

@@ -75,8 +75,14 @@ def main() -> None:
         stages = [*by_stage(network, features), *by_stage(replace(network, precision="fast"), features)]
     spread = float(np.median([rmsd(p.coordinates[0], p.coordinates[1]) for p in base]))
     print(f"two samples of a seed differ by {spread:.2f} A; a batch again gives the same bytes: {same}")
-    arguments.out.write_text(json.dumps({"rows": rows, "stages": stages, "spread": spread, "same_bytes": same}, indent=1))
-    print("| | RMSD median, A | RMSD largest, A | pLDDT | pTM | ipTM | PAE median, A | PAE largest, A |\n" + "|---" * 8 + "|")
+    arguments.out.write_text(
+        json.dumps({"rows": rows, "stages": stages, "spread": spread, "same_bytes": same}, indent=1)
+    )
+    print(
+        "| | RMSD median, A | RMSD largest, A | pLDDT | pTM | ipTM | PAE median, A | PAE largest, A |\n"
+        + "|---" * 8
+        + "|"
+    )
     for row in rows:
         print(f"| {row['side']} | " + " | ".join(f"{value:.2g}" for key, value in row.items() if key != "side") + " |")
     for stage in stages:

@@ -37,7 +37,8 @@ def network():
     """The small architecture in float32, so that equal paths give equal numbers."""
     configs = upstream.build_configs(
         model=cases.MODEL, cycles=2, steps=10, samples=5, msa=True, template=False, rna_msa=False, guidance=False,
-        kernels="torch", device_capability=torch.cuda.get_device_capability(), overrides={**cases.SMALL, "dtype": "fp32"},
+        kernels="torch", device_capability=torch.cuda.get_device_capability(),
+        overrides={**cases.SMALL, "dtype": "fp32"},
     )  # fmt: skip
     device = torch.device("cuda:0")
     return Network(
