@@ -23,35 +23,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODEL = "protenix_base_default_v1.0.0"
 EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
-CODES = [
-    *[
-        "ALA",
-        "ARG",
-        "ASN",
-        "ASP",
-        "CYS",
-        "GLN",
-        "GLU",
-        "GLY",
-        "HIS",
-        "ILE",
-        "LEU",
-        "LYS",
-        "MET",
-        "PHE",
-        "PRO",
-        "SER",
-        "THR",
-        "TRP",
-        "TYR",
-        "VAL",
-        "UNK",
-        "DA",
-        "DC",
-        "DG",
-        "DT",
-    ]
-]
+CODES = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL UNK DA DC DG DT"
 PROTENIX = "from runner.batch_inference import protenix_cli; protenix_cli()"
 OURS = "from protenix_multiseed.cli import app; app()"
 IDLE = """
@@ -109,7 +81,7 @@ def prepare(root: Path) -> None:
     checkpoint = root / "checkpoint" / f"{MODEL}.pt"
     if checkpoint.exists():
         return
-    write_dictionary(root, CODES)
+    write_dictionary(root, CODES.split())
     for name in ("clusters-by-entity-40.txt", "obsolete_release_date.csv"):
         (root / "common" / name).touch()
     checkpoint.parent.mkdir(parents=True)
