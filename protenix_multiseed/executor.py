@@ -223,6 +223,8 @@ class Executor:
 
             self.network = replace(self.network, kernels=FusedKernels())
             self.kernels["batched"] = "triton"
+        else:
+            self.planner = replace(self.planner, settings=replace(self.planner.settings, fused=False))
         self.kernels |= {f"no {kind}": outcome for kind, outcome in found.items() if outcome != "ok"}
 
 

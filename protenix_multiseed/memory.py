@@ -86,6 +86,7 @@ class Settings:
         n_step: Diffusion steps, for all of which noise is drawn beforehand.
         padding: Tokens are padded to a multiple of it.
         on_gpu: There loops are captured as graphs and kept for the next batch, and pair projections taken whole.
+        fused: Whether Triton's programs keep on the chip what others write to memory.
     """
 
     n_sample: int
@@ -94,6 +95,7 @@ class Settings:
     diffusion_bytes: int
     padding: int = 1
     on_gpu: bool = False
+    fused: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,9 @@ def estimate_peak_bytes(
     elements = GPU_ELEMENTS if settings.on_gpu else CPU_ELEMENTS
     most_rows = elements // (8 * model.c_z)
     row = (8 + 4) * model.c_z  # expanded, gated
-    triangles = 7 if settings.on_gpu else 4  # pairs: z normed, both gated factors; and projected whole, or the product
+    # Pairs that a triangle's update holds: query, key, value, gate and what is attended to; without Triton z normed, all
+    # projections and both gated factors; on a CPU these factors, their transposed copy and the product.
+    triangles = (5 if settings.fused else 7) if settings.on_gpu else 4
     kept = {"z_init and z": 2 * pair}
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
     scored = min(sample_chunk, scored_at_once(sizes.n_token))
@@ -157,7 +161,6 @@ def estimate_peak_bytes(
     logits = 2 * pairs * model.n_bin * 4
     scores = {
         "confidence of every seed": seeds * samples * pairs * 3 * 4,
-        "logits of samples scored before": (samples - scored) * logits,
         "pairs of the samples": sample_pair,
     }
     shared_by_steps = {
@@ -174,10 +177,12 @@ def estimate_peak_bytes(
     }
     if settings.on_gpu:
         loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
-        resident["last batch's steps and their graph"] = min(loop + sum(step.values()), 2 * KEPT_BYTES)
-        resident["last batch's trunk and its graph"] = 8 * min(pair, LAUNCH_BOUND * model.c_z * trunk)
+        if loop <= KEPT_BYTES:
+            resident["last batch's steps and their graph"] = loop + sum(step.values())
+        if seeds * pairs < LAUNCH_BOUND:
+            resident["last batch's trunk and its graph"] = (1 + triangles) * pair
     stages = {
-        "trunk, triangle product": kept | msa | {"z normed, projected and gated": triangles * pair},
+        "trunk, triangle product": kept | msa | {"updates": triangles * pair},
         "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
         "trunk, MSA": kept
         | msa
@@ -188,10 +193,10 @@ def estimate_peak_bytes(
             * trunk,
         },
         "sample": shared_by_steps | step,
-        "score, triangle product": scores | {"z normed, projected and gated": triangles * sample_pair},
+        "score, triangle product": scores | {"updates": triangles * sample_pair},
         "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
-        "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": (scored + samples) * logits},
-        "score, summary": {"logits and their probabilities": 2 * samples * logits} | scores,
+        "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": scored * logits},
+        "score, summary": scores | {"logits, probabilities and their product": 5 * scored * logits // 2},
     }
     return MemoryEstimate(resident=resident, stages=stages)
 

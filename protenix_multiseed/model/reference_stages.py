@@ -105,53 +105,64 @@ def score(
             inplace_safe=True,
             chunk_size=network.chunk_size(inputs.n_token),
         )
-        yield summarise(network, inputs, trunk, coordinates, index, logits)
+        scores = Scores(network, inputs, trunk, index)
+        scores.add(coordinates[index], logits)
+        yield scores.raw()
 
 
-def summarise(
-    network: Network,
-    inputs: Inputs,
-    trunk: TrunkOutput,
-    coordinates: torch.Tensor,
-    index: int,
-    logits: tuple[torch.Tensor, ...],
-    at_once: int = 1,
-) -> dict[str, Any]:
-    """Upstream's output dictionary of one seed from the logits of its confidence heads (plddt, pae, pde, resolved).
+class Scores:
+    """Upstream's output dictionary of one seed, put together from the logits of its samples' confidence heads."""
 
-    Args:
-        at_once: Samples at a time. Upstream's wrapper takes one; what it wraps takes any number.
-    """
-    from protenix.model import sample_confidence
-    from protenix.utils.torch_utils import autocasting_disable_decorator
+    def __init__(self, network: Network, inputs: Inputs, trunk: TrunkOutput, index: int) -> None:
+        from protenix.model import sample_confidence
+        from protenix.utils.torch_utils import autocasting_disable_decorator
 
-    full_precision = autocasting_disable_decorator(True)
-    features = inputs.of_seed(index)
-    plddt, pae, pde, _ = logits
-    contact_probs = full_precision(sample_confidence.compute_contact_prob)(
-        distogram_logits=network.module.distogram_head(trunk.z[index]),
-        **sample_confidence.get_bin_params(network.configs.loss.distogram),
-    )
-    summary, full = [], []
-    for start in range(0, len(pae), at_once):
-        part = slice(start, start + at_once)
-        summaries, data = full_precision(sample_confidence._compute_full_data_and_summary)(
-            configs=network.configs,
-            pae_logits=pae[part],
-            plddt_logits=plddt[part],
-            pde_logits=pde[part],
-            contact_probs=contact_probs,
-            token_asym_id=features["asym_id"],
-            token_has_frame=features["has_frame"],
-            atom_coordinate=coordinates[index, part],
-            atom_to_token_idx=features["atom_to_token_idx"],
-            atom_is_polymer=1 - features["is_ligand"],
-            N_recycle=network.module.N_cycle,
-            return_full_data=True,
+        full_precision = autocasting_disable_decorator(True)
+        self._network, self._features = network, inputs.of_seed(index)
+        self._summarise = full_precision(sample_confidence._compute_full_data_and_summary)
+        self._contact_probs = full_precision(sample_confidence.compute_contact_prob)(
+            distogram_logits=network.module.distogram_head(trunk.z[index]),
+            **sample_confidence.get_bin_params(network.configs.loss.distogram),
         )
-        summary += summaries
-        full += data
-    return {"coordinate": coordinates[index], "summary_confidence": summary, "full_data": full}
+        self._coordinates: list[torch.Tensor] = []
+        self._summary: list[dict[str, Any]] = []
+        self._full: list[dict[str, Any]] = []
+
+    def add(self, coordinates: torch.Tensor, logits: tuple[torch.Tensor, ...], at_once: int = 1) -> None:
+        """Add samples [N_sample, N_atom, 3] with their logits (plddt, pae, pde, resolved).
+
+        Args:
+            at_once: Samples summarised at a time. Upstream's wrapper takes one; what it wraps takes any number.
+        """
+        features = self._features
+        plddt, pae, pde, _ = logits
+        for start in range(0, len(pae), at_once):
+            part = slice(start, start + at_once)
+            summary, full = self._summarise(
+                configs=self._network.configs,
+                pae_logits=pae[part],
+                plddt_logits=plddt[part],
+                pde_logits=pde[part],
+                contact_probs=self._contact_probs,
+                token_asym_id=features["asym_id"],
+                token_has_frame=features["has_frame"],
+                atom_coordinate=coordinates[part],
+                atom_to_token_idx=features["atom_to_token_idx"],
+                atom_is_polymer=1 - features["is_ligand"],
+                N_recycle=self._network.module.N_cycle,
+                return_full_data=True,
+            )
+            self._summary += summary
+            self._full += full
+        self._coordinates.append(coordinates)
+
+    def raw(self) -> dict[str, Any]:
+        """What upstream's ``forward`` returns of it."""
+        return {
+            "coordinate": torch.cat(self._coordinates),
+            "summary_confidence": self._summary,
+            "full_data": self._full,
+        }
 
 
 REFERENCE = Stages(run_trunk=run_trunk, prepare_conditioning=prepare_conditioning, sample=sample, score=score)

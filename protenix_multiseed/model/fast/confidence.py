@@ -7,7 +7,7 @@ import torch
 
 from protenix_multiseed.memory import scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
-from protenix_multiseed.model.reference_stages import summarise
+from protenix_multiseed.model.reference_stages import Scores
 from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
 
 _CHUNK = 2**22  # distances embedded at once
@@ -19,17 +19,10 @@ def score(
     """``ConfidenceHead.forward`` and the summary, samples batched -> upstream's output dictionary of each seed."""
     chunk = min(sample_chunk, scored_at_once(inputs.n_token))
     for index in range(inputs.n_seed):
-        logits = _logits_by_chunk(network, inputs, trunk, coordinates[index], index, chunk)
-        made = summarise(network, inputs, trunk, coordinates, index, logits, at_once=chunk)
-        del logits  # before the caller goes on, and before the next seed's
-        yield made
-
-
-def _logits_by_chunk(
-    network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, index: int, chunk: int
-) -> tuple[torch.Tensor, ...]:
-    parts = [confidence_logits(network, inputs, trunk, part, index) for part in torch.split(coordinates, chunk)]
-    return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        made = Scores(network, inputs, trunk, index)
+        for part in torch.split(coordinates[index], chunk):
+            made.add(part, confidence_logits(network, inputs, trunk, part, index), at_once=chunk)
+        yield made.raw()
 
 
 def confidence_logits(

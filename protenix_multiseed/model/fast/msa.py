@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights, pair_bias
+from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights
 from protenix_multiseed.model.kernels import Kernels
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Inputs
@@ -73,9 +73,7 @@ class _OuterProductMean:
         first, second = m.new_empty(2, n_row, n, width)
         for start in range(0, n_row, _ROWS):
             rows = slice(start, start + _ROWS)
-            first[rows], second[rows] = functional.linear(kernels.norm(m[rows], *self._norm), self._project).chunk(
-                2, -1
-            )
+            first[rows], second[rows] = kernels.norm_linear(m[rows], self._norm, self._project).chunk(2, dim=-1)
         first, second = (part.view(n_row, n * width) for part in (first, second))
         mean = m.new_tensor(float(n_row)) + self._eps  # rounded to the type, as upstream's sum over a mask of ones is
         step = max(1, kernels.elements // (n * width * width))
@@ -103,14 +101,14 @@ class _MsaStack:
 
     def weights(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> torch.Tensor:
         """Alg. 10 line 3 of all seeds -> [N_seed, n_head, N, N]."""
-        bias = pair_bias(kernels.norm(z, *self._pair_norm), self._pair_weight)
+        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight)
         bias[..., n_token:] = -torch.inf
         return torch.softmax(bias.float(), dim=-1).to(z.dtype)
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:
         """Update ``m`` [N_row, N, c_m] with one seed's weights [n_head, N, N]."""
         for rows in torch.split(m, _ROWS):
-            value, gate = functional.linear(kernels.norm(rows, *self._norm), self._project).chunk(2, dim=-1)
+            value, gate = kernels.norm_linear(rows, self._norm, self._project).chunk(2, dim=-1)
             n_row, n, width = value.shape
             heads = value.view(n_row, n, self._n_head, -1).permute(2, 1, 0, 3).reshape(self._n_head, n, -1)
             averaged = torch.bmm(weights, heads).view(self._n_head, n, n_row, -1).permute(2, 1, 0, 3)

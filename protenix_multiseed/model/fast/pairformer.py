@@ -4,13 +4,13 @@ The number of tokens is padded to a multiple of :attr:`Network.padding`, because
 tokens take part in no sum: triangle products are zeroed there and attention does not look there.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.kernels import Kernels, split_heads
+from protenix_multiseed.model.kernels import Kernels, Norm, split_heads
+from protenix_multiseed.model.kernels.plain import pieces
 from protenix_multiseed.model.stages import Network
 
 
@@ -56,7 +56,7 @@ class SingleBlock:
         """Update ``s`` from itself and ``z``."""
         projected = functional.linear(kernels.norm(s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
-        bias = pair_bias(kernels.norm(z, *self._pair_norm), self._pair_weight)
+        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         kernels.attention(query, key, value, gate, bias, out, n_token)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
@@ -108,22 +108,11 @@ class _TriangleProduct:
         self._gate, self._out = module.linear_g.weight.to(dtype), module.linear_z.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        n_seed, n, _, width = z.shape
-        x = kernels.norm(z, *self._norm)
-        gated = z.new_empty(len(self._project) // 2, n_seed, n, n)
-        for seeds, rows in pieces(z, len(self._project), kernels.pair_elements):
-            part = x[seeds, rows]
-            projected = (self._project @ part.reshape(-1, width).t()).view(-1, *part.shape[:-1])
-            gated[:, seeds, rows] = kernels.gated_channels(projected, n_token, rows.start or 0)
-            del projected
-        first, second = gated.view(2, -1, n, n)
+        n_seed, n = z.shape[:2]
+        first, second = kernels.gated_channels(z, self._norm, self._project, n_token).view(2, -1, n, n)
         product = torch.bmm(first, second.mT) if self._outgoing else torch.bmm(first.mT, second)
-        del gated, first, second
-        product = product.view(-1, n_seed, n, n)
-        for seeds, rows in pieces(z, 3 * len(product), kernels.pair_elements):
-            normed = kernels.norm_channels(product[:, seeds, rows], *self._norm_out)
-            update, gate = functional.linear(normed, self._out), functional.linear(x[seeds, rows], self._gate)
-            kernels.add_gated(z[seeds, rows], update, gate)
+        del first, second
+        kernels.add_triangle(z, product.view(-1, n_seed, n, n), self._norm, self._gate, self._norm_out, self._out)
 
 
 class _TriangleAttention:
@@ -139,25 +128,23 @@ class _TriangleAttention:
         self._pair_weight, self._out = module.linear.weight.to(dtype), core.linear_o.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        x = kernels.norm(z, *self._norm)
-        bias = pair_bias(x, self._pair_weight)
+        bias = kernels.pair_bias(z, self._norm, self._pair_weight)
         if not self._starting:
             bias = bias.mT.contiguous()
         for seeds, rows in pieces(z, len(self._weight), kernels.pair_elements):
             place = (seeds, rows) if self._starting else (seeds, slice(None), rows)
-            part = x[place].contiguous()
-            projected = functional.linear(part, self._weight)
+            projected = kernels.norm_linear(z[place], self._norm, self._weight)
             out = projected.new_empty(*projected.shape[:-1], self._n_head, projected.shape[-1] // (4 * self._n_head))
             query, key, value, gate, into = (*split_heads(projected, 4, self._n_head), out)
             if not self._starting:
                 query, key, value, gate, into = (part.transpose(1, 2) for part in (query, key, value, gate, into))
             kernels.attention(query, key, value, gate, bias[seeds], into, n_token)
-            del part, query, key, value, gate, projected
+            del query, key, value, gate, projected
             add_product(z[place], out.flatten(-2), self._out)
 
 
 class Transition:
-    """Alg. 11, in chunks of rows where its hidden rows would fill the memory."""
+    """Alg. 11."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self._norm = norm_weights(module.layernorm1, dtype)
@@ -166,24 +153,7 @@ class Transition:
 
     def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
         """Update ``x`` [..., c]."""
-        for rows in torch.split(x.view(-1, x.shape[-1]), max(1, kernels.elements // len(self._expand))):
-            hidden = kernels.swiglu(functional.linear(kernels.norm(rows, *self._norm), self._expand))
-            rows.addmm_(hidden, self._contract.t())
-
-
-def pieces(z: torch.Tensor, width: int, elements: int | None) -> Iterator[tuple[slice, slice]]:
-    """Seeds and rows of ``z`` [N_seed, N, N, c] to take at once so that ``width`` channels make ``elements`` or fewer.
-
-    All of them if they fit or ``elements`` is None, else rows of one seed at a time.
-    """
-    n_seed, n = z.shape[:2]
-    if elements is None or n_seed * n * n * width <= elements:
-        yield slice(None), slice(None)
-        return
-    step = max(1, elements // (n * width))
-    for seed in range(n_seed):
-        for start in range(0, n, step):
-            yield slice(seed, seed + 1), slice(start, start + step)
+        kernels.add_transition(x, self._norm, self._expand, self._contract)
 
 
 def add_product(z: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> None:
@@ -194,12 +164,6 @@ def add_product(z: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> None:
         z += functional.linear(x, weight)
 
 
-def norm_weights(module: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def norm_weights(module: Any, dtype: torch.dtype) -> Norm:
     """A layer norm's scale and shift."""
     return module.weight.to(dtype), module.bias.to(dtype)
-
-
-def pair_bias(normed: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Alg. 14 line 3: [N_seed, N, N, c_z] -> [N_seed, n_head, N, N], the heads foremost in memory."""
-    n_seed, n = normed.shape[:2]
-    return (weight @ normed.view(-1, normed.shape[-1]).t()).view(-1, n_seed, n, n).transpose(0, 1)

@@ -4,9 +4,11 @@ Shapes: ``A`` counts what has an attention bias of its own (seeds), ``B`` what s
 representation). ``eps`` of every norm is 1e-5, as upstream's.
 """
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
+
+Norm: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # a layer norm's scale and shift
 
 
 class Kernels(Protocol):
@@ -38,22 +40,41 @@ class Kernels(Protocol):
     def swiglu(self, x: torch.Tensor) -> torch.Tensor:
         """``silu(first half) * second half`` of the last dimension."""
 
-    def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
-        """``z += update * sigmoid(gate)``."""
+    def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+        """``norm(x) weight^T``."""
 
-    def gated_channels(self, projected: torch.Tensor, n_token: int, first_row: int = 0) -> torch.Tensor:
-        """Both factors of a triangle product (Alg. 12 line 2), zero at padding.
+    def pair_bias(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+        """Alg. 14 line 3: [A, N, N, c_z] -> [A, n_head, N, N], the heads foremost in memory."""
+
+    def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+        """Alg. 12 lines 1-2: both factors of a triangle product, zero at padding.
 
         Args:
-            projected: [4 * c, A, N_row, N]: values of both factors, then their gates.
-            first_row: Which of the N rows is the first here.
+            z: [A, N, N, c_z].
+            weight: Values of both factors, then their gates [4 * c, c_z].
 
         Returns:
-            [2 * c, A, N_row, N].
+            [2 * c, A, N, N].
         """
 
-    def norm_channels(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Layer norm over the first dimension, which becomes the last: [c, A, N_row, N] -> [A, N_row, N, c]."""
+    def add_triangle(
+        self,
+        z: torch.Tensor,
+        product: torch.Tensor,
+        norm: Norm,
+        gate: torch.Tensor,
+        norm_out: Norm,
+        out: torch.Tensor,
+    ) -> None:
+        """Alg. 12 lines 3-4: ``z += norm_out(product) out^T * sigmoid(norm(z) gate^T)``.
+
+        Args:
+            z: [A, N, N, c_z].
+            product: [c, A, N, N]; its norm is over the first dimension.
+        """
+
+    def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
+        """Alg. 11: ``x += swiglu(norm(x) expand^T) contract^T`` on ``x`` [..., c]."""
 
     def attention(
         self,

@@ -4,11 +4,14 @@ Arithmetic is float32 inside; matrix products take bfloat16 operands as they are
 upstream's own settings allow on a GPU. Sizes are arguments, not constants, so that one compilation serves all jobs.
 """
 
+from dataclasses import dataclass
+
 import torch
 import triton
+from torch.nn import functional
 
 from protenix_multiseed.memory import GPU_ELEMENTS
-from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, source
+from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm, source
 
 _LOG2_E = 1.4426950408889634
 # Rows of queries and of keys, warps and pipeline stages by type and padded width of a head: the fastest on an H200 of
@@ -20,6 +23,20 @@ _TILES = {
     (torch.float32, 64): (128, 32, 4, 2),
 }
 _ANY_TILES = (64, 32, 4, 2)
+_WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
+# Rows and columns of a tile, warps and pipeline stages of the programs that hold whole rows.
+_ROW_TILES = {
+    ("norm_linear", torch.bfloat16): (128, 64, 4, 2),
+    ("norm_linear", torch.float32): (64, 32, 4, 2),
+    ("pair_bias", torch.bfloat16): (128, 16, 4, 2),
+    ("pair_bias", torch.float32): (64, 16, 4, 2),
+    ("gated_channels", torch.bfloat16): (128, 64, 4, 2),
+    ("gated_channels", torch.float32): (64, 64, 4, 2),
+    ("add_triangle", torch.bfloat16): (64, 128, 4, 2),
+    ("add_triangle", torch.float32): (32, 128, 4, 2),
+    ("add_transition", torch.bfloat16): (128, 64, 8, 2),
+    ("add_transition", torch.float32): (64, 32, 4, 2),
+}
 
 
 class FusedKernels:
@@ -68,27 +85,65 @@ class FusedKernels:
         source.swiglu[(triton.cdiv(n_row, rows),)](x, out, n_row, width, rows, columns)
         return out
 
-    def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
-        size = z.numel()
-        source.add_gated[(triton.cdiv(size, 2048),)](z, update, gate, size, 2048)
-
-    def gated_channels(self, projected: torch.Tensor, n_token: int, first_row: int = 0) -> torch.Tensor:
-        channels, (length, n) = projected.shape[0] // 2, projected.shape[-2:]
-        out = projected.new_empty(channels, *projected.shape[1:])
-        rows, columns = _tile(n)
-        n_row = out.numel() // n
-        source.gated_channels[(triton.cdiv(n_row, rows),)](
-            projected, out, out.numel(), n_row, n, length, first_row, n_token, rows, columns
+    def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+        if not _fits(x.shape[-1]):
+            return functional.linear(self.norm(x, *norm), weight)
+        x = x.contiguous()
+        out = x.new_empty(*x.shape[:-1], len(weight))
+        size, tiles = _by_rows("norm_linear", x)
+        source.norm_linear[tiles.grid](
+            x, *norm, weight, out, size, len(weight), EPSILON, x.shape[-1], tiles.rows, tiles.columns, **tiles.options
         )
         return out
 
-    def norm_channels(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        width, size = x.shape[0], x[0].numel()
-        out = x.new_empty(*x.shape[1:], width)
-        source.norm_channels[(triton.cdiv(size, 64),)](
-            x, weight, bias, out, size, width, EPSILON, 64, triton.next_power_of_2(width)
+    def pair_bias(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+        n_head = len(weight)
+        if not _fits(z.shape[-1]):
+            flat = weight @ self.norm(z, *norm).view(-1, z.shape[-1]).t()
+            return flat.view(n_head, *z.shape[:-1]).transpose(0, 1)
+        out = z.new_empty(n_head, *z.shape[:-1])
+        size, tiles = _by_rows("pair_bias", z)
+        heads = max(16, triton.next_power_of_2(n_head))
+        source.pair_bias[tiles.grid](
+            z, *norm, weight, out, size, n_head, EPSILON, z.shape[-1], tiles.rows, heads, **tiles.options
         )
+        return out.transpose(0, 1)
+
+    def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+        n_out, n = len(weight) // 2, z.shape[-2]
+        out = z.new_empty(n_out, *z.shape[:-1])
+        size, tiles = _by_rows("gated_channels", z)
+        source.gated_channels[tiles.grid](
+            z, *norm, weight, out, size, n, n_token, n_out, EPSILON, z.shape[-1], tiles.rows, tiles.columns,
+            **tiles.options,
+        )  # fmt: skip
         return out
+
+    def add_triangle(
+        self,
+        z: torch.Tensor,
+        product: torch.Tensor,
+        norm: Norm,
+        gate: torch.Tensor,
+        norm_out: Norm,
+        out: torch.Tensor,
+    ) -> None:
+        size, tiles = _by_rows("add_triangle", z)
+        source.add_triangle[tiles.grid](
+            z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product), tiles.rows,
+            **tiles.options,
+        )  # fmt: skip
+
+    def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
+        if not _fits(x.shape[-1]):
+            for rows in torch.split(x.view(-1, x.shape[-1]), max(1, self.elements // len(expand))):
+                rows.addmm_(self.swiglu(functional.linear(self.norm(rows, *norm), expand)), contract.t())
+            return
+        size, tiles = _by_rows("add_transition", x)
+        source.add_transition[tiles.grid](
+            x, *norm, expand, contract, size, len(expand) // 2, EPSILON, x.shape[-1], tiles.rows, tiles.columns,
+            **tiles.options,
+        )  # fmt: skip
 
     def attention(
         self,
@@ -164,6 +219,29 @@ class FusedKernels:
             num_warps=4,
         )
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """How a program over whole rows is cut: its grid, rows and columns of a tile, and Triton's own options."""
+
+    grid: tuple[int]
+    rows: int
+    columns: int
+    options: dict[str, int]
+
+
+def _by_rows(program: str, x: torch.Tensor) -> tuple[int, _Tiles]:
+    """The number of rows of ``x``, and their tiles."""
+    size = x.numel() // x.shape[-1]
+    rows, columns, warps, stages = _ROW_TILES[program, x.dtype]
+    grid = (triton.cdiv(size, rows),)
+    return size, _Tiles(grid, rows, columns, {"num_warps": warps, "num_stages": stages})
+
+
+def _fits(width: int) -> bool:
+    """Whether rows of this width are held whole in a program."""
+    return width in _WHOLE_ROWS
 
 
 def _tile(width: int) -> tuple[int, int]:

@@ -1,10 +1,12 @@
 """The operations in plain PyTorch: what the Triton ones are held against, and what runs where they cannot."""
 
+from collections.abc import Iterator
+
 import torch
 from torch.nn import functional
 
 from protenix_multiseed.memory import CPU_ELEMENTS, GPU_ELEMENTS
-from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY
+from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm
 
 
 class PlainKernels:
@@ -29,19 +31,38 @@ class PlainKernels:
         first, second = x.chunk(2, dim=-1)
         return functional.silu(first).mul_(second)
 
-    def add_gated(self, z: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> None:
-        z.addcmul_(update, torch.sigmoid(gate))
+    def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+        return functional.linear(self.norm(x, *norm), weight)
 
-    def gated_channels(self, projected: torch.Tensor, n_token: int, first_row: int = 0) -> torch.Tensor:
-        values, gates = projected.chunk(2)
-        gated = torch.sigmoid(gates).mul_(values)
-        if n_token < projected.shape[-1]:
-            gated[..., max(0, n_token - first_row) :, :] = 0
-            gated[..., n_token:] = 0
+    def pair_bias(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+        return (weight @ self.norm(z, *norm).view(-1, z.shape[-1]).t()).view(-1, *z.shape[:-1]).transpose(0, 1)
+
+    def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+        gated = z.new_empty(len(weight) // 2, *z.shape[:-1])
+        for seeds, rows in pieces(z, len(weight), self.pair_elements):
+            x = self.norm(z[seeds, rows], *norm)
+            values, gates = (weight @ x.view(-1, x.shape[-1]).t()).view(-1, *x.shape[:-1]).chunk(2)
+            torch.mul(torch.sigmoid(gates), values, out=gated[:, seeds, rows])
+        gated[:, :, n_token:] = 0
+        gated[..., n_token:] = 0
         return gated
 
-    def norm_channels(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return self.norm(x.permute(1, 2, 3, 0), weight, bias)
+    def add_triangle(
+        self,
+        z: torch.Tensor,
+        product: torch.Tensor,
+        norm: Norm,
+        gate: torch.Tensor,
+        norm_out: Norm,
+        out: torch.Tensor,
+    ) -> None:
+        for seeds, rows in pieces(z, 3 * len(product), self.pair_elements):
+            update = self.norm_linear(product[:, seeds, rows].permute(1, 2, 3, 0), norm_out, out)
+            z[seeds, rows].addcmul_(update, torch.sigmoid(self.norm_linear(z[seeds, rows], norm, gate)))
+
+    def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
+        for rows in torch.split(x.view(-1, x.shape[-1]), max(1, self.elements // len(expand))):
+            rows.addmm_(self.swiglu(self.norm_linear(rows, norm, expand)), contract.t())
 
     def attention(
         self,
@@ -98,3 +119,18 @@ def outside(n_atom: int, device: torch.device) -> torch.Tensor:
     first = torch.arange(-(-n_atom // N_QUERY), device=device)[:, None, None] * N_QUERY
     atom = first + torch.arange(N_KEY, device=device) - (N_KEY - N_QUERY) // 2
     return (atom < 0) | (atom >= n_atom)
+
+
+def pieces(z: torch.Tensor, width: int, elements: int | None) -> Iterator[tuple[slice, slice]]:
+    """Seeds and rows of ``z`` [N_seed, N, N, c] to take at once so that ``width`` channels make ``elements`` or fewer.
+
+    All of them if they fit or ``elements`` is None, else rows of one seed at a time.
+    """
+    n_seed, n = z.shape[:2]
+    if elements is None or n_seed * n * n * width <= elements:
+        yield slice(None), slice(None)
+        return
+    step = max(1, elements // (n * width))
+    for seed in range(n_seed):
+        for start in range(0, n, step):
+            yield slice(seed, seed + 1), slice(start, start + step)

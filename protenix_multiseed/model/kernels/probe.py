@@ -69,7 +69,9 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
     seeds, shared, n, heads, width = 2, 3, 43, 4, 24
     tokens, conditioning = random(seeds, shared, n, 48), random(seeds, 1, n, 4 * 48).chunk(4, dim=-1)
     rows, weight, bias = random(50, 96), random(96), random(96)
-    channels, few = random(4 * 16, seeds, 48, 48), random(16)
+    pairs, product = random(seeds, 48, 48, 64), random(32, seeds, 48, 48)
+    norm, norm_out, to_channels = (random(64), random(64)), (random(32), random(32)), random(4 * 32, 64)
+    wide, expand, contract = random(40, 96), random(2 * 80, 96), random(96, 80)
     joined = random(seeds, shared, n, 4 * heads * width)
     pair_bias = random(heads, seeds, n, 48).transpose(0, 1)
     windows = random(seeds, heads, 2, 32, 128) + outside(n, device) * -1e4
@@ -81,9 +83,14 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         kernels.attention(query, key, value, gate, pair_bias, out, n - 2)
         return out
 
-    def add_gated(kernels: Kernels) -> torch.Tensor:
-        out = rows.clone()
-        kernels.add_gated(out, rows, rows)
+    def add_triangle(kernels: Kernels) -> torch.Tensor:
+        out = pairs.clone()
+        kernels.add_triangle(out, product, norm, to_channels[:64], norm_out, to_channels[:, :32][:64].contiguous())
+        return out
+
+    def add_transition(kernels: Kernels, x: torch.Tensor = pairs) -> torch.Tensor:
+        out, width = x.clone(), x.shape[-1]
+        kernels.add_transition(out, (weight[:width], bias[:width]), expand[:, :width].contiguous(), contract[:width])
         return out
 
     def attend_locally(kernels: Kernels) -> torch.Tensor:
@@ -95,9 +102,13 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         lambda kernels: kernels.modulated_norm(tokens, conditioning[0], conditioning[1]),
         lambda kernels: kernels.add_modulated(tokens.clone(), tokens, conditioning[2]),
         lambda kernels: kernels.swiglu(rows),
-        add_gated,
-        lambda kernels: kernels.gated_channels(channels, 45),
-        lambda kernels: kernels.norm_channels(channels[:16].contiguous(), few, few),
+        lambda kernels: kernels.norm_linear(pairs, norm, to_channels),
+        lambda kernels: kernels.norm_linear(rows, (weight, bias), wide),
+        lambda kernels: kernels.pair_bias(pairs, norm, to_channels[:heads]),
+        lambda kernels: kernels.gated_channels(pairs, norm, to_channels, 45),
+        add_triangle,
+        add_transition,
+        lambda kernels: add_transition(kernels, rows),
         lambda kernels: kernels.mean_of_atoms(tokens, atoms, torch.ones(n, dtype=torch.int64, device=device)),
         attend,
         attend_locally,

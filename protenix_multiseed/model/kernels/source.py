@@ -93,42 +93,141 @@ def swiglu(x, out, n_row, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def add_gated(z, update, gate, size, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    a = tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
-    b = tl.load(update + at, mask=inside, other=0.0).to(tl.float32)
-    a += b * tl.sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
-    tl.store(z + at, a.to(z.dtype.element_ty), mask=inside)
+def load_rows(x, row, size, WIDTH: tl.constexpr):
+    """Whole rows of a matrix, in float32: [ROWS, WIDTH]."""
+    at = row[:, None].to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    return tl.load(x + at, mask=row[:, None] < size, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def norm_rows(a, weight, bias, epsilon, WIDTH: tl.constexpr):
+    """Layer norm of whole rows [ROWS, WIDTH], in the weight's type."""
+    column = tl.arange(0, WIDTH)
+    a = a - tl.sum(a, axis=1)[:, None] / WIDTH
+    a *= tl.rsqrt(tl.sum(a * a, axis=1)[:, None] / WIDTH + epsilon)
+    a = a * tl.load(weight + column).to(tl.float32)[None, :] + tl.load(bias + column).to(tl.float32)[None, :]
+    return a.to(weight.dtype.element_ty)
+
+
+@triton.jit
+def load_weight(weight, first, n, WIDTH: tl.constexpr, COUNT: tl.constexpr):
+    """Rows of a weight matrix [n, WIDTH] from ``first`` on: [COUNT, WIDTH], zero beyond the last."""
+    row = first + tl.arange(0, COUNT)[:, None]
+    return tl.load(weight + row * WIDTH + tl.arange(0, WIDTH)[None, :], mask=row < n, other=0.0)
+
+
+@triton.jit
+def norm_linear(
+    x, norm, shift, weight, out, size, n_out, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    a = norm_rows(load_rows(x, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    for first in range(0, n_out, COLUMNS):
+        made = tl.dot(a, tl.trans(load_weight(weight, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
+        column = first + tl.arange(0, COLUMNS)[None, :]
+        at = row[:, None].to(tl.int64) * n_out + column
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=(row[:, None] < size) & (column < n_out))
+
+
+@triton.jit
+def pair_bias(
+    z, norm, shift, weight, out, size, n_head, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    a = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    made = tl.dot(load_weight(weight, 0, n_head, WIDTH, HEADS), tl.trans(a), input_precision="tf32")
+    head = tl.arange(0, HEADS)[:, None]
+    at = head.to(tl.int64) * size + row[None, :]
+    tl.store(out + at, made.to(out.dtype.element_ty), mask=(head < n_head) & (row[None, :] < size))
 
 
 @triton.jit
 def gated_channels(
-    projected, out, size, n_row, n, length, first_row, n_token, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+    z,
+    norm,
+    shift,
+    weight,
+    out,
+    size,
+    n,
+    n_token,
+    n_out,
+    epsilon,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = (row < n_row) & (column < n)
-    real = inside & (row % length + first_row < n_token) & (column < n_token)
-    here = row.to(tl.int64) * n + column
-    value = tl.load(projected + here, mask=real, other=0.0).to(tl.float32)
-    gate = tl.load(projected + size.to(tl.int64) + here, mask=real, other=0.0).to(tl.float32)
-    tl.store(out + here, (value * tl.sigmoid(gate)).to(out.dtype.element_ty), mask=inside)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    a = tl.trans(norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH))
+    real = (row // n % n < n_token) & (row % n < n_token)
+    for first in range(0, n_out, COLUMNS):
+        value = tl.dot(load_weight(weight, first, n_out, WIDTH, COLUMNS), a, input_precision="tf32")
+        gates = load_weight(weight + n_out * WIDTH, first, n_out, WIDTH, COLUMNS)
+        made = value * tl.sigmoid(tl.dot(gates, a, input_precision="tf32"))
+        channel = first + tl.arange(0, COLUMNS)[:, None]
+        at = channel.to(tl.int64) * size + row[None, :]
+        inside = (channel < n_out) & (row[None, :] < size)
+        tl.store(out + at, tl.where(real[None, :], made, 0.0).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def norm_channels(x, weight, bias, out, size, width, epsilon, BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
-    channel = tl.arange(0, CHANNELS)[:, None]
-    inside = (at < size) & (channel < width)
-    a = tl.load(x + channel.to(tl.int64) * size + at, mask=inside, other=0.0).to(tl.float32)
-    mean = tl.sum(a, axis=0)[None, :] / width
-    centred = tl.where(channel < width, a - mean, 0.0)
-    variance = tl.sum(centred * centred, axis=0)[None, :] / width
-    a = centred * tl.rsqrt(variance + epsilon)
-    a = a * tl.load(weight + channel, mask=channel < width, other=0.0).to(tl.float32)
-    a = a + tl.load(bias + channel, mask=channel < width, other=0.0).to(tl.float32)
-    tl.store(out + at * width + channel, a.to(out.dtype.element_ty), mask=inside)
+def add_triangle(
+    z,
+    product,
+    norm,
+    shift,
+    gate,
+    norm_out,
+    shift_out,
+    weight,
+    size,
+    epsilon,
+    WIDTH: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = row < size
+    channel = tl.arange(0, HIDDEN)[:, None]
+    p = tl.load(product + channel.to(tl.int64) * size + row[None, :], mask=inside[None, :], other=0.0).to(tl.float32)
+    p = norm_rows(tl.trans(p), norm_out, shift_out, epsilon, HIDDEN)
+    update = tl.dot(p, tl.trans(load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)), input_precision="tf32")
+    a = load_rows(z, row, size, WIDTH)
+    gates = tl.trans(load_weight(gate, 0, WIDTH, WIDTH, WIDTH))
+    gated = tl.dot(norm_rows(a, norm, shift, epsilon, WIDTH), gates, input_precision="tf32")
+    a += update * tl.sigmoid(gated)
+    at = row[:, None].to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    tl.store(z + at, a.to(z.dtype.element_ty), mask=inside[:, None])
+
+
+@triton.jit
+def add_transition(
+    x,
+    norm,
+    shift,
+    expand,
+    contract,
+    size,
+    n_hidden,
+    epsilon,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    a = load_rows(x, row, size, WIDTH)
+    normed = norm_rows(a, norm, shift, epsilon, WIDTH)
+    for first in range(0, n_hidden, HIDDEN):
+        one = tl.dot(normed, tl.trans(load_weight(expand, first, n_hidden, WIDTH, HIDDEN)), input_precision="tf32")
+        others = load_weight(expand + n_hidden * WIDTH, first, n_hidden, WIDTH, HIDDEN)
+        other = tl.dot(normed, tl.trans(others), input_precision="tf32")
+        hidden = (one * tl.sigmoid(one) * other).to(contract.dtype.element_ty)
+        at = first + tl.arange(0, HIDDEN)
+        back = tl.load(contract + column[:, None] * n_hidden + at[None, :], mask=at[None, :] < n_hidden, other=0.0)
+        a = tl.dot(hidden, tl.trans(back), a, input_precision="tf32")
+    at_rows = row[:, None].to(tl.int64) * WIDTH + column[None, :]
+    tl.store(x + at_rows, a.to(x.dtype.element_ty), mask=row[:, None] < size)
 
 
 @triton.jit
