@@ -177,10 +177,9 @@ def estimate_peak_bytes(
     }
     if settings.on_gpu:
         loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
-        if loop <= KEPT_BYTES:
-            resident["last batch's steps and their graph"] = loop + sum(step.values())
-        if seeds * pairs < LAUNCH_BOUND:
-            resident["last batch's trunk and its graph"] = (1 + triangles) * pair
+        # Larger ones are not kept; yet an estimate that fell as seeds are added would be no bound for a plan.
+        resident["last batch's steps and their graph"] = min(loop + sum(step.values()), KEPT_BYTES * 5 // 4)
+        resident["last batch's trunk and its graph"] = (1 + triangles) * min(pair, LAUNCH_BOUND * model.c_z * trunk)
     stages = {
         "trunk, triangle product": kept | msa | {"updates": triangles * pair},
         "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
