@@ -18,7 +18,7 @@ from rich.table import Table
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.doctor import Check
 from protenix_multiseed.memory import format_bytes
-from protenix_multiseed.outputs.ranking import ranked
+from protenix_multiseed.outputs.findings import Findings
 from protenix_multiseed.outputs.survey import Survey
 from protenix_multiseed.report import RunReport
 from protenix_multiseed.types import RUN_FOLDER, Batch, Failure, Features, Job, Prediction
@@ -243,38 +243,8 @@ def _plan_record(plan: "JobPlan") -> dict[str, Any]:
 
 def show_results(console: Console, report: RunReport, out: Path, notice: str | None) -> None:
     """The ranking of every job, where its best structure is, and what failed."""
-    for name, samples in report.samples.items():
-        order = ranked(samples)
-        table = Table(
-            title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",
-            title_justify="left",
-            title_style="bold",
-            header_style="bold",
-            box=None,
-            pad_edge=False,
-        )
-        for column in ("rank", "seed", "sample", "ranking score", "pLDDT", "pTM", "ipTM", "clash"):
-            table.add_column(column, justify="right")
-        for rank, sample in enumerate(order[:ROWS], start=1):
-            table.add_row(
-                str(rank),
-                str(sample.seed),
-                str(sample.sample),
-                f"{sample.ranking_score:.4f}",
-                f"{sample.plddt:.2f}",
-                f"{sample.ptm:.4f}",
-                f"{sample.iptm:.4f}",
-                "yes" if sample.has_clash else "no",
-                style="green" if rank == 1 else None,
-            )
-        console.print(table)
-        if len(order) > ROWS:
-            console.print(f"[dim]... and {len(order) - ROWS} more in {escape(str(out / name / 'ranking.csv'))}[/dim]")
-        console.print(
-            f"best structure: [bold]{escape(str(out / name / 'best.cif'))}[/bold]   all samples: "
-            f"{escape(str(out / name / 'ranking.csv'))}\n",
-            soft_wrap=True,
-        )
+    for name, findings in report.findings.items():
+        show_findings(console, name, findings, out / name)
     _show_failures(console, report, out)
     if report.n_elsewhere:
         console.print(f"{report.n_elsewhere} seeds were done by other processes meanwhile")
@@ -285,6 +255,43 @@ def show_results(console: Console, report: RunReport, out: Path, notice: str | N
         )
     if notice:
         console.print(f"[yellow]{escape(notice)}[/yellow]")
+
+
+def show_findings(console: Console, name: str, findings: Findings, folder: Path) -> None:
+    """A job's best samples, whether the samples agree, and where to look."""
+    order, found = findings.samples, findings.agreement
+    table = Table(
+        title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    cluster_of = {place: str(n) for n, one in enumerate(found.clusters if found else (), 1) for place in one.members}
+    scores = [findings.interface_scores(sample) for sample in order[:ROWS]]
+    has_pairs, has_clash = any(scores), any(sample.has_clash for sample in order)
+    columns = ["rank", "seed", "sample", "ranking score", "pLDDT", "pTM", "ipTM"]
+    columns += ["ipSAE"] * has_pairs + ["cluster", "to best"] * (found is not None) + ["clash"] * has_clash
+    for column in columns:
+        table.add_column(column, justify="right")
+    for place, sample in enumerate(order[:ROWS]):
+        row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
+        row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", f"{sample.iptm:.4f}"]
+        row += [f"{scores[place].get('ipsae', 0):.3f}"] * has_pairs
+        row += [cluster_of.get(place, "-"), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []
+        row += ["yes" if sample.has_clash else "no"] * has_clash
+        table.add_row(*row, style="green" if place == 0 else None)
+    console.print(table)
+    if len(order) > ROWS:
+        console.print(f"[dim]... and {len(order) - ROWS} more in {escape(str(folder / 'ranking.csv'))}[/dim]")
+    for sentence in findings.sentences:
+        console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
+    console.print(
+        f"best structure: [bold]{escape(str(folder / 'best.cif'))}[/bold]   all samples: "
+        f"{escape(str(folder / 'ranking.csv'))}\n",
+        soft_wrap=True,
+    )
 
 
 def _show_failures(console: Console, report: RunReport, out: Path) -> None:

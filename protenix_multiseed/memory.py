@@ -151,8 +151,8 @@ def estimate_peak_bytes(
     elements = GPU_ELEMENTS if settings.on_gpu else CPU_ELEMENTS
     most_rows = elements // (8 * model.c_z)
     row = (8 + 4) * model.c_z  # expanded, gated
-    # Pairs that a triangle's update holds: query, key, value, gate and what is attended to; without Triton z normed, all
-    # projections and both gated factors; on a CPU these factors, their transposed copy and the product.
+    # Pairs that a triangle's update holds: query, key, value, gate and what is attended to; without Triton z normed,
+    # all projections and both gated factors; on a CPU these factors, their transposed copy and the product.
     triangles = (5 if settings.fused else 7) if settings.on_gpu else 4
     kept = {"z_init and z": 2 * pair}
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}

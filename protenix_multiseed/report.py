@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from protenix_multiseed.outputs.findings import Findings, gather, write_findings
 from protenix_multiseed.outputs.identity import Identity
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.ranking import write_ranking
 from protenix_multiseed.outputs.record import write_failures
 from protenix_multiseed.outputs.survey import done_samples
 from protenix_multiseed.types import Failure, Job, Sample
@@ -19,7 +19,7 @@ class RunReport:
 
     Attributes:
         samples: Of every job that has any, of this run and of those before it, in the order of the jobs.
-        best: The best of each.
+        findings: What they say together.
         n_unit, n_before, n_elsewhere: Units (job, seed) asked for; of those, done before this run and done by others
             while it ran.
         stopped_by: 128 plus the number of the signal that stopped the run, if one did.
@@ -30,7 +30,7 @@ class RunReport:
     n_elsewhere: int = 0
     n_done: int = 0
     samples: dict[str, list[Sample]] = field(default_factory=dict)
-    best: dict[str, Sample] = field(default_factory=dict)
+    findings: dict[str, Findings] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     stopped_by: int | None = None
 
@@ -62,7 +62,8 @@ def conclude(
                 samples = done_samples(out, job.name, identities[job.name])
                 if samples:
                     report.samples[job.name] = samples
-                    report.best[job.name] = write_ranking(out / job.name, samples)
+                    report.findings[job.name] = gather(samples)
+                    write_findings(out / job.name, report.findings[job.name])
             except (OSError, ValueError, KeyError) as error:
                 report.failures.append(ranking_failure(job, error))
     # On a full disk the list stays as it was; the terminal and the exit code tell all the same.

@@ -409,6 +409,7 @@ def _features(
         if name in present:
             written.set_annotation(name, atom_array.get_annotation(name))
     written.bonds = atom_array.bonds
+    written.set_annotation("token", np.asarray(arrays["atom_to_token_idx"], dtype=np.int64))
     return Features(
         job=job,
         seeds=seeds,

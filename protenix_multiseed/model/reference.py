@@ -19,7 +19,7 @@ def predict_seed(network: Network, features: Features, seed: SeedFeatures, *, fu
     """Predict one seed, as upstream's ``InferenceRunner.predict`` does in upstream's precision for this size and model.
 
     Args:
-        full: Whether to keep the confidence of every atom and pair; otherwise only what mmCIF files need.
+        full: Whether to keep all confidence of every atom and pair; otherwise pLDDT and PAE.
 
     Raises:
         PredictionError: if a coordinate or score is not finite.
@@ -52,7 +52,9 @@ def to_prediction(raw: dict[str, Any], features: Features, seed: int, *, full: b
         PredictionError: if a coordinate or score is not finite.
     """
     summary = tuple(_to_numpy(sample) for sample in raw["summary_confidence"])
-    kept = raw["full_data"] if full else [{"atom_plddt": sample["atom_plddt"]} for sample in raw["full_data"]]
+    kept = raw["full_data"]
+    if not full:
+        kept = [{name: sample[name] for name in ("atom_plddt", "token_pair_pae")} for sample in kept]
     full_data = tuple(_to_numpy(sample) for sample in kept)
     coordinates = raw["coordinate"].float().cpu().numpy()
     for what, values in (("a coordinate", [coordinates]), ("a confidence score", [*summary, *full_data])):

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from protenix_multiseed.hashes import sha256
+from protenix_multiseed.outputs.compact import NAME as COMPACT
+from protenix_multiseed.outputs.compact import compact, write_compact
 from protenix_multiseed.outputs.files import publish_folder
 from protenix_multiseed.outputs.identity import Identity, fingerprint
 from protenix_multiseed.outputs.survey import RECORD, read_samples, seed_folder
@@ -89,6 +91,8 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
             entity_poly_type=dict(prediction.entity_poly_type),
             seed=prediction.seed,
         )
+    ranks = [int(rank) for rank in dumper._get_ranker_indices(raw)]
+    write_compact(folder / COMPACT, compact(prediction, sorted(range(len(ranks)), key=ranks.__getitem__)))
     for structure in (folder / "predictions").glob("*.cif"):
         _finish_structure(structure, prediction.job.name, settings.notice)
     if settings.notice:

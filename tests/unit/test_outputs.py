@@ -14,7 +14,7 @@ from protenix_multiseed import upstream
 from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.outputs import files, write
 from protenix_multiseed.outputs.files import publish_folder, remove_leftovers, write_text
-from protenix_multiseed.outputs.ranking import ranked, write_ranking
+from protenix_multiseed.outputs.findings import gather, ranked, write_findings
 from protenix_multiseed.outputs.record import write_failures
 from protenix_multiseed.outputs.write import WriteSettings, write_prediction
 from protenix_multiseed.types import Failure, Job, Prediction, Sample
@@ -42,13 +42,15 @@ def prediction(scores=(0.2, 0.9, 0.5), **changes):
     for name in ("label_asym_id", "auth_asym_id"):
         atoms.set_annotation(name, atoms.chain_id)
     atoms.set_annotation("label_entity_id", np.full(len(atoms), "1"))
+    atoms.set_annotation("token", atoms.res_id - 1)
     atoms.bonds = BondList(len(atoms), np.array([[0, 1], [1, 2]]))
     coordinates = np.random.default_rng(0).normal(size=(len(scores), len(atoms), 3)).astype(np.float32) * 20
     fixed = {"iptm": np.float32(0), "has_clash": np.float32(0)}
     summary = tuple(
         {**fixed, "ranking_score": np.float32(s), "plddt": np.float32(50 + s), "ptm": np.float32(s)} for s in scores
     )
-    full = tuple({"atom_plddt": np.full(len(atoms), s, dtype=np.float32)} for s in scores)
+    pae = np.full((2, 2), 4, dtype=np.float32)
+    full = tuple({"atom_plddt": np.full(len(atoms), s, dtype=np.float32), "token_pair_pae": pae} for s in scores)
     made = {"job": job(), "seed": 3, "coordinates": coordinates, "summary": summary, "full": full, "atom_array": atoms}
     run = {"path": "reference", "seconds": 1.5}
     return Prediction(**{**made, "entity_poly_type": {"1": "polypeptide(L)"}, "run": run, **changes})
@@ -68,7 +70,7 @@ def test_samples_are_ranked_within_the_seed_and_open_again(tmp_path):
     record = json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())
     assert record["run"] == {"path": "reference", "seconds": 1.5}
     assert record["made_from"] == IDENTITY
-    assert len(record["files"]) == 6
+    assert len(record["files"]) == 7
     for name, file in record["files"].items():
         content = (tmp_path / made.job.name / "seed_3" / name).read_bytes()
         assert file == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -123,7 +125,7 @@ def test_publish_moves_a_folder_over_another(tmp_path):
 def sample(folder, seed, number, score):
     stem = folder / f"seed_{seed}_{number}"
     for suffix in (".cif", ".json"):
-        stem.with_suffix(suffix).write_text(f"{seed} {number}")
+        stem.with_suffix(suffix).write_text(json.dumps({"seed": seed, "number": number}))
     scores = {"ranking_score": score, "plddt": 70.0, "ptm": 0.5, "iptm": 0.25, "has_clash": number == 1}
     cif, confidence = stem.with_suffix(".cif"), stem.with_suffix(".json")
     return Sample(job="a", seed=seed, sample=number, **scores, structure=cif, confidence=confidence)
@@ -137,10 +139,11 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
     shuffled = samples[:]
     random.Random(0).shuffle(shuffled)
     assert ranked(shuffled) == ranked(samples)
-    best = write_ranking(tmp_path, shuffled)
-    assert (best.seed, best.sample) == (2, 0)
-    assert (tmp_path / "best.cif").read_text() == "2 0"
-    assert (tmp_path / "best_summary_confidence.json").read_text() == "2 0"
+    findings = gather(shuffled)
+    write_findings(tmp_path, findings)
+    assert (findings.best.seed, findings.best.sample) == (2, 0)
+    for name in ("best.cif", "best_summary_confidence.json"):
+        assert json.loads((tmp_path / name).read_text()) == {"seed": 2, "number": 0}
     with (tmp_path / "ranking.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["rank"], row["seed"], row["sample"]) for row in rows] == [
@@ -150,9 +153,11 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
         ("4", "3", "0"),
         ("5", "1", "1"),
     ]
-    columns = "rank job seed sample ranking_score plddt ptm iptm has_clash structure confidence"
-    assert list(rows[0]) == columns.split()
-    assert list(rows[0].values()) == "1 a 2 0 0.75 70.0 0.5 0.25 0 seed_2_0.cif seed_2_0.json".split()  # noqa: SIM905
+    known = {key: value for key, value in rows[0].items() if value}
+    assert known == {
+        "rank": "1", "job": "a", "seed": "2", "sample": "0", "ranking_score": "0.75", "plddt": "70.0", "ptm": "0.5",
+        "iptm": "0.25", "has_clash": "0", "structure": "seed_2_0.cif", "confidence": "seed_2_0.json",
+    }  # fmt: skip
 
 
 def failed(name, seed, message="no"):

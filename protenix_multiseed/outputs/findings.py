@@ -1,0 +1,291 @@
+"""What all seeds of a job say together, gathered from their files and written beside them.
+
+``ranking.csv`` has a row for each sample, ``metrics.csv`` one for each value of a chain or pair of chains,
+``spread.csv`` one for each token; ``ensemble.json`` holds clusters and convergence, ``pairwise.npz`` every pair of
+samples.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from protenix_multiseed.ensemble.convergence import TOLERANCE, Convergence, convergence
+from protenix_multiseed.ensemble.interfaces import strongest
+from protenix_multiseed.outputs.compact import NAME, Compact, Tokens, read_compact
+from protenix_multiseed.outputs.files import copy_file, write_bytes, write_text
+from protenix_multiseed.types import Sample
+
+if TYPE_CHECKING:  # biotite and SciPy are loaded where there is something to compare
+    from protenix_multiseed.ensemble.agreement import Agreement
+
+_ROW = ("ranking_score", "plddt", "ptm", "iptm")
+COLUMNS = (
+    "rank", "job", "seed", "sample", *_ROW, "has_clash", "ipsae", "pdockq2", "lis", "cluster", "rmsd_to_best",
+    "lddt_to_best", "interface_lddt_to_best", "structure", "confidence",
+)  # fmt: skip
+_METRIC_COLUMNS = ("seed", "sample", "metric", "chain_1", "chain_2", "value")
+_SPREAD_COLUMNS = ("chain", "residue", "component", "compared", "spread", "plddt")
+_OF_CHAIN = ("chain_plddt", "chain_ptm", "chain_iptm", "chain_gpde")
+_OF_PAIR = ("chain_pair_plddt", "chain_pair_iptm", "chain_pair_iptm_global", "chain_pair_gpde")
+_LOOSE, _STRETCH = 2.0, 5  # Angstrom of spread, and how many tokens make a region worth naming
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """A job's samples, ranked and compared.
+
+    Attributes:
+        samples: Best first.
+        compacts: Of each seed that has one.
+        agreement: Of the first samples of the ranking; None where there is nothing to compare.
+        tokens: Of the job; None where no seed says.
+        plddt: Mean over the compared samples [N_token].
+        sentences: What was found, in words.
+    """
+
+    samples: tuple[Sample, ...]
+    compacts: dict[int, Compact]
+    agreement: "Agreement | None"
+    convergence: Convergence
+    tokens: Tokens | None
+    plddt: np.ndarray | None
+    sentences: tuple[str, ...]
+
+    @property
+    def best(self) -> Sample:
+        """The first of the ranking."""
+        return self.samples[0]
+
+    def interface_scores(self, sample: Sample) -> dict[str, float]:
+        """The strongest interface's ``ipsae``, ``pdockq2`` and ``lis``; empty for a single chain."""
+        compact = self.compacts.get(sample.seed)
+        return dict(strongest(compact.interfaces[sample.sample])) if compact else {}
+
+
+def ranked(samples: Sequence[Sample]) -> list[Sample]:
+    """Best first; equal scores in the order of seed and sample, so that the order never depends on how the run went."""
+    return sorted(samples, key=lambda sample: (-sample.ranking_score, sample.seed, sample.sample))
+
+
+def gather(samples: Sequence[Sample]) -> Findings:
+    """Rank and compare the samples of one job, of whatever runs and folders.
+
+    Raises:
+        OSError, ValueError, KeyError: if a file cannot be read.
+    """
+    from protenix_multiseed.ensemble.agreement import MOST_COMPARED, agreement
+
+    order = ranked(samples)
+    compacts: dict[int, Compact] = {}
+    for sample in order:
+        path = sample.structure.parent.parent / NAME
+        if sample.seed not in compacts and path.exists():
+            compacts[sample.seed] = read_compact(path)
+    tokens = compacts[order[0].seed].tokens if order[0].seed in compacts else None
+    compared = order[:MOST_COMPARED]
+    found, plddt = None, None
+    if tokens is not None and all(_is_like(compacts.get(sample.seed), tokens) for sample in compared):
+        coordinates = np.stack([compacts[sample.seed].coordinates[sample.sample] for sample in compared])
+        scores = np.stack([compacts[sample.seed].plddt[sample.sample] for sample in compared])
+        plddt = scores.mean(axis=0)
+        found = agreement(coordinates, scores, tokens.chain.tolist())
+    by_seed = {seed: max(s.ranking_score for s in order if s.seed == seed) for seed in sorted({s.seed for s in order})}
+    curve = convergence(list(by_seed.items()))
+    return Findings(
+        samples=tuple(order),
+        compacts=compacts,
+        agreement=found,
+        convergence=curve,
+        tokens=tokens,
+        plddt=plddt,
+        sentences=tuple(_sentences(order, found, curve, tokens, plddt)),
+    )
+
+
+def write_findings(folder: Path, findings: Findings) -> None:
+    """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job."""
+    write_text(folder / "ranking.csv", _table(COLUMNS, _ranking(folder, findings)))
+    write_text(folder / "metrics.csv", _table(_METRIC_COLUMNS, _metrics(findings)))
+    write_text(folder / "ensemble.json", json.dumps(_record(findings), indent=2) + "\n")
+    found, tokens = findings.agreement, findings.tokens
+    if found is not None and tokens is not None and findings.plddt is not None:
+        rows = zip(
+            tokens.chain, tokens.residue, tokens.component, found.core.astype(int),
+            np.round(found.spread, 3), np.round(findings.plddt, 2), strict=True,
+        )  # fmt: skip
+        write_text(folder / "spread.csv", _table(_SPREAD_COLUMNS, rows))
+        held = io.BytesIO()
+        compared = findings.samples[: len(found.rmsd)]
+        np.savez_compressed(
+            held, rmsd=found.rmsd.astype(np.float32), tm=found.tm.astype(np.float32),
+            seed=[sample.seed for sample in compared], sample=[sample.sample for sample in compared],
+        )  # fmt: skip
+        write_bytes(folder / "pairwise.npz", held.getvalue())
+    copy_file(findings.best.structure, folder / "best.cif")
+    copy_file(findings.best.confidence, folder / "best_summary_confidence.json")
+
+
+def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
+    found = findings.agreement
+    cluster_of: dict[int, int] = {}
+    for number, cluster in enumerate(found.clusters if found else (), start=1):
+        cluster_of |= dict.fromkeys(cluster.members, number)
+    for place, sample in enumerate(findings.samples):
+        scores = findings.interface_scores(sample)
+        is_compared = found is not None and place < len(found.rmsd)
+        yield [
+            place + 1,
+            sample.job,
+            sample.seed,
+            sample.sample,
+            *(getattr(sample, name) for name in _ROW),
+            int(sample.has_clash),
+            *(_rounded(scores.get(name)) for name in ("ipsae", "pdockq2", "lis")),
+            cluster_of.get(place, ""),
+            _rounded(found.rmsd[0, place]) if is_compared and found else "",
+            _rounded(found.lddt[place]) if is_compared and found else "",
+            _rounded(found.interface_lddt[place]) if is_compared and found and found.interface_lddt is not None else "",
+            sample.structure.relative_to(folder),
+            sample.confidence.relative_to(folder),
+        ]
+
+
+def _metrics(findings: Findings) -> Iterator[list[Any]]:
+    """Long form: every value of a chain, or of two, of every sample."""
+    for sample in findings.samples:
+        compact = findings.compacts.get(sample.seed)
+        summary = json.loads(sample.confidence.read_text(encoding="utf-8"))
+        n_chain = len(summary.get("chain_ptm", ()))
+        chains = compact.tokens.chains if compact else ()
+        names = chains if len(chains) == n_chain else tuple(str(number) for number in range(n_chain))
+        start = [sample.seed, sample.sample]
+        for metric in _OF_CHAIN:
+            for chain, value in zip(names, summary.get(metric, ()), strict=False):
+                yield [*start, metric, chain, "", _rounded(value)]
+        for metric in _OF_PAIR:
+            for one, row in zip(names, summary.get(metric, ()), strict=False):
+                for other, value in zip(names, row, strict=False):
+                    if one != other:
+                        yield [*start, metric, one, other, _rounded(value)]
+        for pair in compact.interfaces[sample.sample] if compact else ():
+            for metric in ("ipsae", "pdockq2", "lis"):
+                yield [*start, metric, pair.chain_1, pair.chain_2, _rounded(getattr(pair, metric))]
+            yield [*start, "contacts", pair.chain_1, pair.chain_2, pair.n_contact]
+
+
+def _record(findings: Findings) -> dict[str, Any]:
+    found, curve = findings.agreement, findings.convergence
+    record: dict[str, Any] = {
+        "found": list(findings.sentences),
+        "samples": len(findings.samples),
+        "seeds": list(curve.seeds),
+        "convergence": {
+            "best_after": [round(score, 6) for score in curve.best],
+            "expected_best_of": [round(score, 6) for score in curve.expected],
+            "tolerance": TOLERANCE,
+            "seeds_to_best": curve.last_gain,
+        },
+    }
+    if found is not None:
+        record["compared"] = {
+            "samples": len(found.rmsd),
+            "tokens": int(found.core.sum()),
+            "largest_rmsd": round(float(found.rmsd.max()), 3),
+            "smallest_tm": round(float(found.tm.min()), 4),
+        }
+        record["cluster_rmsd"] = found.cutoff
+        clusters = [[findings.samples[place] for place in cluster.members] for cluster in found.clusters]
+        record["clusters"] = [
+            {
+                "representative": [members[0].seed, members[0].sample],
+                "best_ranking_score": members[0].ranking_score,
+                "seeds": sorted({sample.seed for sample in members}),
+                "samples": [[sample.seed, sample.sample] for sample in members],
+            }
+            for members in clusters
+        ]
+    return record
+
+
+def _sentences(
+    order: Sequence[Sample],
+    found: "Agreement | None",
+    curve: Convergence,
+    tokens: Tokens | None,
+    plddt: np.ndarray | None,
+) -> Iterator[str]:
+    n, n_seed = len(order), len(curve.seeds)
+    if n == 1:
+        yield "one sample: nothing to compare it with"
+        return
+    if found is None:
+        yield "not compared: not every seed has its ensemble.npz, or their tokens differ"
+    else:
+        n = len(found.rmsd)
+        if len(found.clusters) == 1:
+            yield f"all {n} samples agree: no two are more than {found.rmsd.max():.1f} A apart"
+        else:
+            first = found.clusters[0].members
+            seeds = len({order[place].seed for place in first})
+            if len(found.clusters) == n:
+                yield f"no two of the {n} samples agree within {found.cutoff:g} A"
+            else:
+                yield (
+                    f"{len(found.clusters)} clusters; the best-ranked one has {len(first)} of {n} samples, "
+                    f"of {seeds} of {n_seed} seeds"
+                )
+        if tokens is not None and plddt is not None and found.core.any():
+            regions = loose_regions(found.spread, tokens)
+            if regions:
+                yield "samples differ most at " + "; ".join(
+                    f"{where} (spread {spread:.1f} A, pLDDT {plddt[place].mean():.0f})"
+                    for where, spread, place in regions
+                )
+    if n_seed > 1:
+        if curve.last_gain == 1:
+            yield f"more seeds brought nothing: seed {curve.seeds[0]} was as good as the best of {n_seed}"
+        else:
+            yield (
+                f"the best score took {curve.last_gain} of {n_seed} seeds"
+                + ("; more seeds may help" if curve.last_gain > 0.75 * n_seed else "; more seeds are unlikely to help")
+            )
+
+
+def loose_regions(spread: np.ndarray, tokens: Tokens, most: int = 3) -> list[tuple[str, float, slice]]:
+    """The stretches of a chain whose tokens spread most: their place in words, mean spread, and tokens."""
+    loose = spread > max(_LOOSE, 1.5 * float(np.median(spread)))
+    edges = np.flatnonzero(np.diff(loose.astype(int), prepend=0, append=0) != 0)
+    found = []
+    for start, stop in edges.reshape(-1, 2).tolist():
+        for chain in dict.fromkeys(tokens.chain[start:stop].tolist()):
+            inside = np.flatnonzero(tokens.chain[start:stop] == chain) + start
+            if len(inside) >= _STRETCH:
+                part = slice(int(inside[0]), int(inside[-1]) + 1)
+                where = f"{chain} {tokens.residue[part.start]}-{tokens.residue[part.stop - 1]}"
+                found.append((where, float(spread[part].mean()), part))
+    return sorted(found, key=lambda one: -one[1])[:most]
+
+
+def _is_like(compact: Compact | None, tokens: Tokens) -> bool:
+    if compact is None:
+        return False
+    names = ("chain", "residue", "component")
+    return all(np.array_equal(getattr(compact.tokens, name), getattr(tokens, name)) for name in names)
+
+
+def _table(columns: Sequence[str], rows: Any) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _rounded(value: Any) -> Any:
+    return "" if value is None else round(float(value), 5)
