@@ -92,6 +92,9 @@ def predict(
     precision: Annotated[
         str | None, _option("reference, or fast: bfloat16 in the diffusion network (reference).", panel=_HARDWARE)
     ] = None,
+    stop_when_stable: Annotated[
+        int | None, _option("End a job when N further seeds brought no better ranking score (never).", panel=_MODEL)
+    ] = None,
     max_seeds_per_batch: Annotated[
         int | None, _option("At most this many seeds at once (20).", panel=_HARDWARE)
     ] = None,
@@ -147,6 +150,7 @@ def predict(
         "kernels": kernels,
         "workers": workers,
         "precision": precision,
+        "stop_when_stable": stop_when_stable,
         "max_seeds_per_batch": max_seeds_per_batch,
         "assume_free": assume_free,
         "force": force,
@@ -245,6 +249,41 @@ def fetch(
         fetch_model(model, to, url)
     except ProtenixMsError as error:
         _refuse(error)
+
+
+@app.command()
+def rank(
+    outs: Annotated[
+        list[Path], typer.Argument(metavar="OUT", help="Output folders of predict; several are ranked as one.")
+    ],
+    to: Annotated[Path | None, _option("Where the tables go (the first OUT).")] = None,
+    cluster_rmsd: Annotated[
+        float, typer.Option(min=0.01, max=1000, help="Average distance within a cluster, Angstrom.")
+    ] = 2.0,
+    parquet: Annotated[bool, _option("Write the tables as Parquet too; it needs the package pyarrow.")] = False,
+) -> None:
+    """Rank and compare finished results again, of one run or of several in several places."""
+    from protenix_multiseed.display import show_findings
+    from protenix_multiseed.rank import rank as rank_again
+
+    console = _console()
+    try:
+        if parquet:
+            _require_pyarrow()
+        target = to or outs[0]
+        for job in rank_again(outs, target, cluster_rmsd=cluster_rmsd, parquet=parquet):
+            for note in job.notes:
+                console.print(f"[yellow]note[/yellow] {job.name}: {note}", soft_wrap=True)
+            show_findings(console, job.name, job.findings, target / job.name)
+    except ProtenixMsError as error:
+        _refuse(error)
+
+
+def _require_pyarrow() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise ConfigError("--parquet: it needs the package pyarrow; pip install pyarrow, or leave --parquet out")
 
 
 @app.command()

@@ -83,6 +83,9 @@ class RunConfig(_Strict):
     max_seeds_per_batch: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="at most this many seeds in one batch"
     )
+    stop_when_stable: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="end a job when its last N seeds brought no better ranking score"
+    )
     assume_free: int | None = Field(
         default=None, description="plan for this much free device memory, such as 24GiB, instead of asking the device"
     )

@@ -21,6 +21,7 @@ from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.outputs.findings import Findings
 from protenix_multiseed.outputs.survey import Survey
 from protenix_multiseed.report import RunReport
+from protenix_multiseed.seeds import format_seeds
 from protenix_multiseed.types import RUN_FOLDER, Batch, Failure, Features, Job, Prediction
 
 if TYPE_CHECKING:  # these import torch
@@ -109,6 +110,13 @@ class RunDisplay:
                 f"{prediction.job.name} seed {prediction.seed}: {len(prediction.summary)} samples in "
                 f"{prediction.run['seconds']:.1f} s, best ranking score {best:.4f} ({self._done}/{self._seeds})"
             )
+
+    def spared(self, job: Job, seeds: Sequence[int]) -> None:
+        """Seeds that are not predicted, since those before them brought no better score."""
+        self._advance(len(seeds))
+        if self._verbosity >= 0:
+            text = f"stopped, as further seeds brought no better score; not run: {format_seeds(seeds)}"
+            self._console.print(f"[green]stable[/green] {escape(job.name)}: {text}", soft_wrap=True)
 
     def failed(self, failure: Failure) -> None:
         """A job or seed has failed."""

@@ -71,7 +71,7 @@ def make_planner(config: RunConfig, configs: Any, model: Any, *, on_gpu: bool) -
             padding=PADDING if on_gpu else 1,
             on_gpu=on_gpu,
         ),
-        max_seeds=config.max_seeds_per_batch or MAX_SEEDS,
+        max_seeds=min(config.max_seeds_per_batch or MAX_SEEDS, config.stop_when_stable or MAX_SEEDS),
     )
 
 

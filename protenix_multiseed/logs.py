@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
@@ -28,6 +29,9 @@ class Display(Protocol):
 
     def predicted(self, prediction: Prediction) -> None:
         """A seed has been predicted."""
+
+    def spared(self, job: Job, seeds: Sequence[int]) -> None:
+        """Seeds that are not predicted, since those before them brought no better score."""
 
     def failed(self, failure: Failure) -> None:
         """A job or seed has failed."""
@@ -88,6 +92,10 @@ class EventLog:
         best = max(float(sample["ranking_score"]) for sample in prediction.summary)
         seconds = prediction.run.get("seconds")
         self._event("predicted", job=prediction.job.name, seed=prediction.seed, seconds=seconds, best=round(best, 4))
+
+    def spared(self, job: Job, seeds: Sequence[int]) -> None:
+        """See :class:`Display`."""
+        self._event("stable", job=job.name, seeds_not_run=list(seeds))
 
     def failed(self, failure: Failure) -> None:
         """See :class:`Display`."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
+from functools import partial
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from pebble import ProcessExpired
 from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.dictionary import Dictionary, cache_dir
+from protenix_multiseed.ensemble.convergence import is_stable
 from protenix_multiseed.errors import ConfigError, Dropped
 from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.pool import WorkerPool, failure
@@ -26,7 +28,7 @@ from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.identity import Identity
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.record import write_run
-from protenix_multiseed.outputs.survey import Survey
+from protenix_multiseed.outputs.survey import Survey, done_samples
 from protenix_multiseed.outputs.write import WriteSettings, write_prediction
 from protenix_multiseed.report import RunReport, conclude
 from protenix_multiseed.stop import Stop
@@ -81,6 +83,7 @@ def run(
             shutil.rmtree(folder, ignore_errors=True)
         claims = Claims(locks, config.out, identities, verify=config.verify, overwrite=config.overwrite)
         writer = Writer(config, pool, report, display, claims, identities)
+        patience = Patience(config, jobs, identities)
         display.stage(f"predicting on {executor.device}")
         try:
             while todo:
@@ -89,10 +92,16 @@ def run(
                         writer.submit(arriving)
                         continue
                     display.features(arriving.features)
-                    mine, refused = claims.claim(arriving.features.job, [s.seed for s in arriving.features.seeds])
-                    results = executor.predict(arriving.only(mine), display, lambda: not stop.asked)
-                    for result in chain(refused, stop.rest(results)):
+                    job = arriving.features.job
+                    mine, refused = claims.claim(job, [s.seed for s in arriving.features.seeds])
+                    goes_on = partial(patience.goes_on, job, stop)
+                    left = set(mine)
+                    for result in chain(refused, stop.rest(executor.predict(arriving.only(mine), display, goes_on))):
+                        left.discard(result.seed)
+                        patience.watch(result)
                         writer.submit(result)
+                    if left and not stop.asked:
+                        writer.spare(job, sorted(left))
                 if stop.asked:
                     pool.drop_features()
                 writer.settle()
@@ -149,8 +158,11 @@ def finish(config: RunConfig, record: dict[str, Any], report: RunReport, started
         "done_before": report.n_before,
         "done": report.n_done,
         "done_elsewhere": report.n_elsewhere,
+        "spared": sum(map(len, report.spared.values())),
         "left": report.n_left,
     }
+    if report.spared:
+        record["stopped_when_stable"] = {name: {"seeds_not_run": seeds} for name, seeds in report.spared.items()}
     with suppress(OSError):  # a disk that is full by now has been told of
         write_run(config, record)
 
@@ -160,6 +172,32 @@ def _pause(stop: Stop) -> bool:
     with suppress(Dropped), stop.droppable():
         time.sleep(POLL_SECONDS)
     return not stop.asked
+
+
+class Patience:
+    """Whether a job has seeds enough: ``--stop-when-stable``."""
+
+    def __init__(self, config: RunConfig, jobs: Sequence[Job], identities: Mapping[str, Identity]) -> None:
+        self._needed = config.stop_when_stable
+        self._best: dict[str, dict[int, float]] = {job.name: {} for job in jobs}
+        for job in jobs if self._needed else ():
+            for sample in done_samples(config.out, job.name, identities[job.name]):
+                self._see(job.name, sample.seed, sample.ranking_score)
+
+    def watch(self, result: Prediction | Failure) -> None:
+        """Take note of a seed's best score."""
+        if isinstance(result, Prediction):
+            for summary in result.summary:
+                self._see(result.job.name, result.seed, float(summary["ranking_score"]))
+
+    def goes_on(self, job: Job, stop: Stop) -> bool:
+        """Whether to begin another batch of a job."""
+        scores = list(self._best[job.name].values())  # seeds of earlier runs first, then in the order of this one
+        return not stop.asked and not (self._needed and is_stable(scores, self._needed))
+
+    def _see(self, job: str, seed: int, score: float) -> None:
+        known = self._best[job]
+        known[seed] = max(score, known.get(seed, score))
 
 
 class Writer:
@@ -198,6 +236,13 @@ class Writer:
         self._display.failed(failed)
         if failed.seed is not None:
             self._claims.give_back(failed.job, failed.seed)
+
+    def spare(self, job: Job, seeds: Sequence[int]) -> None:
+        """Seeds that are not predicted, since those before them brought no better score."""
+        self._report.spared.setdefault(job.name, []).extend(seeds)
+        self._display.spared(job, seeds)
+        for seed in seeds:
+            self._claims.give_back(job, seed)
 
     def settle(self) -> None:
         """Wait until all that was handed over is written."""

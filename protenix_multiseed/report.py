@@ -22,6 +22,7 @@ class RunReport:
         findings: What they say together.
         n_unit, n_before, n_elsewhere: Units (job, seed) asked for; of those, done before this run and done by others
             while it ran.
+        spared: Seeds of each job that were not predicted, because those before brought nothing new.
         stopped_by: 128 plus the number of the signal that stopped the run, if one did.
     """
 
@@ -32,6 +33,7 @@ class RunReport:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     findings: dict[str, Findings] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    spared: dict[str, list[int]] = field(default_factory=dict)
     stopped_by: int | None = None
 
     @property
@@ -39,7 +41,8 @@ class RunReport:
         """Units that were neither done nor failed, because the run was stopped."""
         lost = [failed for failed in self.failures if failed.stage != "rank"]
         failed = sum(1 if one.seed is not None else len(one.job.seeds) for one in lost)
-        return max(0, self.n_unit - self.n_before - self.n_elsewhere - self.n_done - failed)
+        spared = sum(map(len, self.spared.values()))
+        return max(0, self.n_unit - self.n_before - self.n_elsewhere - self.n_done - failed - spared)
 
     @property
     def exit_code(self) -> int:

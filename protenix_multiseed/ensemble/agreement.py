@@ -10,7 +10,6 @@ import biotite.structure as struc
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 
-CLUSTER_RMSD = 2.0  # Angstrom, average linkage
 MOST_COMPARED = 1000  # samples of which every pair is superposed; the best-ranked of more
 DISORDERED = 50.0  # pLDDT that AlphaFold calls very low; such tokens lie anywhere and are left out of the comparison
 _FEW = 1 / 3
@@ -52,9 +51,7 @@ class Agreement:
     cutoff: float
 
 
-def agreement(
-    coordinates: np.ndarray, plddt: np.ndarray, chains: Sequence[str], cutoff: float = CLUSTER_RMSD
-) -> Agreement:
+def agreement(coordinates: np.ndarray, plddt: np.ndarray, chains: Sequence[str], cutoff: float) -> Agreement:
     """Compare the samples of one job.
 
     Args:
@@ -103,7 +100,7 @@ def superpose_pairs(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rmsd, tm
 
 
-def cluster(rmsd: np.ndarray, cutoff: float = CLUSTER_RMSD) -> tuple[Cluster, ...]:
+def cluster(rmsd: np.ndarray, cutoff: float) -> tuple[Cluster, ...]:
     """Average-linkage clusters of samples in the order of the ranking."""
     n = len(rmsd)
     if n == 1:

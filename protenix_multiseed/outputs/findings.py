@@ -8,6 +8,7 @@ samples.
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from protenix_multiseed.types import Sample
 if TYPE_CHECKING:  # biotite and SciPy are loaded where there is something to compare
     from protenix_multiseed.ensemble.agreement import Agreement
 
+CLUSTER_RMSD = 2.0  # Angstrom; average linkage
 _ROW = ("ranking_score", "plddt", "ptm", "iptm")
 COLUMNS = (
     "rank", "job", "seed", "sample", *_ROW, "has_clash", "ipsae", "pdockq2", "lis", "cluster", "rmsd_to_best",
@@ -73,8 +75,11 @@ def ranked(samples: Sequence[Sample]) -> list[Sample]:
     return sorted(samples, key=lambda sample: (-sample.ranking_score, sample.seed, sample.sample))
 
 
-def gather(samples: Sequence[Sample]) -> Findings:
+def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Findings:
     """Rank and compare the samples of one job, of whatever runs and folders.
+
+    Args:
+        cluster_rmsd: Average distance within a cluster, Angstrom.
 
     Raises:
         OSError, ValueError, KeyError: if a file cannot be read.
@@ -94,7 +99,7 @@ def gather(samples: Sequence[Sample]) -> Findings:
         coordinates = np.stack([compacts[sample.seed].coordinates[sample.sample] for sample in compared])
         scores = np.stack([compacts[sample.seed].plddt[sample.sample] for sample in compared])
         plddt = scores.mean(axis=0)
-        found = agreement(coordinates, scores, tokens.chain.tolist())
+        found = agreement(coordinates, scores, tokens.chain.tolist(), cluster_rmsd)
     by_seed = {seed: max(s.ranking_score for s in order if s.seed == seed) for seed in sorted({s.seed for s in order})}
     curve = convergence(list(by_seed.items()))
     return Findings(
@@ -108,7 +113,7 @@ def gather(samples: Sequence[Sample]) -> Findings:
     )
 
 
-def write_findings(folder: Path, findings: Findings) -> None:
+def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
     """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job."""
     write_text(folder / "ranking.csv", _table(COLUMNS, _ranking(folder, findings)))
     write_text(folder / "metrics.csv", _table(_METRIC_COLUMNS, _metrics(findings)))
@@ -127,8 +132,20 @@ def write_findings(folder: Path, findings: Findings) -> None:
             seed=[sample.seed for sample in compared], sample=[sample.sample for sample in compared],
         )  # fmt: skip
         write_bytes(folder / "pairwise.npz", held.getvalue())
+    if parquet:
+        _write_parquet(folder)
     copy_file(findings.best.structure, folder / "best.cif")
     copy_file(findings.best.confidence, folder / "best_summary_confidence.json")
+
+
+def _write_parquet(folder: Path) -> None:
+    """The two tables once more, for programs that read Parquet."""
+    import pandas
+
+    for name in ("ranking", "metrics"):
+        held = io.BytesIO()
+        pandas.read_csv(folder / f"{name}.csv").to_parquet(held, index=False)
+        write_bytes(folder / f"{name}.parquet", held.getvalue())
 
 
 def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
@@ -151,8 +168,8 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
             _rounded(found.rmsd[0, place]) if is_compared and found else "",
             _rounded(found.lddt[place]) if is_compared and found else "",
             _rounded(found.interface_lddt[place]) if is_compared and found and found.interface_lddt is not None else "",
-            sample.structure.relative_to(folder),
-            sample.confidence.relative_to(folder),
+            os.path.relpath(sample.structure, folder),
+            os.path.relpath(sample.confidence, folder),
         ]
 
 
@@ -248,13 +265,9 @@ def _sentences(
                     for where, spread, place in regions
                 )
     if n_seed > 1:
-        if curve.last_gain == 1:
-            yield f"more seeds brought nothing: seed {curve.seeds[0]} was as good as the best of {n_seed}"
-        else:
-            yield (
-                f"the best score took {curve.last_gain} of {n_seed} seeds"
-                + ("; more seeds may help" if curve.last_gain > 0.75 * n_seed else "; more seeds are unlikely to help")
-            )
+        half = n_seed // 2
+        gain = curve.expected[-1] - curve.expected[half - 1]
+        yield f"from {half} to {n_seed} seeds the best score rises by {gain:.4f} on average"
 
 
 def loose_regions(spread: np.ndarray, tokens: Tokens, most: int = 3) -> list[tuple[str, float, slice]]:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from protenix_multiseed import __version__
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.compact import NAME as COMPACT
 from protenix_multiseed.outputs.compact import compact, write_compact
 from protenix_multiseed.outputs.files import publish_folder
 from protenix_multiseed.outputs.identity import Identity, fingerprint
+from protenix_multiseed.outputs.modelcif import model_categories
 from protenix_multiseed.outputs.survey import RECORD, read_samples, seed_folder
 from protenix_multiseed.types import Prediction, Sample
 from protenix_multiseed.upstream import data_dumper, silenced
@@ -92,22 +94,28 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
             seed=prediction.seed,
         )
     ranks = [int(rank) for rank in dumper._get_ranker_indices(raw)]
-    write_compact(folder / COMPACT, compact(prediction, sorted(range(len(ranks)), key=ranks.__getitem__)))
-    for structure in (folder / "predictions").glob("*.cif"):
-        _finish_structure(structure, prediction.job.name, settings.notice)
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    write_compact(folder / COMPACT, compact(prediction, order))
+    software = {"protenix": metadata.version("protenix"), "protenix-ms": __version__}
+    for rank, index in enumerate(order):
+        plddt = 100 * np.asarray(prediction.full[index]["atom_plddt"], dtype=np.float64)
+        confidence = model_categories(prediction.atom_array, prediction.entity_poly_type, plddt, software)
+        structure = folder / "predictions" / f"{prediction.job.name}_sample_{rank}.cif"
+        _finish_structure(structure, prediction.job.name, settings.notice, confidence)
     if settings.notice:
         for full in (folder / "predictions").glob("*_full_data_sample_*.json"):
             full.write_text(json.dumps(notice | json.loads(full.read_text())))
 
 
-def _finish_structure(structure: Path, job: str, notice: str | None) -> None:
-    """Put the notice into an mmCIF file's title, and make the name of its data block one that every reader takes."""
+def _finish_structure(structure: Path, job: str, notice: str | None, more: str) -> None:
+    """Put the notice into an mmCIF file's title, more categories at its end, and make the name of its data block one
+    that every reader takes.
+    """  # noqa: D205
     text = structure.read_text()
     first, _, rest = text.partition("\n")
     block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, which end the name
     title = f"#\n_struct.entry_id\n;{job}\n;\n_struct.title\n;{notice}\n;\n" if notice else ""
-    if title or block != first:
-        structure.write_text(f"{block}\n{title}{rest}")
+    structure.write_text(f"{block}\n{title}{rest}{more}")
 
 
 def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:

