@@ -279,6 +279,31 @@ def rank(
         _refuse(error)
 
 
+@app.command()
+def report(
+    outs: Annotated[
+        list[Path], typer.Argument(metavar="OUT", help="Output folders of predict; several make one page.")
+    ],
+    to: Annotated[Path | None, _option("The page (OUT/report.html).")] = None,
+    slim: Annotated[bool, _option("Carry fewer structures: the best and the clusters' representatives.")] = False,
+) -> None:
+    """Make one HTML page of finished results: opens from disk, needs no network."""
+    from protenix_multiseed.outputs.files import write_text
+    from protenix_multiseed.page.build import build_page
+    from protenix_multiseed.rank import find_jobs, gather_jobs
+
+    try:
+        jobs = {job.name: job.findings for job in gather_jobs(find_jobs(outs))}
+        page = to or outs[0] / "report.html"
+        try:
+            write_text(page, build_page(outs[0].resolve().name, jobs, slim=slim))
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"{page}: the report could not be made: {error}") from None
+    except ProtenixMsError as error:
+        _refuse(error)
+    typer.echo(f"{page}: {page.stat().st_size / 2**20:.1f} MB, {len(jobs)} jobs")
+
+
 def _require_pyarrow() -> None:
     from importlib.util import find_spec
 

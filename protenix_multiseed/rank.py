@@ -1,11 +1,11 @@
 """``protenix-ms rank``: rank and compare finished results again, of one run or of several in several places."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.outputs.findings import Findings, gather, write_findings
+from protenix_multiseed.outputs.findings import CLUSTER_RMSD, Findings, gather, write_findings
 from protenix_multiseed.outputs.identity import differences
 from protenix_multiseed.outputs.survey import read_record, read_samples, seed_folders
 from protenix_multiseed.types import Sample
@@ -24,37 +24,69 @@ class RankedJob:
     notes: tuple[str, ...]
 
 
+@dataclass(slots=True, kw_only=True)
+class FoundJob:
+    """One job's finished seeds, wherever they are."""
+
+    name: str
+    seeds: dict[int, Path]
+    notes: list[str]
+
+
 def rank(places: Sequence[Path], to: Path, *, cluster_rmsd: float, parquet: bool) -> list[RankedJob]:
     """Rank every job found in some output folders, and write its tables to ``to``.
 
     Raises:
         ConfigError: if a place holds no results, results of a job were made in different ways, or a file is damaged.
     """
-    jobs: dict[str, dict[int, Path]] = {}
-    notes: dict[str, list[str]] = {}
+    made = []
+    for job in gather_jobs(find_jobs(places), cluster_rmsd):
+        try:
+            write_findings(to / job.name, job.findings, parquet=parquet)
+        except (OSError, ValueError, KeyError) as error:
+            raise _damaged(job.name, error) from None
+        made.append(job)
+    return made
+
+
+def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
+    """The finished seeds of every job in some output folders; of a seed that is in several, the first counts.
+
+    Raises:
+        ConfigError: if a place holds no results.
+    """
+    jobs: dict[str, FoundJob] = {}
     for place in places:
         found = _jobs(place)
         if not found:
             raise ConfigError(f"{place}: no results of protenix-ms in there; give the folder that --out named")
         for name, seeds in found.items():
-            known = jobs.setdefault(name, {})
+            known = jobs.setdefault(name, FoundJob(name=name, seeds={}, notes=[]))
             for seed, folder in seeds.items():
-                if seed in known:
-                    notes.setdefault(name, []).append(f"seed {seed} is in {known[seed]} too; {folder} is left out")
+                if seed in known.seeds:
+                    known.notes.append(f"seed {seed} is in {known.seeds[seed]} too; {folder} is left out")
                 else:
-                    known[seed] = folder
-    made = []
-    for name, seeds in sorted(jobs.items()):
-        samples = _samples(name, seeds)
+                    known.seeds[seed] = folder
+    return [jobs[name] for name in sorted(jobs)]
+
+
+def gather_jobs(jobs: Sequence[FoundJob], cluster_rmsd: float = CLUSTER_RMSD) -> Iterator[RankedJob]:
+    """Rank and compare what was found.
+
+    Raises:
+        ConfigError: as :func:`rank` does.
+    """
+    for job in jobs:
+        samples = _samples(job.name, job.seeds)
         try:
             findings = gather(samples, cluster_rmsd)
-            write_findings(to / name, findings, parquet=parquet)
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(
-                f"{name}: cannot be ranked: {error}; run predict with --verify to find what is damaged"
-            ) from None
-        made.append(RankedJob(name=name, findings=findings, notes=tuple(notes.get(name, ()))))
-    return made
+            raise _damaged(job.name, error) from None
+        yield RankedJob(name=job.name, findings=findings, notes=tuple(job.notes))
+
+
+def _damaged(name: str, error: Exception) -> ConfigError:
+    return ConfigError(f"{name}: cannot be ranked: {error}; run predict with --verify to find what is damaged")
 
 
 def _jobs(place: Path) -> dict[str, dict[int, Path]]:

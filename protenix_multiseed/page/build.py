@@ -1,0 +1,58 @@
+"""Put the page together: our template, style and script, the viewer from its package, and every job's data."""
+
+import html
+import importlib.util
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from protenix_multiseed import __version__
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.outputs.findings import Findings
+from protenix_multiseed.page.collect import collect, pack, pack_json
+
+_VIEWER = ("dash_molstar", "rcsb-molstar.js")  # Mol* as one file, MIT licence
+
+
+def build_page(title: str, jobs: Mapping[str, Findings], *, slim: bool) -> str:
+    """The whole page.
+
+    Raises:
+        ConfigError: if the viewer's package is not there.
+        OSError, ValueError, KeyError: if a result cannot be read.
+    """
+    parts = {
+        name: resources.files(__package__).joinpath(name).read_text() for name in ("page.html", "page.css", "page.js")
+    }
+    data = "\n".join(
+        f'<script type="text/plain" class="job">{pack_json(collect(name, findings, slim=slim))}</script>'
+        for name, findings in jobs.items()
+    )
+    made: str = parts["page.html"]
+    for key, value in (
+        ("title", html.escape(title)),
+        ("version", html.escape(__version__)),
+        ("style", parts["page.css"]),
+        ("script", parts["page.js"]),
+        ("viewer", pack(viewer_source())),
+        ("data", data),
+    ):
+        made = made.replace(f"[[{key}]]", value)
+    return made
+
+
+def viewer_source() -> str:
+    """The viewer's script.
+
+    Raises:
+        ConfigError: if its package is not there.
+    """
+    package, name = _VIEWER
+    found = importlib.util.find_spec(package)
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        path = Path(folder) / name
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise ConfigError(
+        "the 3D viewer's package dash-molstar is missing or has changed; pip install 'dash-molstar>=1.4,<2'"
+    )

@@ -1,0 +1,164 @@
+"""What the page shows of every job, as JSON: numbers from the tables, arrays as base64 of bytes."""
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from protenix_multiseed.outputs.compact import NAME, PAE_STEP, read_compact
+from protenix_multiseed.outputs.findings import Findings
+from protenix_multiseed.outputs.survey import read_record
+from protenix_multiseed.types import Sample
+
+MOST_SAMPLES = 100  # of a job, best first, with their curves; all count in what is said of it
+MOST_STRUCTURES = 25
+MOST_STRUCTURES_SLIM = 5
+_RMSD_STEP = 0.1  # Angstrom
+_PLDDT_STEP = 0.5
+
+
+def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
+    """One job's data.
+
+    Args:
+        slim: Keep the structures of the best sample and of the clusters' representatives only.
+    """
+    shown = findings.samples[:MOST_SAMPLES]
+    found, tokens = findings.agreement, findings.tokens
+    cluster_of: dict[int, int] = {}
+    for number, cluster in enumerate(found.clusters if found else (), start=1):
+        cluster_of |= dict.fromkeys(cluster.members, number)
+    chosen = structures_of(findings, slim=slim)
+    data: dict[str, Any] = {
+        "name": name,
+        "samples_in_all": len(findings.samples),
+        "seeds_in_all": len(findings.convergence.seeds),
+        "found": list(findings.sentences),
+        "samples": [_sample(findings, place, cluster_of.get(place)) for place in range(len(shown))],
+        "structures": {str(place): pack(shown[place].structure.read_text(encoding="utf-8")) for place in chosen},
+        "placed": {str(place): _placement(findings, place) for place in chosen},
+        "convergence": {
+            "seeds": list(findings.convergence.seeds),
+            "best": [round(score, 5) for score in findings.convergence.best],
+            "expected": [round(score, 5) for score in findings.convergence.expected],
+        },
+        "timings": [_timing(sample) for sample in _one_per_seed(findings.samples)],
+    }
+    if tokens is not None:
+        edges = np.flatnonzero(tokens.chain[1:] != tokens.chain[:-1]) + 1
+        starts = [0, *edges.tolist()]
+        data["chains"] = [
+            {"name": str(tokens.chain[start]), "start": start, "stop": stop}
+            for start, stop in zip(starts, [*starts[1:], len(tokens.chain)], strict=True)
+        ]
+        data["residues"] = [
+            f"{chain} {component}{number}"
+            for chain, component, number in zip(tokens.chain, tokens.component, tokens.residue, strict=True)
+        ]
+        data |= _arrays(findings, shown)
+    if found is not None:
+        side = min(len(found.rmsd), MOST_SAMPLES)
+        data["rmsd"] = _bytes(found.rmsd[:side, :side] / _RMSD_STEP)
+        data["spread"] = [round(float(value), 2) for value in found.spread]
+        data["clusters"] = [[place for place in one.members if place < side] for one in found.clusters]
+        data["cluster_rmsd"] = found.cutoff
+    return data
+
+
+def structures_of(findings: Findings, *, slim: bool) -> list[int]:
+    """Places in the ranking whose structures the page carries: the clusters' representatives, then the best-ranked."""
+    most = MOST_STRUCTURES_SLIM if slim else MOST_STRUCTURES
+    n = min(len(findings.samples), MOST_SAMPLES)
+    first = [one.members[0] for one in findings.agreement.clusters] if findings.agreement else [0]
+    others = [] if slim else list(range(n))
+    return [place for place in dict.fromkeys([*first, *others]) if place < n][:most]
+
+
+def pack(text: str) -> str:
+    """Text as base64 of its gzip, which browsers unpack by themselves."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+def pack_json(content: Mapping[str, Any]) -> str:
+    """The same of JSON."""
+    return pack(json.dumps(content, separators=(",", ":")))
+
+
+def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, Any]:
+    sample, found = findings.samples[place], findings.agreement
+    summary = json.loads(sample.confidence.read_text(encoding="utf-8"))
+    pairs = summary.get("chain_pair_iptm", [])
+    return {
+        "seed": sample.seed,
+        "sample": sample.sample,
+        "score": round(sample.ranking_score, 5),
+        "plddt": round(sample.plddt, 2),
+        "ptm": round(sample.ptm, 4),
+        "iptm": round(sample.iptm, 4),
+        "clash": sample.has_clash,
+        **{key: round(value, 4) for key, value in findings.interface_scores(sample).items()},
+        "cluster": cluster,
+        "rmsd": round(float(found.rmsd[0, place]), 2) if found and place < len(found.rmsd) else None,
+        "pair_iptm": [[round(float(value), 3) for value in row] for row in pairs],
+        "chain_ptm": [round(float(value), 3) for value in summary.get("chain_ptm", [])],
+    }
+
+
+def _arrays(findings: Findings, shown: Sequence[Sample]) -> dict[str, Any]:
+    plddt, pae = [], []
+    whole = {}
+    for sample in shown:
+        if sample.seed not in findings.compacts:
+            return {}
+        if sample.seed not in whole:
+            whole[sample.seed] = read_compact(sample.structure.parent.parent / NAME, with_pae=True)
+        plddt.append(whole[sample.seed].plddt[sample.sample])
+        errors = whole[sample.seed].pae
+        assert errors is not None
+        pae.append(errors[sample.sample])
+    return {
+        "plddt": [_bytes(one / _PLDDT_STEP) for one in plddt],
+        "pae": [_bytes(one / PAE_STEP) for one in pae],
+        "pae_side": len(pae[0]),
+    }
+
+
+def _placement(findings: Findings, place: int) -> list[float]:
+    """The rotation and shift that bring a sample onto the best, column by column [16]."""
+    import biotite.structure as struc
+
+    sample, best, found = findings.samples[place], findings.best, findings.agreement
+    if found is None or place == 0:
+        return np.eye(4).flatten().tolist()
+    one, other = (findings.compacts[s.seed].coordinates[s.sample][found.core] for s in (best, sample))
+    _, transformation = struc.superimpose(one, other)
+    matrix = transformation.as_matrix()[0]
+    return [round(float(value), 6) for value in matrix.T.flatten()]
+
+
+def _one_per_seed(samples: Sequence[Sample]) -> list[Sample]:
+    return sorted({sample.seed: sample for sample in reversed(samples)}.values(), key=lambda sample: sample.seed)
+
+
+def _timing(sample: Sample) -> dict[str, Any]:
+    record = read_record(_seed_folder(sample)) or {}
+    run = record.get("run", {})
+    return {
+        "seed": sample.seed,
+        "seconds": run.get("seconds"),
+        "stages": run.get("stage_seconds", {}),
+        "batch": len(run.get("batch", [])),
+        "path": run.get("path", ""),
+    }
+
+
+def _seed_folder(sample: Sample) -> Path:
+    return sample.structure.parent.parent
+
+
+def _bytes(values: np.ndarray) -> str:
+    return base64.b64encode(np.round(values).clip(0, 255).astype(np.uint8).tobytes()).decode()

@@ -1,0 +1,84 @@
+"""Time and memory of ranking and comparing many samples: ``protenix-ms rank`` over made-up results.
+
+python scripts/benchmark_ranking.py --seeds 200 --tokens 245
+
+The results are made up too.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from protenix_multiseed.ensemble.interfaces import Interface
+from protenix_multiseed.outputs.compact import Compact, Tokens, write_compact
+
+SAMPLES = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--tokens", type=int, default=245)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_results(Path(folder), arguments.seeds, arguments.tokens)
+        command = [sys.executable, "-m", "protenix_multiseed.cli", "rank", folder]
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            sys.exit(done.stdout + done.stderr)
+        print("\n".join(line for line in done.stdout.splitlines() if "cluster" in line or "average" in line))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"{arguments.seeds * SAMPLES} samples of {arguments.tokens} tokens: {seconds:.1f} s, {peak:.2f} GiB")
+
+
+def write_results(out: Path, n_seed: int, n_token: int) -> None:
+    """Three conformers with noise, two chains."""
+    random = np.random.default_rng(0)
+    half = n_token // 2
+    base = np.cumsum(random.normal(size=(n_token, 3)), axis=0) * 2
+    conformers = []
+    for shift in ([0, 0, 0], [15, 0, 0], [0, 25, 0]):
+        one = base.copy()
+        one[half:] += shift
+        conformers.append(one)
+    tokens = Tokens(
+        chain=np.array(["A"] * half + ["B"] * (n_token - half)), residue=np.arange(n_token) + 1,
+        component=np.full(n_token, "ALA"), kind=np.full(n_token, "protein"), is_residue=np.ones(n_token, dtype=bool),
+    )  # fmt: skip
+    side = min(n_token, 256)
+    for seed in range(1, n_seed + 1):
+        folder = out / "job" / f"seed_{seed}"
+        (folder / "predictions").mkdir(parents=True)
+        coordinates = np.stack([
+            conformers[random.integers(3)] + random.normal(size=(n_token, 3)) * 0.4 for _ in range(SAMPLES)
+        ]).astype(np.float32)  # fmt: skip
+        scores = sorted(random.uniform(0.3, 0.9, SAMPLES), reverse=True)
+        pair = Interface(chain_1="A", chain_2="B", ipsae=0.5, pdockq2=0.2, lis=0.3, n_contact=12)
+        write_compact(folder / "ensemble.npz", Compact(
+            tokens=tokens, coordinates=coordinates, plddt=np.full((SAMPLES, n_token), 80.0),
+            pae=random.uniform(0, 31, (SAMPLES, side, side)), interfaces=((pair,),) * SAMPLES,
+        ))  # fmt: skip
+        for place, score in enumerate(scores):
+            summary = {
+                "ranking_score": score, "plddt": 80.0, "ptm": score, "iptm": score, "has_clash": 0.0,
+                "chain_ptm": [score, score], "chain_pair_iptm": [[0, score], [score, 0]],
+            }  # fmt: skip
+            stem = folder / "predictions" / f"job_summary_confidence_sample_{place}.json"
+            stem.write_text(json.dumps(summary))
+            (folder / "predictions" / f"job_sample_{place}.cif").write_text("data_x\n")
+        record = {"fingerprint": "x", "made_from": {"steps": 200}, "files": {"x": {"bytes": 1, "sha256": ""}}}
+        (folder / "record.json").write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
