@@ -20,6 +20,7 @@ from protenix_multiseed.ensemble.convergence import TOLERANCE, Convergence, conv
 from protenix_multiseed.ensemble.interfaces import strongest
 from protenix_multiseed.outputs.compact import NAME, Compact, Tokens, read_compact
 from protenix_multiseed.outputs.files import copy_file, write_bytes, write_text
+from protenix_multiseed.outputs.survey import read_record
 from protenix_multiseed.types import Sample
 
 if TYPE_CHECKING:  # biotite and SciPy are loaded where there is something to compare
@@ -49,6 +50,7 @@ class Findings:
         tokens: Of the job; None where no seed says.
         plddt: Mean over the compared samples [N_token].
         sentences: What was found, in words.
+        notice: What every file of these results must carry, such as that the model is a demo.
     """
 
     samples: tuple[Sample, ...]
@@ -58,6 +60,7 @@ class Findings:
     tokens: Tokens | None
     plddt: np.ndarray | None
     sentences: tuple[str, ...]
+    notice: str | None = None
 
     @property
     def best(self) -> Sample:
@@ -110,6 +113,7 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
         tokens=tokens,
         plddt=plddt,
         sentences=tuple(_sentences(order, found, curve, tokens, plddt)),
+        notice=(read_record(order[0].structure.parent.parent) or {}).get("notice"),
     )
 
 
@@ -199,6 +203,7 @@ def _metrics(findings: Findings) -> Iterator[list[Any]]:
 def _record(findings: Findings) -> dict[str, Any]:
     found, curve = findings.agreement, findings.convergence
     record: dict[str, Any] = {
+        **({"notice": findings.notice} if findings.notice else {}),
         "found": list(findings.sentences),
         "samples": len(findings.samples),
         "seeds": list(curve.seeds),
@@ -245,17 +250,19 @@ def _sentences(
         yield "not compared: not every seed has its ensemble.npz, or their tokens differ"
     else:
         n = len(found.rmsd)
+        compared = int(found.core.sum())
+        part = "" if found.core.all() else f" in the {compared} of {len(found.core)} tokens with pLDDT of 50 or more"
         if len(found.clusters) == 1:
-            yield f"all {n} samples agree: no two are more than {found.rmsd.max():.1f} A apart"
+            yield f"all {n} samples agree{part}: no two are more than {found.rmsd.max():.1f} A apart"
         else:
             first = found.clusters[0].members
             seeds = len({order[place].seed for place in first})
             if len(found.clusters) == n:
-                yield f"no two of the {n} samples agree within {found.cutoff:g} A"
+                yield f"no two of the {n} samples agree within {found.cutoff:g} A{part}"
             else:
                 yield (
                     f"{len(found.clusters)} clusters; the best-ranked one has {len(first)} of {n} samples, "
-                    f"of {seeds} of {n_seed} seeds"
+                    f"of {seeds} of {n_seed} seeds{', compared' + part if part else ''}"
                 )
         if tokens is not None and plddt is not None and found.core.any():
             regions = loose_regions(found.spread, tokens)

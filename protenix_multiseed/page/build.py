@@ -21,19 +21,17 @@ def build_page(title: str, jobs: Mapping[str, Findings], *, slim: bool) -> str:
         ConfigError: if the viewer's package is not there.
         OSError, ValueError, KeyError: if a result cannot be read.
     """
-    parts = {
-        name: resources.files(__package__).joinpath(name).read_text() for name in ("page.html", "page.css", "page.js")
-    }
+    parts = {kind: resources.files(__package__).joinpath(f"page.{kind}").read_text() for kind in ("html", "css", "js")}
     data = "\n".join(
         f'<script type="text/plain" class="job">{pack_json(collect(name, findings, slim=slim))}</script>'
         for name, findings in jobs.items()
     )
-    made: str = parts["page.html"]
+    made: str = parts["html"]
     for key, value in (
         ("title", html.escape(title)),
         ("version", html.escape(__version__)),
-        ("style", parts["page.css"]),
-        ("script", parts["page.js"]),
+        ("style", parts["css"]),
+        ("script", parts["js"]),
         ("viewer", pack(viewer_source())),
         ("data", data),
     ):
@@ -53,6 +51,4 @@ def viewer_source() -> str:
         path = Path(folder) / name
         if path.is_file():
             return path.read_text(encoding="utf-8")
-    raise ConfigError(
-        "the 3D viewer's package dash-molstar is missing or has changed; pip install 'dash-molstar>=1.4,<2'"
-    )
+    raise ConfigError("the 3D viewer's package dash-molstar is missing or changed; pip install 'dash-molstar>=1.4,<2'")

@@ -37,7 +37,7 @@ def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
         "name": name,
         "samples_in_all": len(findings.samples),
         "seeds_in_all": len(findings.convergence.seeds),
-        "found": list(findings.sentences),
+        "found": [*([findings.notice] if findings.notice else []), *findings.sentences],
         "samples": [_sample(findings, place, cluster_of.get(place)) for place in range(len(shown))],
         "structures": {str(place): pack(shown[place].structure.read_text(encoding="utf-8")) for place in chosen},
         "placed": {str(place): _placement(findings, place) for place in chosen},
@@ -128,16 +128,22 @@ def _arrays(findings: Findings, shown: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _placement(findings: Findings, place: int) -> list[float]:
-    """The rotation and shift that bring a sample onto the best, column by column [16]."""
+    """The rotation and shift that bring a sample onto the best one, which lies with its long axis across the view,
+    column by column [16].
+    """  # noqa: D205
     import biotite.structure as struc
 
     sample, best, found = findings.samples[place], findings.best, findings.agreement
+    if best.seed not in findings.compacts:
+        return [float(value) for value in np.eye(4).flatten()]
+    reference = findings.compacts[best.seed].coordinates[best.sample]
+    laid = struc.orient_principal_components(reference.astype(np.float64))
     if found is None or place == 0:
-        return np.eye(4).flatten().tolist()
-    one, other = (findings.compacts[s.seed].coordinates[s.sample][found.core] for s in (best, sample))
-    _, transformation = struc.superimpose(one, other)
-    matrix = transformation.as_matrix()[0]
-    return [round(float(value), 6) for value in matrix.T.flatten()]
+        _, transformation = struc.superimpose(laid, reference)
+    else:
+        mobile = findings.compacts[sample.seed].coordinates[sample.sample]
+        _, transformation = struc.superimpose(laid, mobile, atom_mask=found.core)
+    return [round(float(value), 6) for value in transformation.as_matrix()[0].T.flatten()]
 
 
 def _one_per_seed(samples: Sequence[Sample]) -> list[Sample]:

@@ -38,13 +38,13 @@ function fill(table, columns, rows, choose, selected) {
   }));
 }
 
-const COLUMNS = [["rank", "rank"], ["seed", "seed"], ["sample", "sample"], ["ranking score", "score", 4], ["pLDDT", "plddt", 1],
-  ["pTM", "ptm", 3], ["ipTM", "iptm", 3], ["ipSAE", "ipsae", 3], ["pDockQ2", "pdockq2", 3], ["LIS", "lis", 3],
-  ["cluster", "cluster"], ["RMSD to best", "rmsd", 1], ["clash", "clash"]];
+const COLUMNS = [["rank", "rank"], ["seed", "seed"], ["sample", "sample"], ["score", "score", 4], ["pLDDT", "plddt", 1],
+  ["pTM", "ptm", 3], ["ipTM", "iptm", 3], ["ipSAE", "ipsae", 3],
+  ["cluster", "cluster"], ["to best, Å", "rmsd", 1], ["clash", "clash"]];
 
 function showRanking() {
   const { samples } = state.job;
-  const columns = COLUMNS.filter(([, key]) => key === "rank" || samples.some((one) => one[key] !== null && one[key] !== undefined));
+  const columns = COLUMNS.filter(([, key]) => key === "rank" || samples.some(({ [key]: value }) => value !== null && value !== undefined && (key !== "clash" || value)));
   const value = (place, key) => (key === "rank" ? place : samples[place][key] ?? -Infinity);
   const order = samples.map((_, place) => place).sort((a, b) => {
     const [one, other] = [value(a, state.sort.key), value(b, state.sort.key)];
@@ -217,7 +217,7 @@ function showAgreement() {
     pen.strokeRect(from + 0.75, from + 0.75, Math.max(1, width - 1.5), Math.max(1, width - 1.5));
     start += members.length;
   }
-  hint.textContent = `dark is 0 Å, light ${most.toFixed(1)} Å; ${job.clusters.length} clusters at ${job.cluster_rmsd} Å`;
+  hint.textContent = `dark is 0 Å, light ${most.toFixed(1)} Å${most > 25 ? " or more" : ""}; ${job.clusters.length} clusters at ${job.cluster_rmsd} Å`;
   const cell = (event) => [event.offsetY / canvas.clientHeight, event.offsetX / canvas.clientWidth].map((share) => Math.min(side - 1, Math.floor(share * side)));
   canvas.onmousemove = (event) => {
     const [i, j] = cell(event);
@@ -290,11 +290,17 @@ async function viewer() {
         showNakbColorTheme: false, layoutIsExpanded: false, layoutShowControls: false, layoutShowSequence: false,
         layoutShowLog: false, detachedFromSierra: true,
       });
-      await made._initialized?.catch?.(() => undefined);
+      state.plugin = made.plugin ?? made._plugin;
+      setBackground();
       return made;
     })();
   }
   return state.viewer;
+}
+
+function setBackground() {
+  const [red, green, blue] = colour("--panel").match(/[0-9a-f]{2}/gi).map((part) => parseInt(part, 16));
+  state.plugin?.canvas3d?.setProps({ renderer: { backgroundColor: (red << 16) | (green << 8) | blue } });
 }
 
 let showing = Promise.resolve();
@@ -311,7 +317,7 @@ async function drawStructure() {
     ? `Seed ${sample.seed}, sample ${sample.sample}, coloured by pLDDT`
     : `Seed ${sample.seed}, sample ${sample.sample}: its structure is not in this page`;
   const mol = await viewer();
-  const plugin = mol.plugin ?? mol._plugin;
+  const { plugin } = state;
   await plugin.clear();
   if (!has) return;
   const beside = $("#beside").checked ? (job.clusters ?? []).map((one) => one[0]).filter((one) => one !== chosen && String(one) in job.structures) : [];
@@ -325,7 +331,8 @@ async function drawStructure() {
     const theme = index === 0 ? { color: "plddt-confidence" } : { color: "uniform", colorParams: { value: 0x9aa3ae } };
     await plugin.managers.structure.component.updateRepresentationsTheme(structure.components, theme);
   }
-  plugin.managers.camera.reset();
+  setBackground();
+  plugin.managers.camera.reset(undefined, 0);
   document.documentElement.dataset.drawn = `${job.name} ${chosen} ${structures.length}`;
 }
 
@@ -366,6 +373,7 @@ function showJobs(selected) {
 
 function paint(theme) {
   document.documentElement.dataset.theme = theme;
+  setBackground();
   if (state.job) draw();
 }
 
