@@ -1,8 +1,8 @@
-"""Time and memory of ranking and comparing many samples: ``protenix-ms rank`` over made-up results.
+"""Time and memory of ranking many samples, and of the report: ``protenix-ms rank`` and ``report`` over made-up results.
 
 python scripts/benchmark_ranking.py --seeds 200 --tokens 245
 
-The results are made up too.
+    python scripts/benchmark_ranking.py --seeds 5 --tokens 1200
 """
 
 import argparse
@@ -30,15 +30,21 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_results(Path(folder), arguments.seeds, arguments.tokens)
-        command = [sys.executable, "-m", "protenix_multiseed.cli", "rank", folder]
-        start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
-        seconds = time.perf_counter() - start
-        if done.returncode:
-            sys.exit(done.stdout + done.stderr)
-        print("\n".join(line for line in done.stdout.splitlines() if "cluster" in line or "average" in line))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{arguments.seeds * SAMPLES} samples of {arguments.tokens} tokens: {seconds:.1f} s, {peak:.2f} GiB")
+        for command in (["rank"], ["report"], ["report", "--slim"]):
+            start = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-m", "protenix_multiseed.cli", *command, folder],
+                capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"},
+            )  # fmt: skip
+            seconds = time.perf_counter() - start
+            if done.returncode:
+                sys.exit(done.stdout + done.stderr)
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest so far
+            print(
+                f"{' '.join(command):14s} {arguments.seeds * SAMPLES} samples of {arguments.tokens} tokens: "
+                f"{seconds:.1f} s, {peak:.2f} GiB"
+            )
+            print("\n".join(line for line in done.stdout.splitlines() if "clusters;" in line or "MB" in line))
 
 
 def write_results(out: Path, n_seed: int, n_token: int) -> None:
@@ -56,6 +62,7 @@ def write_results(out: Path, n_seed: int, n_token: int) -> None:
         component=np.full(n_token, "ALA"), kind=np.full(n_token, "protein"), is_residue=np.ones(n_token, dtype=bool),
     )  # fmt: skip
     side = min(n_token, 256)
+    structure = mmcif(base, tokens)
     for seed in range(1, n_seed + 1):
         folder = out / "job" / f"seed_{seed}"
         (folder / "predictions").mkdir(parents=True)
@@ -75,9 +82,26 @@ def write_results(out: Path, n_seed: int, n_token: int) -> None:
             }  # fmt: skip
             stem = folder / "predictions" / f"job_summary_confidence_sample_{place}.json"
             stem.write_text(json.dumps(summary))
-            (folder / "predictions" / f"job_sample_{place}.cif").write_text("data_x\n")
+            (folder / "predictions" / f"job_sample_{place}.cif").write_text(structure)
         record = {"fingerprint": "x", "made_from": {"steps": 200}, "files": {"x": {"bytes": 1, "sha256": ""}}}
         (folder / "record.json").write_text(json.dumps(record))
+
+
+def mmcif(base: np.ndarray, tokens: Tokens) -> str:
+    """A structure of eight atoms for each token, about as long as a real one."""
+    from biotite.structure import AtomArray
+    from biotite.structure.io.pdbx import CIFFile, set_structure
+
+    random = np.random.default_rng(1)
+    atoms = AtomArray(8 * len(base))
+    atoms.coord = np.repeat(base, 8, axis=0) + random.normal(size=(len(atoms), 3))
+    atoms.chain_id, atoms.res_id = np.repeat(tokens.chain, 8), np.repeat(tokens.residue, 8)
+    atoms.atom_name = np.tile(["N", "CA", "C", "O", "CB", "CG", "CD", "CE"], len(base))
+    atoms.element, atoms.res_name[:] = np.tile(["N", "C", "C", "O", "C", "C", "C", "C"], len(base)), "LYS"
+    atoms.set_annotation("b_factor", random.uniform(30, 95, len(atoms)).round(2))
+    file = CIFFile()
+    set_structure(file, atoms, data_block="x")
+    return file.serialize()
 
 
 if __name__ == "__main__":
