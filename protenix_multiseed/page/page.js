@@ -355,7 +355,7 @@ function open(index) {
   state.sort = { key: "rank", down: false };
   $("#job").hidden = false;
   $("#name").textContent = state.job.name;
-  $("#found").replaceChildren(...state.job.found.map((text) => element("li", text[0].toUpperCase() + text.slice(1))));
+  $("#found").replaceChildren(...[state.job.notice, ...state.job.found].filter(Boolean).map((text) => element("li", text[0].toUpperCase() + text.slice(1))));
   showJobs(index);
   draw();
   return showStructure();

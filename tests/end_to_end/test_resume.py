@@ -173,3 +173,27 @@ def test_processes_side_by_side_share_the_work(tmp_path):
     assert sorted(done) == [(job, seed) for job in JOBS for seed in range(1, 5)]
     assert len((tmp_path / "out" / "a" / "ranking.csv").read_text().splitlines()) == 1 + 4 * 2
     assert leftovers(tmp_path / "out") == []
+
+
+def test_a_job_ends_when_further_seeds_bring_nothing(tmp_path):
+    """And goes on where it ended when asked without; every seed is what it would have been."""
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    common = ("predict", "in.json", "--config", "quick.yaml", "--seeds", "1-9")
+    first = run(*common, "--out", "out", "--stop-when-stable", "2", cwd=tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "stable" in first.stdout
+    record = json.loads((tmp_path / "out" / "protenix-ms" / "run.json").read_text())
+    spared = record["stopped_when_stable"]["a"]["seeds_not_run"]
+    assert record["units"]["spared"] == len(spared) > 0
+    assert record["units"]["left"] == 0
+    done = {int(path.name[5:]) for path in (tmp_path / "out" / "a").glob("seed_*")}
+    assert done == set(range(1, 10)) - set(spared)
+    again = run(*common, "--out", "out", cwd=tmp_path)
+    assert again.returncode == 0
+    assert f"{len(done)} seeds are done already, {len(spared)} to do" in again.stdout
+    whole = run(*common, "--out", "whole", "--max-seeds-per-batch", "2", cwd=tmp_path)
+    assert whole.returncode == 0
+    ours, theirs = predictions(tmp_path / "out"), predictions(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    before = [name for name in ours if int(name.split("/")[1][5:]) in done]  # in batches of two, both times
+    assert [ours[name] for name in before] == [theirs[name] for name in before]

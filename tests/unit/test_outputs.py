@@ -2,6 +2,7 @@ import csv
 import hashlib
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import gemmi
@@ -13,6 +14,7 @@ from biotite.structure.io import pdbx
 from protenix_multiseed import upstream
 from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.outputs import files, write
+from protenix_multiseed.outputs.compact import compact
 from protenix_multiseed.outputs.files import publish_folder, remove_leftovers, write_text
 from protenix_multiseed.outputs.findings import gather, ranked, write_findings
 from protenix_multiseed.outputs.record import write_failures
@@ -199,3 +201,38 @@ def test_what_a_killed_process_left_goes_and_the_rest_stays(tmp_path):
         (tmp_path / name).mkdir()
     remove_leftovers(tmp_path / "seed_1")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".seed_12.new-z", "seed_1"]
+
+
+def test_files_carry_their_confidence_and_software_by_modelcif(tmp_path):
+    reader, qa_metric = (pytest.importorskip(f"modelcif.{part}") for part in ("reader", "qa_metric"))
+    made = prediction(scores=(0.2,))
+    varied = np.linspace(0.1, 0.9, len(made.atom_array), dtype=np.float32)
+    made = replace(made, full=({**made.full[0], "atom_plddt": varied},))
+    (sample,) = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    with sample.structure.open() as file:
+        (system,) = reader.read(file)
+    (model,) = (model for group in system.model_groups for model in group)
+    whole = next(one for one in model.qa_metrics if isinstance(one, qa_metric.Global))
+    residues = [one for one in model.qa_metrics if isinstance(one, qa_metric.Local)]
+    assert whole.value == pytest.approx(100 * varied.mean(), abs=0.01)
+    assert [one.value for one in residues] == pytest.approx(100 * varied.reshape(2, -1).mean(axis=1), abs=0.01)
+    assert ("protenix", "2.0.0") in [(one.name, one.version) for one in system.software]
+
+
+def test_ligands_are_tokens_and_no_residues():
+    """A modified residue of two tokens, a glycine and a ligand of two atoms."""
+    atoms = AtomArray(6)
+    atoms.chain_id[:] = list("AAAABB")
+    atoms.res_id[:] = [1, 1, 2, 2, 1, 1]
+    atoms.res_name[:] = ["SEP", "SEP", "GLY", "GLY", "LIG", "LIG"]
+    atoms.atom_name[:] = ["CB", "CA", "CA", "N", "C1", "C2"]
+    atoms.set_annotation("label_entity_id", np.array(list("111122")))
+    atoms.set_annotation("token", np.array([0, 1, 2, 2, 3, 4]))
+    coordinates = np.arange(18, dtype=np.float32).reshape(1, 6, 3)
+    full = ({"atom_plddt": np.linspace(0, 1, 6), "token_pair_pae": np.zeros((5, 5))},)
+    found = compact(prediction(scores=(0.5,), atom_array=atoms, coordinates=coordinates, full=full), [0])
+    assert found.tokens.kind.tolist() == ["protein"] * 3 + ["ligand"] * 2
+    assert found.tokens.is_residue.tolist() == [False, True, True, False, False]
+    assert found.coordinates[0, :, 0].tolist() == [0, 3, 6, 12, 15]
+    assert found.plddt[0].tolist() == pytest.approx([0, 20, 50, 80, 100])
+    assert found.interfaces == ((),)  # one polymer chain only
