@@ -206,8 +206,10 @@ def scored_at_once(n_token: int) -> int:
 
 
 def estimate_disk_bytes(sizes: Sizes, *, seeds: int, n_sample: int, full_confidence: bool) -> int:
-    """Bytes of a job's files: about 98 bytes of mmCIF per atom, and of the full confidence 9 per pair of tokens."""
-    one = sizes.n_atom * 98 + 6000 + 80 * sizes.n_token
+    """Bytes of a job's files: about 98 bytes of mmCIF per atom, and of the full confidence 9 per pair of tokens. Of the
+    predicted aligned error a byte is kept for every pair of 256 tokens or blocks of them.
+    """  # noqa: D205
+    one = sizes.n_atom * 98 + 6000 + 110 * sizes.n_token + min(sizes.n_token, 256) ** 2
     if full_confidence:
         one += 9 * 2 * sizes.n_token**2 + 20 * sizes.n_atom
     return seeds * (n_sample * one + 2000)
