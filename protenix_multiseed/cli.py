@@ -263,6 +263,8 @@ def rank(
     parquet: Annotated[bool, _option("Write the tables as Parquet too; it needs the package pyarrow.")] = False,
 ) -> None:
     """Rank and compare finished results again, of one run or of several in several places."""
+    from rich.markup import escape
+
     from protenix_multiseed.display import show_findings
     from protenix_multiseed.rank import rank as rank_again
 
@@ -273,7 +275,7 @@ def rank(
         target = to or outs[0]
         for job in rank_again(outs, target, cluster_rmsd=cluster_rmsd, parquet=parquet):
             for note in job.notes:
-                console.print(f"[yellow]note[/yellow] {job.name}: {note}", soft_wrap=True)
+                console.print(f"[yellow]note[/yellow] {escape(job.name)}: {escape(note)}", soft_wrap=True)
             show_findings(console, job.name, job.findings, target / job.name)
     except ProtenixMsError as error:
         _refuse(error)

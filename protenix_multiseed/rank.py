@@ -43,7 +43,10 @@ def rank(places: Sequence[Path], to: Path, *, cluster_rmsd: float, parquet: bool
     for job in gather_jobs(find_jobs(places), cluster_rmsd):
         try:
             write_findings(to / job.name, job.findings, parquet=parquet)
-        except (OSError, ValueError, KeyError) as error:
+        except OSError as error:
+            reason = error.strerror or error
+            raise ConfigError(f"{to / job.name}: cannot be written: {reason}; choose another --to") from None
+        except (ValueError, KeyError) as error:
             raise _damaged(job.name, error) from None
         made.append(job)
     return made
@@ -78,6 +81,8 @@ def gather_jobs(jobs: Sequence[FoundJob], cluster_rmsd: float = CLUSTER_RMSD) ->
     """
     for job in jobs:
         samples = _samples(job.name, job.seeds)
+        if not samples:
+            raise ConfigError(f"{job.name}: its seeds hold no predictions any more; run it again, or move its folder")
         try:
             findings = gather(samples, cluster_rmsd)
         except (OSError, ValueError, KeyError) as error:

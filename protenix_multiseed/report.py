@@ -67,7 +67,7 @@ def conclude(
                     report.samples[job.name] = samples
                     report.findings[job.name] = gather(samples)
                     write_findings(out / job.name, report.findings[job.name])
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # whatever it is, it is this job's own, and the next ones are ranked
                 report.failures.append(ranking_failure(job, error))
     # On a full disk the list stays as it was; the terminal and the exit code tell all the same.
     with locks.held("failures"), contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 Superposition, RMSD and lDDT are biotite's, clustering is SciPy's.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,12 @@ import biotite.structure as struc
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from protenix_multiseed.ensemble.copies import match_copies
+
 MOST_COMPARED = 1000  # samples of which every pair is superposed; the best-ranked of more
 DISORDERED = 50.0  # pLDDT that AlphaFold calls very low; such tokens lie anywhere and are left out of the comparison
 _FEW = 1 / 3
+_AT_ONCE = 50  # samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +35,18 @@ class Agreement:
     """The samples of a job compared, in the order of the ranking.
 
     Attributes:
+        order: Of each sample's tokens, in which copies of a chain stand as in the best [N, N_token].
         core: Tokens that are compared [N_token].
         rmsd: After superposition of the core [N, N], Angstrom.
         tm: TM-score of the core after the same superposition [N, N].
         lddt: Of every sample to the best, 0 to 1, superposition-free [N].
-        interface_lddt: The same of pairs between chains [N]; None for a single chain.
+        interface_lddt: The same of pairs between chains [N]; None where no chains are near each other in the best.
         clusters: Best-ranked first.
         spread: Root mean square distance of every token from its mean place, superposed on the best [N_token].
         cutoff: Of the clusters, Angstrom.
     """
 
+    order: np.ndarray
     core: np.ndarray
     rmsd: np.ndarray
     tm: np.ndarray
@@ -51,15 +57,21 @@ class Agreement:
     cutoff: float
 
 
-def agreement(coordinates: np.ndarray, plddt: np.ndarray, chains: Sequence[str], cutoff: float) -> Agreement:
+def agreement(
+    coordinates: np.ndarray, plddt: np.ndarray, chains: Sequence[str], components: Sequence[str], cutoff: float
+) -> Agreement:
     """Compare the samples of one job.
 
     Args:
         coordinates: A central atom of every token [N_sample, N_token, 3], Angstrom, in the order of the ranking.
         plddt: [N_sample, N_token], 0 to 100.
-        chains: Each token's chain [N_token].
+        chains, components: Each token's chain and residue or ligand [N_token].
         cutoff: Average distance within a cluster, Angstrom.
     """
+    order = match_copies(coordinates, chains, components)
+    coordinates, plddt = (
+        np.take_along_axis(x, order[..., None] if x.ndim == 3 else order, axis=1) for x in (coordinates, plddt)
+    )
     core = choose_core(plddt)
     rmsd, tm = superpose_pairs(coordinates[:, core])
     reference = coordinates[0]
@@ -67,6 +79,7 @@ def agreement(coordinates: np.ndarray, plddt: np.ndarray, chains: Sequence[str],
     spread = np.sqrt(((fitted - fitted.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0))
     lddt, interface_lddt = _to_best(coordinates, chains)
     return Agreement(
+        order=order,
         core=core,
         rmsd=rmsd,
         tm=tm,
@@ -117,9 +130,20 @@ def _to_best(coordinates: np.ndarray, chains: Sequence[str]) -> tuple[np.ndarray
     """LDDT of every sample to the first, of all pairs of tokens and of those between chains."""
     best = struc.AtomArray(coordinates.shape[1])
     best.chain_id, best.res_id, best.coord = np.asarray(chains), np.arange(len(best)), coordinates[0]
-    every = struc.from_template(best, coordinates)
-    lddt = np.nan_to_num(np.atleast_1d(struc.lddt(best, every)), nan=1.0)
+    lddt = np.nan_to_num(_lddt(best, coordinates), nan=1.0)
     if len(set(chains)) < 2:
         return lddt, None
-    between = np.atleast_1d(struc.lddt(best, every, exclude_same_chain=True))
-    return lddt, np.nan_to_num(between, nan=1.0)
+    between = _lddt(best, coordinates, exclude_same_chain=True)
+    return lddt, between if np.isfinite(between).all() else None  # chains that touch nowhere have no interface
+
+
+def _lddt(best: struc.AtomArray, coordinates: np.ndarray, **options: bool) -> np.ndarray:
+    """LDDT of some samples at a time: biotite holds every pair of each; NaN where nothing is near anything."""
+    parts = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
+        for start in range(0, len(coordinates), _AT_ONCE):
+            some = struc.from_template(best, coordinates[start : start + _AT_ONCE])
+            parts.append(np.atleast_1d(struc.lddt(best, some, **options)))
+    return np.concatenate(parts)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
+
+import numpy as np
 
 TOLERANCE = 0.005  # of ranking_score: less is no improvement
 
@@ -12,7 +13,7 @@ class Convergence:
     """The best ranking score of a job by the number of seeds.
 
     Attributes:
-        seeds: In the order they are counted.
+        seeds: In the order they are counted, that of their numbers where files are read.
         best: Best score after each seed.
         expected: Best score of k of these seeds chosen at random, on average, k from 1.
         last_gain: How many seeds it took to come within the tolerance of the best.
@@ -37,10 +38,16 @@ def convergence(by_seed: Sequence[tuple[int, float]], tolerance: float = TOLERAN
 
 
 def expected_best(scores: Sequence[float], count: int) -> float:
-    """The mean, over all choices of ``count`` scores, of the highest: exact, by order statistics."""
-    ordered = sorted(scores)
-    ways = comb(len(ordered), count)
-    return sum(score * (comb(place, count - 1) / ways) for place, score in enumerate(ordered) if place >= count - 1)
+    """The mean, over all choices of ``count`` scores, of the highest, by order statistics.
+
+    The highest of a choice is the p-th of n in ascending order with probability C(p-1, count-1) / C(n, count): from the
+    last, count / n, each is the one above it times (p - count + 1) / p.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    n = len(ordered)
+    places = np.arange(n - 1, count - 1, -1)
+    chances = count / n * np.cumprod(np.concatenate([[1.0], (places - count + 1) / places]))
+    return float(ordered[count - 1 :][::-1] @ chances)
 
 
 def is_stable(scores: Sequence[float], patience: int, tolerance: float = TOLERANCE) -> bool:

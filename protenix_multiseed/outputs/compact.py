@@ -4,6 +4,8 @@ A sample of 245 tokens takes some 40 KB. The predicted aligned error is kept in 
 as means over blocks of them; scores of interfaces are computed from the whole of it before.
 """
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,7 +130,14 @@ def read_compact(path: Path, *, with_pae: bool = False) -> Compact:
     Raises:
         OSError, ValueError, KeyError: if it cannot be read.
     """
-    with np.load(path, allow_pickle=False) as held:
+    try:
+        return _read(path, with_pae=with_pae)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+
+
+def _read(path: Path, *, with_pae: bool) -> Compact:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
         tokens = Tokens(**{name: held[f"token_{name}"] for name in Tokens.__dataclass_fields__})
         found: list[list[Interface]] = [[] for _ in held["coordinates"]]
         rows = zip(held["interface_sample"], held["interface_chains"], held["interface_scores"], strict=True)

@@ -102,9 +102,11 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
         coordinates = np.stack([compacts[sample.seed].coordinates[sample.sample] for sample in compared])
         scores = np.stack([compacts[sample.seed].plddt[sample.sample] for sample in compared])
         plddt = scores.mean(axis=0)
-        found = agreement(coordinates, scores, tokens.chain.tolist(), cluster_rmsd)
-    by_seed = {seed: max(s.ranking_score for s in order if s.seed == seed) for seed in sorted({s.seed for s in order})}
-    curve = convergence(list(by_seed.items()))
+        found = agreement(coordinates, scores, tokens.chain.tolist(), tokens.component.tolist(), cluster_rmsd)
+    by_seed: dict[int, float] = {}
+    for sample in order:  # best first
+        by_seed.setdefault(sample.seed, sample.ranking_score)
+    curve = convergence(sorted(by_seed.items()))
     return Findings(
         samples=tuple(order),
         compacts=compacts,
@@ -148,7 +150,12 @@ def _write_parquet(folder: Path) -> None:
 
     for name in ("ranking", "metrics"):
         held = io.BytesIO()
-        pandas.read_csv(folder / f"{name}.csv").to_parquet(held, index=False)
+        names = dict.fromkeys(("job", "metric", "chain_1", "chain_2", "structure", "confidence"), str)
+        numbers = ("value", *COLUMNS[4:14])  # a chain may be called NA
+        table = pandas.read_csv(
+            folder / f"{name}.csv", dtype=names, keep_default_na=False, na_values={key: [""] for key in numbers}
+        )
+        table.to_parquet(held, index=False)
         write_bytes(folder / f"{name}.parquet", held.getvalue())
 
 

@@ -145,15 +145,16 @@ def read_samples(folder: Path, job: str, seed: int) -> list[Sample]:
     for path in predictions.glob(f"{glob.escape(job)}_summary_confidence_sample_*.json"):
         rank = int(path.stem.rpartition("_")[2])
         summary = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            scores = {name: float(summary[name]) for name in ("ranking_score", "plddt", "ptm", "iptm")}
+        except TypeError as error:
+            raise ValueError(f"{path}: a score is no number") from error
         samples.append(
             Sample(
                 job=job,
                 seed=seed,
                 sample=rank,
-                ranking_score=float(summary["ranking_score"]),
-                plddt=float(summary["plddt"]),
-                ptm=float(summary["ptm"]),
-                iptm=float(summary["iptm"]),
+                **scores,
                 has_clash=bool(summary["has_clash"]),
                 structure=predictions / f"{job}_sample_{rank}.cif",
                 confidence=path,

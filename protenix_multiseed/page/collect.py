@@ -113,7 +113,7 @@ def _arrays(findings: Findings, shown: Sequence[Sample]) -> dict[str, Any]:
     plddt, pae = [], []
     whole = {}
     for sample in shown:
-        if sample.seed not in findings.compacts:
+        if findings.agreement is None:  # not all seeds have them, or their tokens differ
             return {}
         if sample.seed not in whole:
             whole[sample.seed] = read_compact(sample.structure.parent.parent / NAME, with_pae=True)
@@ -138,11 +138,13 @@ def _placement(findings: Findings, place: int) -> list[float]:
     if best.seed not in findings.compacts:
         return [float(value) for value in np.eye(4).flatten()]
     reference = findings.compacts[best.seed].coordinates[best.sample]
-    laid = struc.orient_principal_components(reference.astype(np.float64))
+    laid = reference.astype(np.float64)
+    if len(laid) >= 3:  # fewer have no axes
+        laid = struc.orient_principal_components(laid)
     if found is None or place == 0:
         _, transformation = struc.superimpose(laid, reference)
     else:
-        mobile = findings.compacts[sample.seed].coordinates[sample.sample]
+        mobile = findings.compacts[sample.seed].coordinates[sample.sample][found.order[place]]
         _, transformation = struc.superimpose(laid, mobile, atom_mask=found.core)
     return [round(float(value), 6) for value in transformation.as_matrix()[0].T.flatten()]
 

@@ -98,8 +98,8 @@ function axes(pen, width, height, { left, bottom, top, low, high, steps, digits 
 
 function showPlddt() {
   const job = state.job;
-  if (!job.plddt) return;
   const [pen, width] = fitted($("#plddt"), 220);
+  if (!job.plddt) return;
   const [left, bottom, top, height] = [40, 26, 8, 220];
   const y = axes(pen, width, height, { left, bottom, top, low: 0, high: 100, steps: 5, digits: 0 });
   const n = job.residues.length;
@@ -148,10 +148,18 @@ function heat(canvas, side, share, ramp) {
   return pen;
 }
 
+/* Nothing of the job before stays. */
+function blank(canvas) {
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  canvas.onmousemove = canvas.onclick = null;
+  canvas.parentElement.querySelector(".hint").textContent = "not there for every seed";
+}
+
 function showPae() {
   const job = state.job;
-  if (!job.pae) return;
   const canvas = $("#pae");
+  blank(canvas);
+  if (!job.pae) return;
   const errors = numbers(job.pae[state.chosen]);
   const pen = heat(canvas, job.pae_side, (cell) => errors[cell] / 8 / 31.75, GREENS);
   pen.strokeStyle = "#d1495b";
@@ -202,6 +210,7 @@ function showAgreement() {
   const job = state.job;
   const canvas = $("#agreement");
   const hint = canvas.parentElement.querySelector(".hint");
+  blank(canvas);
   if (!job.rmsd) { hint.textContent = "not compared"; return; }
   const order = job.clusters.flat();
   const side = order.length;

@@ -44,8 +44,9 @@ def _write_seed(folder: Path, name: str, seed: int, coordinates: np.ndarray, ran
     (folder / "predictions").mkdir(parents=True)
     chain = np.repeat(["A", "B"], N // 2)
     plddt = np.repeat([95.0, 60.0], N // 2)
+    letters = np.array([f"X{number}" for number in range(N)])  # no chain is another's copy
     tokens = Tokens(
-        chain=chain, residue=np.tile(np.arange(N // 2), 2) + 1, component=np.full(N, "ALA"), kind=np.full(N, "protein"),
+        chain=chain, residue=np.tile(np.arange(N // 2), 2) + 1, component=letters, kind=np.full(N, "protein"),
         is_residue=np.ones(N, dtype=bool),
     )  # fmt: skip
     pair = Interface(chain_1="A", chain_2="B", ipsae=0.4, pdockq2=0.2, lis=0.3, n_contact=12)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import biotite.structure as struc
 import numpy as np
@@ -26,6 +27,7 @@ PUBLISHED = {
     ("B", "A"): (0.2889693734098069, 0.32573609421087363, 0.10256811748110072, 0.4542925415528178),
 }
 N_1, N_2 = 40, 33
+LETTERS = [f"X{number}" for number in range(60)]  # no chain is another's copy
 
 
 def complex_of():
@@ -76,7 +78,7 @@ def conformers(n_token=60, noise=0.3, seed=0):
 
 def test_two_planted_conformers_are_found():
     coordinates = conformers()
-    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 30 + ["B"] * 30, 2.0)
+    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 30 + ["B"] * 30, LETTERS, 2.0)
     assert [one.members for one in found.clusters] == [tuple(range(0, 20, 2)), tuple(range(1, 20, 2))]
     assert found.rmsd[0, 2] < 1 < 3 < found.rmsd[0, 1]
     assert found.lddt[0] == pytest.approx(1)
@@ -87,10 +89,49 @@ def test_two_planted_conformers_are_found():
 
 def test_one_conformer_is_one_cluster_and_spreads_by_its_noise():
     coordinates = conformers(noise=0.3)[::2]
-    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 60, 2.0)
+    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 60, LETTERS, 2.0)
     assert len(found.clusters) == 1
     assert found.interface_lddt is None
     assert 0.3 < np.median(found.spread) < 0.3 * np.sqrt(3) * 1.5
+
+
+def test_copies_that_change_places_are_the_same_structure():
+    """A trimer whose second sample names its chains in another order, turned as well."""
+    random = np.random.default_rng(3)
+    one = np.cumsum(random.normal(size=(20, 3)), axis=0)
+    turns = [Rotation.from_rotvec([0, 0, angle]).apply(one + np.array([6, 0, 0])) for angle in (0, 2.09, 4.19)]
+    best = np.concatenate(turns)
+    other = Rotation.random(random_state=1).apply(np.concatenate([turns[1], turns[0], turns[2]])) + 7
+    coordinates = np.stack([best, other]).astype(np.float32)
+    chains, components = np.repeat(["A", "B", "C"], 20), [f"X{number % 20}" for number in range(60)]
+    plddt = np.full((2, 60), 80.0)
+    found = agreement(coordinates, plddt, chains.tolist(), components, 2.0)
+    assert found.rmsd[0, 1] < 1e-3
+    assert found.interface_lddt[1] == pytest.approx(1, abs=1e-4)
+    assert sorted(found.order[1].tolist()) == list(range(60))
+    named = agreement(coordinates, plddt, chains.tolist(), LETTERS, 2.0)
+    assert named.rmsd[0, 1] > 2
+
+
+def test_chains_that_touch_nowhere_have_no_interface():
+    coordinates = conformers()[:2].copy()
+    coordinates[0, 30:] += 500
+    found = agreement(coordinates, np.full((2, 60), 80.0), ["A"] * 30 + ["B"] * 30, LETTERS, 2.0)
+    assert found.interface_lddt is None
+
+
+@pytest.mark.parametrize("n_token", [1, 2, 3])
+def test_jobs_of_few_tokens(n_token):
+    coordinates = np.random.default_rng(0).normal(size=(3, n_token, 3)).astype(np.float32)
+    found = agreement(coordinates, np.full((3, n_token), 80.0), ["A"] * n_token, ["MG"] * n_token, 2.0)
+    assert np.isfinite(found.rmsd).all()
+    assert np.isfinite(found.lddt).all()
+
+
+def test_thousands_of_seeds_converge_in_no_time():
+    curve = convergence([(seed, float(np.sin(seed))) for seed in range(3000)])
+    assert list(curve.expected) == sorted(curve.expected)
+    assert curve.expected[-1] == pytest.approx(max(curve.best))
 
 
 def test_pairs_are_biotites():
@@ -253,10 +294,15 @@ def test_rank_refuses_what_does_not_belong_together(tmp_path):
     assert done.exit_code == 2
     assert "steps was 200, is 20" in done.output
     assert run("rank", tmp_path).exit_code == 2
-    (tmp_path / "one" / "job" / "seed_1" / "ensemble.npz").write_text("no archive")
-    done = run("rank", tmp_path / "one")
-    assert done.exit_code == 2
-    assert "cannot be ranked" in done.output
+    file = tmp_path / "one" / "job" / "seed_1" / "ensemble.npz"
+    whole = file.read_bytes()
+    for damaged in (b"no archive", b"", whole[: len(whole) // 2], whole[:-30]):
+        file.write_bytes(damaged)
+        done = run("rank", tmp_path / "one")
+        assert done.exit_code == 2, done.output
+        assert "cannot be ranked" in done.output
+    shutil.rmtree(tmp_path / "one" / "job" / "seed_1" / "predictions")
+    assert "hold no predictions any more" in run("rank", tmp_path / "one").output
 
 
 def test_seeds_without_their_ensemble_are_ranked_all_the_same(tmp_path):
