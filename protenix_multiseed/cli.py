@@ -367,7 +367,6 @@ def _predict(
     from protenix_multiseed.outputs.locks import Locks
     from protenix_multiseed.outputs.survey import survey
     from protenix_multiseed.preflight import CheckpointHash, check_surroundings
-    from protenix_multiseed.report import RunReport, conclude
     from protenix_multiseed.upstream import DEMO_NOTICE
 
     config = load_config(options, file)
@@ -399,6 +398,8 @@ def _predict(
         with EventLog(config) as log, RunDisplay(console, found.todo, verbosity).shown() as display:
             report = run(config, jobs, found, identities, dictionary, Both(display, log))
     else:
+        from protenix_multiseed.report import RunReport, conclude
+
         report = RunReport(n_unit=found.n_done, n_before=found.n_done)
         for folder in found.others:
             shutil.rmtree(folder, ignore_errors=True)
