@@ -121,6 +121,8 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
 
 def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
     """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job."""
+    for name in ("spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet"):
+        (folder / name).unlink(missing_ok=True)  # of other samples, where they are not made again
     write_text(folder / "ranking.csv", _table(COLUMNS, _ranking(folder, findings)))
     write_text(folder / "metrics.csv", _table(_METRIC_COLUMNS, _metrics(findings)))
     write_text(folder / "ensemble.json", json.dumps(_record(findings), indent=2) + "\n")

@@ -307,9 +307,12 @@ def test_rank_refuses_what_does_not_belong_together(tmp_path):
 
 def test_seeds_without_their_ensemble_are_ranked_all_the_same(tmp_path):
     job_on_disk(tmp_path, (1, 2))
+    assert run("rank", tmp_path).exit_code == 0
+    assert (tmp_path / "job" / "spread.csv").exists()
     (tmp_path / "job" / "seed_2" / "ensemble.npz").unlink()
     done = run("rank", tmp_path)
     assert done.exit_code == 0
+    assert not (tmp_path / "job" / "spread.csv").exists()  # it told of samples that are not compared any more
     assert "Not compared" in done.output
     assert len(rows(tmp_path / "job" / "ranking.csv")) == 5
 
