@@ -86,11 +86,7 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(Path(folder), tokens, rows, config.seeds or (1,))
         (features,) = featurize(job, FeatureSettings())
-    executor = Executor(config)
-    made_up = executor.checkpoint is None or not executor.checkpoint.is_file()
-    if made_up:
-        executor.checkpoint = None
-    with executor:
+    with make_executor(config) as executor:
         sides = make_sides(executor, features)
         # A GPU compiles and allocates for these sizes; a CPU has nothing to gain from more than one seed.
         first = features if executor.device.type == "cuda" else replace(features, seeds=features.seeds[:1])
@@ -105,9 +101,17 @@ def bench(
         return Bench(
             features=features,
             device=torch.cuda.get_device_name(executor.device) if executor.device.type == "cuda" else "CPU",
-            made_up_weights=made_up,
+            made_up_weights=executor.checkpoint is None,
             sides=tuple(summarise(name, measured) for name, measured in taken.items()),
         )
+
+
+def make_executor(config: RunConfig) -> Executor:
+    """An executor that makes its weights up where its checkpoint is missing."""
+    executor = Executor(config)
+    if executor.checkpoint is not None and not executor.checkpoint.is_file():
+        executor.checkpoint = None
+    return executor
 
 
 def make_job(folder: Path, n_token: int, n_row: int, seeds: Sequence[int]) -> Job:

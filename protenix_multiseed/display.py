@@ -276,7 +276,7 @@ def show_findings(console: Console, name: str, findings: Findings, folder: Path)
         box=None,
         pad_edge=False,
     )
-    cluster_of = {place: str(n) for n, one in enumerate(found.clusters if found else (), 1) for place in one.members}
+    cluster_of = found.cluster_of if found else {}
     scores = [findings.interface_scores(sample) for sample in order[:ROWS]]
     has_pairs, has_clash = any(scores), any(sample.has_clash for sample in order)
     columns = ["rank", "seed", "sample", "ranking score", "pLDDT", "pTM", "ipTM"]
@@ -287,7 +287,7 @@ def show_findings(console: Console, name: str, findings: Findings, folder: Path)
         row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
         row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", f"{sample.iptm:.4f}"]
         row += [f"{scores[place].get('ipsae', 0):.3f}"] * has_pairs
-        row += [cluster_of.get(place, "-"), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []
+        row += [str(cluster_of.get(place, "-")), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []
         row += ["yes" if sample.has_clash else "no"] * has_clash
         table.add_row(*row, style="green" if place == 0 else None)
     console.print(table)

@@ -190,3 +190,8 @@ class Sample:
     has_clash: bool
     structure: Path
     confidence: Path
+
+    @property
+    def folder(self) -> Path:
+        """Its seed's folder."""
+        return self.structure.parent.parent

@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from protenix_multiseed import upstream
-from protenix_multiseed.bench import Side, make_job, make_sides, measure, summarise
+from protenix_multiseed.bench import Side, make_executor, make_job, make_sides, measure, summarise
 from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
 from protenix_multiseed.executor import Executor
@@ -68,9 +68,7 @@ def main() -> None:
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
     dictionary = find_dictionary()
     upstream.prepare(dictionary)
-    executor = Executor(config)
-    if executor.checkpoint is None or not executor.checkpoint.is_file():
-        executor.checkpoint = None
+    executor = make_executor(config)
     counts = [int(number) for number in arguments.seeds.split(",")]
     rows: list[dict[str, Any]] = []
     with executor, tempfile.TemporaryDirectory() as scratch:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from protenix_multiseed import upstream
+from protenix_multiseed.bench import make_executor
 from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
-from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.check import InputRules
@@ -58,9 +58,7 @@ def main() -> None:
     upstream.prepare(dictionary)
     (job,) = read_jobs([arguments.job], tuple(range(1, arguments.seeds + 1)), InputRules(model="any"), dictionary)
     (features,) = featurize(job, FeatureSettings())
-    executor = Executor(config)
-    if executor.checkpoint is None or not executor.checkpoint.is_file():
-        executor.checkpoint = None
+    executor = make_executor(config)
     rows = []
     with executor:
         device = executor.device

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 
 from protenix_multiseed import upstream
-from protenix_multiseed.bench import kernels_of_protenix
+from protenix_multiseed.bench import kernels_of_protenix, make_executor
 from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
-from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.check import InputRules
@@ -49,9 +48,7 @@ def main() -> None:
     seeds = tuple(range(1, arguments.seeds + 1))
     (job,) = read_jobs([arguments.job], seeds, InputRules(model="any"), dictionary)
     (features,) = featurize(job, FeatureSettings())
-    executor = Executor(config)
-    if executor.checkpoint is None or not executor.checkpoint.is_file():
-        executor.checkpoint = None
+    executor = make_executor(config)
     rows = []
     with executor:
         network = executor.network

@@ -56,6 +56,11 @@ class Agreement:
     spread: np.ndarray
     cutoff: float
 
+    @property
+    def cluster_of(self) -> dict[int, int]:
+        """The number of each sample's cluster, from 1, by its place in the ranking."""
+        return {place: number for number, one in enumerate(self.clusters, start=1) for place in one.members}
+
 
 def agreement(
     coordinates: np.ndarray, plddt: np.ndarray, chains: Sequence[str], components: Sequence[str], cutoff: float

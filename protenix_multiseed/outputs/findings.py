@@ -92,7 +92,7 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
     order = ranked(samples)
     compacts: dict[int, Compact] = {}
     for sample in order:
-        path = sample.structure.parent.parent / NAME
+        path = sample.folder / NAME
         if sample.seed not in compacts and path.exists():
             compacts[sample.seed] = read_compact(path)
     tokens = compacts[order[0].seed].tokens if order[0].seed in compacts else None
@@ -115,7 +115,7 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
         tokens=tokens,
         plddt=plddt,
         sentences=tuple(_sentences(order, found, curve, tokens, plddt)),
-        notice=(read_record(order[0].structure.parent.parent) or {}).get("notice"),
+        notice=(read_record(order[0].folder) or {}).get("notice"),
     )
 
 
@@ -163,12 +163,10 @@ def _write_parquet(folder: Path) -> None:
 
 def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
     found = findings.agreement
-    cluster_of: dict[int, int] = {}
-    for number, cluster in enumerate(found.clusters if found else (), start=1):
-        cluster_of |= dict.fromkeys(cluster.members, number)
+    cluster_of = found.cluster_of if found else {}
     for place, sample in enumerate(findings.samples):
         scores = findings.interface_scores(sample)
-        is_compared = found is not None and place < len(found.rmsd)
+        near = found if found is not None and place < len(found.rmsd) else None
         yield [
             place + 1,
             sample.job,
@@ -178,9 +176,9 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
             int(sample.has_clash),
             *(_rounded(scores.get(name)) for name in ("ipsae", "pdockq2", "lis")),
             cluster_of.get(place, ""),
-            _rounded(found.rmsd[0, place]) if is_compared and found else "",
-            _rounded(found.lddt[place]) if is_compared and found else "",
-            _rounded(found.interface_lddt[place]) if is_compared and found and found.interface_lddt is not None else "",
+            _rounded(near.rmsd[0, place]) if near else "",
+            _rounded(near.lddt[place]) if near else "",
+            _rounded(near.interface_lddt[place]) if near and near.interface_lddt is not None else "",
             os.path.relpath(sample.structure, folder),
             os.path.relpath(sample.confidence, folder),
         ]

@@ -4,7 +4,6 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,7 @@ def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
     """
     shown = findings.samples[:MOST_SAMPLES]
     found, tokens = findings.agreement, findings.tokens
-    cluster_of: dict[int, int] = {}
-    for number, cluster in enumerate(found.clusters if found else (), start=1):
-        cluster_of |= dict.fromkeys(cluster.members, number)
+    cluster_of = found.cluster_of if found else {}
     chosen = structures_of(findings, slim=slim)
     data: dict[str, Any] = {
         "name": name,
@@ -64,7 +61,6 @@ def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
     if found is not None:
         side = min(len(found.rmsd), MOST_SAMPLES)
         data["rmsd"] = _bytes(found.rmsd[:side, :side] / _RMSD_STEP)
-        data["spread"] = [round(float(value), 2) for value in found.spread]
         data["clusters"] = [[place for place in one.members if place < side] for one in found.clusters]
         data["cluster_rmsd"] = found.cutoff
     return data
@@ -110,13 +106,13 @@ def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, An
 
 
 def _arrays(findings: Findings, shown: Sequence[Sample]) -> dict[str, Any]:
+    if findings.agreement is None:  # not all seeds have them, or their tokens differ
+        return {}
     plddt, pae = [], []
     whole = {}
     for sample in shown:
-        if findings.agreement is None:  # not all seeds have them, or their tokens differ
-            return {}
         if sample.seed not in whole:
-            whole[sample.seed] = read_compact(sample.structure.parent.parent / NAME, with_pae=True)
+            whole[sample.seed] = read_compact(sample.folder / NAME, with_pae=True)
         plddt.append(whole[sample.seed].plddt[sample.sample])
         errors = whole[sample.seed].pae
         assert errors is not None
@@ -154,19 +150,14 @@ def _one_per_seed(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _timing(sample: Sample) -> dict[str, Any]:
-    record = read_record(_seed_folder(sample)) or {}
+    record = read_record(sample.folder) or {}
     run = record.get("run", {})
     return {
         "seed": sample.seed,
         "seconds": run.get("seconds"),
-        "stages": run.get("stage_seconds", {}),
         "batch": len(run.get("batch", [])),
         "path": run.get("path", ""),
     }
-
-
-def _seed_folder(sample: Sample) -> Path:
-    return sample.structure.parent.parent
 
 
 def _bytes(values: np.ndarray) -> str:

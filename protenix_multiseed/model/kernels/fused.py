@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 import triton
-from torch.nn import functional
 
-from protenix_multiseed.memory import GPU_ELEMENTS
 from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm, source
+from protenix_multiseed.model.kernels.plain import PlainKernels
 
 _LOG2_E = 1.4426950408889634
 # Rows of queries and of keys, warps and pipeline stages by type and padded width of a head: the fastest on an H200 of
@@ -40,12 +39,15 @@ _ROW_TILES = {
 }
 
 
-class FusedKernels:
-    """See :class:`protenix_multiseed.model.kernels.Kernels`."""
+class FusedKernels(PlainKernels):
+    """See :class:`protenix_multiseed.model.kernels.Kernels`. Rows too wide to be held whole take the plain way, whose
+    parts are fused.
+    """  # noqa: D205
 
     name = "triton"
-    elements = GPU_ELEMENTS
-    pair_elements: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__(on_gpu=True)
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         x = x.contiguous()
@@ -88,7 +90,7 @@ class FusedKernels:
 
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         if not _fits(x.shape[-1]):
-            return functional.linear(self.norm(x, *norm), weight)
+            return super().norm_linear(x, norm, weight)
         x = x.contiguous()
         out = x.new_empty(*x.shape[:-1], len(weight))
         size, tiles = _by_rows("norm_linear", x)
@@ -100,8 +102,7 @@ class FusedKernels:
     def pair_bias(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         n_head = len(weight)
         if not _fits(z.shape[-1]):
-            flat = weight @ self.norm(z, *norm).view(-1, z.shape[-1]).t()
-            return flat.view(n_head, *z.shape[:-1]).transpose(0, 1)
+            return super().pair_bias(z, norm, weight)
         out = z.new_empty(n_head, *z.shape[:-1])
         size, tiles = _by_rows("pair_bias", z)
         heads = max(16, triton.next_power_of_2(n_head))
@@ -137,8 +138,7 @@ class FusedKernels:
 
     def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
         if not _fits(x.shape[-1]):
-            for rows in torch.split(x.view(-1, x.shape[-1]), max(1, self.elements // len(expand))):
-                rows.addmm_(self.swiglu(functional.linear(self.norm(rows, *norm), expand)), contract.t())
+            super().add_transition(x, norm, expand, contract)
             return
         size, tiles = _by_rows("add_transition", x)
         source.add_transition[tiles.grid](
