@@ -12,18 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark_engine import read_features
 
 from protenix_multiseed import upstream
 from protenix_multiseed.bench import make_executor
 from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
-from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
 from protenix_multiseed.ladder import MemoryLimit
 from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.model.transfer import Arriving
-from protenix_multiseed.types import Failure, FeatureSettings, Job, Prediction
+from protenix_multiseed.types import Failure, Job, Prediction
 
 
 class Log:
@@ -54,10 +52,8 @@ def main() -> None:
     config = load_config({
         "model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps, "precision": arguments.precision,
     })  # fmt: skip
-    dictionary = find_dictionary()
-    upstream.prepare(dictionary)
-    (job,) = read_jobs([arguments.job], tuple(range(1, arguments.seeds + 1)), InputRules(model="any"), dictionary)
-    (features,) = featurize(job, FeatureSettings())
+    upstream.prepare(find_dictionary())
+    features = read_features(str(arguments.job), Path(), arguments.seeds)
     executor = make_executor(config)
     rows = []
     with executor:

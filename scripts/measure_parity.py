@@ -16,20 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_engine import read_features
 
 from protenix_multiseed import upstream
 from protenix_multiseed.bench import kernels_of_protenix, make_executor
 from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
-from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.reference import predict_seed, to_prediction
 from protenix_multiseed.model.reference_stages import REFERENCE
 from protenix_multiseed.model.seed_stream import SeedStream
 from protenix_multiseed.model.stages import Network, make_inputs, run_stages
-from protenix_multiseed.types import Features, FeatureSettings, Prediction
+from protenix_multiseed.types import Features, Prediction
 from protenix_multiseed.upstream import silenced
 
 
@@ -43,11 +41,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("parity.json"))
     arguments = parser.parse_args()
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
-    dictionary = find_dictionary()
-    upstream.prepare(dictionary)
-    seeds = tuple(range(1, arguments.seeds + 1))
-    (job,) = read_jobs([arguments.job], seeds, InputRules(model="any"), dictionary)
-    (features,) = featurize(job, FeatureSettings())
+    upstream.prepare(find_dictionary())
+    features = read_features(str(arguments.job), Path(), arguments.seeds)
     executor = make_executor(config)
     rows = []
     with executor:
@@ -57,17 +52,19 @@ def main() -> None:
         sides = {
             "Protenix again": lambda: protenix(network, features, "torch"),
             f"Protenix, {other} kernels": lambda: protenix(network, features, other),
-            "reference, all seeds in a batch": lambda: batched(network, features, len(seeds)),
+            "reference, all seeds in a batch": lambda: batched(network, features, len(features.seeds)),
             "reference, seed by seed": lambda: batched(network, features, 1),
-            "fast, all seeds in a batch": lambda: batched(replace(network, precision="fast"), features, len(seeds)),
+            "fast, all seeds in a batch": lambda: batched(
+                replace(network, precision="fast"), features, len(features.seeds)
+            ),
         }
         for name, side in sides.items():
             rows.append({"side": name, **compare(side(), base)})
             print(json.dumps(rows[-1]), flush=True)
-        again = batched(network, features, len(seeds))
+        again = batched(network, features, len(features.seeds))
         same = all(
             np.array_equal(one.coordinates, two.coordinates)
-            for one, two in zip(again, batched(network, features, len(seeds)), strict=True)
+            for one, two in zip(again, batched(network, features, len(features.seeds)), strict=True)
         )
         stages = [*by_stage(network, features), *by_stage(replace(network, precision="fast"), features)]
     spread = float(np.median([rmsd(p.coordinates[0], p.coordinates[1]) for p in base]))

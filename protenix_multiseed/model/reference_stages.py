@@ -106,7 +106,9 @@ def score(
             chunk_size=network.chunk_size(inputs.n_token),
         )
         scores = Scores(network, inputs, trunk, index)
-        scores.add(coordinates[index], logits)
+        for place in range(len(coordinates[index])):  # one by one, as upstream's wrapper does
+            part = slice(place, place + 1)
+            scores.add(coordinates[index, part], tuple(one[part] for one in logits))
         yield scores.raw()
 
 
@@ -128,32 +130,26 @@ class Scores:
         self._summary: list[dict[str, Any]] = []
         self._full: list[dict[str, Any]] = []
 
-    def add(self, coordinates: torch.Tensor, logits: tuple[torch.Tensor, ...], at_once: int = 1) -> None:
-        """Add samples [N_sample, N_atom, 3] with their logits (plddt, pae, pde, resolved).
-
-        Args:
-            at_once: Samples summarised at a time. Upstream's wrapper takes one; what it wraps takes any number.
-        """
+    def add(self, coordinates: torch.Tensor, logits: tuple[torch.Tensor, ...]) -> None:
+        """Add samples [N_sample, N_atom, 3] with their logits (plddt, pae, pde, resolved), summarised together."""
         features = self._features
         plddt, pae, pde, _ = logits
-        for start in range(0, len(pae), at_once):
-            part = slice(start, start + at_once)
-            summary, full = self._summarise(
-                configs=self._network.configs,
-                pae_logits=pae[part],
-                plddt_logits=plddt[part],
-                pde_logits=pde[part],
-                contact_probs=self._contact_probs,
-                token_asym_id=features["asym_id"],
-                token_has_frame=features["has_frame"],
-                atom_coordinate=coordinates[part],
-                atom_to_token_idx=features["atom_to_token_idx"],
-                atom_is_polymer=1 - features["is_ligand"],
-                N_recycle=self._network.module.N_cycle,
-                return_full_data=True,
-            )
-            self._summary += summary
-            self._full += full
+        summary, full = self._summarise(
+            configs=self._network.configs,
+            pae_logits=pae,
+            plddt_logits=plddt,
+            pde_logits=pde,
+            contact_probs=self._contact_probs,
+            token_asym_id=features["asym_id"],
+            token_has_frame=features["has_frame"],
+            atom_coordinate=coordinates,
+            atom_to_token_idx=features["atom_to_token_idx"],
+            atom_is_polymer=1 - features["is_ligand"],
+            N_recycle=self._network.module.N_cycle,
+            return_full_data=True,
+        )
+        self._summary += summary
+        self._full += full
         self._coordinates.append(coordinates)
 
     def raw(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def score(
     for index in range(inputs.n_seed):
         made = Scores(network, inputs, trunk, index)
         for part in torch.split(coordinates[index], chunk):
-            made.add(part, confidence_logits(network, inputs, trunk, part, index), at_once=chunk)
+            made.add(part, confidence_logits(network, inputs, trunk, part, index))
         yield made.raw()
 
 
