@@ -54,6 +54,14 @@ def test_interfaces_are_the_published_scripts(is_nucleic):
     assert dict(strongest(found))["ipsae"] == max(one.ipsae for one in found)
 
 
+def test_each_score_ends_at_its_cutoff():
+    d0 = 1.24 * np.cbrt(27 - 15) - 1.8
+    assert ipsae(np.array([[9.0, 10.0, 10.5]])) == pytest.approx(1 / (1 + (9 / d0) ** 2))
+    assert lis(np.array([[6.0, 12.0, 12.1]])) == pytest.approx(0.25)
+    near, far = np.array([[8.0]]), np.array([[8.01]])
+    assert pdockq2(near, near, np.array([90.0]), np.array([90.0])) > 0 == pdockq2(near, far, np.ones(1), np.ones(1))
+
+
 def test_interfaces_where_nothing_is_near():
     far = np.full((4, 3), 31.0)
     assert ipsae(far) == lis(far) == 0
