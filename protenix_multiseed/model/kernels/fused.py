@@ -12,16 +12,15 @@ import triton
 from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm, source
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
-_LOG2_E = 1.4426950408889634
-# Rows of queries and of keys, warps and pipeline stages by type and padded width of a head: the fastest on an H200 of
-# 20 tried each, at 245, 600 and 1,200 tokens.
+# Whether two that share a bias are attended to together, rows of queries and of keys, warps and pipeline stages by type
+# and padded width of a head: the fastest on an H200 of those in scripts/tune_attention.py.
 _TILES = {
-    (torch.bfloat16, 32): (64, 32, 4, 3),
-    (torch.bfloat16, 64): (64, 64, 4, 3),
-    (torch.float32, 32): (128, 32, 4, 3),
-    (torch.float32, 64): (128, 32, 4, 2),
+    (torch.bfloat16, 32): (True, 64, 32, 4, 3),
+    (torch.bfloat16, 64): (False, 64, 64, 4, 3),
+    (torch.float32, 32): (False, 128, 32, 4, 3),
+    (torch.float32, 64): (False, 128, 32, 4, 2),
 }
-_ANY_TILES = (64, 32, 4, 2)
+_ANY_TILES = (False, 64, 32, 4, 2)
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
 # Rows and columns of a tile, warps and pipeline stages of the programs that hold whole rows: the fastest on an H200 of
 # five to nine tried each, for five seeds of 256 tokens and 128 channels.
@@ -158,8 +157,9 @@ class FusedKernels(PlainKernels):
     ) -> None:
         n_seed, shared, n, n_head, width = query.shape
         padded = max(16, triton.next_power_of_2(width))
-        block_m, block_n, warps, stages = _TILES.get((query.dtype, padded), _ANY_TILES)
-        grid = (triton.cdiv(n, block_m) * shared * n_seed * n_head,)
+        pairs, block_m, block_n, warps, stages = _TILES.get((query.dtype, padded), _ANY_TILES)
+        is_pair = pairs and shared % 2 == 0
+        grid = (triton.cdiv(n, block_m) * (shared // 2 if is_pair else shared) * n_seed * n_head,)
         source.attention[grid](
             query,
             key,
@@ -175,9 +175,10 @@ class FusedKernels(PlainKernels):
             shared,
             n_head,
             width,
-            width**-0.5 * _LOG2_E,
+            width**-0.5,
             padded,
             width == padded,
+            is_pair,
             block_m,
             block_n,
             num_warps=warps,
@@ -213,7 +214,7 @@ class FusedKernels(PlainKernels):
             shared,
             n_head,
             width,
-            width**-0.5 * _LOG2_E,
+            width**-0.5,
             max(16, triton.next_power_of_2(width)),
             N_QUERY,
             N_KEY,

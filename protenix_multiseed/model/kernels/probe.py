@@ -77,7 +77,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
     windows = random(seeds, heads, 2, 32, 128) + outside(n, device) * -1e4
     atoms = torch.arange(n, device=device).view(-1, 1)
 
-    def attend(kernels: Kernels) -> torch.Tensor:
+    def attend(kernels: Kernels, joined: torch.Tensor = joined) -> torch.Tensor:
         query, key, value, gate = split_heads(joined, 4, heads)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         kernels.attention(query, key, value, gate, pair_bias, out, n - 2)
@@ -111,6 +111,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         lambda kernels: add_transition(kernels, rows),
         lambda kernels: kernels.mean_of_atoms(tokens, atoms, torch.ones(n, dtype=torch.int64, device=device)),
         attend,
+        lambda kernels: attend(kernels, joined[:, 1:]),  # of an even number, two may be attended to together
         attend_locally,
     ]
 

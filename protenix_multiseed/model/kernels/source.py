@@ -6,6 +6,8 @@ Capital letters are compile-time constants. Indices that may pass 2**31 are 64 b
 import triton
 import triton.language as tl
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def norm(
@@ -246,46 +248,45 @@ def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: t
 
 
 @triton.jit
-def attend_block(
-    q,
-    key,
-    value,
-    bias,
-    highest,
-    total,
-    attended,
-    n_left,
-    scale,
-    in_channel,
-    WIDTH: tl.constexpr,
-    IS_LAST: tl.constexpr,
-    IS_WHOLE: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """One block of keys of the online softmax; the last may reach beyond the keys."""
-    column = tl.arange(0, BLOCK_N)
+def load_keys(at, n_left, in_channel, IS_LAST: tl.constexpr, IS_WHOLE: tl.constexpr, BLOCK_N: tl.constexpr):
+    """A block of keys or values [BLOCK_N, WIDTH]; the last may reach beyond the keys."""
     if IS_LAST:
-        inside = (column[:, None] < n_left) & in_channel
-        k = tl.load(key, mask=inside, other=0.0)
-        v = tl.load(value, mask=inside, other=0.0)
-        b = tl.load(bias, mask=column[None, :] < n_left, other=0.0).to(tl.float32)
+        made = tl.load(at, mask=(tl.arange(0, BLOCK_N)[:, None] < n_left) & in_channel, other=0.0)
     elif IS_WHOLE:
-        k = tl.load(key)
-        v = tl.load(value)
-        b = tl.load(bias).to(tl.float32)
+        made = tl.load(at)
     else:
-        k = tl.load(key, mask=in_channel, other=0.0)
-        v = tl.load(value, mask=in_channel, other=0.0)
-        b = tl.load(bias).to(tl.float32)
-    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b * 1.4426950408889634
+        made = tl.load(at, mask=in_channel, other=0.0)
+    return made
+
+
+@triton.jit
+def load_bias(at, n_left, IS_LAST: tl.constexpr, BLOCK_N: tl.constexpr):
+    """A block of biases [BLOCK_M, BLOCK_N]; those beyond the keys let nothing through."""
     if IS_LAST:
-        logits = tl.where(column[None, :] < n_left, logits, -1.0e30)
+        made = tl.load(at, mask=tl.arange(0, BLOCK_N)[None, :] < n_left, other=-1.0e30).to(tl.float32)
+    else:
+        made = tl.load(at).to(tl.float32)
+    return made
+
+
+@triton.jit
+def attend_block(q, k, v, b, highest, total, attended, scale):
+    """One block of keys of the online softmax."""
+    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b
     now = tl.maximum(highest, tl.max(logits, axis=1))
-    weight = tl.exp2(logits - now[:, None])
-    shrink = tl.exp2(highest - now)
+    weight = tl.exp2(logits * LOG2_E - (now * LOG2_E)[:, None])
+    shrink = tl.exp2((highest - now) * LOG2_E)
     total = total * shrink + tl.sum(weight, axis=1)
     attended = attended * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32")
     return now, total, attended
+
+
+@triton.jit
+def store_attended(out, gate, attended, total, inside, in_channel):
+    """Gate what is attended to and store it."""
+    g = tl.load(gate, mask=in_channel, other=0.0).to(tl.float32)
+    made = attended / total[:, None] * tl.sigmoid(g)
+    tl.store(out, made.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -316,15 +317,23 @@ def attention(
     scale,
     WIDTH: tl.constexpr,
     IS_WHOLE: tl.constexpr,
+    IS_PAIR: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
+    """One head's block of queries, or two such of rows that share a bias.
+
+    A block of biases is as large as those of keys and values together, and is read once for both rows.
+    """
     n_block = tl.cdiv(n_query, BLOCK_M)
+    n_group = n_shared // 2 if IS_PAIR else n_shared
     pid = tl.program_id(0)
     block = pid % n_block
     head = (pid // n_block % n_head).to(tl.int64)
-    shared = (pid // (n_block * n_head) % n_shared).to(tl.int64)
-    seed = (pid // (n_block * n_head * n_shared)).to(tl.int64)
+    shared = (pid // (n_block * n_head) % n_group).to(tl.int64)
+    if IS_PAIR:
+        shared *= 2
+    seed = (pid // (n_block * n_head * n_group)).to(tl.int64)
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
     read = tl.minimum(row, n_query - 1).to(tl.int64)[:, None]
     column = tl.arange(0, BLOCK_N).to(tl.int64)
@@ -339,48 +348,38 @@ def attention(
     highest = tl.full([BLOCK_M], -1.0e30, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
+    if IS_PAIR:
+        q_2 = tl.load(query + q_shared + at_rows, mask=in_channel, other=0.0)
+        highest_2, total_2, attended_2 = highest, total, attended
     n_whole = n_key // BLOCK_N * BLOCK_N
     for _ in range(0, n_whole, BLOCK_N):
-        highest, total, attended = attend_block(
-            q,
-            keys,
-            values,
-            biases,
-            highest,
-            total,
-            attended,
-            BLOCK_N,
-            scale,
-            in_channel,
-            WIDTH,
-            False,
-            IS_WHOLE,
-            BLOCK_N,
-        )
+        b = load_bias(biases, BLOCK_N, False, BLOCK_N)
+        k = load_keys(keys, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+        v = load_keys(values, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+        highest, total, attended = attend_block(q, k, v, b, highest, total, attended, scale)
+        if IS_PAIR:
+            k = load_keys(keys + q_shared, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+            v = load_keys(values + q_shared, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, highest_2, total_2, attended_2, scale)
         keys += BLOCK_N * q_row.to(tl.int64)
         values += BLOCK_N * q_row.to(tl.int64)
         biases += BLOCK_N * b_column
     if n_whole < n_key:
-        highest, total, attended = attend_block(
-            q,
-            keys,
-            values,
-            biases,
-            highest,
-            total,
-            attended,
-            n_key - n_whole,
-            scale,
-            in_channel,
-            WIDTH,
-            True,
-            IS_WHOLE,
-            BLOCK_N,
-        )
-    g = tl.load(gate + at_rows, mask=in_channel, other=0.0).to(tl.float32)
-    attended = attended / total[:, None] * tl.sigmoid(g)
+        n_left = n_key - n_whole
+        b = load_bias(biases, n_left, True, BLOCK_N)
+        k = load_keys(keys, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+        v = load_keys(values, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+        highest, total, attended = attend_block(q, k, v, b, highest, total, attended, scale)
+        if IS_PAIR:
+            k = load_keys(keys + q_shared, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+            v = load_keys(values + q_shared, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, highest_2, total_2, attended_2, scale)
     at_out = seed * o_seed + shared * o_shared + head * o_head + read * o_row + channel
-    tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=(row[:, None] < n_query) & in_channel)
+    inside = (row[:, None] < n_query) & in_channel
+    store_attended(out + at_out, gate + at_rows, attended, total, inside, in_channel)
+    if IS_PAIR:
+        at_out += o_shared
+        store_attended(out + at_out, gate + q_shared + at_rows, attended_2, total_2, inside, in_channel)
 
 
 @triton.jit
@@ -427,8 +426,8 @@ def local_attention(
     tile = ((seed * n_head + head) * n_window + window) * QUERIES * KEYS
     at_bias = tl.arange(0, QUERIES)[:, None] * KEYS + tl.arange(0, KEYS)[None, :]
     b = tl.load(bias + tile + at_bias).to(tl.float32)
-    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b * 1.4426950408889634
-    weight = tl.exp2(logits - tl.max(logits, axis=1)[:, None])
+    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b
+    weight = tl.exp2((logits - tl.max(logits, axis=1)[:, None]) * LOG2_E)
     attended = tl.dot(weight.to(v.dtype), v, input_precision="tf32") / tl.sum(weight, axis=1)[:, None]
     attended *= tl.sigmoid(tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32))
     at_out = seed * o_seed + shared * o_shared + head * o_head + rows[:, None].to(tl.int64) * o_row + channel[None, :]
