@@ -1,6 +1,6 @@
 """The stages through upstream's own functions, untouched, one seed after another: the twins of the fast ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -92,6 +92,8 @@ def score(
     sample_chunk: int,  # upstream scores sample by sample
 ) -> Iterator[dict[str, Any]]:
     """The confidence head and the summary, for each seed."""
+    from protenix.model import sample_confidence
+
     for index in range(inputs.n_seed):
         logits = network.module.run_confidence_head(
             input_feature_dict=inputs.of_seed(index),
@@ -105,7 +107,7 @@ def score(
             inplace_safe=True,
             chunk_size=network.chunk_size(inputs.n_token),
         )
-        scores = Scores(network, inputs, trunk, index)
+        scores = Scores(network, inputs, trunk, index, sample_confidence._compute_full_data_and_summary)
         for place in range(len(coordinates[index])):  # one by one, as upstream's wrapper does
             part = slice(place, place + 1)
             scores.add(coordinates[index, part], tuple(one[part] for one in logits))
@@ -113,15 +115,21 @@ def score(
 
 
 class Scores:
-    """Upstream's output dictionary of one seed, put together from the logits of its samples' confidence heads."""
+    """Upstream's output dictionary of one seed, put together from the logits of its samples' confidence heads.
 
-    def __init__(self, network: Network, inputs: Inputs, trunk: TrunkOutput, index: int) -> None:
+    Args:
+        summarise: Upstream's ``_compute_full_data_and_summary``, or what stands for it.
+    """
+
+    def __init__(
+        self, network: Network, inputs: Inputs, trunk: TrunkOutput, index: int, summarise: Callable[..., Any]
+    ) -> None:
         from protenix.model import sample_confidence
         from protenix.utils.torch_utils import autocasting_disable_decorator
 
         full_precision = autocasting_disable_decorator(True)
         self._network, self._features = network, inputs.of_seed(index)
-        self._summarise = full_precision(sample_confidence._compute_full_data_and_summary)
+        self._summarise = full_precision(summarise)
         self._contact_probs = full_precision(sample_confidence.compute_contact_prob)(
             distogram_logits=network.module.distogram_head(trunk.z[index]),
             **sample_confidence.get_bin_params(network.configs.loss.distogram),

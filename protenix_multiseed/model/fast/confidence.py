@@ -1,4 +1,4 @@
-"""Alg. 31 for all samples of a seed at once; the numbers are upstream's own summary of them."""
+"""Alg. 31 for all samples of a seed at once."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 
 from protenix_multiseed.memory import scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
+from protenix_multiseed.model.fast.summary import summarise
 from protenix_multiseed.model.reference_stages import Scores
 from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
 
@@ -19,7 +20,7 @@ def score(
     """``ConfidenceHead.forward`` and the summary, samples batched -> upstream's output dictionary of each seed."""
     chunk = min(sample_chunk, scored_at_once(inputs.n_token))
     for index in range(inputs.n_seed):
-        made = Scores(network, inputs, trunk, index)
+        made = Scores(network, inputs, trunk, index, summarise)
         for part in torch.split(coordinates[index], chunk):
             made.add(part, confidence_logits(network, inputs, trunk, part, index))
         yield made.raw()

@@ -1,0 +1,219 @@
+"""The scores of a seed's samples from one pass over the probabilities of each pair's error.
+
+Upstream goes through samples, chains and pairs of chains, and waits for the GPU at each. But pTM and ipTM (AlphaFold 3
+supplement section 5.9.1) are linear in these probabilities up to their last maximum: for a number of tokens, which
+weights the bins, the mean over a chain of what the weighted bins add up to is the weighted mean of the bins. So the
+probabilities are added up over every chain's columns once, and the scores of all chains and pairs of chains are read
+from these sums [N_sample, N_token, N_chain, N_bin].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch.nn import functional
+
+_EPSILON = 1e-8  # upstream's, in denominators
+_PAIRS = 2**24  # of atoms whose distances are looked at together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chains:
+    """How tokens and atoms fall into chains.
+
+    Attributes:
+        tokens, atoms: Indices of each chain's.
+        n_token, n_atom: Their number [N_chain].
+        of_token: Each token's chain [N_token].
+        is_ligand: Chains at least half of whose tokens have a ligand's atom [N_chain].
+        is_polymer: Chains without a ligand's atom [N_chain].
+    """
+
+    tokens: tuple[torch.Tensor, ...]
+    atoms: tuple[torch.Tensor, ...]
+    n_token: torch.Tensor
+    n_atom: torch.Tensor
+    of_token: torch.Tensor
+    is_ligand: torch.Tensor
+    is_polymer: torch.Tensor
+
+    @classmethod
+    def of(cls, asym_id: torch.Tensor, atom_to_token: torch.Tensor, atom_is_polymer: torch.Tensor) -> Self:
+        """From each token's ``asym_id`` [N_token], which may have gaps, and each atom's token and kind [N_atom]."""
+        names, of_token = torch.unique(asym_id.long(), return_inverse=True)
+        of_atom = of_token[atom_to_token]
+        tokens, n_token = _members(of_token, len(names))
+        atoms, n_atom = _members(of_atom, len(names))
+        ligand_atom = (1 - atom_is_polymer).long()
+        ligand_token = (torch.zeros_like(of_token).scatter_add_(0, atom_to_token, ligand_atom) > 0).long()
+        zeros = torch.zeros_like(n_token)
+        return cls(
+            tokens=tokens,
+            atoms=atoms,
+            n_token=n_token,
+            n_atom=n_atom,
+            of_token=of_token,
+            is_ligand=zeros.scatter_add(0, of_token, ligand_token) >= n_token // 2,
+            is_polymer=zeros.scatter_add(0, of_atom, ligand_atom) == 0,
+        )
+
+
+def summarise(
+    *,
+    configs: Any,
+    pae_logits: torch.Tensor,
+    plddt_logits: torch.Tensor,
+    pde_logits: torch.Tensor,
+    contact_probs: torch.Tensor,
+    token_asym_id: torch.Tensor,
+    token_has_frame: torch.Tensor,
+    atom_coordinate: torch.Tensor,
+    atom_to_token_idx: torch.Tensor,
+    atom_is_polymer: torch.Tensor,
+    N_recycle: int,  # noqa: N803  # upstream's arguments by name
+    return_full_data: bool,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """``sample_confidence._compute_full_data_and_summary``, with its arguments and its two lists of dictionaries."""
+    from protenix.model.sample_confidence import break_down_to_per_sample_dict, get_bin_params, logits_to_score
+
+    chains = Chains.of(token_asym_id, atom_to_token_idx, atom_is_polymer)
+    bins = {name: get_bin_params(configs.loss[name]) for name in ("plddt", "pde", "pae")}
+    plddt = logits_to_score(plddt_logits, **bins["plddt"])
+    pde = logits_to_score(pde_logits, **bins["pde"])
+    pae, probability = logits_to_score(pae_logits, **bins["pae"], return_prob=True)
+    made = _of_errors(chains, probability, token_has_frame.bool(), bins["pae"])
+    del probability
+    clash = has_clash(chains, atom_coordinate, configs.metrics.clash.af3_clash_threshold)
+    summary = {
+        "plddt": plddt.mean(dim=-1) * 100,
+        "gpde": (pde * contact_probs).sum(dim=(-1, -2)) / contact_probs.sum(),
+        **made,
+        **_of_distances(chains, pde, contact_probs),
+        **_of_atoms(chains, plddt),
+        "has_clash": clash,
+        "num_recycles": torch.tensor(N_recycle, device=pae.device),
+        "disorder": torch.zeros_like(made["ptm"]),
+        "ranking_score": 0.8 * made["iptm"] + 0.2 * made["ptm"] - 100 * clash,
+    }
+    summaries = break_down_to_per_sample_dict(summary, shared_keys=["num_recycles"])
+    if not return_full_data:
+        return summaries, [{}]
+    shared = {
+        "contact_probs": contact_probs,
+        "token_has_frame": token_has_frame,
+        "token_asym_id": token_asym_id,
+        "atom_to_token_idx": atom_to_token_idx,
+        "atom_is_polymer": atom_is_polymer,
+    }
+    full = {"atom_plddt": plddt, "token_pair_pde": pde, "token_pair_pae": pae, "atom_coordinate": atom_coordinate}
+    return summaries, break_down_to_per_sample_dict(full | shared, shared_keys=list(shared))
+
+
+def _members(group: torch.Tensor, n_group: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """The indices of each group's members, and their number [N_group]."""
+    counts = torch.bincount(group, minlength=n_group)
+    return torch.split(torch.argsort(group, stable=True), counts.tolist()), counts
+
+
+def _sums(x: torch.Tensor, members: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """Sums of ``x`` over each group along a dimension, always in the same order."""
+    return torch.stack([x.index_select(dim, indices).sum(dim) for indices in members], dim=dim)
+
+
+def _off_diagonal(x: torch.Tensor) -> torch.Tensor:
+    """``x`` [..., N_chain, N_chain] with zeros on the diagonal."""
+    is_diagonal = torch.eye(x.shape[-1], device=x.device, dtype=torch.bool)
+    return x.masked_fill(is_diagonal, 0.0)
+
+
+def _of_errors(
+    chains: Chains, probability: torch.Tensor, has_frame: torch.Tensor, bins: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """PTM and ipTM of all tokens, of each chain and of each pair of chains.
+
+    Args:
+        probability: Of each bin of the predicted aligned error [N_sample, N_token, N_token, N_bin].
+        has_frame: Tokens of which the best is taken [N_token].
+    """
+    from protenix.model.sample_confidence import get_bin_centers
+
+    n_token, n_chain = len(has_frame), len(chains.tokens)
+    centers = get_bin_centers(**bins).to(probability.device)
+
+    def weights(count: torch.Tensor) -> torch.Tensor:
+        """Of every bin, for so many tokens [..., N_bin]."""
+        scale = 1.24 * torch.pow(count.clamp(min=19).double() - 15, 1 / 3) - 1.8
+        return torch.reciprocal(1 + torch.square(centers / scale.float()[..., None]))
+
+    def best(score: torch.Tensor, members: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The highest score [N_sample, N_token, ...] of each group's tokens that have a frame."""
+        masked = score.masked_fill(~has_frame.view(-1, *[1] * (score.dim() - 2)), -torch.inf)
+        return torch.stack([masked.index_select(1, indices).amax(1) for indices in members], dim=1)
+
+    by_chain = _sums(probability, chains.tokens, dim=2)  # [N_sample, N_token, N_chain, N_bin]
+    sizes, is_own = chains.n_token, functional.one_hot(chains.of_token, n_chain).bool()
+    together = sizes[:, None] + sizes - torch.diag(sizes)
+    of_pair = (by_chain * weights(together)[chains.of_token]).sum(-1)
+    highest = best(of_pair / torch.where(is_own, sizes.float(), sizes + _EPSILON), chains.tokens)
+    pair_iptm = _off_diagonal(_finite(torch.maximum(highest, highest.mT)))
+
+    of_all = (by_chain * weights(sizes.sum())).sum(-1)
+    others = (of_all * ~is_own).sum(-1) / ((n_token - sizes[chains.of_token]) + _EPSILON)
+    every = torch.arange(n_token, device=has_frame.device)
+    ptm, iptm = (_finite(best(score, [every]))[:, 0] for score in (of_all.sum(-1) / n_token, others))
+
+    framed = torch.stack([has_frame[indices].any() for indices in chains.tokens]).float()
+    counted = framed * (n_chain - 1) + framed.sum() - framed  # pairs with this chain whose first has a frame
+    chain_iptm = (pair_iptm * (framed[:, None] + framed)).sum(-1) / counted.clamp(min=1)
+    mean = (chain_iptm[..., :, None] + chain_iptm[..., None, :]) / 2
+    of_second = torch.where(chains.is_ligand, chain_iptm[..., None, :].expand_as(mean), mean)
+    of_first = chain_iptm[..., :, None].expand_as(mean)
+    return {
+        "ptm": ptm,
+        "iptm": iptm,
+        "chain_ptm": _finite(highest.diagonal(dim1=-2, dim2=-1)),
+        "chain_iptm": chain_iptm,
+        "chain_pair_iptm": pair_iptm,
+        "chain_pair_iptm_global": _off_diagonal(torch.where(chains.is_ligand[:, None], of_first, of_second)),
+    }
+
+
+def _finite(x: torch.Tensor) -> torch.Tensor:
+    """Upstream's zero where no token had a frame."""
+    return x.masked_fill(x == -torch.inf, 0.0)
+
+
+def _of_distances(chains: Chains, pde: torch.Tensor, contact: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Predicted distance error weighted with contacts, within and between chains."""
+    weighted, weight = (_sums(_sums(x, chains.tokens, dim=-2), chains.tokens, dim=-1) for x in (pde * contact, contact))
+    ratio = weighted / (weight + _EPSILON)
+    between = torch.triu(ratio, diagonal=1)
+    return {"chain_gpde": ratio.diagonal(dim1=-2, dim2=-1), "chain_pair_gpde": between + between.mT}
+
+
+def _of_atoms(chains: Chains, plddt: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean pLDDT of each chain's atoms and of each pair's."""
+    sums, count = _sums(plddt, chains.atoms, dim=1), chains.n_atom
+    pairs = (sums[:, :, None] + sums[:, None, :]) / (count[:, None] + count)
+    return {"chain_plddt": sums / count, "chain_pair_plddt": _off_diagonal(pairs)}
+
+
+def has_clash(chains: Chains, coordinates: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Whether two polymers of a sample have more than 100 pairs of atoms closer than ``threshold`` Angstrom, or more
+    than half as many as the smaller has atoms (AlphaFold 3 supplement section 5.9.2; ``metrics.clash``) [N_sample].
+    """  # noqa: D205
+    n_sample, n_atom, _ = coordinates.shape
+    place = torch.cat(chains.atoms)
+    chain = torch.repeat_interleave(torch.arange(len(chains.atoms), device=place.device), chains.n_atom)
+    member = functional.one_hot(chain, len(chains.atoms)).float()
+    ordered = coordinates[:, place].float()
+    close = ordered.new_zeros(n_sample, len(chains.atoms), len(chains.atoms))
+    step = max(1, _PAIRS // (n_sample * n_atom))
+    for start in range(0, n_atom, step):
+        rows = slice(start, start + step)
+        near = (torch.cdist(ordered[:, rows], ordered) < threshold).float()
+        close += member[rows].mT @ (near @ member)
+    smaller = torch.minimum(chains.n_atom[:, None], chains.n_atom)
+    counted = torch.triu(chains.is_polymer[:, None] & chains.is_polymer, diagonal=1)
+    return ((close > 100) | (close > 0.5 * smaller)).logical_and(counted).any(dim=(-1, -2))

@@ -1,0 +1,103 @@
+"""The summary of samples against upstream's, over made-up complexes of every kind."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import cases
+
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.model.fast.summary import Chains, has_clash, summarise
+
+
+@pytest.fixture(scope="module")
+def configs():
+    upstream.prepare(EmbeddedDictionary())
+    return upstream.build_configs(model=cases.MODEL, overrides=cases.SMALL)
+
+
+def both(configs, arguments):
+    from protenix.model.sample_confidence import _compute_full_data_and_summary
+
+    return [made(configs=configs, N_recycle=10, return_full_data=True, **arguments)
+            for made in (summarise, _compute_full_data_and_summary)]  # fmt: skip
+
+
+def complex_of(chains, *, seed, n_sample=2, names=None, spread=20.0, frames=0.8, mixed=False):
+    """Arguments for a complex of ``chains``: for each its number of tokens and whether it is a ligand."""
+    generator = torch.Generator().manual_seed(seed)
+    names = names or range(len(chains))
+    asym_id = torch.tensor([name for name, (size, _) in zip(names, chains, strict=True) for _ in range(size)])
+    is_ligand = torch.tensor([ligand for size, ligand in chains for _ in range(size)])
+    if mixed:  # tokens of all chains in turn
+        order = torch.randperm(len(asym_id), generator=generator)
+        asym_id, is_ligand = asym_id[order], is_ligand[order]
+    n_token = len(asym_id)
+    atoms = torch.randint(1, 6, (n_token,), generator=generator)
+    atom_to_token = torch.repeat_interleave(torch.arange(n_token), atoms)
+    n_atom = len(atom_to_token)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator)
+
+    return {
+        "pae_logits": 2 * random(n_sample, n_token, n_token, 64),
+        "plddt_logits": random(n_sample, n_atom, 50),
+        "pde_logits": 2 * random(n_sample, n_token, n_token, 64),
+        "contact_probs": torch.rand(n_token, n_token, generator=generator),
+        "token_asym_id": asym_id,
+        "token_has_frame": torch.rand(n_token, generator=generator) < frames,
+        "atom_coordinate": spread * random(n_sample, n_atom, 3),
+        "atom_to_token_idx": atom_to_token,
+        "atom_is_polymer": 1 - is_ligand.long()[atom_to_token],
+    }
+
+
+def assert_alike(ours, theirs):
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert len(mine) == len(reference)
+        for one, other in zip(mine, reference, strict=True):
+            assert one.keys() == other.keys()
+            for key in one:
+                assert one[key].dtype == other[key].dtype, key
+                scale = 100 if key.endswith("plddt") or key == "ranking_score" else 32
+                assert torch.allclose(one[key], other[key], rtol=0, atol=1e-6 * scale), key
+
+
+chain = st.tuples(st.integers(1, 12), st.booleans())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chains=st.lists(chain, min_size=1, max_size=6),
+    seed=st.integers(0, 2**31),
+    spread=st.sampled_from([0.3, 2.0, 30.0]),
+    frames=st.sampled_from([0.0, 0.2, 1.0]),
+    mixed=st.booleans(),
+    gap=st.booleans(),
+)
+def test_scores_are_upstreams(configs, chains, seed, spread, frames, mixed, gap):
+    names = [2 * place + 1 for place in range(len(chains))] if gap else None
+    arguments = complex_of(chains, seed=seed, names=names, spread=spread, frames=frames, mixed=mixed)
+    assert_alike(*both(configs, arguments))
+
+
+@pytest.mark.parametrize(("spread", "clashes"), [(0.3, True), (300.0, False)])
+def test_clashes_are_counted_between_polymers_only(configs, spread, clashes):
+    polymers = complex_of([(40, False), (30, False), (9, True)], seed=1, spread=spread)
+    ours, theirs = both(configs, polymers)
+    assert [bool(sample["has_clash"]) for sample in ours[0]] == 2 * [clashes]
+    assert_alike(ours, theirs)
+    ligands = complex_of([(40, False), (30, True), (9, True)], seed=1, spread=spread)
+    assert not any(bool(sample["has_clash"]) for sample in both(configs, ligands)[0][0])
+
+
+def test_clashes_in_parts_are_those_of_the_whole(configs, monkeypatch):
+    arguments = complex_of([(40, False), (30, False)], seed=3, spread=1.5)
+    chains = Chains.of(*(arguments[name] for name in ("token_asym_id", "atom_to_token_idx", "atom_is_polymer")))
+    coordinates = torch.cat([arguments["atom_coordinate"] * factor for factor in (0.5, 1, 2, 4, 8)])
+    whole = has_clash(chains, coordinates, 1.1)
+    monkeypatch.setattr("protenix_multiseed.model.fast.summary._PAIRS", 1000)
+    assert torch.equal(has_clash(chains, coordinates, 1.1), whole)
+    assert len(set(whole.tolist())) == 2
