@@ -13,7 +13,13 @@ from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.features.pool import failure
-from protenix_multiseed.hardware import KernelProbe, choose_device, free_memory, is_out_of_memory
+from protenix_multiseed.hardware import (
+    KernelProbe,
+    choose_device,
+    free_memory,
+    is_out_of_memory,
+    let_segments_grow,
+)
 from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
 from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes, peak_bytes
 from protenix_multiseed.model import demo
@@ -101,6 +107,7 @@ class Executor:
         self.device = choose_device(config.device)
         if self.device.type == "cuda":  # graphs are captured and Triton's kernels launched on the current device
             torch.cuda.set_device(self.device)
+            let_segments_grow()
         capability = torch.cuda.get_device_capability(self.device) if self.device.type == "cuda" else None
         is_old = capability is not None and capability < (8, 0)  # upstream uses neither bf16 nor fused kernels there
         self._probe = KernelProbe(self.device, "torch" if is_old else config.kernels)

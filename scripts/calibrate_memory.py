@@ -3,13 +3,17 @@
     python scripts/calibrate_memory.py --out points.json
 
 Weights are made up, cycles and steps few: neither changes the peak, but for the noise, which the estimate counts. A
-point that runs out of memory is reported and left out.
+point that runs out of memory is reported and left out. Every stage's own peak stands beside its estimate, so that a term
+that is off can be told.
 """
 
 import argparse
 import json
 import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,13 +23,13 @@ from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
 from protenix_multiseed.executor import PADDING, make_configs, make_planner
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.memory import format_bytes
+from protenix_multiseed.memory import MemoryEstimate, format_bytes
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.kernels.plain import PlainKernels
 from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.weights import build_model
-from protenix_multiseed.types import FeatureSettings
+from protenix_multiseed.types import Features, FeatureSettings
 
 # tokens, MSA rows, seeds, samples, samples at once, precision
 POINTS = [
@@ -81,32 +85,70 @@ def main() -> None:
                 module=model, configs=configs, name=arguments.model, device=device, precision=precision,
                 kernels=kernels, padding=PADDING if device.type == "cuda" else 1,
             )  # fmt: skip
-            measured = None
+            measured, peaks = None, {}
             try:
-                for _ in range(2):
-                    if device.type == "cuda":
-                        torch.cuda.empty_cache()
-                        torch.cuda.reset_peak_memory_stats()
-                    run_stages(FAST, network, features, features.seeds, chunk, lambda *_: None)
-                if device.type == "cuda":
-                    measured = torch.cuda.max_memory_allocated()
+                for _ in range(2):  # the second keeps the first's graphs
+                    peaks = stage_peaks(network, features, chunk)
+                measured = max(peaks.values(), default=None)
             except torch.OutOfMemoryError as error:
                 print(f"{job.name}: {str(error)[:80]}")
             point = {
                 "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": seeds,
                 "samples": samples, "sample_chunk": chunk, "precision": precision, "steps": arguments.steps,
                 "measured": measured, "estimated": estimate.peak_bytes, "stage": estimate.peak_stage,
+                "measured_by_stage": peaks, "estimated_by_stage": by_stage(estimate),
             }  # fmt: skip
             points.append(point)
+            arguments.out.write_text(json.dumps(points, indent=1) + "\n")
             ratio = f"{estimate.peak_bytes / measured:.2f}" if measured else "-"
             print(
                 f"{n_token:5d} tokens {n_row:6d} rows {seeds:3d} seeds {chunk} of {samples} samples {precision:9s} "
                 f"measured {format_bytes(measured or 0):>9s} estimated {format_bytes(estimate.peak_bytes):>9s} "
-                f"ratio {ratio} ({estimate.peak_stage})",
+                f"ratio {ratio} ({estimate.peak_stage}) "
+                + " ".join(
+                    f"{name} {peak / 2**30:.2f}/{by_stage(estimate)[name] / 2**30:.2f}" for name, peak in peaks.items()
+                ),
                 flush=True,
             )
             del network, features
-    arguments.out.write_text(json.dumps(points, indent=1) + "\n")
+
+
+def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, int]:
+    """Run a batch and return the most bytes held in each of its stages; nothing on a CPU."""
+    peaks: dict[str, int] = {}
+
+    def watched(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            torch.cuda.reset_peak_memory_stats()
+            made = stage(*arguments)
+            peaks[name] = torch.cuda.max_memory_allocated()
+            return made
+
+        def score(*arguments: Any) -> Iterator[Any]:
+            torch.cuda.reset_peak_memory_stats()
+            for made in stage(*arguments):
+                yield made
+                peaks[name] = torch.cuda.max_memory_allocated()
+
+        return score if name == "score" else run
+
+    stages = FAST
+    if network.device.type == "cuda":
+        torch.cuda.empty_cache()
+        names = {"run_trunk": "trunk", "prepare_conditioning": "conditioning", "sample": "sample", "score": "score"}
+        stages = replace(FAST, **{stage: watched(name, getattr(FAST, stage)) for stage, name in names.items()})
+    run_stages(stages, network, features, features.seeds, chunk, lambda *_: None)
+    return peaks
+
+
+def by_stage(estimate: MemoryEstimate) -> dict[str, int]:
+    """The estimated peak of the parts of each stage, with what lives through all of them."""
+    resident = sum(estimate.resident.values())
+    parts = {name: resident + sum(held.values()) for name, held in estimate.stages.items()}
+    return {
+        stage: max(bytes_ for name, bytes_ in parts.items() if name.startswith(part))
+        for stage, part in (("trunk", "trunk"), ("conditioning", "sample"), ("sample", "sample"), ("score", "score"))
+    }
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ probabilities are added up over every chain's columns once, and the scores of al
 from these sums [N_sample, N_token, N_chain, N_bin].
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,22 +18,51 @@ _PAIRS = 2**24  # of atoms whose distances are looked at together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chains:
-    """How tokens and atoms fall into chains.
+class Groups:
+    """How tokens or atoms fall into chains.
 
     Attributes:
-        tokens, atoms: Indices of each chain's.
-        n_token, n_atom: Their number [N_chain].
-        of_token: Each token's chain [N_token].
+        order: Their indices chain by chain; None where they are in that order already.
+        counts: Of each chain.
+    """
+
+    order: torch.Tensor | None
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, chain: torch.Tensor, n_chain: int) -> Self:
+        """From each one's chain."""
+        order = None if bool((chain.diff() >= 0).all()) else torch.argsort(chain, stable=True)
+        return cls(order=order, counts=tuple(torch.bincount(chain, minlength=n_chain).tolist()))
+
+    def split(self, x: torch.Tensor, dim: int) -> tuple[torch.Tensor, ...]:
+        """Each chain's part of ``x`` along a dimension."""
+        sorted_by_chain = x if self.order is None else x.index_select(dim, self.order)
+        return sorted_by_chain.split_with_sizes(self.counts, dim)
+
+    def sums(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+        """Sums of ``x`` over each chain along a dimension, always in the same order."""
+        return torch.stack([part.sum(dim) for part in self.split(x, dim)], dim=dim)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chains:
+    """The chains of a complex.
+
+    Attributes:
+        tokens, atoms: How they fall into chains.
+        n_token, n_atom: Their number in each chain [N_chain].
+        of_token, of_atom: Each one's chain [N_token], [N_atom].
         is_ligand: Chains at least half of whose tokens have a ligand's atom [N_chain].
         is_polymer: Chains without a ligand's atom [N_chain].
     """
 
-    tokens: tuple[torch.Tensor, ...]
-    atoms: tuple[torch.Tensor, ...]
+    tokens: Groups
+    atoms: Groups
     n_token: torch.Tensor
     n_atom: torch.Tensor
     of_token: torch.Tensor
+    of_atom: torch.Tensor
     is_ligand: torch.Tensor
     is_polymer: torch.Tensor
 
@@ -43,17 +71,17 @@ class Chains:
         """From each token's ``asym_id`` [N_token], which may have gaps, and each atom's token and kind [N_atom]."""
         names, of_token = torch.unique(asym_id.long(), return_inverse=True)
         of_atom = of_token[atom_to_token]
-        tokens, n_token = _members(of_token, len(names))
-        atoms, n_atom = _members(of_atom, len(names))
+        n_token, n_atom = (torch.bincount(group, minlength=len(names)) for group in (of_token, of_atom))
         ligand_atom = (1 - atom_is_polymer).long()
         ligand_token = (torch.zeros_like(of_token).scatter_add_(0, atom_to_token, ligand_atom) > 0).long()
         zeros = torch.zeros_like(n_token)
         return cls(
-            tokens=tokens,
-            atoms=atoms,
+            tokens=Groups.of(of_token, len(names)),
+            atoms=Groups.of(of_atom, len(names)),
             n_token=n_token,
             n_atom=n_atom,
             of_token=of_token,
+            of_atom=of_atom,
             is_ligand=zeros.scatter_add(0, of_token, ligand_token) >= n_token // 2,
             is_polymer=zeros.scatter_add(0, of_atom, ligand_atom) == 0,
         )
@@ -110,17 +138,6 @@ def summarise(
     return summaries, break_down_to_per_sample_dict(full | shared, shared_keys=list(shared))
 
 
-def _members(group: torch.Tensor, n_group: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """The indices of each group's members, and their number [N_group]."""
-    counts = torch.bincount(group, minlength=n_group)
-    return torch.split(torch.argsort(group, stable=True), counts.tolist()), counts
-
-
-def _sums(x: torch.Tensor, members: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
-    """Sums of ``x`` over each group along a dimension, always in the same order."""
-    return torch.stack([x.index_select(dim, indices).sum(dim) for indices in members], dim=dim)
-
-
 def _off_diagonal(x: torch.Tensor) -> torch.Tensor:
     """``x`` [..., N_chain, N_chain] with zeros on the diagonal."""
     is_diagonal = torch.eye(x.shape[-1], device=x.device, dtype=torch.bool)
@@ -138,7 +155,7 @@ def _of_errors(
     """
     from protenix.model.sample_confidence import get_bin_centers
 
-    n_token, n_chain = len(has_frame), len(chains.tokens)
+    n_token, n_chain = len(has_frame), len(chains.n_token)
     centers = get_bin_centers(**bins).to(probability.device)
 
     def weights(count: torch.Tensor) -> torch.Tensor:
@@ -146,26 +163,24 @@ def _of_errors(
         scale = 1.24 * torch.pow(count.clamp(min=19).double() - 15, 1 / 3) - 1.8
         return torch.reciprocal(1 + torch.square(centers / scale.float()[..., None]))
 
-    def best(score: torch.Tensor, members: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The highest score [N_sample, N_token, ...] of each group's tokens that have a frame."""
-        masked = score.masked_fill(~has_frame.view(-1, *[1] * (score.dim() - 2)), -torch.inf)
-        return torch.stack([masked.index_select(1, indices).amax(1) for indices in members], dim=1)
-
-    by_chain = _sums(probability, chains.tokens, dim=2)  # [N_sample, N_token, N_chain, N_bin]
+    by_chain = chains.tokens.sums(probability, dim=2)  # [N_sample, N_token, N_chain, N_bin]
     sizes, is_own = chains.n_token, functional.one_hot(chains.of_token, n_chain).bool()
     together = sizes[:, None] + sizes - torch.diag(sizes)
     of_pair = (by_chain * weights(together)[chains.of_token]).sum(-1)
-    highest = best(of_pair / torch.where(is_own, sizes.float(), sizes + _EPSILON), chains.tokens)
+    mean = of_pair / torch.where(is_own, sizes.float(), sizes + _EPSILON)
+    framed = chains.tokens.split(mean.masked_fill(~has_frame[:, None], -torch.inf), dim=1)
+    highest = torch.stack([part.amax(1) for part in framed], dim=1)  # of each chain's tokens, against each chain
     pair_iptm = _off_diagonal(_finite(torch.maximum(highest, highest.mT)))
 
     of_all = (by_chain * weights(sizes.sum())).sum(-1)
     others = (of_all * ~is_own).sum(-1) / ((n_token - sizes[chains.of_token]) + _EPSILON)
-    every = torch.arange(n_token, device=has_frame.device)
-    ptm, iptm = (_finite(best(score, [every]))[:, 0] for score in (of_all.sum(-1) / n_token, others))
+    ptm, iptm = (
+        _finite(score.masked_fill(~has_frame, -torch.inf).amax(-1)) for score in (of_all.sum(-1) / n_token, others)
+    )
 
-    framed = torch.stack([has_frame[indices].any() for indices in chains.tokens]).float()
-    counted = framed * (n_chain - 1) + framed.sum() - framed  # pairs with this chain whose first has a frame
-    chain_iptm = (pair_iptm * (framed[:, None] + framed)).sum(-1) / counted.clamp(min=1)
+    counts = (chains.tokens.sums(has_frame.float(), dim=0) > 0).float()  # a pair counts if its first chain has a frame
+    counted = counts * (n_chain - 1) + counts.sum() - counts
+    chain_iptm = (pair_iptm * (counts[:, None] + counts)).sum(-1) / counted.clamp(min=1)
     mean = (chain_iptm[..., :, None] + chain_iptm[..., None, :]) / 2
     of_second = torch.where(chains.is_ligand, chain_iptm[..., None, :].expand_as(mean), mean)
     of_first = chain_iptm[..., :, None].expand_as(mean)
@@ -186,7 +201,8 @@ def _finite(x: torch.Tensor) -> torch.Tensor:
 
 def _of_distances(chains: Chains, pde: torch.Tensor, contact: torch.Tensor) -> dict[str, torch.Tensor]:
     """Predicted distance error weighted with contacts, within and between chains."""
-    weighted, weight = (_sums(_sums(x, chains.tokens, dim=-2), chains.tokens, dim=-1) for x in (pde * contact, contact))
+    of_tokens = chains.tokens
+    weighted, weight = (of_tokens.sums(of_tokens.sums(x, dim=-2), dim=-1) for x in (pde * contact, contact))
     ratio = weighted / (weight + _EPSILON)
     between = torch.triu(ratio, diagonal=1)
     return {"chain_gpde": ratio.diagonal(dim1=-2, dim2=-1), "chain_pair_gpde": between + between.mT}
@@ -194,7 +210,7 @@ def _of_distances(chains: Chains, pde: torch.Tensor, contact: torch.Tensor) -> d
 
 def _of_atoms(chains: Chains, plddt: torch.Tensor) -> dict[str, torch.Tensor]:
     """Mean pLDDT of each chain's atoms and of each pair's."""
-    sums, count = _sums(plddt, chains.atoms, dim=1), chains.n_atom
+    sums, count = chains.atoms.sums(plddt, dim=1), chains.n_atom
     pairs = (sums[:, :, None] + sums[:, None, :]) / (count[:, None] + count)
     return {"chain_plddt": sums / count, "chain_pair_plddt": _off_diagonal(pairs)}
 
@@ -204,15 +220,13 @@ def has_clash(chains: Chains, coordinates: torch.Tensor, threshold: float) -> to
     than half as many as the smaller has atoms (AlphaFold 3 supplement section 5.9.2; ``metrics.clash``) [N_sample].
     """  # noqa: D205
     n_sample, n_atom, _ = coordinates.shape
-    place = torch.cat(chains.atoms)
-    chain = torch.repeat_interleave(torch.arange(len(chains.atoms), device=place.device), chains.n_atom)
-    member = functional.one_hot(chain, len(chains.atoms)).float()
-    ordered = coordinates[:, place].float()
-    close = ordered.new_zeros(n_sample, len(chains.atoms), len(chains.atoms))
+    n_chain = len(chains.n_atom)
+    member = functional.one_hot(chains.of_atom, n_chain).float()
+    close = coordinates.new_zeros(n_sample, n_chain, n_chain)
     step = max(1, _PAIRS // (n_sample * n_atom))
     for start in range(0, n_atom, step):
         rows = slice(start, start + step)
-        near = (torch.cdist(ordered[:, rows], ordered) < threshold).float()
+        near = (torch.cdist(coordinates[:, rows], coordinates) < threshold).float()
         close += member[rows].mT @ (near @ member)
     smaller = torch.minimum(chains.n_atom[:, None], chains.n_atom)
     counted = torch.triu(chains.is_polymer[:, None] & chains.is_polymer, diagonal=1)
