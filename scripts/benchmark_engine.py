@@ -1,8 +1,9 @@
 """Protenix, the design of its pull request 284 and this engine side by side on one GPU, with the floor under each.
 
-    python scripts/benchmark_engine.py 120 examples/7r6r.json 1200 --seeds 1,5,20 --repeats 3 --out engine.json
+    python scripts/benchmark_engine.py 120 examples/7r6r.json:1,5,20 1200:1 --seeds 1,5 --repeats 3 --out engine.json
 
-A job is an input file or a number of tokens, for which one is made up. Weights are made up where there is no
+A job is an input file or a number of tokens, for which one is made up, with numbers of seeds of its own if it has any.
+Weights are made up where there is no
 checkpoint, which changes no time. Featurization and writing are left out on every side.
 
 Protenix predicts seeds one after another, each in the same time: every seed it predicts here is a repeat, and its time
@@ -45,7 +46,6 @@ def main() -> None:
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
     upstream.prepare(find_dictionary())
     executor = make_executor(config)
-    counts = [int(number) for number in arguments.seeds.split(",")]
     rows: list[dict[str, Any]] = []
     with executor, tempfile.TemporaryDirectory() as scratch:
         device = executor.device
@@ -58,6 +58,8 @@ def main() -> None:
         }  # fmt: skip
         print(json.dumps(about), flush=True)
         for name in arguments.jobs:
+            name, _, own = name.partition(":")
+            counts = [int(number) for number in (own or arguments.seeds).split(",")]
             features = read_features(name, Path(scratch), max([*counts, arguments.protenix_seeds]))
             theirs = measure_protenix(executor, features, wanted, arguments)
             for n_seed in counts:

@@ -8,10 +8,12 @@ the largest difference from PyTorch's result; and cuEquivariance's triangle atte
 
 import argparse
 import itertools
+import json
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 from triton.testing import do_bench
@@ -74,11 +76,13 @@ def compile_one(work: tuple[tuple[torch.dtype, int], tuple[int, ...]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="write the best tiles of each type and width as JSON")
     parser.add_argument("--processes", type=int, default=12, help="that compile")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
         list(pool.map(compile_one, [(key, tiles) for key in CASES for tiles in TILES]))
+    chosen = {}
     for key, cases in CASES.items():
         taken: dict[tuple[int, ...], list[float]] = {}
         far: dict[tuple[int, ...], float] = {}
@@ -102,9 +106,12 @@ def main() -> None:
             for tiles, times in taken.items()
             if len(times) == len(cases)
         }
+        chosen[str(key)] = min(scores, key=scores.__getitem__)
         for tiles in sorted(scores, key=scores.__getitem__)[:8]:
             times = " ".join(f"{1e3 * time:9.1f} us" for time in taken[tiles])
             print(f"{key} {tiles} {scores[tiles]:.3f} {times}  off by {far[tiles]:.1e}", flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(chosen))
     beside_cuequivariance()
 
 
