@@ -90,7 +90,7 @@ class Kernels(Protocol):
 
         Args:
             query, key, value, gate, out: [A, B, N, n_head, c], of any strides but the last.
-            bias: [A, n_head, N, N], of any strides.
+            bias: [A, n_head, N, N], of any strides; rows that lie in a row are padded in memory to a multiple of 8.
             n_key: Keys from this one on are padding.
         """
 

@@ -158,8 +158,8 @@ class FusedKernels(PlainKernels):
         n_seed, shared, n, n_head, width = query.shape
         padded = max(16, triton.next_power_of_2(width))
         pairs, block_m, block_n, warps, stages = _TILES.get((query.dtype, padded), _ANY_TILES)
-        is_pair = pairs and shared % 2 == 0
-        grid = (triton.cdiv(n, block_m) * (shared // 2 if is_pair else shared) * n_seed * n_head,)
+        is_pair = pairs and shared > 1
+        grid = (triton.cdiv(n, block_m) * triton.cdiv(shared, 2 if is_pair else 1) * n_seed * n_head,)
         source.attention[grid](
             query,
             key,

@@ -111,7 +111,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         lambda kernels: add_transition(kernels, rows),
         lambda kernels: kernels.mean_of_atoms(tokens, atoms, torch.ones(n, dtype=torch.int64, device=device)),
         attend,
-        lambda kernels: attend(kernels, joined[:, 1:]),  # of an even number, two may be attended to together
+        lambda kernels: attend(kernels, joined[:, 1:]),  # an even number, of which two may be attended to together
         attend_locally,
     ]
 

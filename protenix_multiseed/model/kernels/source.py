@@ -250,8 +250,11 @@ def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: t
 @triton.jit
 def load_keys(at, n_left, in_channel, IS_LAST: tl.constexpr, IS_WHOLE: tl.constexpr, BLOCK_N: tl.constexpr):
     """A block of keys or values [BLOCK_N, WIDTH]; the last may reach beyond the keys."""
-    if IS_LAST:
-        made = tl.load(at, mask=(tl.arange(0, BLOCK_N)[:, None] < n_left) & in_channel, other=0.0)
+    inside = tl.arange(0, BLOCK_N)[:, None] < n_left
+    if IS_LAST and IS_WHOLE:
+        made = tl.load(at, mask=inside, other=0.0)
+    elif IS_LAST:
+        made = tl.load(at, mask=inside & in_channel, other=0.0)
     elif IS_WHOLE:
         made = tl.load(at)
     else:
@@ -261,9 +264,14 @@ def load_keys(at, n_left, in_channel, IS_LAST: tl.constexpr, IS_WHOLE: tl.conste
 
 @triton.jit
 def load_bias(at, n_left, IS_LAST: tl.constexpr, BLOCK_N: tl.constexpr):
-    """A block of biases [BLOCK_M, BLOCK_N]; those beyond the keys let nothing through."""
+    """A block of biases [BLOCK_M, BLOCK_N]; those beyond the keys let nothing through.
+
+    The last block is read in whole eights too, for which rows are padded: one by one it would take longer than all.
+    """
+    column = tl.arange(0, BLOCK_N)[None, :]
     if IS_LAST:
-        made = tl.load(at, mask=tl.arange(0, BLOCK_N)[None, :] < n_left, other=-1.0e30).to(tl.float32)
+        made = tl.load(at, mask=column // 8 < tl.cdiv(n_left, 8), other=0.0).to(tl.float32)
+        made = tl.where(column < n_left, made, -1.0e30)
     else:
         made = tl.load(at).to(tl.float32)
     return made
@@ -326,7 +334,7 @@ def attention(
     A block of biases is as large as those of keys and values together, and is read once for both rows.
     """
     n_block = tl.cdiv(n_query, BLOCK_M)
-    n_group = n_shared // 2 if IS_PAIR else n_shared
+    n_group = tl.cdiv(n_shared, 2) if IS_PAIR else n_shared
     pid = tl.program_id(0)
     block = pid % n_block
     head = (pid // n_block % n_head).to(tl.int64)
@@ -336,50 +344,56 @@ def attention(
     seed = (pid // (n_block * n_head * n_group)).to(tl.int64)
     row = block * BLOCK_M + tl.arange(0, BLOCK_M)
     read = tl.minimum(row, n_query - 1).to(tl.int64)[:, None]
-    column = tl.arange(0, BLOCK_N).to(tl.int64)
     channel = tl.arange(0, WIDTH)[None, :]
     in_channel = channel < width
     base = seed * q_seed + shared * q_shared + head * q_head
     at_rows = base + read * q_row + channel
-    at_columns = base + column[:, None] * q_row + channel
     q = tl.load(query + at_rows, mask=in_channel, other=0.0)
-    keys, values = key + at_columns, value + at_columns
-    biases = bias + seed * b_seed + head * b_head + read * b_row + column[None, :] * b_column
+    # Within a block of keys offsets stay the same and small: only these, and no pointers, are held from block to block.
+    column = tl.arange(0, BLOCK_N)
+    row_stride = q_row.to(tl.int64)
+    at_column = column[:, None] * q_row + channel
+    at_bias = tl.minimum(row, n_query - 1)[:, None] * b_row + column[None, :] * b_column
+    key += base
+    value += base
+    bias += seed * b_seed + head * b_head
     highest = tl.full([BLOCK_M], -1.0e30, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
     if IS_PAIR:
-        q_2 = tl.load(query + q_shared + at_rows, mask=in_channel, other=0.0)
+        is_two = (shared + 1 < n_shared).to(tl.int64)  # the last of an odd number is done twice
+        q_next, o_next = is_two * q_shared, is_two * o_shared
+        q_2 = tl.load(query + q_next + at_rows, mask=in_channel, other=0.0)
         highest_2, total_2, attended_2 = highest, total, attended
     n_whole = n_key // BLOCK_N * BLOCK_N
-    for _ in range(0, n_whole, BLOCK_N):
-        b = load_bias(biases, BLOCK_N, False, BLOCK_N)
-        k = load_keys(keys, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
-        v = load_keys(values, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+    for start in range(0, n_whole, BLOCK_N):
+        at = start * row_stride
+        b = load_bias(bias + start * b_column + at_bias, BLOCK_N, False, BLOCK_N)
+        k = load_keys(key + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+        v = load_keys(value + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
         highest, total, attended = attend_block(q, k, v, b, highest, total, attended, scale)
         if IS_PAIR:
-            k = load_keys(keys + q_shared, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
-            v = load_keys(values + q_shared, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+            at += q_next
+            k = load_keys(key + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+            v = load_keys(value + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
             highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, highest_2, total_2, attended_2, scale)
-        keys += BLOCK_N * q_row.to(tl.int64)
-        values += BLOCK_N * q_row.to(tl.int64)
-        biases += BLOCK_N * b_column
     if n_whole < n_key:
         n_left = n_key - n_whole
-        b = load_bias(biases, n_left, True, BLOCK_N)
-        k = load_keys(keys, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
-        v = load_keys(values, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+        at = n_whole * row_stride
+        b = load_bias(bias + n_whole * b_column + at_bias, n_left, True, BLOCK_N)
+        k = load_keys(key + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+        v = load_keys(value + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
         highest, total, attended = attend_block(q, k, v, b, highest, total, attended, scale)
         if IS_PAIR:
-            k = load_keys(keys + q_shared, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
-            v = load_keys(values + q_shared, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+            at += q_next
+            k = load_keys(key + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+            v = load_keys(value + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
             highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, highest_2, total_2, attended_2, scale)
     at_out = seed * o_seed + shared * o_shared + head * o_head + read * o_row + channel
     inside = (row[:, None] < n_query) & in_channel
     store_attended(out + at_out, gate + at_rows, attended, total, inside, in_channel)
     if IS_PAIR:
-        at_out += o_shared
-        store_attended(out + at_out, gate + q_shared + at_rows, attended_2, total_2, inside, in_channel)
+        store_attended(out + o_next + at_out, gate + q_next + at_rows, attended_2, total_2, inside, in_channel)
 
 
 @triton.jit
