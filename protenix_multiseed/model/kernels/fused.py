@@ -13,7 +13,7 @@ from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm, sour
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
 # Whether two that share a bias are attended to together, rows of queries and of keys, warps and pipeline stages by type
-# and padded width of a head: the fastest on an H200 of those in scripts/tune_attention.py.
+# and padded width of a head: the fastest on an H200 of those in scripts/tune_kernels.py.
 _TILES = {
     (torch.bfloat16, 32): (True, 64, 32, 4, 3),
     (torch.bfloat16, 64): (False, 64, 64, 4, 3),

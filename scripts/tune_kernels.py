@@ -1,0 +1,204 @@
+"""Time the tiles of the Triton programs on this GPU, at the shapes of the trunk and of the diffusion network.
+
+    python scripts/tune_kernels.py --only attention,add_transition
+
+Prints, for every program and type, the tiles by their time relative to the best over all shapes, with the largest
+difference from PyTorch's result; and cuEquivariance's triangle attention beside ours where it is installed.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from triton.testing import do_bench
+
+from protenix_multiseed.model.kernels import Kernels, fused, split_heads
+from protenix_multiseed.model.kernels.plain import PlainKernels
+
+Tiles = tuple[Any, ...]
+Case = tuple[Any, ...]
+Run = Callable[[Kernels], torch.Tensor]
+
+_ATTENTION = [
+    (pairs, *tiles)
+    for pairs in (False, True)
+    for tiles in (
+        (64, 32, 4, 3), (64, 64, 4, 3), (64, 64, 4, 2), (64, 128, 4, 2), (64, 128, 4, 3), (128, 32, 4, 3),
+        (128, 64, 4, 2), (128, 32, 8, 3), (128, 64, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2), (64, 32, 4, 2),
+        (128, 32, 8, 2),
+    )
+]  # fmt: skip
+_ROWS = [
+    (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3), (128, 32, 8, 3), (128, 128, 8, 2),
+    (64, 128, 4, 2), (128, 64, 4, 2), (128, 32, 4, 2), (256, 64, 8, 2),
+]  # fmt: skip
+# seeds, what shares a bias, tokens, heads, width of a head, and whether it is an ending node's, which is transposed
+_TRUNK = [
+    (5, 256, 256, 4, 32, False),
+    (1, 608, 608, 4, 32, False),
+    (1, 608, 608, 4, 32, True),
+    (1, 1200, 1200, 4, 32, False),
+    (1, 1200, 1200, 4, 32, True),
+]
+_TOKENS = [(5, 5, 245, 16, 48, False), (1, 5, 600, 16, 48, False), (1, 5, 1200, 16, 48, False)]
+_PAIRS = [(5, 256), (1, 608), (1, 1200)]  # seeds, tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program with its place in the tables of tiles, what is tried and at which shapes."""
+
+    name: str
+    key: tuple[Any, ...]
+    tiles: Sequence[Tiles]
+    cases: Sequence[Case]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return next(part for part in self.key if isinstance(part, torch.dtype))
+
+    def set(self, tiles: Tiles) -> None:
+        """Use these tiles."""
+        (fused._TILES if self.name == "attention" else fused._ROW_TILES)[self.key] = tiles
+
+    def make(self, case: Case) -> Run:
+        """Its inputs at a shape, as a function of the kernels that returns what they make."""
+        return (_attention if self.name == "attention" else partial(_rows, self.name))(case, self.dtype)
+
+
+PROGRAMS = [
+    Program("attention", (torch.bfloat16, 32), _ATTENTION, _TRUNK),
+    Program("attention", (torch.bfloat16, 64), _ATTENTION, _TOKENS),
+    Program("attention", (torch.float32, 32), _ATTENTION, _TRUNK[1:3]),
+    Program("attention", (torch.float32, 64), _ATTENTION, _TOKENS[:2]),
+    *(
+        Program(name, (name, torch.bfloat16), _ROWS, _PAIRS)
+        for name in ("add_transition", "gated_channels", "add_triangle", "norm_linear")
+    ),
+]
+
+
+def _attention(case: Case, dtype: torch.dtype) -> Run:
+    n_seed, shared, n, n_head, width, ending = case
+    joined = torch.randn(n_seed, shared, n, 4 * n_head * width, device="cuda", dtype=dtype)
+    parts = split_heads(joined, 4, n_head)
+    bias = torch.randn(n_head, n_seed, n, -(-n // 16) * 16, device="cuda", dtype=dtype).transpose(0, 1)
+    out = torch.empty(n_seed, shared, n, n_head, width, device="cuda", dtype=dtype)
+    if ending:
+        parts, out = [part.transpose(1, 2) for part in parts], out.transpose(1, 2)
+
+    def run(kernels: Kernels) -> torch.Tensor:
+        kernels.attention(*parts, bias, out, n - 3)
+        return out
+
+    return run
+
+
+def _rows(name: str, case: Case, dtype: torch.dtype) -> Run:
+    n_seed, n = case
+    width = 128
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device="cuda", dtype=dtype)
+
+    z, norm, matrix = random(n_seed, n, n, width), (random(width), random(width)), random(4 * width, width) / width**0.5
+    if name == "gated_channels":
+        return lambda kernels: kernels.gated_channels(z, norm, matrix, n - 3)
+    if name == "norm_linear":
+        return lambda kernels: kernels.norm_linear(z, norm, matrix)
+    expand, contract = random(8 * width, width) / width**0.5, random(width, 4 * width) / (4 * width) ** 0.5
+    product = random(width, n_seed, n, n)
+
+    def add(kernels: Kernels) -> torch.Tensor:
+        if name == "add_triangle":
+            kernels.add_triangle(z, product, norm, matrix[:width], norm, matrix[width : 2 * width])
+        else:
+            kernels.add_transition(z, norm, expand, contract)
+        return z
+
+    return add
+
+
+def compile_one(work: tuple[int, Tiles]) -> None:
+    program = PROGRAMS[work[0]]
+    program.set(work[1])
+    case = program.cases[0]
+    try:
+        program.make((1, 2, *case[2:]) if program.name == "attention" else (1, 64))(fused.FusedKernels())
+    except Exception as error:
+        print(f"{program.key} {work[1]}: {str(error).splitlines()[0][:100]}")
+
+
+def tune(program: Program) -> Tiles:
+    """Measure all tiles of a program, print the best and return them."""
+    taken: dict[Tiles, list[float]] = {tiles: [] for tiles in program.tiles}
+    far: dict[Tiles, float] = dict.fromkeys(program.tiles, 0.0)
+    for case in program.cases:
+        torch.manual_seed(0)
+        wanted = program.make(case)(PlainKernels(on_gpu=True)).float().clone()
+        for tiles in program.tiles:
+            program.set(tiles)
+            torch.manual_seed(0)
+            run = partial(program.make(case), fused.FusedKernels())
+            try:
+                far[tiles] = max(far[tiles], float((run().float() - wanted).norm() / wanted.norm()))
+                taken[tiles].append(do_bench(run, warmup=5, rep=30, return_mode="median"))
+            except Exception as error:  # too large for the card's shared memory, say
+                taken[tiles].append(float("inf"))
+                print(f"{program.key} {tiles}: {str(error).splitlines()[0][:100]}")
+            del run
+    best = [min(times) for times in zip(*taken.values(), strict=True)]
+    scores = {
+        tiles: statistics.geometric_mean(time / least for time, least in zip(times, best, strict=True))
+        for tiles, times in taken.items()
+    }
+    ranked = sorted(scores, key=scores.__getitem__)
+    for tiles in ranked[:6]:
+        times = " ".join(f"{1e3 * time:8.1f}" for time in taken[tiles])
+        print(f"{program.key} {tiles} {scores[tiles]:.3f} {times} us  off by {far[tiles]:.1e}", flush=True)
+    return ranked[0]
+
+
+def beside_cuequivariance() -> None:
+    try:
+        from cuequivariance_torch.primitives.triangle import triangle_attention
+    except ImportError:
+        return
+    for n_seed, shared, n, n_head, width, ending in _TRUNK:
+        if not ending:
+            shape = (n_seed, shared, n_head, n, width)
+            parts = [torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+            bias = torch.randn(n_seed, 1, n_head, n, n, device="cuda")
+            time = do_bench(partial(triangle_attention, *parts, bias, scale=width**-0.5))
+            print(f"cuEquivariance {shape} {1e3 * time:.1f} us, without gate", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="programs, separated by commas")
+    parser.add_argument("--out", type=Path, help="write the best tiles as JSON")
+    parser.add_argument("--processes", type=int, default=12, help="that compile")
+    arguments = parser.parse_args()
+    wanted = [
+        place for place, program in enumerate(PROGRAMS)
+        if not arguments.only or program.name in arguments.only.split(",")
+    ]  # fmt: skip
+    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(compile_one, [(place, tiles) for place in wanted for tiles in PROGRAMS[place].tiles]))
+    chosen = {str(PROGRAMS[place].key): tune(PROGRAMS[place]) for place in wanted}
+    if arguments.out:
+        arguments.out.write_text(json.dumps(chosen))
+    beside_cuequivariance()
+
+
+if __name__ == "__main__":
+    main()
