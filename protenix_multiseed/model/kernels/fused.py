@@ -17,8 +17,8 @@ from protenix_multiseed.model.kernels.plain import PlainKernels
 _TILES = {
     (torch.bfloat16, 32): (True, 64, 32, 4, 3),
     (torch.bfloat16, 64): (False, 64, 64, 4, 3),
-    (torch.float32, 32): (False, 128, 32, 4, 3),
-    (torch.float32, 64): (False, 128, 32, 4, 2),
+    (torch.float32, 32): (True, 128, 32, 4, 3),
+    (torch.float32, 64): (False, 128, 32, 4, 3),
 }
 _ANY_TILES = (False, 64, 32, 4, 2)
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
