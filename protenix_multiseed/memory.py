@@ -15,7 +15,7 @@ MARGIN = 0.92  # of what seems free; the rest is for fragments and what other pr
 GPU_ELEMENTS = 2**27  # of a transition's expanded rows, or an MSA's outer products, at once
 CPU_ELEMENTS = 2**20  # of these and of a pair representation's projections: they are to stay in the cache
 LAUNCH_BOUND = 2**17  # pairs under which an H200 waits for Python to launch the Pairformer's kernels
-KEPT_BYTES = 2**28  # of a loop's tensors that are kept, with its graph, for the next batch of the same sizes
+KEPT_BYTES = 2**27  # of a loop's tensors that are kept, with its graph, for the next batch of the same sizes
 _SCORED_PAIRS = 2**19  # of all samples scored at once; more fill no GPU better and take memory
 _WORKSPACE = 128 * 2**20  # of matrix products
 _WINDOW_QUERIES, _WINDOW_KEYS = 32, 128
@@ -28,7 +28,7 @@ class ModelSize:
     Attributes:
         n_weight: Of the whole model, held in float32.
         n_trunk_weight: Of its Pairformer blocks, held once more in the trunk's type.
-        n_diffusion_weight: Of its diffusion transformers, held once more in their type.
+        n_diffusion_weight: Of its diffusion transformers' blocks, held once more in their type.
         n_confidence_weight: Of the confidence head's Pairformer blocks, held once more.
     """
 
@@ -56,6 +56,11 @@ class ModelSize:
         model = configs.model
         diffusion = module.diffusion_module
         trunk = [module.pairformer_stack, module.msa_module, module.template_embedder]
+        transformers = [
+            diffusion.diffusion_transformer,
+            diffusion.atom_attention_encoder.atom_transformer,
+            diffusion.atom_attention_decoder.atom_transformer,
+        ]
         return cls(
             c_z=module.confidence_head.c_z,
             c_s=module.confidence_head.c_s,
@@ -72,7 +77,7 @@ class ModelSize:
             c_template=model.template_embedder.c if model.template_embedder.n_blocks else 0,
             n_weight=_count(module),
             n_trunk_weight=sum(_count(part) for part in trunk),
-            n_diffusion_weight=_count(diffusion),
+            n_diffusion_weight=sum(_count(part) for part in transformers),
             n_confidence_weight=_count(module.confidence_head.pairformer_stack),
         )
 
@@ -167,14 +172,15 @@ def estimate_peak_bytes(
         "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
         "pair_cond": seeds * pairs * model.c_z * 4,
         "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
-        "atom pairs": 2 * seeds * windows * model.c_atompair * 4,
+        "atom pairs": seeds * windows * model.c_atompair * 4,
         "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * diffusion,
         "noise of all steps": (settings.n_step + 3) * seeds * samples * atoms * 3 * 4,
     }
     step = {
-        "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 12 * model.c_atom) * diffusion,
-        "tokens of a step": seeds * sample_chunk * n * 12 * model.c_token * diffusion,
+        "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 10 * model.c_atom) * diffusion,
+        "tokens of a step": seeds * sample_chunk * n * 6 * model.c_token * diffusion,
     }
+    pair_cond = pairs * model.c_z * 4  # of one seed
     if settings.on_gpu:
         loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
         # Larger ones are not kept; yet an estimate that fell as seeds are added would be no bound for a plan.
@@ -182,7 +188,6 @@ def estimate_peak_bytes(
         resident["last batch's trunk and its graph"] = (1 + triangles) * min(pair, LAUNCH_BOUND * model.c_z * trunk)
     stages = {
         "trunk, triangle product": kept | msa | {"updates": triangles * pair},
-        "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
         "trunk, MSA": kept
         | msa
         | {
@@ -191,12 +196,24 @@ def estimate_peak_bytes(
             * min(pairs * model.c_outer**2, max(elements, n * model.c_outer**2))
             * trunk,
         },
+        "conditioning": {
+            "pair_cond of every seed and their copy": 2 * seeds * pair_cond,
+            "concatenated, normed and expanded": 6 * pair_cond,
+            "atom pairs": 2 * shared_by_steps["atom pairs"],
+        },
+        "sample, preparing": shared_by_steps
+        | {"atom pairs": 2 * shared_by_steps["atom pairs"]}
+        | {"pair_cond normed and cast": (4 + diffusion % 4) * seeds * pairs * model.c_z},
         "sample": shared_by_steps | step,
         "score, triangle product": scores | {"updates": triangles * sample_pair},
-        "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
         "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": scored * logits},
         "score, summary": scores | {"logits, probabilities and their product": 5 * scored * logits // 2},
     }
+    if not (settings.on_gpu and settings.fused):
+        stages |= {
+            "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
+            "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
+        }
     return MemoryEstimate(resident=resident, stages=stages)
 
 

@@ -11,7 +11,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def main() -> None:
         from protenix_multiseed.model.kernels.fused import FusedKernels
 
         kernels = FusedKernels()
-    points = []
+    points: list[dict[str, Any]] = []
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as scratch:
         for n_token, n_row, seeds, samples, chunk, precision in POINTS:
             if n_token > arguments.largest:
@@ -99,7 +100,8 @@ def main() -> None:
                 "measured_by_stage": peaks, "estimated_by_stage": by_stage(estimate),
             }  # fmt: skip
             points.append(point)
-            arguments.out.write_text(json.dumps(points, indent=1) + "\n")
+            about = {"device": name, "torch": torch.__version__, "model": asdict(planner.model), "points": points}
+            arguments.out.write_text(json.dumps(about, indent=1) + "\n")
             ratio = f"{estimate.peak_bytes / measured:.2f}" if measured else "-"
             print(
                 f"{n_token:5d} tokens {n_row:6d} rows {seeds:3d} seeds {chunk} of {samples} samples {precision:9s} "
@@ -146,8 +148,8 @@ def by_stage(estimate: MemoryEstimate) -> dict[str, int]:
     resident = sum(estimate.resident.values())
     parts = {name: resident + sum(held.values()) for name, held in estimate.stages.items()}
     return {
-        stage: max(bytes_ for name, bytes_ in parts.items() if name.startswith(part))
-        for stage, part in (("trunk", "trunk"), ("conditioning", "sample"), ("sample", "sample"), ("score", "score"))
+        stage: max(bytes_ for name, bytes_ in parts.items() if name.startswith(stage))
+        for stage in ("trunk", "conditioning", "sample", "score")
     }
 
 

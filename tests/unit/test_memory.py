@@ -1,5 +1,7 @@
 """The estimate against peaks measured on the CPU, and what planning relies on."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,11 +12,11 @@ from support.allocations import Allocations
 from protenix_multiseed import upstream
 from protenix_multiseed.config import load_config, parse_bytes
 from protenix_multiseed.dictionary import EmbeddedDictionary
-from protenix_multiseed.executor import make_configs, make_planner
+from protenix_multiseed.executor import PADDING, make_configs, make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.check import InputRules
-from protenix_multiseed.memory import format_bytes
+from protenix_multiseed.memory import ModelSize, Settings, estimate_peak_bytes, format_bytes
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.stages import Network, run_stages
@@ -47,6 +49,24 @@ def test_never_below_the_peak_and_not_far_above(features, seeds, samples, chunk,
             run_stages(FAST, network, features, features.seeds[:seeds], chunk, lambda *_: None)
     measured = weights + counted.peak
     assert measured <= estimate.peak_bytes <= 1.25 * measured
+
+
+CALIBRATION = json.loads((cases.REPOSITORY / "tests" / "support" / "memory_points.json").read_text())
+
+
+@pytest.mark.parametrize("point", CALIBRATION["points"], ids=lambda p: f"{p['tokens']}x{p['seeds']}-{p['precision']}")
+def test_peaks_measured_on_a_gpu(point):
+    """Points of ``scripts/calibrate_memory.py``: never below the peak, at most a quarter above."""
+    settings = Settings(
+        n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=PADDING, on_gpu=True,
+        diffusion_bytes=2 if point["precision"] == "fast" else 4,
+    )  # fmt: skip
+    estimate = estimate_peak_bytes(
+        Sizes(n_token=point["tokens"], n_atom=point["atoms"], n_msa=point["msa_rows"]),
+        seeds=point["seeds"], sample_chunk=point["sample_chunk"], settings=settings,
+        model=ModelSize(**CALIBRATION["model"]),
+    )  # fmt: skip
+    assert point["measured"] <= estimate.peak_bytes <= 1.25 * point["measured"]
 
 
 @pytest.fixture(scope="module")
