@@ -126,6 +126,13 @@ def predict(
             "Write per-atom and per-pair confidence too (no).", "--full-confidence/--no-full-confidence", panel=_OUTPUT
         ),
     ] = None,
+    pae: Annotated[
+        str | None, _option("A file of each sample's predicted aligned error: none, json or npz (none).", panel=_OUTPUT)
+    ] = None,
+    store: Annotated[
+        str | None,
+        _option("full, slim (scores, each seed's best structure) or top:K structures a seed (full).", panel=_OUTPUT),
+    ] = None,
     dry_run: Annotated[
         bool, _option("Show sizes, memory and the plan of every job; predict nothing.", "--dry-run", panel=_OUTPUT)
     ] = False,
@@ -156,6 +163,8 @@ def predict(
         "force": force,
         "sequential": sequential,
         "full_confidence": full_confidence,
+        "pae": pae,
+        "store": store,
         "offline": offline,
         "grace": grace,
         "overwrite": overwrite,

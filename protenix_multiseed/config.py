@@ -96,6 +96,13 @@ class RunConfig(_Strict):
     template: bool = Field(default=False, description="use templates")
     templates: TemplateConfig = TemplateConfig()
     full_confidence: bool = Field(default=False, description="write per-atom and per-pair confidence of every sample")
+    pae: Literal["none", "json", "npz"] = Field(
+        default="none", description="write each sample's predicted aligned error in a file of its own, as json or npz"
+    )
+    store: Annotated[str, Field(pattern=r"^(full|slim|top:[1-9]\d{0,3})$")] = Field(
+        default="full",
+        description="full; top:K, structures of each seed's K best samples only; slim, as top:1 with scores only",
+    )
     guidance: bool = Field(default=False, description="training-free guidance (TFG)")
     offline: bool = Field(default=False, description="never touch the network")
     overwrite: bool = Field(default=False, description="replace results that were made in another way")
@@ -132,6 +139,11 @@ class RunConfig(_Strict):
     def model_preset(self) -> ModelPreset:
         """The model's preset."""
         return preset(self.model)
+
+    @property
+    def kept_samples(self) -> int | None:
+        """How many of a seed's samples keep more than their scores; None for all."""
+        return {"full": None, "slim": 1}[self.store] if ":" not in self.store else int(self.store.partition(":")[2])
 
     @property
     def is_demo(self) -> bool:
@@ -200,6 +212,11 @@ def _resolve(config: RunConfig) -> RunConfig:
         )
     if config.sequential and config.precision == "fast":
         raise ConfigError("precision: fast is for batches of seeds; leave --sequential out, or --precision fast")
+    if config.store == "slim" and (config.full_confidence or config.pae != "none"):
+        what = "full_confidence" if config.full_confidence else "pae"
+        raise ConfigError(
+            f"store: slim keeps no errors of pairs, and {what} asks for them; use top:1, or leave one out"
+        )
     if config.offline and config.templates.fetch:
         raise ConfigError(
             "templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead"

@@ -222,14 +222,23 @@ def scored_at_once(n_token: int) -> int:
     return max(1, _SCORED_PAIRS // n_token**2)
 
 
-def estimate_disk_bytes(sizes: Sizes, *, seeds: int, n_sample: int, full_confidence: bool) -> int:
-    """Bytes of a job's files: about 98 bytes of mmCIF per atom, and of the full confidence 9 per pair of tokens. Of the
-    predicted aligned error a byte is kept for every pair of 256 tokens or blocks of them.
-    """  # noqa: D205
-    one = sizes.n_atom * 98 + 6000 + 110 * sizes.n_token + min(sizes.n_token, 256) ** 2
+def estimate_disk_bytes(
+    sizes: Sizes, *, seeds: int, n_sample: int, kept: int | None, full_confidence: bool, pae: str
+) -> int:
+    """Bytes of a job's files.
+
+    About 98 bytes of mmCIF per atom; per pair of tokens 18 of the full confidence, 6 of the predicted aligned error as
+    JSON and 2 compressed, and one that is always kept for every pair of 256 tokens or blocks of them.
+
+    Args:
+        kept: How many of a seed's samples keep more than their scores; None for all.
+    """
+    pairs = sizes.n_token**2
+    scores = 4000 + 10 * sizes.n_token + min(sizes.n_token, 256) ** 2
+    more = 98 * sizes.n_atom + 2000 + 100 * sizes.n_token + {"none": 0, "json": 6, "npz": 2}[pae] * pairs
     if full_confidence:
-        one += 9 * 2 * sizes.n_token**2 + 20 * sizes.n_atom
-    return seeds * (n_sample * one + 2000)
+        more += 18 * pairs + 20 * sizes.n_atom
+    return seeds * (n_sample * scores + min(n_sample, kept or n_sample) * more + 2000)
 
 
 def format_bytes(count: float) -> str:

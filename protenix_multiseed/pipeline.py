@@ -214,7 +214,11 @@ class Writer:
     ) -> None:
         self._claims = claims
         self._settings = WriteSettings(
-            out=config.out, full_confidence=config.full_confidence, notice=DEMO_NOTICE if config.is_demo else None
+            out=config.out,
+            full_confidence=config.full_confidence,
+            pae=config.pae,
+            kept=config.kept_samples,
+            notice=DEMO_NOTICE if config.is_demo else None,
         )
         self._pool, self._report, self._display, self._identities = pool, report, display, identities
         self._bound = 2 * (config.workers or 1)

@@ -81,7 +81,12 @@ def preview(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -> l
                     budget=budget,
                     n_sample=config.samples,
                     disk_bytes=estimate_disk_bytes(
-                        sizes, seeds=len(job.seeds), n_sample=config.samples, full_confidence=config.full_confidence
+                        sizes,
+                        seeds=len(job.seeds),
+                        n_sample=config.samples,
+                        kept=config.kept_samples,
+                        full_confidence=config.full_confidence,
+                        pae=config.pae,
                     ),
                     reference_reason=reason,
                     refusal=None if reason or config.force else planner.refusal(sizes, budget),

@@ -178,7 +178,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One row of a job's ranking."""
+    """One row of a job's ranking.
+
+    Attributes:
+        structure: None where only the scores of the sample were kept.
+    """
 
     job: str
     seed: int
@@ -188,10 +192,10 @@ class Sample:
     ptm: float
     iptm: float
     has_clash: bool
-    structure: Path
+    structure: Path | None
     confidence: Path
 
     @property
     def folder(self) -> Path:
         """Its seed's folder."""
-        return self.structure.parent.parent
+        return self.confidence.parent.parent

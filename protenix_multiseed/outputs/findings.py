@@ -1,6 +1,7 @@
 """What all seeds of a job say together, gathered from their files and written beside them.
 
 ``ranking.csv`` has a row for each sample, ``metrics.csv`` one for each value of a chain or pair of chains,
+``chains.csv`` one for each chain of the model and what it is of the input,
 ``spread.csv`` one for each token; ``ensemble.json`` holds clusters and convergence, ``pairwise.npz`` every pair of
 samples.
 """
@@ -9,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ class Findings:
         plddt: Mean over the compared samples [N_token].
         sentences: What was found, in words.
         notice: What every file of these results must carry, such as that the model is a demo.
+        chains: What each chain is of the input, in the model's order.
+        n_bytes: Of all seeds' files.
     """
 
     samples: tuple[Sample, ...]
@@ -61,6 +64,8 @@ class Findings:
     plddt: np.ndarray | None
     sentences: tuple[str, ...]
     notice: str | None = None
+    chains: tuple[Mapping[str, Any], ...] = ()
+    n_bytes: int = 0
 
     @property
     def best(self) -> Sample:
@@ -107,6 +112,9 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
     for sample in order:  # best first
         by_seed.setdefault(sample.seed, sample.ranking_score)
     curve = convergence(sorted(by_seed.items()))
+    folders = {sample.seed: sample.folder for sample in order}
+    records = {seed: read_record(folder) or {} for seed, folder in folders.items()}
+    of_best = records[order[0].seed]
     return Findings(
         samples=tuple(order),
         compacts=compacts,
@@ -115,16 +123,20 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
         tokens=tokens,
         plddt=plddt,
         sentences=tuple(_sentences(order, found, curve, tokens, plddt)),
-        notice=(read_record(order[0].folder) or {}).get("notice"),
+        notice=of_best.get("notice"),
+        chains=tuple(of_best.get("chains", ())),
+        n_bytes=sum(file["bytes"] for record in records.values() for file in record.get("files", {}).values()),
     )
 
 
 def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
     """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job."""
-    for name in ("spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet"):
+    for name in ("best.cif", "chains.csv", "spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet"):
         (folder / name).unlink(missing_ok=True)  # of other samples, where they are not made again
     write_text(folder / "ranking.csv", _table(COLUMNS, _ranking(folder, findings)))
     write_text(folder / "metrics.csv", _table(_METRIC_COLUMNS, _metrics(findings)))
+    if findings.chains:
+        write_text(folder / "chains.csv", _table(findings.chains[0], (chain.values() for chain in findings.chains)))
     write_text(folder / "ensemble.json", json.dumps(_record(findings), indent=2) + "\n")
     found, tokens = findings.agreement, findings.tokens
     if found is not None and tokens is not None and findings.plddt is not None:
@@ -142,7 +154,8 @@ def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -
         write_bytes(folder / "pairwise.npz", held.getvalue())
     if parquet:
         _write_parquet(folder)
-    copy_file(findings.best.structure, folder / "best.cif")
+    if findings.best.structure is not None:
+        copy_file(findings.best.structure, folder / "best.cif")
     copy_file(findings.best.confidence, folder / "best_summary_confidence.json")
 
 
@@ -179,7 +192,7 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
             _rounded(near.rmsd[0, place]) if near else "",
             _rounded(near.lddt[place]) if near else "",
             _rounded(near.interface_lddt[place]) if near and near.interface_lddt is not None else "",
-            os.path.relpath(sample.structure, folder),
+            os.path.relpath(sample.structure, folder) if sample.structure else "",
             os.path.relpath(sample.confidence, folder),
         ]
 
@@ -306,7 +319,7 @@ def _is_like(compact: Compact | None, tokens: Tokens) -> bool:
     return all(np.array_equal(getattr(compact.tokens, name), getattr(tokens, name)) for name in names)
 
 
-def _table(columns: Sequence[str], rows: Any) -> str:
+def _table(columns: Iterable[str], rows: Any) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)

@@ -18,7 +18,7 @@ Identity = Mapping[str, Any]
 
 _SETTINGS = (
     "model", "samples", "cycles", "steps", "precision", "msa", "rna_msa", "template", "guidance", "full_confidence",
-    "upstream",
+    "pae", "store", "upstream",
 )  # fmt: skip
 _MSA_KEYS = ("pairedMsa", "unpairedMsa", "pairedMsaPath", "unpairedMsaPath")
 

@@ -142,9 +142,12 @@ def read_samples(folder: Path, job: str, seed: int) -> list[Sample]:
     """
     samples = []
     predictions = folder / "predictions"
+    written = (read_record(folder) or {}).get("files", {})
     for path in predictions.glob(f"{glob.escape(job)}_summary_confidence_sample_*.json"):
         rank = int(path.stem.rpartition("_")[2])
         summary = json.loads(path.read_text(encoding="utf-8"))
+        structure = predictions / f"{job}_sample_{rank}.cif"
+        is_kept = structure.exists() or f"predictions/{structure.name}" in written
         try:
             scores = {name: float(summary[name]) for name in ("ranking_score", "plddt", "ptm", "iptm")}
         except TypeError as error:
@@ -156,7 +159,7 @@ def read_samples(folder: Path, job: str, seed: int) -> list[Sample]:
                 sample=rank,
                 **scores,
                 has_clash=bool(summary["has_clash"]),
-                structure=predictions / f"{job}_sample_{rank}.cif",
+                structure=structure if is_kept else None,
                 confidence=path,
             )
         )

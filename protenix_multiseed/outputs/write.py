@@ -31,11 +31,16 @@ class WriteSettings:
 
     Attributes:
         full_confidence: Write per-atom and per-pair confidence too.
+        pae: Write each sample's predicted aligned error in a file of its own: ``json``, as the AlphaFold database has
+            it, or ``npz``, compressed.
+        kept: How many of a seed's samples, best first, keep more than their scores; None for all.
         notice: A sentence that every file must carry, such as that the model is a demo.
     """
 
     out: Path
     full_confidence: bool = False
+    pae: str = "none"
+    kept: int | None = None
     notice: str | None = None
 
 
@@ -57,6 +62,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
             "fingerprint": fingerprint(identity, prediction.seed),
             "made_from": dict(identity),
             "run": dict(prediction.run),
+            "chains": chains_of(prediction),
             "versions": {name: metadata.version(name) for name in ("protenix", "torch", "rdkit", "biotite")},
             "files": {
                 str(file.relative_to(scratch)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
@@ -97,14 +103,57 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
     order = sorted(range(len(ranks)), key=ranks.__getitem__)
     write_compact(folder / COMPACT, compact(prediction, order))
     software = {"protenix": metadata.version("protenix"), "protenix-ms": __version__}
+    predictions = folder / "predictions"
     for rank, index in enumerate(order):
+        structure = predictions / f"{prediction.job.name}_sample_{rank}.cif"
+        if settings.kept is not None and rank >= settings.kept:
+            structure.unlink()
+            (predictions / f"{prediction.job.name}_full_data_sample_{rank}.json").unlink(missing_ok=True)
+            continue
+        pae = prediction.full[index]["token_pair_pae"]
+        write_pae(predictions / f"{prediction.job.name}_pae_sample_{rank}", pae, settings.pae, notice)
         plddt = 100 * np.asarray(prediction.full[index]["atom_plddt"], dtype=np.float64)
         confidence = model_categories(prediction.atom_array, prediction.entity_poly_type, plddt, software)
-        structure = folder / "predictions" / f"{prediction.job.name}_sample_{rank}.cif"
         _finish_structure(structure, prediction.job.name, settings.notice, confidence)
     if settings.notice:
-        for full in (folder / "predictions").glob("*_full_data_sample_*.json"):
+        for full in predictions.glob("*_full_data_sample_*.json"):
             full.write_text(json.dumps(notice | json.loads(full.read_text())))
+
+
+def write_pae(path: Path, pae: np.ndarray, kind: str, more: Mapping[str, str]) -> None:
+    """A sample's predicted aligned error [N_token, N_token], Angstrom, to ``path`` with the ending of its kind."""
+    if kind == "npz":
+        arrays: dict[str, Any] = {"pae": np.asarray(pae, dtype=np.float16), **more}
+        np.savez_compressed(path.with_name(f"{path.name}.npz"), **arrays)
+    elif kind == "json":
+        rows = [[round(value, 2) for value in row] for row in np.asarray(pae, dtype=np.float64).tolist()]
+        content = [{"predicted_aligned_error": rows, "max_predicted_aligned_error": 31.75, **more}]
+        path.with_name(f"{path.name}.json").write_text(json.dumps(content, separators=(",", ":")))
+
+
+def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
+    """Each chain as its files name it, in the order of all matrices over chains, and what it is of the input."""
+    atoms = prediction.atom_array
+    made: list[dict[str, Any]] = []
+    for chain in dict.fromkeys(atoms.chain_id.tolist()):
+        part = atoms[atoms.chain_id == chain]
+        entity = str(part.label_entity_id[0])
+        names = list(dict.fromkeys(zip(part.res_id.tolist(), part.res_name.tolist(), strict=True)))
+        kind = prediction.entity_poly_type.get(entity, "ligand")
+        made.append(
+            {
+                "chain": chain,
+                "index": len(made),
+                "entity": int(entity),
+                "copy": 1 + sum(other["entity"] == int(entity) for other in made),
+                "kind": kind,
+                "residues": len(names),
+                "first_component": names[0][1],
+                "tokens": len(np.unique(part.token)),
+                "atoms": len(part),
+            }
+        )
+    return made
 
 
 def _finish_structure(structure: Path, job: str, notice: str | None, more: str) -> None:

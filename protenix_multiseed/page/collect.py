@@ -37,7 +37,11 @@ def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
         "notice": findings.notice,
         "found": list(findings.sentences),
         "samples": [_sample(findings, place, cluster_of.get(place)) for place in range(len(shown))],
-        "structures": {str(place): pack(shown[place].structure.read_text(encoding="utf-8")) for place in chosen},
+        "structures": {
+            str(place): pack(structure.read_text(encoding="utf-8"))
+            for place in chosen
+            if (structure := shown[place].structure)
+        },
         "placed": {str(place): _placement(findings, place) for place in chosen},
         "convergence": {
             "seeds": list(findings.convergence.seeds),
@@ -72,7 +76,8 @@ def structures_of(findings: Findings, *, slim: bool) -> list[int]:
     n = min(len(findings.samples), MOST_SAMPLES)
     first = [one.members[0] for one in findings.agreement.clusters] if findings.agreement else [0]
     others = [] if slim else list(range(n))
-    return [place for place in dict.fromkeys([*first, *others]) if place < n][:most]
+    places = [place for place in dict.fromkeys([*first, *others]) if place < n and findings.samples[place].structure]
+    return places[:most]
 
 
 def pack(text: str) -> str:

@@ -117,23 +117,17 @@ def test_the_record_says_how_it_was_run(finished):
 
 
 def test_the_resolved_configuration_runs_again_to_the_same_bytes(finished):
+    """In the same batch: the matrix products of some processors round otherwise for another number of seeds."""
     folder = finished[0]
     good = json.loads((folder / "in.json").read_text())[1]
     (folder / "alone.json").write_text(json.dumps([good]))
-    done = run(
-        "predict",
-        "alone.json",
-        "--config",
-        "results/protenix-ms/config.yaml",
-        "--out",
-        "again",
-        "--seeds",
-        "2",
-        cwd=folder,
-    )
+    done = run("predict", "alone.json", "--config", "results/protenix-ms/config.yaml", "--out", "again", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    for path in (folder / "results" / "good" / "seed_2" / "predictions").iterdir():
-        assert path.read_bytes() == (folder / "again" / "good" / "seed_2" / "predictions" / path.name).read_bytes()
+    for seed in ("seed_4", "seed_2"):
+        written = sorted((folder / "results" / "good" / seed / "predictions").iterdir())
+        assert len(written) == 4
+        for path in written:
+            assert path.read_bytes() == (folder / "again" / "good" / seed / "predictions" / path.name).read_bytes()
 
 
 REFUSED = {
@@ -314,3 +308,33 @@ def test_bench_measures_both_sides(tmp_path):
     assert (record["tokens"], record["seeds"], record["made_up_weights"]) == (12, 2, True)
     assert [side["name"] for side in record["sides"]] == ["Protenix, torch kernels", "all seeds batched, reference"]
     assert all(set(side["stages"]) == {"trunk", "sample", "score"} and side["median"] > 0 for side in record["sides"])
+
+
+def test_fewer_structures_and_errors_in_files_of_their_own(tmp_path):
+    """What is kept is part of how results were made; ranking, comparison and report need no structure."""
+    (tmp_path / "in.json").write_text(json.dumps([job("pair", protein(), protein("GHKLM"))]))
+    (tmp_path / "quick.yaml").write_text(QUICK)
+    command = ["predict", "in.json", "--model", "demo", "--seeds", "1-2", "--config", "quick.yaml", "--out", "results"]
+    done = run(*command, "--store", "top:1", "--pae", "json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 structures, " in done.stdout
+    folder = tmp_path / "results" / "pair"
+    for seed in (1, 2):
+        names = sorted(path.name for path in (folder / f"seed_{seed}" / "predictions").iterdir())
+        assert names == [
+            "pair_pae_sample_0.json", "pair_sample_0.cif",
+            "pair_summary_confidence_sample_0.json", "pair_summary_confidence_sample_1.json",
+        ]  # fmt: skip
+    (content,) = json.loads((folder / "seed_1" / "predictions" / "pair_pae_sample_0.json").read_text())
+    with (folder / "chains.csv").open() as file:
+        chains = list(csv.DictReader(file))
+    assert [chain["chain"] for chain in chains] == ["A", "B"]
+    assert len(content["predicted_aligned_error"]) == sum(int(chain["tokens"]) for chain in chains)
+    assert (folder / "best.cif").exists()
+    again = run(*command, "--store", "top:1", "--pae", "json", cwd=tmp_path)
+    assert "2 seeds are done already, 0 to do" in again.stdout
+    other = run(*command, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "store was top:1, is full" in other.stdout + other.stderr
+    assert run("report", "results", cwd=tmp_path).returncode == 0
+    assert run("rank", "results", "--to", "tables", cwd=tmp_path).returncode == 0

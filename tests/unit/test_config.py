@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,23 @@ def test_refusals(tmp_path, text, says):
     with pytest.raises(ConfigError) as error:
         load_config({}, write(tmp_path, text))
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(("store", "kept"), [("full", None), ("slim", 1), ("top:3", 3)])
+def test_what_is_stored(store, kept):
+    assert load_config({"store": store}).kept_samples == kept
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"store": "top:0"}, "--store: string should match pattern"),
+    ({"store": "best"}, "--store: string should match pattern"),
+    ({"store": "slim", "pae": "npz"}, "store: slim keeps no errors of pairs, and pae asks for them; use top:1"),
+    ({"store": "slim", "full_confidence": True}, "full_confidence asks for them"),
+    ({"pae": "csv"}, "--pae: input should be 'none', 'json' or 'npz'"),
+])  # fmt: skip
+def test_storage_is_refused(options, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load_config(options)
 
 
 def test_missing_file(tmp_path):

@@ -236,3 +236,63 @@ def test_ligands_are_tokens_and_no_residues():
     assert found.coordinates[0, :, 0].tolist() == [0, 3, 6, 12, 15]
     assert found.plddt[0].tolist() == pytest.approx([0, 20, 50, 80, 100])
     assert found.interfaces == ((),)  # one polymer chain only
+
+
+def files_of(samples):
+    return sorted(path.name.removeprefix(f"{samples[0].job}_") for path in samples[0].confidence.parent.iterdir())
+
+
+def test_a_seed_keeps_the_structures_of_its_best_samples(tmp_path):
+    settings = WriteSettings(out=tmp_path, kept=2, pae="npz")
+    samples = write_prediction(prediction(), settings, IDENTITY)
+    assert files_of(samples) == [
+        "pae_sample_0.npz", "pae_sample_1.npz", "sample_0.cif", "sample_1.cif",
+        *(f"summary_confidence_sample_{rank}.json" for rank in range(3)),
+    ]  # fmt: skip
+    assert [sample.structure is not None for sample in samples] == [True, True, False]
+    findings = gather(samples)
+    write_findings(tmp_path / "tables", findings)
+    with (tmp_path / "tables" / "ranking.csv").open() as file:
+        assert [bool(row["structure"]) for row in csv.DictReader(file)] == [True, True, False]
+    assert (tmp_path / "tables" / "best.cif").read_bytes() == samples[0].structure.read_bytes()
+    everything = write_prediction(prediction(), WriteSettings(out=tmp_path / "full"), IDENTITY)
+    assert 0 < findings.n_bytes < gather(everything).n_bytes + 5000
+
+
+def test_more_kept_than_there_are_is_all(tmp_path):
+    samples = write_prediction(prediction(), WriteSettings(out=tmp_path, kept=9), IDENTITY)
+    assert all(sample.structure.exists() for sample in samples)
+
+
+@pytest.mark.parametrize("kind", ["json", "npz"])
+def test_predicted_aligned_errors_in_files_of_their_own(tmp_path, kind):
+    pae = np.array([[0.254, 31.75], [7.125, 0.5]], dtype=np.float32)
+    made = prediction(scores=(0.3, 0.8))
+    made = replace(made, full=tuple({**one, "token_pair_pae": pae + place} for place, one in enumerate(made.full)))
+    samples = write_prediction(made, WriteSettings(out=tmp_path, pae=kind), IDENTITY)
+    path = samples[0].confidence.parent / f"{made.job.name}_pae_sample_0.{kind}"
+    if kind == "npz":
+        read = np.load(path)["pae"]
+    else:
+        (content,) = json.loads(path.read_text())
+        read = content["predicted_aligned_error"]
+    assert np.allclose(read, pae + 1, atol=0.011)  # the second sample is the better one
+
+
+def test_chains_are_told_in_the_order_of_the_matrices(tmp_path):
+    made = prediction()
+    atoms = made.atom_array + made.atom_array + made.atom_array[:1]
+    atoms.chain_id[:] = ["H"] * 10 + ["B"] * 10 + ["L"]
+    atoms.label_entity_id[:] = ["2"] * 20 + ["1"]
+    atoms.res_name[20] = "MG"
+    chains = write.chains_of(replace(made, atom_array=atoms, entity_poly_type={"2": "polypeptide(L)"}))
+    assert [(one["chain"], one["index"], one["entity"], one["copy"], one["kind"]) for one in chains] == [
+        ("H", 0, 2, 1, "polypeptide(L)"), ("B", 1, 2, 2, "polypeptide(L)"), ("L", 2, 1, 1, "ligand"),
+    ]  # fmt: skip
+    assert chains[2]["first_component"] == "MG"
+    assert [one["residues"] for one in chains] == [2, 2, 1]
+    samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    write_findings(tmp_path, gather(samples))
+    with (tmp_path / "chains.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["chain"], row["tokens"], row["atoms"]) == ("A", "2", "10")
