@@ -26,12 +26,13 @@ from protenix_multiseed.types import Sample
 
 if TYPE_CHECKING:  # biotite and SciPy are loaded where there is something to compare
     from protenix_multiseed.ensemble.agreement import Agreement
+    from protenix_multiseed.ensemble.dockq import Scores
 
 CLUSTER_RMSD = 2.0  # Angstrom; average linkage
 _ROW = ("ranking_score", "plddt", "ptm", "iptm")
 COLUMNS = (
     "rank", "job", "seed", "sample", *_ROW, "has_clash", "ipsae", "pdockq2", "lis", "cluster", "rmsd_to_best",
-    "lddt_to_best", "interface_lddt_to_best", "structure", "confidence",
+    "lddt_to_best", "interface_lddt_to_best", "dockq_to_best", "structure", "confidence",
 )  # fmt: skip
 _METRIC_COLUMNS = ("seed", "sample", "metric", "chain_1", "chain_2", "value")
 _SPREAD_COLUMNS = ("chain", "residue", "component", "compared", "spread", "plddt")
@@ -53,6 +54,7 @@ class Findings:
         sentences: What was found, in words.
         notice: What every file of these results must carry, such as that the model is a demo.
         chains: What each chain is of the input, in the model's order.
+        docked: DockQ to the best by pair of chains, of the first samples; empty for one whose structure was not kept.
         n_bytes: Of all seeds' files.
     """
 
@@ -65,6 +67,7 @@ class Findings:
     sentences: tuple[str, ...]
     notice: str | None = None
     chains: tuple[Mapping[str, Any], ...] = ()
+    docked: "tuple[Scores, ...]" = ()
     n_bytes: int = 0
 
     @property
@@ -125,8 +128,37 @@ def gather(samples: Sequence[Sample], cluster_rmsd: float = CLUSTER_RMSD) -> Fin
         sentences=tuple(_sentences(order, found, curve, tokens, plddt)),
         notice=of_best.get("notice"),
         chains=tuple(of_best.get("chains", ())),
+        docked=tuple(_docked(order, tokens, found)),
         n_bytes=sum(file["bytes"] for record in records.values() for file in record.get("files", {}).values()),
     )
+
+
+def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | None") -> "Iterator[Scores]":
+    """DockQ of each sample to the best, copies of a chain compared as they lie."""
+    from protenix_multiseed.ensemble.dockq import MOST_DOCKED, Atoms, dock, read_coordinates
+
+    if found is None or tokens is None or order[0].structure is None:
+        return
+    firsts = [int(np.flatnonzero(tokens.chain == chain)[0]) for chain in tokens.chains]
+    polymers = [chain for chain, first in zip(tokens.chains, firsts, strict=True) if tokens.kind[first] != "ligand"]
+    if len(polymers) < 2:
+        return
+    best = Atoms.read(order[0].structure)
+    if not set(tokens.chains) <= set(best.chain.tolist()):
+        raise ValueError(f"{order[0].structure}: it lacks a chain of its {NAME}")
+
+    def placed(place: int, sample: Sample) -> np.ndarray | None:
+        if sample.structure is None:
+            return None
+        others = tokens.chain[found.order[place][firsts]].tolist()
+        atoms = best.reorder(dict(zip(tokens.chains, others, strict=True)))
+        coordinates = read_coordinates(sample.structure)
+        if coordinates.shape != best.coordinates.shape:
+            raise ValueError(f"{sample.structure}: it has other atoms than {order[0].structure}")
+        return coordinates if atoms is None else coordinates[atoms]
+
+    compared = enumerate(order[: min(MOST_DOCKED, len(found.rmsd))])
+    yield from dock(best, (placed(place, sample) for place, sample in compared), polymers)
 
 
 def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
@@ -166,7 +198,7 @@ def _write_parquet(folder: Path) -> None:
     for name in ("ranking", "metrics"):
         held = io.BytesIO()
         names = dict.fromkeys(("job", "metric", "chain_1", "chain_2", "structure", "confidence"), str)
-        numbers = ("value", *COLUMNS[4:14])  # a chain may be called NA
+        numbers = ("value", *COLUMNS[4:-2])  # a chain may be called NA
         table = pandas.read_csv(
             folder / f"{name}.csv", dtype=names, keep_default_na=False, na_values={key: [""] for key in numbers}
         )
@@ -180,6 +212,7 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
     for place, sample in enumerate(findings.samples):
         scores = findings.interface_scores(sample)
         near = found if found is not None and place < len(found.rmsd) else None
+        docked = findings.docked[place] if place < len(findings.docked) else {}
         yield [
             place + 1,
             sample.job,
@@ -192,6 +225,7 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
             _rounded(near.rmsd[0, place]) if near else "",
             _rounded(near.lddt[place]) if near else "",
             _rounded(near.interface_lddt[place]) if near and near.interface_lddt is not None else "",
+            _rounded(np.mean(list(docked.values()))) if docked else "",
             os.path.relpath(sample.structure, folder) if sample.structure else "",
             os.path.relpath(sample.confidence, folder),
         ]
@@ -199,7 +233,7 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
 
 def _metrics(findings: Findings) -> Iterator[list[Any]]:
     """Long form: every value of a chain, or of two, of every sample."""
-    for sample in findings.samples:
+    for place, sample in enumerate(findings.samples):
         compact = findings.compacts.get(sample.seed)
         summary = json.loads(sample.confidence.read_text(encoding="utf-8"))
         n_chain = len(summary.get("chain_ptm", ()))
@@ -218,6 +252,8 @@ def _metrics(findings: Findings) -> Iterator[list[Any]]:
             for metric in ("ipsae", "pdockq2", "lis"):
                 yield [*start, metric, pair.chain_1, pair.chain_2, _rounded(getattr(pair, metric))]
             yield [*start, "contacts", pair.chain_1, pair.chain_2, pair.n_contact]
+        for (one, other), score in (findings.docked[place] if place < len(findings.docked) else {}).items():
+            yield [*start, "dockq_to_best", one, other, _rounded(score)]
 
 
 def _record(findings: Findings) -> dict[str, Any]:

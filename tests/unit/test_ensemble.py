@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from support import docked
 from typer.testing import CliRunner
 
 from protenix_multiseed.cli import app
@@ -261,7 +262,10 @@ def job_on_disk(out, seeds=(1, 2), *, steps=200, coordinates=None):
             }  # fmt: skip
             stem = folder / "predictions" / f"job_summary_confidence_sample_{place}.json"
             stem.write_text(json.dumps(summary))
-            (folder / "predictions" / f"job_sample_{place}.cif").write_text("data_\n")
+            atoms = struc.AtomArray(60)
+            atoms.coord, atoms.chain_id, atoms.res_id = chosen[place], made.tokens.chain, made.tokens.residue
+            atoms.atom_name[:], atoms.res_name[:], atoms.element[:] = "CA", "ALA", "C"
+            docked.write(folder / "predictions" / f"job_sample_{place}.cif", atoms)
         record = {"fingerprint": "x", "made_from": {"steps": steps}, "files": {"a": {"bytes": 1, "sha256": ""}}}
         (folder / "record.json").write_text(json.dumps(record))
 
@@ -290,6 +294,10 @@ def test_rank_joins_results_of_several_places(tmp_path):
     metrics = rows(tmp_path / "all" / "job" / "metrics.csv")
     assert ["1", "0", "chain_pair_iptm", "A", "B", "0.6"] in metrics
     assert ["1", "0", "ipsae", "A", "B", "0.5"] in metrics
+    assert ["1", "0", "dockq_to_best", "A", "B", "1.0"] in metrics
+    docked_to_best = [float(row[table[0].index("dockq_to_best")]) for row in table[1:]]
+    assert docked_to_best[0] == 1
+    assert len([score for score in docked_to_best if score > 0.9]) == 4  # the two conformers
     with np.load(tmp_path / "all" / "job" / "pairwise.npz") as pairs:
         assert pairs["rmsd"].shape == (8, 8)
     assert not (tmp_path / "one" / "job" / "ranking.csv").exists()
@@ -309,6 +317,15 @@ def test_rank_refuses_what_does_not_belong_together(tmp_path):
         done = run("rank", tmp_path / "one")
         assert done.exit_code == 2, done.output
         assert "cannot be ranked" in done.output
+    file.write_bytes(whole)
+    structure = tmp_path / "one" / "job" / "seed_1" / "predictions" / "job_sample_0.cif"
+    text = structure.read_text()
+    for damaged in ("", "data_job\n", text[: len(text) // 2], text.replace(" B ", " C ")):
+        structure.write_text(damaged)
+        done = run("rank", tmp_path / "one")
+        assert done.exit_code == 2, done.output
+        assert "cannot be ranked" in done.output
+        assert "job_sample_0.cif" in done.output.replace("\n", "")
     shutil.rmtree(tmp_path / "one" / "job" / "seed_1" / "predictions")
     assert "hold no predictions any more" in run("rank", tmp_path / "one").output
 

@@ -1,0 +1,164 @@
+"""DockQ of samples against the best-ranked one: how alike their interfaces are, in one number from 0 to 1.
+
+Basu and Wallner 2016 (doi 10.1371/journal.pone.0161879), for nucleic acids too as DockQ 2 has it (Mirabello and Wallner
+2024, doi 10.1093/bioinformatics/btae586). Samples of a job have the same atoms, so nothing has to be aligned.
+Superposition is biotite's, neighbours are SciPy's.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Self
+
+import biotite.structure as struc
+import numpy as np
+from scipy.spatial import KDTree
+
+MOST_DOCKED = 100  # samples, the best-ranked; each file has to be read
+_CONTACT, _INTERFACE = 5.0, 10.0  # Angstrom between any two atoms of two residues
+_BACKBONE = (
+    "N", "CA", "C", "O", "P", "OP1", "OP2", "O2'", "O3'", "O4'", "O5'", "C1'", "C2'", "C3'", "C4'", "C5'",
+)  # fmt: skip
+
+Scores = Mapping[tuple[str, str], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Atoms:
+    """A structure's atoms as its mmCIF file has them.
+
+    Attributes:
+        chain, residue, name: Of each atom [N_atom]; residues are numbered through all chains.
+        coordinates: [N_atom, 3], Angstrom.
+    """
+
+    chain: np.ndarray
+    residue: np.ndarray
+    name: np.ndarray
+    coordinates: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file that was written by a prediction.
+
+        Raises:
+            OSError, ValueError: if it cannot be read.
+        """
+        import gemmi
+
+        columns = _columns(path, ("label_asym_id", "auth_seq_id", "label_atom_id"))
+        chain, number, name = (np.array([gemmi.cif.as_string(one) for one in column]) for column in columns)
+        starts = np.ones(len(chain), dtype=bool)
+        starts[1:] = (chain[1:] != chain[:-1]) | (number[1:] != number[:-1])
+        return cls(chain=chain, residue=np.cumsum(starts) - 1, name=name, coordinates=read_coordinates(path))
+
+    def reorder(self, chain_of: Mapping[str, str]) -> np.ndarray | None:
+        """Places of the atoms of the chain that stands for each of these; None where their numbers differ."""
+        places = {chain: np.flatnonzero(self.chain == chain) for chain in dict.fromkeys(self.chain.tolist())}
+        order = np.arange(len(self.chain))
+        for chain, other in chain_of.items():
+            if len(places[chain]) != len(places[other]):
+                return None
+            order[places[chain]] = places[other]
+        return order
+
+
+def read_coordinates(path: Path) -> np.ndarray:
+    """The coordinates of a file's atoms [N_atom, 3], Angstrom.
+
+    Raises:
+        OSError, ValueError: if it cannot be read.
+    """
+    columns = _columns(path, ("Cartn_x", "Cartn_y", "Cartn_z"))
+    return np.stack([np.array(column, dtype=np.float64) for column in columns], axis=-1)
+
+
+def _columns(path: Path, names: Sequence[str]) -> list[Any]:
+    import gemmi
+
+    try:
+        block = gemmi.cif.read(str(path)).sole_block()
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(f"{path}: not a structure: {error}") from error
+    columns = [block.find_values(f"_atom_site.{name}") for name in names]
+    if not all(columns):
+        raise ValueError(f"{path}: a structure without atoms")
+    return columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Interface:
+    """What is compared of two chains that touch in the best sample: places of atoms, and residues in contact.
+
+    Attributes:
+        receptor, ligand: Backbone of the longer chain and of the other.
+        near: Backbone of residues within 10 A of the other chain.
+        contacts: Pairs of residues within 5 A.
+    """
+
+    chains: tuple[str, str]
+    receptor: np.ndarray
+    ligand: np.ndarray
+    near: np.ndarray
+    contacts: frozenset[tuple[int, int]]
+
+
+def dock(best: Atoms, samples: Iterable[np.ndarray | None], polymers: Sequence[str]) -> Iterator[Scores]:
+    """DockQ of every sample, by pair of chains that touch in the best.
+
+    Args:
+        best: The best-ranked sample.
+        samples: Coordinates of each [N_atom, 3], in the order of the best one's atoms; None yields no score.
+        polymers: Names of the chains that are compared.
+    """
+    interfaces = [one for pair in combinations(polymers, 2) if (one := _interface(best, pair)) is not None]
+    for coordinates in samples:
+        yield {} if coordinates is None else {one.chains: _dockq(best, coordinates, one) for one in interfaces}
+
+
+def _interface(best: Atoms, chains: tuple[str, str]) -> _Interface | None:
+    places = [np.flatnonzero(best.chain == chain) for chain in chains]
+    near = _pairs(best.coordinates, places, best.residue, _INTERFACE)
+    contacts = frozenset(pair for pair, distance in near.items() if distance < _CONTACT)
+    if not contacts:
+        return None
+    is_backbone = np.isin(best.name, _BACKBONE)
+    first, second = (of_chain[is_backbone[of_chain]] for of_chain in places)
+    n_first, n_second = (len(np.unique(best.residue[of_chain])) for of_chain in places)
+    residues = {residue for pair in near for residue in pair}
+    return _Interface(
+        chains=chains,
+        receptor=first if n_first > n_second else second,
+        ligand=second if n_first > n_second else first,
+        near=np.flatnonzero(is_backbone & np.isin(best.residue, list(residues))),
+        contacts=contacts,
+    )
+
+
+def _pairs(
+    coordinates: np.ndarray, places: Sequence[np.ndarray], residue: np.ndarray, cutoff: float
+) -> dict[tuple[int, int], float]:
+    """The least distance of residues of two chains, of those within the cutoff."""
+    one, other = (KDTree(coordinates[of_chain]) for of_chain in places)
+    found = one.sparse_distance_matrix(other, cutoff, output_type="ndarray")
+    first, second = residue[places[0][found["i"]]], residue[places[1][found["j"]]]
+    order = np.argsort(found["v"])[::-1]  # the nearest is written last
+    pairs = zip(first[order].tolist(), second[order].tolist(), strict=True)
+    return dict(zip(pairs, found["v"][order].tolist(), strict=True))
+
+
+def _dockq(best: Atoms, coordinates: np.ndarray, interface: _Interface) -> float:
+    places = [np.flatnonzero(best.chain == chain) for chain in interface.chains]
+    contacts = {
+        pair
+        for pair, distance in _pairs(coordinates, places, best.residue, _CONTACT).items()
+        if distance < _CONTACT
+    }  # fmt: skip
+    kept = len(contacts & interface.contacts) / len(interface.contacts)
+    near, receptor, ligand = interface.near, interface.receptor, interface.ligand
+    fitted, _ = struc.superimpose(best.coordinates[near], coordinates[near])
+    of_interface = float(struc.rmsd(best.coordinates[near], fitted))
+    _, transformation = struc.superimpose(best.coordinates[receptor], coordinates[receptor])
+    of_ligand = float(struc.rmsd(best.coordinates[ligand], transformation.apply(coordinates[ligand])))
+    return (kept + 1 / (1 + (of_interface / 1.5) ** 2) + 1 / (1 + (of_ligand / 8.5) ** 2)) / 3

@@ -1,0 +1,53 @@
+"""DockQ against the published program, and through the tables."""
+
+import numpy as np
+import pytest
+from support import docked
+
+from protenix_multiseed.ensemble.dockq import Atoms, dock, read_coordinates
+
+# DockQ 2.1.3 on the two structures of tests/support/docked.py, chains mapped to themselves.
+PUBLISHED = {("A", "B"): 0.51122826, ("A", "C"): 0.9240935}
+
+
+@pytest.fixture
+def structures(tmp_path):
+    paths = [tmp_path / name for name in ("best.cif", "other.cif")]
+    for path, atoms in zip(paths, docked.pair(), strict=True):
+        docked.write(path, atoms)
+    return paths
+
+
+def test_the_published_programs_values(structures):
+    best = Atoms.read(structures[0])
+    other, itself = dock(best, [read_coordinates(structures[1]), best.coordinates], ["A", "B", "C"])
+    assert other == pytest.approx(PUBLISHED, abs=2e-5)  # it read coordinates of three decimals, in single precision
+    assert itself == pytest.approx(dict.fromkeys(PUBLISHED, 1.0))
+
+
+def test_only_polymers_that_touch_have_an_interface(structures):
+    best = Atoms.read(structures[0])
+    (scores,) = dock(best, [best.coordinates], ["B", "C"])
+    assert scores == {}
+
+
+def test_moving_the_whole_changes_nothing_and_moving_a_chain_does(structures):
+    best = Atoms.read(structures[0])
+    turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    far = best.coordinates.copy()
+    far[best.chain == "B"] += 40
+    whole, moved, missing = dock(best, [best.coordinates @ turn.T + 9, far, None], ["A", "B"])
+    assert whole == pytest.approx({("A", "B"): 1.0})
+    assert moved[("A", "B")] < 0.05
+    assert missing == {}
+
+
+def test_copies_are_put_in_place_of_one_another(structures):
+    best = Atoms.read(structures[0])
+    assert best.reorder({"A": "B", "B": "A", "C": "C"}) is None  # they differ in length
+    assert best.reorder({"A": "A", "B": "B", "C": "C"}).tolist() == list(range(len(best.chain)))
+    double = Atoms(
+        chain=np.array(["A", "A", "B", "B"]), residue=np.arange(4), name=np.array(["CA"] * 4),
+        coordinates=np.zeros((4, 3)),
+    )  # fmt: skip
+    assert double.reorder({"A": "B", "B": "A"}).tolist() == [2, 3, 0, 1]
