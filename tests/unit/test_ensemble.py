@@ -303,6 +303,46 @@ def test_rank_joins_results_of_several_places(tmp_path):
     assert not (tmp_path / "one" / "job" / "ranking.csv").exists()
 
 
+def lddt(reference, model, inclusion=15.0, pairs=None):
+    """Mariani et al. 2013 written out: of distances under 15 A, how many are kept within 0.5, 1, 2 and 4 A."""
+    kept, counted = 0.0, 0
+    for i, j in itertools.combinations(range(len(reference)), 2):
+        there = np.linalg.norm(reference[i] - reference[j])
+        if there < inclusion and (pairs is None or pairs[i] != pairs[j]):
+            off = abs(np.linalg.norm(model[i] - model[j]) - there)
+            kept += sum(off < threshold for threshold in (0.5, 1.0, 2.0, 4.0)) / 4
+            counted += 1
+    return kept / counted
+
+
+def test_lddt_by_its_definition():
+    coordinates = conformers()[:4] + np.random.default_rng(3).normal(size=(4, 60, 3))
+    chains = tokens().chain.tolist()
+    found = agreement(coordinates, np.full((4, 60), 80.0), chains, LETTERS, 2.0)
+    for place in range(4):
+        model = coordinates[place][found.order[place]]
+        assert found.lddt[place] == pytest.approx(lddt(coordinates[0], model), abs=1e-4)
+        assert found.interface_lddt[place] == pytest.approx(lddt(coordinates[0], model, pairs=chains), abs=1e-4)
+    assert found.lddt.min() < 0.9
+
+
+def test_parquet_holds_the_tables(tmp_path):
+    import pandas
+
+    job_on_disk(tmp_path, (1, 2))
+    metrics = tmp_path / "job" / "seed_1" / "predictions" / "job_summary_confidence_sample_1.json"
+    metrics.write_text(metrics.read_text().replace("[0.8, 0.7]", "[null, 0.7]"))
+    assert run("rank", tmp_path, "--parquet").exit_code == 0
+    for name in ("ranking", "metrics"):
+        table = pandas.read_parquet(tmp_path / "job" / f"{name}.parquet")
+        written = rows(tmp_path / "job" / f"{name}.csv")
+        assert table.columns.tolist() == written[0]
+        assert len(table) == len(written) - 1
+    ranking = pandas.read_parquet(tmp_path / "job" / "ranking.parquet")
+    assert ranking["interface_lddt_to_best"].dtype == ranking["dockq_to_best"].dtype == float
+    assert ranking["ranking_score"].is_monotonic_decreasing
+
+
 def test_rank_refuses_what_does_not_belong_together(tmp_path):
     job_on_disk(tmp_path / "one", (1,))
     job_on_disk(tmp_path / "two", (2,), steps=20)
