@@ -38,7 +38,7 @@ _ATTENTION = [
 ]  # fmt: skip
 _ROWS = [
     (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3), (128, 32, 8, 3), (128, 128, 8, 2),
-    (64, 128, 4, 2), (128, 64, 4, 2), (128, 32, 4, 2), (256, 64, 8, 2),
+    (64, 128, 4, 2), (128, 64, 4, 2), (128, 32, 4, 2), (128, 32, 8, 2),
 ]  # fmt: skip
 # seeds, what shares a bias, tokens, heads, width of a head, and whether it is an ending node's, which is transposed
 _TRUNK = [

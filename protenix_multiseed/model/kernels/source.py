@@ -7,6 +7,14 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+MINUS_LOG2_E = tl.constexpr(-1.4426950408889634)
+
+
+@triton.jit
+def sigmoid(x):
+    """Five instructions, where Triton's own guards its exponential and its division against what cannot come here."""
+    root = tl.rsqrt(1.0 + tl.exp2(x * MINUS_LOG2_E))
+    return root * root
 
 
 @triton.jit
@@ -63,7 +71,7 @@ def modulated_norm(
     variance = tl.sum(centred * centred, axis=1)[:, None] / width
     a = centred * tl.rsqrt(variance + epsilon)
     at = (row // rows_per_seed * length + row % length).to(tl.int64) * stride + column
-    a *= tl.sigmoid(tl.load(scale + at, mask=inside, other=0.0).to(tl.float32))
+    a *= sigmoid(tl.load(scale + at, mask=inside, other=0.0).to(tl.float32))
     a += tl.load(shift + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + here, a.to(out.dtype.element_ty), mask=inside)
 
@@ -79,7 +87,7 @@ def add_modulated(
     at = (row // rows_per_seed * length + row % length).to(tl.int64) * stride + column
     a = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(update + here, mask=inside, other=0.0).to(tl.float32)
-    a += b * tl.sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
+    a += b * sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
     tl.store(x + here, a.to(x.dtype.element_ty), mask=inside)
 
 
@@ -90,7 +98,7 @@ def swiglu(x, out, n_row, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     inside = (row < n_row) & (column < width)
     first = tl.load(x + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(x + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
-    a = first * tl.sigmoid(first) * second
+    a = first * sigmoid(first) * second
     tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
 
 
@@ -160,16 +168,17 @@ def gated_channels(
     COLUMNS: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    a = tl.trans(norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH))
     real = (row // n % n < n_token) & (row % n < n_token)
+    normed = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    a = tl.trans(tl.where(real[:, None], normed, 0.0).to(normed.dtype))
     for first in range(0, n_out, COLUMNS):
         value = tl.dot(load_weight(weight, first, n_out, WIDTH, COLUMNS), a, input_precision="tf32")
         gates = load_weight(weight + n_out * WIDTH, first, n_out, WIDTH, COLUMNS)
-        made = value * tl.sigmoid(tl.dot(gates, a, input_precision="tf32"))
+        made = value * sigmoid(tl.dot(gates, a, input_precision="tf32"))
         channel = first + tl.arange(0, COLUMNS)[:, None]
         at = channel.to(tl.int64) * size + row[None, :]
         inside = (channel < n_out) & (row[None, :] < size)
-        tl.store(out + at, tl.where(real[None, :], made, 0.0).to(out.dtype.element_ty), mask=inside)
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -197,7 +206,7 @@ def add_triangle(
     a = load_rows(z, row, size, WIDTH)
     gates = tl.trans(load_weight(gate, 0, WIDTH, WIDTH, WIDTH))
     gated = tl.dot(norm_rows(a, norm, shift, epsilon, WIDTH), gates, input_precision="tf32")
-    a += update * tl.sigmoid(gated)
+    a += update * sigmoid(gated)
     at = row[:, None].to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
     tl.store(z + at, a.to(z.dtype.element_ty), mask=inside[:, None])
 
@@ -224,7 +233,7 @@ def add_transition(
         one = tl.dot(normed, tl.trans(load_weight(expand, first, n_hidden, WIDTH, HIDDEN)), input_precision="tf32")
         others = load_weight(expand + n_hidden * WIDTH, first, n_hidden, WIDTH, HIDDEN)
         other = tl.dot(normed, tl.trans(others), input_precision="tf32")
-        hidden = (one * tl.sigmoid(one) * other).to(contract.dtype.element_ty)
+        hidden = (one * sigmoid(one) * other).to(contract.dtype.element_ty)
         at = first + tl.arange(0, HIDDEN)
         back = tl.load(contract + column[:, None] * n_hidden + at[None, :], mask=at[None, :] < n_hidden, other=0.0)
         a = tl.dot(hidden, tl.trans(back), a, input_precision="tf32")
@@ -293,7 +302,7 @@ def attend_block(q, k, v, b, highest, total, attended, scale):
 def store_attended(out, gate, attended, total, inside, in_channel):
     """Gate what is attended to and store it."""
     g = tl.load(gate, mask=in_channel, other=0.0).to(tl.float32)
-    made = attended / total[:, None] * tl.sigmoid(g)
+    made = attended / total[:, None] * sigmoid(g)
     tl.store(out, made.to(out.dtype.element_ty), mask=inside)
 
 
@@ -443,6 +452,6 @@ def local_attention(
     logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b
     weight = tl.exp2((logits - tl.max(logits, axis=1)[:, None]) * LOG2_E)
     attended = tl.dot(weight.to(v.dtype), v, input_precision="tf32") / tl.sum(weight, axis=1)[:, None]
-    attended *= tl.sigmoid(tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32))
+    attended *= sigmoid(tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32))
     at_out = seed * o_seed + shared * o_shared + head * o_head + rows[:, None].to(tl.int64) * o_row + channel[None, :]
     tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=in_rows)
