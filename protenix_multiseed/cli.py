@@ -131,7 +131,7 @@ def predict(
     ] = None,
     store: Annotated[
         str | None,
-        _option("full, slim (scores, each seed's best structure) or top:K structures a seed (full).", panel=_OUTPUT),
+        _option("Beside all scores: full, top:K samples of a seed, or slim, its best structure (full).", panel=_OUTPUT),
     ] = None,
     dry_run: Annotated[
         bool, _option("Show sizes, memory and the plan of every job; predict nothing.", "--dry-run", panel=_OUTPUT)

@@ -101,7 +101,7 @@ class RunConfig(_Strict):
     )
     store: Annotated[str, Field(pattern=r"^(full|slim|top:[1-9]\d{0,3})$")] = Field(
         default="full",
-        description="full; top:K, structures of each seed's K best samples only; slim, as top:1 with scores only",
+        description="full; top:K, all scores, other files of each seed's K best samples only; slim, as top:1, no pairs",
     )
     guidance: bool = Field(default=False, description="training-free guidance (TFG)")
     offline: bool = Field(default=False, description="never touch the network")

@@ -40,8 +40,9 @@ def let_segments_grow() -> None:
 
     Stages want blocks of other sizes than those before them: without it a sixth of the memory can lie in gaps.
     """
-    if not {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & os.environ.keys():
-        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"} & os.environ.keys():
+        with contextlib.suppress(AttributeError, RuntimeError, ValueError):  # a help, not a need
+            torch.cuda.memory._set_allocator_settings("expandable_segments:True")
 
 
 class KernelProbe:

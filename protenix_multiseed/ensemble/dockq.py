@@ -54,11 +54,11 @@ class Atoms:
         return cls(chain=chain, residue=np.cumsum(starts) - 1, name=name, coordinates=read_coordinates(path))
 
     def reorder(self, chain_of: Mapping[str, str]) -> np.ndarray | None:
-        """Places of the atoms of the chain that stands for each of these; None where their numbers differ."""
+        """Places of the atoms of the chain that stands for each of these; None where they have other atoms."""
         places = {chain: np.flatnonzero(self.chain == chain) for chain in dict.fromkeys(self.chain.tolist())}
         order = np.arange(len(self.chain))
         for chain, other in chain_of.items():
-            if len(places[chain]) != len(places[other]):
+            if not np.array_equal(self.name[places[chain]], self.name[places[other]]):
                 return None
             order[places[chain]] = places[other]
         return order
@@ -92,12 +92,14 @@ class _Interface:
     """What is compared of two chains that touch in the best sample: places of atoms, and residues in contact.
 
     Attributes:
+        places: All atoms of both.
         receptor, ligand: Backbone of the longer chain and of the other.
         near: Backbone of residues within 10 A of the other chain.
         contacts: Pairs of residues within 5 A.
     """
 
     chains: tuple[str, str]
+    places: tuple[np.ndarray, np.ndarray]
     receptor: np.ndarray
     ligand: np.ndarray
     near: np.ndarray
@@ -114,47 +116,52 @@ def dock(best: Atoms, samples: Iterable[np.ndarray | None], polymers: Sequence[s
     """
     interfaces = [one for pair in combinations(polymers, 2) if (one := _interface(best, pair)) is not None]
     for coordinates in samples:
-        yield {} if coordinates is None else {one.chains: _dockq(best, coordinates, one) for one in interfaces}
+        if coordinates is None:
+            yield {}
+            continue
+        trees = {
+            chain: KDTree(coordinates[of_chain])
+            for one in interfaces
+            for chain, of_chain in zip(one.chains, one.places, strict=True)
+        }
+        yield {one.chains: _dockq(best, coordinates, one, trees) for one in interfaces}
 
 
 def _interface(best: Atoms, chains: tuple[str, str]) -> _Interface | None:
-    places = [np.flatnonzero(best.chain == chain) for chain in chains]
-    near = _pairs(best.coordinates, places, best.residue, _INTERFACE)
-    contacts = frozenset(pair for pair, distance in near.items() if distance < _CONTACT)
-    if not contacts:
-        return None
+    one, other = (np.flatnonzero(best.chain == chain) for chain in chains)
+    near, trees = {}, [KDTree(best.coordinates[of_chain]) for of_chain in (one, other)]
+    for cutoff in (_INTERFACE, _CONTACT):
+        near[cutoff] = _pairs(trees[0], trees[1], best.residue[one], best.residue[other], cutoff)
     is_backbone = np.isin(best.name, _BACKBONE)
-    first, second = (of_chain[is_backbone[of_chain]] for of_chain in places)
-    n_first, n_second = (len(np.unique(best.residue[of_chain])) for of_chain in places)
-    residues = {residue for pair in near for residue in pair}
+    first, second = (of_chain[is_backbone[of_chain]] for of_chain in (one, other))
+    is_first = len(np.unique(best.residue[one])) > len(np.unique(best.residue[other]))
+    receptor, ligand = (first, second) if is_first else (second, first)
+    if not near[_CONTACT] or len(receptor) < 3 or not len(ligand):  # nothing to lay one on the other by
+        return None
+    residues = {residue for pair in near[_INTERFACE] for residue in pair}
     return _Interface(
         chains=chains,
-        receptor=first if n_first > n_second else second,
-        ligand=second if n_first > n_second else first,
+        places=(one, other),
+        receptor=receptor,
+        ligand=ligand,
         near=np.flatnonzero(is_backbone & np.isin(best.residue, list(residues))),
-        contacts=contacts,
+        contacts=near[_CONTACT],
     )
 
 
 def _pairs(
-    coordinates: np.ndarray, places: Sequence[np.ndarray], residue: np.ndarray, cutoff: float
-) -> dict[tuple[int, int], float]:
-    """The least distance of residues of two chains, of those within the cutoff."""
-    one, other = (KDTree(coordinates[of_chain]) for of_chain in places)
+    one: KDTree, other: KDTree, residue: np.ndarray, other_residue: np.ndarray, cutoff: float
+) -> frozenset[tuple[int, int]]:
+    """Residues of two chains of which two atoms are within the cutoff."""
     found = one.sparse_distance_matrix(other, cutoff, output_type="ndarray")
-    first, second = residue[places[0][found["i"]]], residue[places[1][found["j"]]]
-    order = np.argsort(found["v"])[::-1]  # the nearest is written last
-    pairs = zip(first[order].tolist(), second[order].tolist(), strict=True)
-    return dict(zip(pairs, found["v"][order].tolist(), strict=True))
+    within = found["v"] < cutoff
+    pairs = np.stack([residue[found["i"][within]], other_residue[found["j"][within]]], axis=-1)
+    return frozenset((int(first), int(second)) for first, second in np.unique(pairs, axis=0))
 
 
-def _dockq(best: Atoms, coordinates: np.ndarray, interface: _Interface) -> float:
-    places = [np.flatnonzero(best.chain == chain) for chain in interface.chains]
-    contacts = {
-        pair
-        for pair, distance in _pairs(coordinates, places, best.residue, _CONTACT).items()
-        if distance < _CONTACT
-    }  # fmt: skip
+def _dockq(best: Atoms, coordinates: np.ndarray, interface: _Interface, trees: Mapping[str, KDTree]) -> float:
+    (one, other), (first, second) = interface.chains, interface.places
+    contacts = _pairs(trees[one], trees[other], best.residue[first], best.residue[second], _CONTACT)
     kept = len(contacts & interface.contacts) / len(interface.contacts)
     near, receptor, ligand = interface.near, interface.receptor, interface.ligand
     fitted, _ = struc.superimpose(best.coordinates[near], coordinates[near])

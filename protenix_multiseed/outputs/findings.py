@@ -137,7 +137,7 @@ def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | 
     """DockQ of each sample to the best, copies of a chain compared as they lie."""
     from protenix_multiseed.ensemble.dockq import MOST_DOCKED, Atoms, dock, read_coordinates
 
-    if found is None or tokens is None or order[0].structure is None:
+    if found is None or tokens is None or order[0].structure is None or not order[0].structure.exists():
         return
     firsts = [int(np.flatnonzero(tokens.chain == chain)[0]) for chain in tokens.chains]
     polymers = [chain for chain, first in zip(tokens.chains, firsts, strict=True) if tokens.kind[first] != "ligand"]
@@ -148,14 +148,14 @@ def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | 
         raise ValueError(f"{order[0].structure}: it lacks a chain of its {NAME}")
 
     def placed(place: int, sample: Sample) -> np.ndarray | None:
-        if sample.structure is None:
+        if sample.structure is None or not sample.structure.exists():  # not kept, or taken away since
             return None
         others = tokens.chain[found.order[place][firsts]].tolist()
         atoms = best.reorder(dict(zip(tokens.chains, others, strict=True)))
         coordinates = read_coordinates(sample.structure)
         if coordinates.shape != best.coordinates.shape:
             raise ValueError(f"{sample.structure}: it has other atoms than {order[0].structure}")
-        return coordinates if atoms is None else coordinates[atoms]
+        return None if atoms is None else coordinates[atoms]
 
     compared = enumerate(order[: min(MOST_DOCKED, len(found.rmsd))])
     yield from dock(best, (placed(place, sample) for place, sample in compared), polymers)

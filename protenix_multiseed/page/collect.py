@@ -74,10 +74,11 @@ def structures_of(findings: Findings, *, slim: bool) -> list[int]:
     """Places in the ranking whose structures the page carries: the clusters' representatives, then the best-ranked."""
     most = MOST_STRUCTURES_SLIM if slim else MOST_STRUCTURES
     n = min(len(findings.samples), MOST_SAMPLES)
-    first = [one.members[0] for one in findings.agreement.clusters] if findings.agreement else [0]
-    others = [] if slim else list(range(n))
-    places = [place for place in dict.fromkeys([*first, *others]) if place < n and findings.samples[place].structure]
-    return places[:most]
+    kept = [place for place in range(n) if findings.samples[place].structure]
+    clusters = [one.members for one in findings.agreement.clusters] if findings.agreement else [(0,)]
+    first = [next((place for place in members if place in kept), n) for members in clusters]
+    places = dict.fromkeys([*first, *([] if slim else kept)])
+    return [place for place in places if place in kept][:most]
 
 
 def pack(text: str) -> str:

@@ -329,7 +329,7 @@ async function drawStructure() {
   const { plugin } = state;
   await plugin.clear();
   if (!has) return;
-  const beside = $("#beside").checked ? (job.clusters ?? []).map((one) => one[0]).filter((one) => one !== chosen && String(one) in job.structures) : [];
+  const beside = $("#beside").checked ? (job.clusters ?? []).map((one) => one.find((place) => String(place) in job.structures)).filter((one) => one !== undefined && one !== chosen) : [];
   for (const place of [chosen, ...beside]) {
     const text = await unpack(job.structures[place]);
     const matrix = job.placed[place];

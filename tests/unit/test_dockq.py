@@ -1,5 +1,7 @@
 """DockQ against the published program, and through the tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support import docked
@@ -51,3 +53,12 @@ def test_copies_are_put_in_place_of_one_another(structures):
         coordinates=np.zeros((4, 3)),
     )  # fmt: skip
     assert double.reorder({"A": "B", "B": "A"}).tolist() == [2, 3, 0, 1]
+    other = replace(double, name=np.array(["CA", "CA", "CA", "CB"]))
+    assert other.reorder({"A": "B", "B": "A"}) is None
+
+
+def test_a_chain_without_a_backbone_has_no_score(structures):
+    best = Atoms.read(structures[0])
+    unnamed = replace(best, name=np.where(best.chain == "B", "X1", best.name))
+    (scores,) = dock(unnamed, [unnamed.coordinates], ["A", "B", "C"])
+    assert scores == pytest.approx({("A", "C"): 1.0})

@@ -366,6 +366,11 @@ def test_rank_refuses_what_does_not_belong_together(tmp_path):
         assert done.exit_code == 2, done.output
         assert "cannot be ranked" in done.output
         assert "job_sample_0.cif" in done.output.replace("\n", "")
+    structure.write_text(text)
+    (structure.parent / "job_sample_1.cif").unlink()  # taken away to save space: ranked, compared, without DockQ
+    assert run("rank", tmp_path / "one").exit_code == 0
+    dockq = rows(tmp_path / "one" / "job" / "ranking.csv")[0].index("dockq_to_best")
+    assert [row[dockq] for row in rows(tmp_path / "one" / "job" / "ranking.csv")[1:]] == ["1.0", ""]
     shutil.rmtree(tmp_path / "one" / "job" / "seed_1" / "predictions")
     assert "hold no predictions any more" in run("rank", tmp_path / "one").output
 
