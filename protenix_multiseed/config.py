@@ -143,7 +143,9 @@ class RunConfig(_Strict):
     @property
     def kept_samples(self) -> int | None:
         """How many of a seed's samples keep more than their scores; None for all."""
-        return {"full": None, "slim": 1}[self.store] if ":" not in self.store else int(self.store.partition(":")[2])
+        if self.store == "full":
+            return None
+        return 1 if self.store == "slim" else int(self.store.removeprefix("top:"))
 
     @property
     def is_demo(self) -> bool:

@@ -293,9 +293,9 @@ def show_findings(console: Console, name: str, findings: Findings, folder: Path)
     console.print(table)
     if len(order) > ROWS:
         console.print(f"[dim]... and {len(order) - ROWS} more in {escape(str(folder / 'ranking.csv'))}[/dim]")
-    kept = sum(sample.structure is not None for sample in order)
     for sentence in findings.sentences:
         console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
+    kept = sum(sample.structure is not None for sample in order)
     console.print(
         f"best structure: [bold]{escape(str(folder / 'best.cif'))}[/bold]   all samples: "
         f"{escape(str(folder / 'ranking.csv'))}   {kept} structures, {format_bytes(findings.n_bytes)}\n",

@@ -21,6 +21,8 @@ _BACKBONE = (
     "N", "CA", "C", "O", "P", "OP1", "OP2", "O2'", "O3'", "O4'", "O5'", "C1'", "C2'", "C3'", "C4'", "C5'",
 )  # fmt: skip
 
+_PLACE = ("Cartn_x", "Cartn_y", "Cartn_z")
+
 Scores = Mapping[tuple[str, str], float]
 
 
@@ -47,11 +49,11 @@ class Atoms:
         """
         import gemmi
 
-        columns = _columns(path, ("label_asym_id", "auth_seq_id", "label_atom_id"))
-        chain, number, name = (np.array([gemmi.cif.as_string(one) for one in column]) for column in columns)
+        columns = _columns(path, ("label_asym_id", "auth_seq_id", "label_atom_id", *_PLACE))
+        chain, number, name = (np.array([gemmi.cif.as_string(one) for one in column]) for column in columns[:3])
         starts = np.ones(len(chain), dtype=bool)
         starts[1:] = (chain[1:] != chain[:-1]) | (number[1:] != number[:-1])
-        return cls(chain=chain, residue=np.cumsum(starts) - 1, name=name, coordinates=read_coordinates(path))
+        return cls(chain=chain, residue=np.cumsum(starts) - 1, name=name, coordinates=_numbers(columns[3:]))
 
     def reorder(self, chain_of: Mapping[str, str]) -> np.ndarray | None:
         """Places of the atoms of the chain that stands for each of these; None where they have other atoms."""
@@ -70,7 +72,10 @@ def read_coordinates(path: Path) -> np.ndarray:
     Raises:
         OSError, ValueError: if it cannot be read.
     """
-    columns = _columns(path, ("Cartn_x", "Cartn_y", "Cartn_z"))
+    return _numbers(_columns(path, _PLACE))
+
+
+def _numbers(columns: Sequence[Any]) -> np.ndarray:
     return np.stack([np.array(column, dtype=np.float64) for column in columns], axis=-1)
 
 

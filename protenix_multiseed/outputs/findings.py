@@ -80,6 +80,10 @@ class Findings:
         compact = self.compacts.get(sample.seed)
         return dict(strongest(compact.interfaces[sample.sample])) if compact else {}
 
+    def dockq(self, place: int) -> "Scores":
+        """DockQ of a sample to the best by pair of chains, by its place in the ranking; empty where there is none."""
+        return self.docked[place] if place < len(self.docked) else {}
+
 
 def ranked(samples: Sequence[Sample]) -> list[Sample]:
     """Best first; equal scores in the order of seed and sample, so that the order never depends on how the run went."""
@@ -163,7 +167,7 @@ def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | 
 
 def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
     """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job."""
-    for name in ("best.cif", "chains.csv", "spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet"):
+    for name in ("chains.csv", "spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet"):
         (folder / name).unlink(missing_ok=True)  # of other samples, where they are not made again
     write_text(folder / "ranking.csv", _table(COLUMNS, _ranking(folder, findings)))
     write_text(folder / "metrics.csv", _table(_METRIC_COLUMNS, _metrics(findings)))
@@ -186,7 +190,9 @@ def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -
         write_bytes(folder / "pairwise.npz", held.getvalue())
     if parquet:
         _write_parquet(folder)
-    if findings.best.structure is not None:
+    if findings.best.structure is None:
+        (folder / "best.cif").unlink(missing_ok=True)
+    else:
         copy_file(findings.best.structure, folder / "best.cif")
     copy_file(findings.best.confidence, folder / "best_summary_confidence.json")
 
@@ -212,7 +218,7 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
     for place, sample in enumerate(findings.samples):
         scores = findings.interface_scores(sample)
         near = found if found is not None and place < len(found.rmsd) else None
-        docked = findings.docked[place] if place < len(findings.docked) else {}
+        docked = findings.dockq(place)
         yield [
             place + 1,
             sample.job,
@@ -252,7 +258,7 @@ def _metrics(findings: Findings) -> Iterator[list[Any]]:
             for metric in ("ipsae", "pdockq2", "lis"):
                 yield [*start, metric, pair.chain_1, pair.chain_2, _rounded(getattr(pair, metric))]
             yield [*start, "contacts", pair.chain_1, pair.chain_2, pair.n_contact]
-        for (one, other), score in (findings.docked[place] if place < len(findings.docked) else {}).items():
+        for (one, other), score in findings.dockq(place).items():
             yield [*start, "dockq_to_best", one, other, _rounded(score)]
 
 
