@@ -28,18 +28,36 @@ Case = tuple[Any, ...]
 Run = Callable[[Kernels], torch.Tensor]
 
 _ATTENTION = [
-    (pairs, *tiles)
-    for pairs in (False, True)
-    for tiles in (
-        (64, 32, 4, 3), (64, 64, 4, 3), (64, 64, 4, 2), (64, 128, 4, 2), (64, 128, 4, 3), (128, 32, 4, 3),
-        (128, 64, 4, 2), (128, 32, 8, 3), (128, 64, 8, 2), (128, 64, 8, 3), (128, 128, 8, 2), (64, 32, 4, 2),
-        (128, 32, 8, 2),
-    )
+    (True, 64, 32, 4, 2, 128), (True, 64, 32, 4, 3, None), (True, 64, 32, 4, 3, 128), (True, 64, 64, 4, 2, None),
+    (True, 64, 64, 4, 2, 168), (True, 64, 64, 4, 3, None), (True, 64, 64, 4, 3, 168), (True, 128, 32, 8, 3, 128),
+    (False, 64, 32, 4, 3, 96), (False, 64, 32, 4, 3, None), (False, 64, 64, 4, 2, 96), (False, 64, 64, 4, 2, 128),
+    (False, 64, 64, 4, 3, None), (False, 64, 64, 4, 3, 128), (False, 64, 128, 4, 2, None), (False, 64, 128, 4, 2, 168),
+    (False, 64, 128, 4, 3, None), (False, 128, 32, 8, 3, 128), (False, 128, 64, 8, 2, 128),
 ]  # fmt: skip
-_ROWS = [
-    (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 64, 8, 3), (128, 32, 8, 3), (128, 128, 8, 2),
-    (64, 128, 4, 2), (128, 64, 4, 2), (128, 32, 4, 2), (128, 32, 8, 2),
-]  # fmt: skip
+_ROWS = {
+    "add_transition": [
+        (64, 64, 4, 2, None), (64, 32, 4, 2, None), (64, 32, 4, 2, 168), (64, 32, 4, 3, 168), (64, 64, 8, 2, None),
+        (128, 32, 8, 2, None), (128, 64, 8, 3, None), (128, 64, 16, 2, None),
+    ],
+    "gated_channels": [
+        (128, 64, 8, 2, None), (128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 2, None),
+        (64, 32, 8, 2, None), (128, 32, 8, 2, None), (128, 32, 4, 2, None), (128, 32, 8, 3, None),
+    ],
+    "add_triangle": [(64, 128, 4, 2, None), (64, 128, 8, 2, None), (64, 128, 8, 2, 128), (128, 128, 16, 2, None)],
+    "norm_linear": [
+        (64, 64, 4, 2, None), (64, 64, 4, 3, None), (64, 64, 8, 2, None), (64, 128, 8, 2, None), (128, 64, 8, 2, None),
+        (128, 64, 8, 3, None), (128, 128, 8, 2, None), (128, 32, 8, 3, None), (64, 32, 4, 3, None),
+    ],
+    "pair_bias": [
+        (128, 16, 8, 2, None), (64, 16, 4, 2, None), (128, 16, 4, 2, None), (64, 16, 8, 2, None), (32, 16, 4, 2, None),
+    ],
+    "add_outer": [(128, 0, 8, 3, None), (128, 0, 4, 3, None), (64, 0, 4, 3, None), (64, 0, 4, 5, None), (128, 0, 8, 5, None)],
+    "head_values": [(128, 0, 4, 2, None), (128, 0, 8, 2, None), (64, 0, 4, 2, None), (64, 0, 4, 3, None), (256, 0, 8, 2, None)],
+    "add_gated_average": [
+        (128, 0, 4, 2, None), (128, 0, 8, 2, None), (128, 0, 8, 3, None), (64, 0, 4, 2, None), (64, 0, 4, 3, None),
+        (256, 0, 8, 2, None),
+    ],
+}  # fmt: skip
 # seeds, what shares a bias, tokens, heads, width of a head, and whether it is an ending node's, which is transposed
 _TRUNK = [
     (5, 256, 256, 4, 32, False),
@@ -50,6 +68,7 @@ _TRUNK = [
 ]
 _TOKENS = [(5, 5, 245, 16, 48, False), (1, 5, 600, 16, 48, False), (1, 5, 1200, 16, 48, False)]
 _PAIRS = [(5, 256), (1, 608), (1, 1200)]  # seeds, tokens
+_MSA = [(350, 256), (2048, 608)]  # rows, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +100,8 @@ PROGRAMS = [
     Program("attention", (torch.float32, 32), _ATTENTION, _TRUNK[1:3]),
     Program("attention", (torch.float32, 64), _ATTENTION, _TOKENS[:2]),
     *(
-        Program(name, (name, torch.bfloat16), _ROWS, _PAIRS)
-        for name in ("add_transition", "gated_channels", "add_triangle", "norm_linear")
+        Program(name, (name, torch.bfloat16), tiles, _MSA if name in ("head_values", "add_gated_average") else _PAIRS)
+        for name, tiles in _ROWS.items()
     ),
 ]
 
@@ -110,9 +129,31 @@ def _rows(name: str, case: Case, dtype: torch.dtype) -> Run:
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device="cuda", dtype=dtype)
 
+    if name in ("head_values", "add_gated_average"):
+        m, norm, weight = random(n_seed, n, 64), (random(64), random(64)), random(256, 64) / 8
+        if name == "head_values":
+            return lambda kernels: kernels.head_values(m, norm, weight, 8)
+        average, back = random(8, n, n_seed * 32), random(64, 256) / 16
+
+        def add_average(kernels: Kernels) -> torch.Tensor:
+            kernels.add_gated_average(m, average, norm, weight, back)
+            return m
+
+        return add_average
+    if name == "add_outer":
+        step = min(n, 2**27 // (n * 32 * 32))
+        few, outer, weight, bias = random(step, n, width), random(step * 32, n * 32), random(width, 1024), random(width)
+
+        def add_outer(kernels: Kernels) -> torch.Tensor:
+            kernels.add_outer(few, outer, weight, bias, 1000.0)
+            return few
+
+        return add_outer
     z, norm, matrix = random(n_seed, n, n, width), (random(width), random(width)), random(4 * width, width) / width**0.5
     if name == "gated_channels":
         return lambda kernels: kernels.gated_channels(z, norm, matrix, n - 3)
+    if name == "pair_bias":
+        return lambda kernels: kernels.pair_bias(z, norm, matrix[:4])
     if name == "norm_linear":
         return lambda kernels: kernels.norm_linear(z, norm, matrix)
     expand, contract = random(8 * width, width) / width**0.5, random(width, 4 * width) / (4 * width) ** 0.5
@@ -133,7 +174,7 @@ def compile_one(work: tuple[int, Tiles]) -> None:
     program.set(work[1])
     case = program.cases[0]
     try:
-        program.make((1, 2, *case[2:]) if program.name == "attention" else (1, 64))(fused.FusedKernels())
+        program.make((1, 2, *case[2:]) if program.name == "attention" else (16, 64))(fused.FusedKernels())
     except Exception as error:
         print(f"{program.key} {work[1]}: {str(error).splitlines()[0][:100]}")
 
@@ -170,6 +211,7 @@ def tune(program: Program) -> Tiles:
 
 def beside_cuequivariance() -> None:
     try:
+        import cuequivariance_ops_torch  # noqa: F401
         from cuequivariance_torch.primitives.triangle import triangle_attention
     except ImportError:
         return

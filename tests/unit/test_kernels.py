@@ -24,7 +24,7 @@ from protenix_multiseed.model.kernels import fused
 cpu = torch.device("cpu")
 made = []
 for pairs in (False, True):
-    fused._TILES = {(torch.float32, 32): (pairs, 16, 32, 4, 2)}
+    fused._TILES = {(torch.float32, 32): (pairs, 16, 32, 4, 2, None)}
     for run in probe.operations(cpu, torch.float32):
         made.append(probe._difference(run(FusedKernels()), run(PlainKernels())))
 print(json.dumps(made))

@@ -63,25 +63,25 @@ class _OuterProductMean:
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self._norm = norm_weights(module.layer_norm, dtype)
-        self._project = torch.cat([module.linear_1.weight, module.linear_2.weight]).to(dtype)
+        self._first, self._second = (part.weight.to(dtype) for part in (module.linear_1, module.linear_2))
         self._out, self._bias = module.linear_out.weight.to(dtype), module.linear_out.bias.to(dtype)
         self._eps = module.eps
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, z: torch.Tensor) -> None:
         n_row, n, _ = m.shape
-        width = len(self._project) // 2
+        width = len(self._first)
         first, second = m.new_empty(2, n_row, n, width)
         for start in range(0, n_row, _ROWS):
             rows = slice(start, start + _ROWS)
-            first[rows], second[rows] = kernels.norm_linear(m[rows], self._norm, self._project).chunk(2, dim=-1)
+            first[rows] = kernels.norm_linear(m[rows], self._norm, self._first)
+            second[rows] = kernels.norm_linear(m[rows], self._norm, self._second)
         first, second = (part.view(n_row, n * width) for part in (first, second))
-        mean = m.new_tensor(float(n_row)) + self._eps  # rounded to the type, as upstream's sum over a mask of ones is
+        # Rounded to the type, as upstream's sum over a mask of ones is.
+        count = float(torch.tensor(float(n_row), dtype=m.dtype) + self._eps)
         step = max(1, kernels.elements // (n * width * width))
         for start in range(0, n, step):
             outer = first[:, start * width : (start + step) * width].t() @ second  # [i * c, j * c']
-            outer = outer.view(-1, width, n, width).transpose(1, 2).reshape(-1, width * width)
-            update = functional.linear(outer, self._out, self._bias) / mean
-            z[start : start + step] += update.view(-1, n, update.shape[-1])
+            kernels.add_outer(z[start : start + step], outer, self._out, self._bias, count)
 
 
 class _MsaStack:
@@ -93,9 +93,14 @@ class _MsaStack:
         self._norm, self._pair_norm = (
             norm_weights(part, dtype) for part in (averaging.layernorm_m, averaging.layernorm_z)
         )
-        self._project = torch.cat([averaging.linear_no_bias_mv.weight, averaging.linear_no_bias_mg.weight]).to(dtype)
-        self._pair_weight, self._out = (
-            part.weight.to(dtype) for part in (averaging.linear_no_bias_z, averaging.linear_no_bias_out)
+        self._value, self._gate, self._pair_weight, self._out = (
+            part.weight.to(dtype)
+            for part in (
+                averaging.linear_no_bias_mv,
+                averaging.linear_no_bias_mg,
+                averaging.linear_no_bias_z,
+                averaging.linear_no_bias_out,
+            )
         )
         self._transition = Transition(module.transition_m, dtype)
 
@@ -108,10 +113,6 @@ class _MsaStack:
     def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:
         """Update ``m`` [N_row, N, c_m] with one seed's weights [n_head, N, N]."""
         for rows in torch.split(m, _ROWS):
-            value, gate = kernels.norm_linear(rows, self._norm, self._project).chunk(2, dim=-1)
-            n_row, n, width = value.shape
-            heads = value.view(n_row, n, self._n_head, -1).permute(2, 1, 0, 3).reshape(self._n_head, n, -1)
-            averaged = torch.bmm(weights, heads).view(self._n_head, n, n_row, -1).permute(2, 1, 0, 3)
-            gated = averaged.reshape(n_row, n, width) * torch.sigmoid(gate)
-            rows.view(-1, rows.shape[-1]).addmm_(gated.view(-1, width), self._out.t())
+            values = kernels.head_values(rows, self._norm, self._value, self._n_head)
+            kernels.add_gated_average(rows, torch.bmm(weights, values), self._norm, self._gate, self._out)
             self._transition(kernels, rows)

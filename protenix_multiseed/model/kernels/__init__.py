@@ -76,6 +76,30 @@ class Kernels(Protocol):
     def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
         """Alg. 11: ``x += swiglu(norm(x) expand^T) contract^T`` on ``x`` [..., c]."""
 
+    def add_outer(
+        self, z: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: float
+    ) -> None:
+        """Alg. 9 lines 3-4: ``z += (outer weight^T + bias) / count``, into ``z``.
+
+        Args:
+            z: Some rows of one seed's pair representation [R, N, c_z].
+            outer: Their outer products, summed over the MSA [R * c, N * c].
+            weight: [c_z, c * c].
+        """
+
+    def head_values(self, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
+        """Alg. 10 lines 1-2: ``norm(m) weight^T``, heads apart: [N_row, N, c_m] -> [n_head, N, N_row * c]."""
+
+    def add_gated_average(
+        self, m: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        """Alg. 10 lines 4-7: ``m += (average * sigmoid(norm(m) gate^T)) out^T``, into ``m``.
+
+        Args:
+            m: [N_row, N, c_m].
+            average: Weighted values of each head [n_head, N, N_row * c].
+        """
+
     def attention(
         self,
         query: torch.Tensor,

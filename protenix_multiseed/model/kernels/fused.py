@@ -12,29 +12,36 @@ import triton
 from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm, source
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
-# Whether two that share a bias are attended to together, rows of queries and of keys, warps and pipeline stages by type
-# and padded width of a head: the fastest on an H200 of those in scripts/tune_kernels.py.
-_TILES = {
-    (torch.bfloat16, 32): (True, 64, 32, 4, 3),
-    (torch.bfloat16, 64): (False, 64, 64, 4, 3),
-    (torch.float32, 32): (True, 128, 32, 4, 3),
-    (torch.float32, 64): (False, 128, 32, 4, 3),
+# Whether two that share a bias are attended to together, rows of queries and of keys, warps, pipeline stages and
+# registers of a thread (None: as many as it likes) by type and padded width of a head: the fastest on an H200 of those
+# in scripts/tune_kernels.py.
+_TILES: dict[tuple[torch.dtype, int], tuple[bool, int, int, int, int, int | None]] = {
+    (torch.bfloat16, 32): (True, 64, 32, 4, 3, 128),
+    (torch.bfloat16, 64): (False, 64, 32, 4, 3, None),
+    (torch.float32, 32): (True, 128, 32, 8, 3, 128),
+    (torch.float32, 64): (False, 128, 32, 8, 3, 128),
 }
-_ANY_TILES = (False, 64, 32, 4, 2)
+_ANY_TILES = (False, 64, 32, 4, 2, None)
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
-# Rows and columns of a tile, warps and pipeline stages of the programs that hold whole rows: the fastest on an H200 of
-# five to nine tried each, for five seeds of 256 tokens and 128 channels.
-_ROW_TILES = {
-    ("norm_linear", torch.bfloat16): (64, 64, 4, 2),
-    ("norm_linear", torch.float32): (128, 64, 8, 3),
-    ("pair_bias", torch.bfloat16): (128, 16, 8, 2),
-    ("pair_bias", torch.float32): (64, 16, 4, 2),
-    ("gated_channels", torch.bfloat16): (128, 64, 8, 2),
-    ("gated_channels", torch.float32): (128, 64, 8, 2),
-    ("add_triangle", torch.bfloat16): (64, 128, 4, 2),
-    ("add_triangle", torch.float32): (64, 128, 4, 2),
-    ("add_transition", torch.bfloat16): (64, 64, 4, 2),
-    ("add_transition", torch.float32): (128, 32, 8, 2),
+# Rows and columns of a tile, warps, pipeline stages and registers of the programs that hold whole rows: the fastest on
+# an H200 of five to nine tried each, for five seeds of 256 tokens and 128 channels.
+_ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]] = {
+    ("norm_linear", torch.bfloat16): (64, 64, 4, 3, None),
+    ("norm_linear", torch.float32): (128, 64, 8, 3, None),
+    ("pair_bias", torch.bfloat16): (32, 16, 4, 2, None),
+    ("pair_bias", torch.float32): (64, 16, 4, 2, None),
+    ("gated_channels", torch.bfloat16): (128, 64, 8, 2, None),
+    ("gated_channels", torch.float32): (128, 64, 8, 2, None),
+    ("add_triangle", torch.bfloat16): (64, 128, 4, 2, None),
+    ("add_triangle", torch.float32): (64, 128, 4, 2, None),
+    ("add_transition", torch.bfloat16): (64, 64, 4, 2, None),
+    ("add_transition", torch.float32): (128, 32, 8, 2, None),
+    ("add_outer", torch.bfloat16): (128, 0, 8, 5, None),
+    ("add_outer", torch.float32): (64, 0, 4, 3, None),
+    ("head_values", torch.bfloat16): (64, 0, 4, 3, None),
+    ("head_values", torch.float32): (64, 0, 4, 2, None),
+    ("add_gated_average", torch.bfloat16): (64, 0, 4, 3, None),
+    ("add_gated_average", torch.float32): (64, 0, 4, 2, None),
 }
 
 
@@ -145,6 +152,44 @@ class FusedKernels(PlainKernels):
             **tiles.options,
         )  # fmt: skip
 
+    def add_outer(
+        self, z: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: float
+    ) -> None:
+        n_row, n, width = z.shape
+        hidden = len(outer) // n_row
+        if not (_fits(width) and _fits(hidden)):
+            super().add_outer(z, outer, weight, bias, count)
+            return
+        rows, _, options = _row_tiles("add_outer", z)
+        grid = (n_row * triton.cdiv(n, rows),)
+        source.add_outer[grid](z, outer, weight, bias, n, count, width, hidden, rows, **options)
+
+    def head_values(self, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
+        n_row, n, width = m.shape
+        head = len(weight) // n_head
+        if not (_fits(width) and _fits(head)):
+            return super().head_values(m, norm, weight, n_head)
+        out = m.new_empty(n_head, n, n_row * head)
+        rows, _, options = _row_tiles("head_values", m)
+        grid = (n * triton.cdiv(n_row, rows),)
+        source.head_values[grid](m, *norm, weight, out, n_row, n, n_head, EPSILON, width, head, rows, **options)
+        return out
+
+    def add_gated_average(
+        self, m: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        n_row, n, width = m.shape
+        n_head = len(average)
+        head = len(gate) // n_head
+        if not (_fits(width) and _fits(head)):
+            super().add_gated_average(m, average, norm, gate, out)
+            return
+        rows, _, options = _row_tiles("add_gated_average", m)
+        grid = (n * triton.cdiv(n_row, rows),)
+        source.add_gated_average[grid](
+            m, average, *norm, gate, out, n_row, n, n_head, EPSILON, width, head, rows, **options
+        )
+
     def attention(
         self,
         query: torch.Tensor,
@@ -157,7 +202,7 @@ class FusedKernels(PlainKernels):
     ) -> None:
         n_seed, shared, n, n_head, width = query.shape
         padded = max(16, triton.next_power_of_2(width))
-        pairs, block_m, block_n, warps, stages = _TILES.get((query.dtype, padded), _ANY_TILES)
+        pairs, block_m, block_n, warps, stages, registers = _TILES.get((query.dtype, padded), _ANY_TILES)
         is_pair = pairs and shared > 1
         grid = (triton.cdiv(n, block_m) * triton.cdiv(shared, 2 if is_pair else 1) * n_seed * n_head,)
         source.attention[grid](
@@ -183,6 +228,7 @@ class FusedKernels(PlainKernels):
             block_n,
             num_warps=warps,
             num_stages=stages,
+            maxnreg=registers,
         )
 
     def mean_of_atoms(self, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -230,15 +276,20 @@ class _Tiles:
     grid: tuple[int]
     rows: int
     columns: int
-    options: dict[str, int]
+    options: dict[str, int | None]
 
 
 def _by_rows(program: str, x: torch.Tensor) -> tuple[int, _Tiles]:
     """The number of rows of ``x``, and their tiles."""
     size = x.numel() // x.shape[-1]
-    rows, columns, warps, stages = _ROW_TILES[program, x.dtype]
-    grid = (triton.cdiv(size, rows),)
-    return size, _Tiles(grid, rows, columns, {"num_warps": warps, "num_stages": stages})
+    rows, columns, options = _row_tiles(program, x)
+    return size, _Tiles((triton.cdiv(size, rows),), rows, columns, options)
+
+
+def _row_tiles(program: str, x: torch.Tensor) -> tuple[int, int, dict[str, int | None]]:
+    """Rows and columns of a program's tiles, and Triton's own options."""
+    rows, columns, warps, stages, registers = _ROW_TILES[program, x.dtype]
+    return rows, columns, {"num_warps": warps, "num_stages": stages, "maxnreg": registers}
 
 
 def _fits(width: int) -> bool:

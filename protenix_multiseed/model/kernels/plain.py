@@ -64,6 +64,26 @@ class PlainKernels:
         for rows in torch.split(x.view(-1, x.shape[-1]), max(1, self.elements // len(expand))):
             rows.addmm_(self.swiglu(self.norm_linear(rows, norm, expand)), contract.t())
 
+    def add_outer(
+        self, z: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: float
+    ) -> None:
+        n_row, n, _ = z.shape
+        products = outer.view(n_row, -1, n, outer.shape[1] // n).transpose(1, 2).reshape(n_row, n, -1)
+        z += functional.linear(products, weight, bias) / count
+
+    def head_values(self, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
+        n_row, n, _ = m.shape
+        values = self.norm_linear(m, norm, weight).view(n_row, n, n_head, -1)
+        return values.permute(2, 1, 0, 3).reshape(n_head, n, -1)
+
+    def add_gated_average(
+        self, m: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        n_row, n, width = m.shape
+        average = average.view(len(average), n, n_row, -1).permute(2, 1, 0, 3).reshape(n_row, n, -1)
+        gated = average * torch.sigmoid(self.norm_linear(m, norm, gate))
+        m.view(-1, width).addmm_(gated.view(-1, gated.shape[-1]), out.t())
+
     def attention(
         self,
         query: torch.Tensor,

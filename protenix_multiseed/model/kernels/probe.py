@@ -93,6 +93,19 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         kernels.add_transition(out, (weight[:width], bias[:width]), expand[:, :width].contiguous(), contract[:width])
         return out
 
+    msa, average = random(37, 45, 64), random(2, 45, 37 * 32)
+    outer, square = random(7 * 32, 48 * 32), random(64, 32 * 32)
+
+    def add_outer(kernels: Kernels) -> torch.Tensor:
+        out = pairs[0, :7].clone()
+        kernels.add_outer(out, outer, square, norm[1], 12.5)
+        return out
+
+    def add_gated_average(kernels: Kernels) -> torch.Tensor:
+        out = msa.clone()
+        kernels.add_gated_average(out, average, norm, to_channels[:64], to_channels[64:].t().contiguous())
+        return out
+
     def attend_locally(kernels: Kernels) -> torch.Tensor:
         query, key, value, gate = split_heads(joined, 4, heads)
         return kernels.local_attention(query, key, value, gate, windows)
@@ -108,6 +121,9 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         lambda kernels: kernels.gated_channels(pairs, norm, to_channels, 45),
         add_triangle,
         add_transition,
+        add_outer,
+        add_gated_average,
+        lambda kernels: kernels.head_values(msa, norm, to_channels[:64], 2),
         lambda kernels: add_transition(kernels, rows),
         lambda kernels: kernels.mean_of_atoms(tokens, atoms, torch.ones(n, dtype=torch.int64, device=device)),
         attend,

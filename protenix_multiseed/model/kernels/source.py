@@ -242,6 +242,74 @@ def add_transition(
 
 
 @triton.jit
+def add_outer(z, outer, weight, bias, n, count, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr):
+    n_block = tl.cdiv(n, ROWS)
+    first = (tl.program_id(0) // n_block).to(tl.int64)
+    second = tl.program_id(0) % n_block * ROWS + tl.arange(0, ROWS)
+    inside = second[:, None] < n
+    channel, column = tl.arange(0, HIDDEN)[None, :], tl.arange(0, WIDTH)
+    stride = n.to(tl.int64) * HIDDEN
+    outer += first * HIDDEN * stride + second[:, None] * HIDDEN + channel
+    made = tl.zeros([ROWS, WIDTH], tl.float32)
+    for part in range(HIDDEN):
+        products = tl.load(outer + part * stride, mask=inside, other=0.0)
+        of_part = tl.load(weight + column[:, None] * (HIDDEN * HIDDEN) + part * HIDDEN + channel)
+        made = tl.dot(products, tl.trans(of_part), made, input_precision="tf32")
+    made = (made + tl.load(bias + column).to(tl.float32)[None, :]) / count
+    at = (first * n + second[:, None]) * WIDTH + column[None, :]
+    made += tl.load(z + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(z + at, made.to(z.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def head_values(
+    x, norm, shift, weight, out, n_row, n, n_head, epsilon, WIDTH: tl.constexpr, HEAD: tl.constexpr, ROWS: tl.constexpr
+):
+    """A block of one token's rows: what is read lies in whole lines of memory, what is written in one piece."""
+    token = tl.program_id(0) % n
+    row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
+    a = norm_rows(load_rows(x, row * n + token, n_row * n, WIDTH), norm, shift, epsilon, WIDTH)
+    for head in range(0, n_head):
+        values = tl.trans(load_weight(weight, head * HEAD, n_head * HEAD, WIDTH, HEAD))
+        made = tl.dot(a, values, input_precision="tf32")
+        at = ((head * n + token).to(tl.int64) * n_row + row[:, None]) * HEAD + tl.arange(0, HEAD)[None, :]
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=row[:, None] < n_row)
+
+
+@triton.jit
+def add_gated_average(
+    x,
+    average,
+    norm,
+    shift,
+    gate,
+    weight,
+    n_row,
+    n,
+    n_head,
+    epsilon,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    token = tl.program_id(0) % n
+    row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
+    channel, column = tl.arange(0, HEAD)[None, :], tl.arange(0, WIDTH)
+    inside = row[:, None] < n_row
+    a = load_rows(x, row * n + token, n_row * n, WIDTH)
+    normed = norm_rows(a, norm, shift, epsilon, WIDTH)
+    for head in range(0, n_head):
+        gates = tl.trans(load_weight(gate, head * HEAD, n_head * HEAD, WIDTH, HEAD))
+        gates = sigmoid(tl.dot(normed, gates, input_precision="tf32"))
+        at = ((head * n + token).to(tl.int64) * n_row + row[:, None]) * HEAD + channel
+        gated = tl.load(average + at, mask=inside, other=0.0).to(tl.float32) * gates
+        back = tl.load(weight + column[:, None] * (n_head * HEAD) + head * HEAD + channel)
+        a = tl.dot(gated.to(weight.dtype.element_ty), tl.trans(back), a, input_precision="tf32")
+    at = (row * n + token)[:, None].to(tl.int64) * WIDTH + column[None, :]
+    tl.store(x + at, a.to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: tl.constexpr):
     token = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
@@ -254,6 +322,13 @@ def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: t
         total += tl.maximum(a, 0.0)
     total /= tl.maximum(n, 1).to(tl.float32)
     tl.store(out + (sample * n_token + token) * width + column, total.to(out.dtype.element_ty), mask=column < width)
+
+
+@triton.jit
+def load_query(at, in_channel, scale):
+    """A block of queries, scaled; rounded once more for that, as upstream's scaled ones are."""
+    q = tl.load(at, mask=in_channel, other=0.0)
+    return (q.to(tl.float32) * scale).to(q.dtype)
 
 
 @triton.jit
@@ -279,17 +354,24 @@ def load_bias(at, n_left, IS_LAST: tl.constexpr, BLOCK_N: tl.constexpr):
     """
     column = tl.arange(0, BLOCK_N)[None, :]
     if IS_LAST:
-        made = tl.load(at, mask=column // 8 < tl.cdiv(n_left, 8), other=0.0).to(tl.float32)
-        made = tl.where(column < n_left, made, -1.0e30)
+        made = tl.load(at, mask=column // 8 < tl.cdiv(n_left, 8), other=0.0)
+        made = tl.where(column < n_left, made, -1.0e30).to(made.dtype)
     else:
-        made = tl.load(at).to(tl.float32)
+        made = tl.load(at)
     return made
 
 
 @triton.jit
-def attend_block(q, k, v, b, highest, total, attended, scale):
-    """One block of keys of the online softmax."""
-    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b
+def attend_block(q, k, v, b, one, highest, total, attended):
+    """One block of keys of the online softmax.
+
+    Biases of 16 bits are added as their product with the identity ``one``, which is exact: the matrix units have time,
+    and read them as they lie in memory, where all else would be converted and moved between threads.
+    """
+    if q.dtype == tl.float32:
+        logits = tl.dot(q, tl.trans(k), input_precision="tf32") + b
+    else:
+        logits = tl.dot(q, tl.trans(k), tl.dot(one, b))
     now = tl.maximum(highest, tl.max(logits, axis=1))
     weight = tl.exp2(logits * LOG2_E - (now * LOG2_E)[:, None])
     shrink = tl.exp2((highest - now) * LOG2_E)
@@ -357,7 +439,7 @@ def attention(
     in_channel = channel < width
     base = seed * q_seed + shared * q_shared + head * q_head
     at_rows = base + read * q_row + channel
-    q = tl.load(query + at_rows, mask=in_channel, other=0.0)
+    q = load_query(query + at_rows, in_channel, scale)
     # Within a block of keys offsets stay the same and small: only these, and no pointers, are held from block to block.
     column = tl.arange(0, BLOCK_N)
     row_stride = q_row.to(tl.int64)
@@ -372,32 +454,33 @@ def attention(
     if IS_PAIR:
         is_two = (shared + 1 < n_shared).to(tl.int64)  # the last of an odd number is done twice
         q_next, o_next = is_two * q_shared, is_two * o_shared
-        q_2 = tl.load(query + q_next + at_rows, mask=in_channel, other=0.0)
+        q_2 = load_query(query + q_next + at_rows, in_channel, scale)
         highest_2, total_2, attended_2 = highest, total, attended
+    one = (tl.arange(0, BLOCK_M)[:, None] == tl.arange(0, BLOCK_M)[None, :]).to(q.dtype)
     n_whole = n_key // BLOCK_N * BLOCK_N
     for start in range(0, n_whole, BLOCK_N):
         at = start * row_stride
         b = load_bias(bias + start * b_column + at_bias, BLOCK_N, False, BLOCK_N)
         k = load_keys(key + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
         v = load_keys(value + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
-        highest, total, attended = attend_block(q, k, v, b, highest, total, attended, scale)
+        highest, total, attended = attend_block(q, k, v, b, one, highest, total, attended)
         if IS_PAIR:
             at += q_next
             k = load_keys(key + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
             v = load_keys(value + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
-            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, highest_2, total_2, attended_2, scale)
+            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, one, highest_2, total_2, attended_2)
     if n_whole < n_key:
         n_left = n_key - n_whole
         at = n_whole * row_stride
         b = load_bias(bias + n_whole * b_column + at_bias, n_left, True, BLOCK_N)
         k = load_keys(key + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
         v = load_keys(value + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
-        highest, total, attended = attend_block(q, k, v, b, highest, total, attended, scale)
+        highest, total, attended = attend_block(q, k, v, b, one, highest, total, attended)
         if IS_PAIR:
             at += q_next
             k = load_keys(key + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
             v = load_keys(value + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
-            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, highest_2, total_2, attended_2, scale)
+            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, one, highest_2, total_2, attended_2)
     at_out = seed * o_seed + shared * o_shared + head * o_head + read * o_row + channel
     inside = (row[:, None] < n_query) & in_channel
     store_attended(out + at_out, gate + at_rows, attended, total, inside, in_channel)
