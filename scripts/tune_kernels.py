@@ -20,20 +20,24 @@ from typing import Any
 import torch
 from triton.testing import do_bench
 
-from protenix_multiseed.model.kernels import Kernels, fused, split_heads
+from protenix_multiseed.model.kernels import Kernels, fused, mask_keys, split_heads
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
 Tiles = tuple[Any, ...]
 Case = tuple[Any, ...]
 Run = Callable[[Kernels], torch.Tensor]
 
-_ATTENTION = [
-    (True, 64, 32, 4, 2, 128), (True, 64, 32, 4, 3, None), (True, 64, 32, 4, 3, 128), (True, 64, 64, 4, 2, None),
-    (True, 64, 64, 4, 2, 168), (True, 64, 64, 4, 3, None), (True, 64, 64, 4, 3, 168), (True, 128, 32, 8, 3, 128),
-    (False, 64, 32, 4, 3, 96), (False, 64, 32, 4, 3, None), (False, 64, 64, 4, 2, 96), (False, 64, 64, 4, 2, 128),
-    (False, 64, 64, 4, 3, None), (False, 64, 64, 4, 3, 128), (False, 64, 128, 4, 2, None), (False, 64, 128, 4, 2, 168),
-    (False, 64, 128, 4, 3, None), (False, 128, 32, 8, 3, 128), (False, 128, 64, 8, 2, 128),
-]  # fmt: skip
+_ATTENTION = {
+    torch.bfloat16: [
+        (True, 64, 32, 4, 3, None), (True, 64, 32, 4, 3, 128), (True, 64, 32, 4, 4, 128), (True, 64, 64, 4, 2, 168),
+        (True, 64, 64, 4, 3, 168), (False, 64, 32, 4, 2, None), (False, 64, 32, 4, 3, 96), (False, 64, 32, 4, 4, 80),
+        (False, 64, 64, 4, 2, 96), (False, 64, 64, 4, 2, 128), (False, 64, 64, 4, 3, None), (False, 64, 64, 4, 3, 128),
+    ],
+    torch.float32: [
+        (True, 64, 32, 4, 3, 128), (True, 128, 32, 8, 3, 128), (False, 64, 32, 4, 3, 96), (False, 64, 32, 4, 3, None),
+        (False, 64, 64, 4, 2, None), (False, 128, 32, 8, 2, 128), (False, 128, 32, 8, 3, 128), (False, 128, 64, 8, 2, None),
+    ],
+}  # fmt: skip
 _ROWS = {
     "add_transition": [
         (64, 64, 4, 2, None), (64, 32, 4, 2, None), (64, 32, 4, 2, 168), (64, 32, 4, 3, 168), (64, 64, 8, 2, None),
@@ -43,7 +47,10 @@ _ROWS = {
         (128, 64, 8, 2, None), (128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 2, None),
         (64, 32, 8, 2, None), (128, 32, 8, 2, None), (128, 32, 4, 2, None), (128, 32, 8, 3, None),
     ],
-    "add_triangle": [(64, 128, 4, 2, None), (64, 128, 8, 2, None), (64, 128, 8, 2, 128), (128, 128, 16, 2, None)],
+    "add_triangle": [
+        (64, 128, 4, 2, None), (64, 64, 4, 1, 128), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 1, None),
+        (64, 32, 4, 2, None), (64, 32, 4, 3, None),
+    ],
     "norm_linear": [
         (64, 64, 4, 2, None), (64, 64, 4, 3, None), (64, 64, 8, 2, None), (64, 128, 8, 2, None), (128, 64, 8, 2, None),
         (128, 64, 8, 3, None), (128, 128, 8, 2, None), (128, 32, 8, 3, None), (64, 32, 4, 3, None),
@@ -95,10 +102,10 @@ class Program:
 
 
 PROGRAMS = [
-    Program("attention", (torch.bfloat16, 32), _ATTENTION, _TRUNK),
-    Program("attention", (torch.bfloat16, 64), _ATTENTION, _TOKENS),
-    Program("attention", (torch.float32, 32), _ATTENTION, _TRUNK[1:3]),
-    Program("attention", (torch.float32, 64), _ATTENTION, _TOKENS[:2]),
+    Program("attention", (torch.bfloat16, 32), _ATTENTION[torch.bfloat16], _TRUNK),
+    Program("attention", (torch.bfloat16, 64), _ATTENTION[torch.bfloat16], _TOKENS),
+    Program("attention", (torch.float32, 32), _ATTENTION[torch.float32], _TRUNK[1:3]),
+    Program("attention", (torch.float32, 64), _ATTENTION[torch.float32], _TOKENS[:2]),
     *(
         Program(name, (name, torch.bfloat16), tiles, _MSA if name in ("head_values", "add_gated_average") else _PAIRS)
         for name, tiles in _ROWS.items()
@@ -110,13 +117,14 @@ def _attention(case: Case, dtype: torch.dtype) -> Run:
     n_seed, shared, n, n_head, width, ending = case
     joined = torch.randn(n_seed, shared, n, 4 * n_head * width, device="cuda", dtype=dtype)
     parts = split_heads(joined, 4, n_head)
-    bias = torch.randn(n_head, n_seed, n, -(-n // 16) * 16, device="cuda", dtype=dtype).transpose(0, 1)
+    bias = torch.randn(n_head, n_seed, n, n, device="cuda", dtype=dtype).transpose(0, 1)
     out = torch.empty(n_seed, shared, n, n_head, width, device="cuda", dtype=dtype)
+    masked = mask_keys(bias, n - 3, 64)
     if ending:
         parts, out = [part.transpose(1, 2) for part in parts], out.transpose(1, 2)
 
     def run(kernels: Kernels) -> torch.Tensor:
-        kernels.attention(*parts, bias, out, n - 3)
+        kernels.attention(*parts, masked, out, n - 3)
         return out
 
     return run
@@ -153,7 +161,7 @@ def _rows(name: str, case: Case, dtype: torch.dtype) -> Run:
     if name == "gated_channels":
         return lambda kernels: kernels.gated_channels(z, norm, matrix, n - 3)
     if name == "pair_bias":
-        return lambda kernels: kernels.pair_bias(z, norm, matrix[:4])
+        return lambda kernels: kernels.pair_bias(z, norm, matrix[:4], n - 3)[..., : n - 3]
     if name == "norm_linear":
         return lambda kernels: kernels.norm_linear(z, norm, matrix)
     expand, contract = random(8 * width, width) / width**0.5, random(width, 4 * width) / (4 * width) ** 0.5

@@ -18,11 +18,18 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Kernels, split_heads
+from protenix_multiseed.model.kernels import (
+    EPSILON,
+    MASKED,
+    N_KEY,
+    N_QUERY,
+    Kernels,
+    mask_keys,
+    scale_queries,
+    split_heads,
+)
 from protenix_multiseed.model.kernels.plain import outside, windows
 from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
-
-MASKED = -1e10  # upstream's bias outside the sequence
 
 
 class _Block:
@@ -44,8 +51,11 @@ class _Block:
         self._gate_weight = torch.cat([attention.linear_a_last.weight, transition.linear_s.weight])
         self._gate_bias = torch.cat([attention.linear_a_last.bias, transition.linear_s.bias])
         core = attention.attention
-        self._query_weight = torch.cat([core.linear_q.weight, core.linear_g.weight])
-        self._query_bias = torch.cat([core.linear_q.bias, torch.zeros_like(core.linear_q.bias)])
+        query_weight, query_bias = (
+            scale_queries(part, self._n_head) for part in (core.linear_q.weight, core.linear_q.bias)
+        )
+        self._query_weight = torch.cat([query_weight, core.linear_g.weight])
+        self._query_bias = torch.cat([query_bias, torch.zeros_like(query_bias)])
         self._key_weight = torch.cat([core.linear_k.weight, core.linear_v.weight])
         self._out_weight = core.linear_o.weight
         self._expand_weight = torch.cat([transition.linear_nobias_a1.weight, transition.linear_nobias_a2.weight])
@@ -138,8 +148,10 @@ class Denoiser:
         embedded = conditioner.fourier_embedding(torch.log(noise_levels / self._sigma_data) / 4)
         self._noise = conditioner.linear_no_bias_n(conditioner.layernorm_n(embedded))
         pair = _normalise(conditioning.pair_cond.float())
-        pair = functional.pad(pair, (0, 0, 0, -inputs.n_token % network.padding))  # aligned rows of biases
-        self._token_bias = [block.pair_bias(pair).transpose(0, 1) for block in self._weights.token]
+        self._token_bias = [
+            mask_keys(block.pair_bias(pair).transpose(0, 1), inputs.n_token, self._kernels.key_block)
+            for block in self._weights.token
+        ]
         self._prepare_atoms(diffusion, conditioning, s_trunk)
 
     def _prepare_atoms(self, diffusion: Any, conditioning: Conditioning, s_trunk: torch.Tensor) -> None:

@@ -106,8 +106,7 @@ class _MsaStack:
 
     def weights(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> torch.Tensor:
         """Alg. 10 line 3 of all seeds -> [N_seed, n_head, N, N]."""
-        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight)
-        bias[..., n_token:] = -torch.inf
+        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight, n_token)
         return torch.softmax(bias.float(), dim=-1).to(z.dtype)
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:

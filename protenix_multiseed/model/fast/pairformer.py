@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.kernels import Kernels, Norm, split_heads
+from protenix_multiseed.model.kernels import Kernels, Norm, scale_queries, split_heads
 from protenix_multiseed.model.kernels.plain import pieces
 from protenix_multiseed.model.stages import Network
 
@@ -44,11 +44,9 @@ class SingleBlock:
             norm_weights(attention.layernorm_a, dtype),
             norm_weights(attention.layernorm_z, dtype),
         )
-        parts = (core.linear_q, core.linear_k, core.linear_v, core.linear_g)
-        self._weight = torch.cat([part.weight for part in parts]).to(dtype)
-        self._bias = torch.cat([core.linear_q.bias, core.linear_q.bias.new_zeros(3 * len(core.linear_q.bias))]).to(
-            dtype
-        )
+        self._weight = joined_projections(core, self._n_head).to(dtype)
+        bias = scale_queries(core.linear_q.bias, self._n_head)
+        self._bias = torch.cat([bias, bias.new_zeros(3 * len(bias))]).to(dtype)
         self._pair_weight, self._out = attention.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
         self._transition = Transition(block.single_transition, dtype)
 
@@ -56,7 +54,7 @@ class SingleBlock:
         """Update ``s`` from itself and ``z``."""
         projected = functional.linear(kernels.norm(s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
-        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight)
+        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight, n_token)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         kernels.attention(query, key, value, gate, bias, out, n_token)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
@@ -122,15 +120,11 @@ class _TriangleAttention:
         self._starting = starting
         self._n_head = module.no_heads
         self._norm = norm_weights(module.layer_norm, dtype)
-        core = module.mha
-        parts = (core.linear_q, core.linear_k, core.linear_v, core.linear_g)
-        self._weight = torch.cat([part.weight for part in parts]).to(dtype)
-        self._pair_weight, self._out = module.linear.weight.to(dtype), core.linear_o.weight.to(dtype)
+        self._weight = joined_projections(module.mha, self._n_head).to(dtype)
+        self._pair_weight, self._out = module.linear.weight.to(dtype), module.mha.linear_o.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        bias = kernels.pair_bias(z, self._norm, self._pair_weight)
-        if not self._starting:
-            bias = bias.mT.contiguous()
+        bias = kernels.pair_bias(z, self._norm, self._pair_weight, n_token, starting=self._starting)
         for seeds, rows in pieces(z, len(self._weight), kernels.pair_elements):
             place = (seeds, rows) if self._starting else (seeds, slice(None), rows)
             projected = kernels.norm_linear(z[place], self._norm, self._weight)
@@ -154,6 +148,12 @@ class Transition:
     def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
         """Update ``x`` [..., c]."""
         kernels.add_transition(x, self._norm, self._expand, self._contract)
+
+
+def joined_projections(attention: Any, n_head: int) -> torch.Tensor:
+    """Projections to scaled queries, keys, values and gates, in one matrix."""
+    parts = (attention.linear_k, attention.linear_v, attention.linear_g)
+    return torch.cat([scale_queries(attention.linear_q.weight, n_head), *(part.weight for part in parts)])
 
 
 def add_product(z: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> None:

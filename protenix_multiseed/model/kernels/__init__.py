@@ -15,11 +15,13 @@ class Kernels(Protocol):
     """What both implementations offer.
 
     Attributes:
+        key_block: How many keys are read at once: see :meth:`attention`.
         elements: Of a transition's or outer product's temporary at once: what fills a GPU, or fits in a CPU's cache.
         pair_elements: The same of a pair representation's projections; None to take them whole.
     """
 
     name: str
+    key_block: int
     elements: int
     pair_elements: int | None
 
@@ -43,8 +45,14 @@ class Kernels(Protocol):
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         """``norm(x) weight^T``."""
 
-    def pair_bias(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
-        """Alg. 14 line 3: [A, N, N, c_z] -> [A, n_head, N, N], the heads foremost in memory."""
+    def pair_bias(
+        self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, *, starting: bool = True
+    ) -> torch.Tensor:
+        """Alg. 14 line 3: [A, N, N, c_z] -> [A, n_head, N, N], the heads foremost in memory, masked at padding keys.
+
+        Args:
+            starting: False for Alg. 15, whose queries are the columns of ``z``.
+        """
 
     def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
         """Alg. 12 lines 1-2: both factors of a triangle product, zero at padding.
@@ -110,11 +118,12 @@ class Kernels(Protocol):
         out: torch.Tensor,
         n_key: int,
     ) -> None:
-        """``softmax(query key / sqrt(c) + bias) value * sigmoid(gate)`` into ``out``.
+        """``softmax(query key + bias) value * sigmoid(gate)`` into ``out``; queries come scaled.
 
         Args:
             query, key, value, gate, out: [A, B, N, n_head, c], of any strides but the last.
-            bias: [A, n_head, N, N], of any strides; rows that lie in a row are padded in memory to a multiple of 8.
+            bias: [A, n_head, N, N], of any strides. Where ``key_block`` is more than one, rows reach in memory to the
+                end of a block of so many keys, all of them :data:`MASKED` from ``n_key`` on.
             n_key: Keys from this one on are padding.
         """
 
@@ -135,6 +144,8 @@ class Kernels(Protocol):
     ) -> torch.Tensor:
         """Alg. 7: each window of 32 atoms attends to the 128 around it -> [A, B, N_atom, n_head, c], gated.
 
+        Queries come scaled.
+
         Args:
             query, key, value, gate: [A, B, N_atom, n_head, c].
             bias: [A, n_head, N_window, 32, 128], far below zero where a key lies outside the sequence.
@@ -143,6 +154,26 @@ class Kernels(Protocol):
 
 N_QUERY, N_KEY = 32, 128  # Alg. 7
 EPSILON = 1e-5
+MASKED = -1e10  # a bias that lets nothing through, as upstream has it
+
+
+def mask_keys(bias: torch.Tensor, n_key: int, key_block: int) -> torch.Tensor:
+    """Biases [..., N] as :meth:`Kernels.attention` wants them; a copy where rows must become longer."""
+    n = bias.shape[-1]
+    if n % key_block == 0 and n_key == n:
+        return bias
+    made = bias.new_full((*bias.shape[:-1], -(-n // key_block) * key_block), MASKED)
+    made[..., :n_key] = bias[..., :n_key]
+    return made[..., :n]
+
+
+def scale_queries(weight: torch.Tensor, n_head: int) -> torch.Tensor:
+    """A projection to queries (its matrix or bias) that makes them scaled by ``1 / sqrt(c)``.
+
+    Upstream scales them once projected, and rounds once more.
+    """
+    scaled: torch.Tensor = weight * (len(weight) // n_head) ** -0.5
+    return scaled
 
 
 def split_heads(joined: torch.Tensor, n_part: int, n_head: int) -> list[torch.Tensor]:

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 import torch
 import triton
 
-from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm, source
+from protenix_multiseed.model.kernels import EPSILON, MASKED, N_KEY, N_QUERY, Norm, source
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
 # Whether two that share a bias are attended to together, rows of queries and of keys, warps, pipeline stages and
 # registers of a thread (None: as many as it likes) by type and padded width of a head: the fastest on an H200 of those
 # in scripts/tune_kernels.py.
 _TILES: dict[tuple[torch.dtype, int], tuple[bool, int, int, int, int, int | None]] = {
-    (torch.bfloat16, 32): (True, 64, 32, 4, 3, 128),
-    (torch.bfloat16, 64): (False, 64, 32, 4, 3, None),
+    (torch.bfloat16, 32): (True, 64, 32, 4, 3, None),
+    (torch.bfloat16, 64): (False, 64, 32, 4, 3, 96),
     (torch.float32, 32): (True, 128, 32, 8, 3, 128),
     (torch.float32, 64): (False, 128, 32, 8, 3, 128),
 }
+_MOST_ROWS = 128  # of queries in a tile
 _ANY_TILES = (False, 64, 32, 4, 2, None)
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
 # Rows and columns of a tile, warps, pipeline stages and registers of the programs that hold whole rows: the fastest on
@@ -32,8 +33,8 @@ _ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]]
     ("pair_bias", torch.float32): (64, 16, 4, 2, None),
     ("gated_channels", torch.bfloat16): (128, 64, 8, 2, None),
     ("gated_channels", torch.float32): (128, 64, 8, 2, None),
-    ("add_triangle", torch.bfloat16): (64, 128, 4, 2, None),
-    ("add_triangle", torch.float32): (64, 128, 4, 2, None),
+    ("add_triangle", torch.bfloat16): (64, 32, 4, 2, None),
+    ("add_triangle", torch.float32): (64, 64, 4, 2, None),
     ("add_transition", torch.bfloat16): (64, 64, 4, 2, None),
     ("add_transition", torch.float32): (128, 32, 8, 2, None),
     ("add_outer", torch.bfloat16): (128, 0, 8, 5, None),
@@ -51,9 +52,18 @@ class FusedKernels(PlainKernels):
     """  # noqa: D205
 
     name = "triton"
+    key_block = 64  # a multiple of every tile's keys
 
     def __init__(self) -> None:
         super().__init__(on_gpu=True)
+        self._identities: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+
+    def _identity(self, x: torch.Tensor) -> torch.Tensor:
+        """The identity matrix in the type of ``x``, which attention adds biases with."""
+        key = x.device, x.dtype
+        if key not in self._identities:
+            self._identities[key] = torch.eye(_MOST_ROWS, device=x.device, dtype=x.dtype)
+        return self._identities[key]
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         x = x.contiguous()
@@ -105,17 +115,22 @@ class FusedKernels(PlainKernels):
         )
         return out
 
-    def pair_bias(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
-        n_head = len(weight)
-        if not _fits(z.shape[-1]):
-            return super().pair_bias(z, norm, weight)
-        out = z.new_empty(n_head, *z.shape[:-1])
-        size, tiles = _by_rows("pair_bias", z)
+    def pair_bias(
+        self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, *, starting: bool = True
+    ) -> torch.Tensor:
+        n_head, (n_pair, n, _, width) = len(weight), z.shape
+        if not _fits(width):
+            return super().pair_bias(z, norm, weight, n_token, starting=starting)
+        long = triton.cdiv(n, self.key_block) * self.key_block
+        out = z.new_empty(n_head, n_pair, n, long).transpose(0, 1)
+        rows, _, options = _row_tiles("pair_bias", z)
+        sizes, strides = ((n, long), out.stride()[2:]) if starting else ((long, n), out.stride()[:1:-1])
         heads = max(16, triton.next_power_of_2(n_head))
-        source.pair_bias[tiles.grid](
-            z, *norm, weight, out, size, n_head, EPSILON, z.shape[-1], tiles.rows, heads, **tiles.options
-        )
-        return out.transpose(0, 1)
+        source.pair_bias[n_pair * sizes[0] * triton.cdiv(sizes[1], rows),](
+            z, *norm, weight, out, n, *sizes, n_token, *out.stride()[:2], *strides, n_head, EPSILON, MASKED,
+            not starting, width, rows, heads, **options,
+        )  # fmt: skip
+        return out[..., :n]
 
     def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
         n_out, n = len(weight) // 2, z.shape[-2]
@@ -139,7 +154,7 @@ class FusedKernels(PlainKernels):
         size, tiles = _by_rows("add_triangle", z)
         source.add_triangle[tiles.grid](
             z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product), tiles.rows,
-            **tiles.options,
+            min(tiles.columns, z.shape[-1]), **tiles.options,
         )  # fmt: skip
 
     def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
@@ -211,6 +226,7 @@ class FusedKernels(PlainKernels):
             value,
             gate,
             bias,
+            self._identity(query),
             out,
             *query.stride()[:4],
             *bias.stride(),
@@ -220,7 +236,7 @@ class FusedKernels(PlainKernels):
             shared,
             n_head,
             width,
-            width**-0.5,
+            _MOST_ROWS,
             padded,
             width == padded,
             is_pair,
@@ -260,7 +276,6 @@ class FusedKernels(PlainKernels):
             shared,
             n_head,
             width,
-            width**-0.5,
             max(16, triton.next_power_of_2(width)),
             N_QUERY,
             N_KEY,

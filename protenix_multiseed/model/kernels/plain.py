@@ -6,13 +6,14 @@ import torch
 from torch.nn import functional
 
 from protenix_multiseed.memory import CPU_ELEMENTS, GPU_ELEMENTS
-from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm
+from protenix_multiseed.model.kernels import EPSILON, N_KEY, N_QUERY, Norm, mask_keys
 
 
 class PlainKernels:
     """See :class:`protenix_multiseed.model.kernels.Kernels`."""
 
     name = "torch"
+    key_block = 1
 
     def __init__(self, *, on_gpu: bool = False) -> None:
         self.elements = GPU_ELEMENTS if on_gpu else CPU_ELEMENTS
@@ -34,8 +35,11 @@ class PlainKernels:
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         return functional.linear(self.norm(x, *norm), weight)
 
-    def pair_bias(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
-        return (weight @ self.norm(z, *norm).view(-1, z.shape[-1]).t()).view(-1, *z.shape[:-1]).transpose(0, 1)
+    def pair_bias(
+        self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, *, starting: bool = True
+    ) -> torch.Tensor:
+        bias = (weight @ self.norm(z, *norm).view(-1, z.shape[-1]).t()).view(-1, *z.shape[:-1]).transpose(0, 1)
+        return mask_keys(bias if starting else bias.mT.contiguous(), n_token, self.key_block)
 
     def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
         gated = z.new_empty(len(weight) // 2, *z.shape[:-1])
@@ -101,6 +105,7 @@ class PlainKernels:
                 key[index].transpose(1, 2),
                 value[index].transpose(1, 2),
                 attn_mask=bias[index].to(query.dtype)[None],
+                scale=1.0,
             )
             torch.mul(attended.transpose(1, 2), torch.sigmoid(gate[index]), out=out[index])
 
@@ -119,6 +124,7 @@ class PlainKernels:
                 windows(key[index].transpose(1, 2), N_KEY),
                 windows(value[index].transpose(1, 2), N_KEY),
                 attn_mask=bias[index].to(query.dtype),
+                scale=1.0,
             )
             attended.append(local.flatten(-3, -2)[..., :n_atom, :].transpose(1, 2))
         return torch.stack(attended) * torch.sigmoid(gate)

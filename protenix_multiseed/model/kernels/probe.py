@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from protenix_multiseed.model.kernels import Kernels, split_heads
+from protenix_multiseed.model.kernels import Kernels, mask_keys, split_heads
 from protenix_multiseed.model.kernels.plain import PlainKernels, outside
 
 TOLERANCE = 0.02  # of the norm; bfloat16 rounds to 0.004
@@ -73,14 +73,15 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
     norm, norm_out, to_channels = (random(64), random(64)), (random(32), random(32)), random(4 * 32, 64)
     wide, expand, contract = random(40, 96), random(2 * 80, 96), random(96, 80)
     joined = random(seeds, shared, n, 4 * heads * width)
-    pair_bias = random(heads, seeds, n, 48).transpose(0, 1)
+    pair_bias = random(heads, seeds, n, n).transpose(0, 1)
     windows = random(seeds, heads, 2, 32, 128) + outside(n, device) * -1e4
     atoms = torch.arange(n, device=device).view(-1, 1)
 
     def attend(kernels: Kernels, joined: torch.Tensor = joined) -> torch.Tensor:
         query, key, value, gate = split_heads(joined, 4, heads)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        kernels.attention(query, key, value, gate, pair_bias, out, n - 2)
+        bias = mask_keys(pair_bias, n - 2, kernels.key_block)
+        kernels.attention(query, key, value, gate, bias, out, n - 2)
         return out
 
     def add_triangle(kernels: Kernels) -> torch.Tensor:
@@ -117,7 +118,8 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         lambda kernels: kernels.swiglu(rows),
         lambda kernels: kernels.norm_linear(pairs, norm, to_channels),
         lambda kernels: kernels.norm_linear(rows, (weight, bias), wide),
-        lambda kernels: kernels.pair_bias(pairs, norm, to_channels[:heads]),
+        lambda kernels: kernels.pair_bias(pairs, norm, to_channels[:heads], 45)[..., :45],
+        lambda kernels: kernels.pair_bias(pairs, norm, to_channels[:heads], 45, starting=False)[..., :45],
         lambda kernels: kernels.gated_channels(pairs, norm, to_channels, 45),
         add_triangle,
         add_transition,

@@ -141,14 +141,41 @@ def norm_linear(
 
 @triton.jit
 def pair_bias(
-    z, norm, shift, weight, out, size, n_head, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, HEADS: tl.constexpr
+    z,
+    norm,
+    shift,
+    weight,
+    out,
+    n,
+    n_row,
+    n_column,
+    n_token,
+    o_pair,
+    o_head,
+    o_row,
+    o_column,
+    n_head,
+    epsilon,
+    MASKED: tl.constexpr,
+    IS_TRANSPOSED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    HEADS: tl.constexpr,
 ):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    a = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    """A part of one row of pairs; rows or columns beyond ``n`` are there to be masked."""
+    n_block = tl.cdiv(n_column, ROWS)
+    row = tl.program_id(0) // n_block % n_row
+    pair = tl.program_id(0) // (n_block * n_row)
+    column = tl.program_id(0) % n_block * ROWS + tl.arange(0, ROWS)
+    z += (pair * n + row).to(tl.int64) * n * WIDTH
+    a = norm_rows(load_rows(z, column, tl.where(row < n, n, 0), WIDTH), norm, shift, epsilon, WIDTH)
     made = tl.dot(load_weight(weight, 0, n_head, WIDTH, HEADS), tl.trans(a), input_precision="tf32")
     head = tl.arange(0, HEADS)[:, None]
-    at = head.to(tl.int64) * size + row[None, :]
-    tl.store(out + at, made.to(out.dtype.element_ty), mask=(head < n_head) & (row[None, :] < size))
+    is_key = row < n_token if IS_TRANSPOSED else column[None, :] < n_token
+    made = tl.where(is_key, made, MASKED)
+    out += pair.to(tl.int64) * o_pair + row * o_row
+    at = head.to(tl.int64) * o_head + column[None, :] * o_column
+    tl.store(out + at, made.to(out.dtype.element_ty), mask=(head < n_head) & (column[None, :] < n_column))
 
 
 @triton.jit
@@ -196,19 +223,21 @@ def add_triangle(
     WIDTH: tl.constexpr,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
+    """A part of the columns after another, which takes fewer registers and lets more programs run beside each other."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < size
     channel = tl.arange(0, HIDDEN)[:, None]
     p = tl.load(product + channel.to(tl.int64) * size + row[None, :], mask=inside[None, :], other=0.0).to(tl.float32)
     p = norm_rows(tl.trans(p), norm_out, shift_out, epsilon, HIDDEN)
-    update = tl.dot(p, tl.trans(load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)), input_precision="tf32")
-    a = load_rows(z, row, size, WIDTH)
-    gates = tl.trans(load_weight(gate, 0, WIDTH, WIDTH, WIDTH))
-    gated = tl.dot(norm_rows(a, norm, shift, epsilon, WIDTH), gates, input_precision="tf32")
-    a += update * sigmoid(gated)
-    at = row[:, None].to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
-    tl.store(z + at, a.to(z.dtype.element_ty), mask=inside[:, None])
+    a = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    for first in range(0, WIDTH, COLUMNS):
+        update = tl.dot(p, tl.trans(load_weight(weight, first, WIDTH, HIDDEN, COLUMNS)), input_precision="tf32")
+        gated = tl.dot(a, tl.trans(load_weight(gate, first, WIDTH, WIDTH, COLUMNS)), input_precision="tf32")
+        at = row[:, None].to(tl.int64) * WIDTH + first + tl.arange(0, COLUMNS)[None, :]
+        made = tl.load(z + at, mask=inside[:, None], other=0.0).to(tl.float32) + update * sigmoid(gated)
+        tl.store(z + at, made.to(z.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
@@ -325,40 +354,9 @@ def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: t
 
 
 @triton.jit
-def load_query(at, in_channel, scale):
-    """A block of queries, scaled; rounded once more for that, as upstream's scaled ones are."""
-    q = tl.load(at, mask=in_channel, other=0.0)
-    return (q.to(tl.float32) * scale).to(q.dtype)
-
-
-@triton.jit
-def load_keys(at, n_left, in_channel, IS_LAST: tl.constexpr, IS_WHOLE: tl.constexpr, BLOCK_N: tl.constexpr):
-    """A block of keys or values [BLOCK_N, WIDTH]; the last may reach beyond the keys."""
-    inside = tl.arange(0, BLOCK_N)[:, None] < n_left
-    if IS_LAST and IS_WHOLE:
-        made = tl.load(at, mask=inside, other=0.0)
-    elif IS_LAST:
-        made = tl.load(at, mask=inside & in_channel, other=0.0)
-    elif IS_WHOLE:
-        made = tl.load(at)
-    else:
-        made = tl.load(at, mask=in_channel, other=0.0)
-    return made
-
-
-@triton.jit
-def load_bias(at, n_left, IS_LAST: tl.constexpr, BLOCK_N: tl.constexpr):
-    """A block of biases [BLOCK_M, BLOCK_N]; those beyond the keys let nothing through.
-
-    The last block is read in whole eights too, for which rows are padded: one by one it would take longer than all.
-    """
-    column = tl.arange(0, BLOCK_N)[None, :]
-    if IS_LAST:
-        made = tl.load(at, mask=column // 8 < tl.cdiv(n_left, 8), other=0.0)
-        made = tl.where(column < n_left, made, -1.0e30).to(made.dtype)
-    else:
-        made = tl.load(at)
-    return made
+def load_heads(at, in_channel, IS_WHOLE: tl.constexpr):
+    """A block of queries, keys or values [BLOCK, WIDTH]."""
+    return tl.load(at) if IS_WHOLE else tl.load(at, mask=in_channel, other=0.0)
 
 
 @triton.jit
@@ -368,14 +366,17 @@ def attend_block(q, k, v, b, one, highest, total, attended):
     Biases of 16 bits are added as their product with the identity ``one``, which is exact: the matrix units have time,
     and read them as they lie in memory, where all else would be converted and moved between threads.
     """
-    if q.dtype == tl.float32:
-        logits = tl.dot(q, tl.trans(k), input_precision="tf32") + b
+    if q.dtype == tl.float32:  # as powers of two: a bias that is only added would be read when it is wanted, not ahead
+        logits = tl.dot(q, tl.trans(k), input_precision="tf32") * LOG2_E + b * LOG2_E
     else:
         logits = tl.dot(q, tl.trans(k), tl.dot(one, b))
+    unit: tl.constexpr = 1.0 if q.dtype == tl.float32 else LOG2_E
     now = tl.maximum(highest, tl.max(logits, axis=1))
-    weight = tl.exp2(logits * LOG2_E - (now * LOG2_E)[:, None])
-    shrink = tl.exp2((highest - now) * LOG2_E)
-    total = total * shrink + tl.sum(weight, axis=1)
+    weight = tl.exp2(logits * unit - (now * unit)[:, None])
+    shrink = tl.exp2((highest - now) * unit)
+    # Eight sums a row, each of which stays within a thread; their sum can wait.
+    sums = tl.sum(tl.reshape(weight, (weight.shape[0], weight.shape[1] // 8, 8)), axis=1)
+    total = total * shrink[:, None] + sums
     attended = attended * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32")
     return now, total, attended
 
@@ -384,7 +385,7 @@ def attend_block(q, k, v, b, one, highest, total, attended):
 def store_attended(out, gate, attended, total, inside, in_channel):
     """Gate what is attended to and store it."""
     g = tl.load(gate, mask=in_channel, other=0.0).to(tl.float32)
-    made = attended / total[:, None] * sigmoid(g)
+    made = attended / tl.sum(total, axis=1)[:, None] * sigmoid(g)
     tl.store(out, made.to(out.dtype.element_ty), mask=inside)
 
 
@@ -395,6 +396,7 @@ def attention(
     value,
     gate,
     bias,
+    identity,
     out,
     q_seed,
     q_shared,
@@ -413,7 +415,7 @@ def attention(
     n_shared,
     n_head,
     width,
-    scale,
+    n_identity,
     WIDTH: tl.constexpr,
     IS_WHOLE: tl.constexpr,
     IS_PAIR: tl.constexpr,
@@ -439,47 +441,34 @@ def attention(
     in_channel = channel < width
     base = seed * q_seed + shared * q_shared + head * q_head
     at_rows = base + read * q_row + channel
-    q = load_query(query + at_rows, in_channel, scale)
-    # Within a block of keys offsets stay the same and small: only these, and no pointers, are held from block to block.
+    q = load_heads(query + at_rows, in_channel, IS_WHOLE)
+    # Offsets within a block are small, and only these and no pointers are held from block to block.
     column = tl.arange(0, BLOCK_N)
     row_stride = q_row.to(tl.int64)
-    at_column = column[:, None] * q_row + channel
     at_bias = tl.minimum(row, n_query - 1)[:, None] * b_row + column[None, :] * b_column
     key += base
     value += base
     bias += seed * b_seed + head * b_head
     highest = tl.full([BLOCK_M], -1.0e30, tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
+    total = tl.zeros([BLOCK_M, 8], tl.float32)
     attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
     if IS_PAIR:
         is_two = (shared + 1 < n_shared).to(tl.int64)  # the last of an odd number is done twice
         q_next, o_next = is_two * q_shared, is_two * o_shared
-        q_2 = load_query(query + q_next + at_rows, in_channel, scale)
+        q_2 = load_heads(query + q_next + at_rows, in_channel, IS_WHOLE)
         highest_2, total_2, attended_2 = highest, total, attended
-    one = (tl.arange(0, BLOCK_M)[:, None] == tl.arange(0, BLOCK_M)[None, :]).to(q.dtype)
-    n_whole = n_key // BLOCK_N * BLOCK_N
-    for start in range(0, n_whole, BLOCK_N):
-        at = start * row_stride
-        b = load_bias(bias + start * b_column + at_bias, BLOCK_N, False, BLOCK_N)
-        k = load_keys(key + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
-        v = load_keys(value + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
+    # Read, not made: the matrix units take it from where it is read to, and what is made through registers every time.
+    one = tl.load(identity + tl.arange(0, BLOCK_M)[:, None] * n_identity + tl.arange(0, BLOCK_M)[None, :])
+    for start in range(0, n_key, BLOCK_N):
+        # Beyond the last key it is read again, and its bias lets nothing through.
+        at_keys = start * row_stride + tl.minimum(column, n_key - 1 - start)[:, None] * q_row + channel
+        b = tl.load(bias + start * b_column + at_bias)
+        k = load_heads(key + at_keys, in_channel, IS_WHOLE)
+        v = load_heads(value + at_keys, in_channel, IS_WHOLE)
         highest, total, attended = attend_block(q, k, v, b, one, highest, total, attended)
         if IS_PAIR:
-            at += q_next
-            k = load_keys(key + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
-            v = load_keys(value + at + at_column, BLOCK_N, in_channel, False, IS_WHOLE, BLOCK_N)
-            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, one, highest_2, total_2, attended_2)
-    if n_whole < n_key:
-        n_left = n_key - n_whole
-        at = n_whole * row_stride
-        b = load_bias(bias + n_whole * b_column + at_bias, n_left, True, BLOCK_N)
-        k = load_keys(key + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
-        v = load_keys(value + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
-        highest, total, attended = attend_block(q, k, v, b, one, highest, total, attended)
-        if IS_PAIR:
-            at += q_next
-            k = load_keys(key + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
-            v = load_keys(value + at + at_column, n_left, in_channel, True, IS_WHOLE, BLOCK_N)
+            k = load_heads(key + q_next + at_keys, in_channel, IS_WHOLE)
+            v = load_heads(value + q_next + at_keys, in_channel, IS_WHOLE)
             highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, one, highest_2, total_2, attended_2)
     at_out = seed * o_seed + shared * o_shared + head * o_head + read * o_row + channel
     inside = (row[:, None] < n_query) & in_channel
@@ -509,7 +498,6 @@ def local_attention(
     n_shared,
     n_head,
     width,
-    scale,
     WIDTH: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
@@ -532,7 +520,7 @@ def local_attention(
     tile = ((seed * n_head + head) * n_window + window) * QUERIES * KEYS
     at_bias = tl.arange(0, QUERIES)[:, None] * KEYS + tl.arange(0, KEYS)[None, :]
     b = tl.load(bias + tile + at_bias).to(tl.float32)
-    logits = tl.dot(q, tl.trans(k), input_precision="tf32") * scale + b
+    logits = tl.dot(q, tl.trans(k), input_precision="tf32") + b
     weight = tl.exp2((logits - tl.max(logits, axis=1)[:, None]) * LOG2_E)
     attended = tl.dot(weight.to(v.dtype), v, input_precision="tf32") / tl.sum(weight, axis=1)[:, None]
     attended *= sigmoid(tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32))
