@@ -59,10 +59,9 @@ _ROWS = {
         (128, 16, 8, 2, None), (64, 16, 4, 2, None), (128, 16, 4, 2, None), (64, 16, 8, 2, None), (32, 16, 4, 2, None),
     ],
     "add_outer": [(128, 0, 8, 3, None), (128, 0, 4, 3, None), (64, 0, 4, 3, None), (64, 0, 4, 5, None), (128, 0, 8, 5, None)],
-    "head_values": [(128, 0, 4, 2, None), (128, 0, 8, 2, None), (64, 0, 4, 2, None), (64, 0, 4, 3, None), (256, 0, 8, 2, None)],
+    "head_values": [(128, 64, 8, 2, None), (64, 64, 4, 2, None), (64, 64, 4, 3, None), (64, 32, 4, 3, None)],
     "add_gated_average": [
-        (128, 0, 4, 2, None), (128, 0, 8, 2, None), (128, 0, 8, 3, None), (64, 0, 4, 2, None), (64, 0, 4, 3, None),
-        (256, 0, 8, 2, None),
+        (128, 64, 8, 2, None), (128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 4, 3, None), (64, 32, 4, 3, None),
     ],
 }  # fmt: skip
 # seeds, what shares a bias, tokens, heads, width of a head, and whether it is an ending node's, which is transposed
@@ -138,10 +137,10 @@ def _rows(name: str, case: Case, dtype: torch.dtype) -> Run:
         return torch.randn(shape, device="cuda", dtype=dtype)
 
     if name in ("head_values", "add_gated_average"):
-        m, norm, weight = random(n_seed, n, 64), (random(64), random(64)), random(256, 64) / 8
+        m, norm, weight = random(n_seed, n, 64), (random(64), random(64)), random(64, 64) / 8
         if name == "head_values":
             return lambda kernels: kernels.head_values(m, norm, weight, 8)
-        average, back = random(8, n, n_seed * 32), random(64, 256) / 16
+        average, back = random(8, n, n_seed * 8), random(64, 64) / 8
 
         def add_average(kernels: Kernels) -> torch.Tensor:
             kernels.add_gated_average(m, average, norm, weight, back)

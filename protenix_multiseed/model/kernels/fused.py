@@ -23,26 +23,27 @@ _TILES: dict[tuple[torch.dtype, int], tuple[bool, int, int, int, int, int | None
 }
 _MOST_ROWS = 128  # of queries in a tile
 _ANY_TILES = (False, 64, 32, 4, 2, None)
+_HEADS = (8, 16, 32, 64)  # widths of which a thread reads whole pieces
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
 # Rows and columns of a tile, warps, pipeline stages and registers of the programs that hold whole rows: the fastest on
 # an H200 of five to nine tried each, for five seeds of 256 tokens and 128 channels.
 _ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]] = {
     ("norm_linear", torch.bfloat16): (64, 64, 4, 3, None),
     ("norm_linear", torch.float32): (128, 64, 8, 3, None),
-    ("pair_bias", torch.bfloat16): (32, 16, 4, 2, None),
+    ("pair_bias", torch.bfloat16): (64, 16, 4, 2, None),
     ("pair_bias", torch.float32): (64, 16, 4, 2, None),
     ("gated_channels", torch.bfloat16): (128, 64, 8, 2, None),
     ("gated_channels", torch.float32): (128, 64, 8, 2, None),
-    ("add_triangle", torch.bfloat16): (64, 32, 4, 2, None),
-    ("add_triangle", torch.float32): (64, 64, 4, 2, None),
+    ("add_triangle", torch.bfloat16): (64, 128, 4, 2, None),
+    ("add_triangle", torch.float32): (64, 128, 4, 2, None),
     ("add_transition", torch.bfloat16): (64, 64, 4, 2, None),
     ("add_transition", torch.float32): (128, 32, 8, 2, None),
     ("add_outer", torch.bfloat16): (128, 0, 8, 5, None),
     ("add_outer", torch.float32): (64, 0, 4, 3, None),
-    ("head_values", torch.bfloat16): (64, 0, 4, 3, None),
-    ("head_values", torch.float32): (64, 0, 4, 2, None),
-    ("add_gated_average", torch.bfloat16): (64, 0, 4, 3, None),
-    ("add_gated_average", torch.float32): (64, 0, 4, 2, None),
+    ("head_values", torch.bfloat16): (64, 64, 4, 3, None),
+    ("head_values", torch.float32): (64, 64, 4, 2, None),
+    ("add_gated_average", torch.bfloat16): (64, 64, 4, 3, None),
+    ("add_gated_average", torch.float32): (64, 64, 4, 2, None),
 }
 
 
@@ -154,7 +155,7 @@ class FusedKernels(PlainKernels):
         size, tiles = _by_rows("add_triangle", z)
         source.add_triangle[tiles.grid](
             z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product), tiles.rows,
-            min(tiles.columns, z.shape[-1]), **tiles.options,
+            **tiles.options,
         )  # fmt: skip
 
     def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
@@ -182,27 +183,26 @@ class FusedKernels(PlainKernels):
     def head_values(self, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
         n_row, n, width = m.shape
         head = len(weight) // n_head
-        if not (_fits(width) and _fits(head)):
+        if not (_fits(width) and head in _HEADS):
             return super().head_values(m, norm, weight, n_head)
         out = m.new_empty(n_head, n, n_row * head)
-        rows, _, options = _row_tiles("head_values", m)
-        grid = (n * triton.cdiv(n_row, rows),)
-        source.head_values[grid](m, *norm, weight, out, n_row, n, n_head, EPSILON, width, head, rows, **options)
+        rows, columns, options = _row_tiles("head_values", m)
+        source.head_values[n * triton.cdiv(n_row, rows),](
+            m, *norm, weight, out, n_row, n, len(weight), EPSILON, width, head, rows, columns, **options
+        )
         return out
 
     def add_gated_average(
         self, m: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
     ) -> None:
         n_row, n, width = m.shape
-        n_head = len(average)
-        head = len(gate) // n_head
-        if not (_fits(width) and _fits(head)):
+        head = len(gate) // len(average)
+        if not (_fits(width) and head in _HEADS):
             super().add_gated_average(m, average, norm, gate, out)
             return
-        rows, _, options = _row_tiles("add_gated_average", m)
-        grid = (n * triton.cdiv(n_row, rows),)
-        source.add_gated_average[grid](
-            m, average, *norm, gate, out, n_row, n, n_head, EPSILON, width, head, rows, **options
+        rows, columns, options = _row_tiles("add_gated_average", m)
+        source.add_gated_average[n * triton.cdiv(n_row, rows),](
+            m, average, *norm, gate, out, n_row, n, len(gate), EPSILON, width, head, rows, columns, **options
         )
 
     def attention(

@@ -94,7 +94,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         kernels.add_transition(out, (weight[:width], bias[:width]), expand[:, :width].contiguous(), contract[:width])
         return out
 
-    msa, average = random(37, 45, 64), random(2, 45, 37 * 32)
+    msa, average = random(37, 45, 64), random(8, 45, 37 * 8)
     outer, square = random(7 * 32, 48 * 32), random(64, 32 * 32)
 
     def add_outer(kernels: Kernels) -> torch.Tensor:
@@ -125,7 +125,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         add_transition,
         add_outer,
         add_gated_average,
-        lambda kernels: kernels.head_values(msa, norm, to_channels[:64], 2),
+        lambda kernels: kernels.head_values(msa, norm, to_channels[:64], 8),
         lambda kernels: add_transition(kernels, rows),
         lambda kernels: kernels.mean_of_atoms(tokens, atoms, torch.ones(n, dtype=torch.int64, device=device)),
         attend,

@@ -223,21 +223,19 @@ def add_triangle(
     WIDTH: tl.constexpr,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
 ):
-    """A part of the columns after another, which takes fewer registers and lets more programs run beside each other."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < size
     channel = tl.arange(0, HIDDEN)[:, None]
     p = tl.load(product + channel.to(tl.int64) * size + row[None, :], mask=inside[None, :], other=0.0).to(tl.float32)
     p = norm_rows(tl.trans(p), norm_out, shift_out, epsilon, HIDDEN)
-    a = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
-    for first in range(0, WIDTH, COLUMNS):
-        update = tl.dot(p, tl.trans(load_weight(weight, first, WIDTH, HIDDEN, COLUMNS)), input_precision="tf32")
-        gated = tl.dot(a, tl.trans(load_weight(gate, first, WIDTH, WIDTH, COLUMNS)), input_precision="tf32")
-        at = row[:, None].to(tl.int64) * WIDTH + first + tl.arange(0, COLUMNS)[None, :]
-        made = tl.load(z + at, mask=inside[:, None], other=0.0).to(tl.float32) + update * sigmoid(gated)
-        tl.store(z + at, made.to(z.dtype.element_ty), mask=inside[:, None])
+    update = tl.dot(p, tl.trans(load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)), input_precision="tf32")
+    a = load_rows(z, row, size, WIDTH)
+    gates = tl.trans(load_weight(gate, 0, WIDTH, WIDTH, WIDTH))
+    gated = tl.dot(norm_rows(a, norm, shift, epsilon, WIDTH), gates, input_precision="tf32")
+    a += update * sigmoid(gated)
+    at = row[:, None].to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    tl.store(z + at, a.to(z.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
@@ -291,18 +289,37 @@ def add_outer(z, outer, weight, bias, n, count, WIDTH: tl.constexpr, HIDDEN: tl.
 
 
 @triton.jit
+def places_of_heads(first, row, token, n_row, n, HEAD: tl.constexpr, COLUMNS: tl.constexpr):
+    """Where channels from ``first`` on of a token's rows lie, of tensors [n_head, n, n_row, HEAD]."""
+    channel = first + tl.arange(0, COLUMNS)[None, :]
+    return ((channel // HEAD * n + token).to(tl.int64) * n_row + row[:, None]) * HEAD + channel % HEAD
+
+
+@triton.jit
 def head_values(
-    x, norm, shift, weight, out, n_row, n, n_head, epsilon, WIDTH: tl.constexpr, HEAD: tl.constexpr, ROWS: tl.constexpr
+    x,
+    norm,
+    shift,
+    weight,
+    out,
+    n_row,
+    n,
+    n_out,
+    epsilon,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
-    """A block of one token's rows: what is read lies in whole lines of memory, what is written in one piece."""
+    """A block of one token's rows: what is read lies in whole lines of memory, what is written in a piece a head."""
     token = tl.program_id(0) % n
     row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
     a = norm_rows(load_rows(x, row * n + token, n_row * n, WIDTH), norm, shift, epsilon, WIDTH)
-    for head in range(0, n_head):
-        values = tl.trans(load_weight(weight, head * HEAD, n_head * HEAD, WIDTH, HEAD))
-        made = tl.dot(a, values, input_precision="tf32")
-        at = ((head * n + token).to(tl.int64) * n_row + row[:, None]) * HEAD + tl.arange(0, HEAD)[None, :]
-        tl.store(out + at, made.to(out.dtype.element_ty), mask=row[:, None] < n_row)
+    for first in range(0, n_out, COLUMNS):
+        made = tl.dot(a, tl.trans(load_weight(weight, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
+        inside = (row[:, None] < n_row) & (first + tl.arange(0, COLUMNS)[None, :] < n_out)
+        at = places_of_heads(first, row, token, n_row, n, HEAD, COLUMNS)
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -315,27 +332,28 @@ def add_gated_average(
     weight,
     n_row,
     n,
-    n_head,
+    n_out,
     epsilon,
     WIDTH: tl.constexpr,
     HEAD: tl.constexpr,
     ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     token = tl.program_id(0) % n
     row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
-    channel, column = tl.arange(0, HEAD)[None, :], tl.arange(0, WIDTH)
-    inside = row[:, None] < n_row
+    column = tl.arange(0, WIDTH)
     a = load_rows(x, row * n + token, n_row * n, WIDTH)
     normed = norm_rows(a, norm, shift, epsilon, WIDTH)
-    for head in range(0, n_head):
-        gates = tl.trans(load_weight(gate, head * HEAD, n_head * HEAD, WIDTH, HEAD))
-        gates = sigmoid(tl.dot(normed, gates, input_precision="tf32"))
-        at = ((head * n + token).to(tl.int64) * n_row + row[:, None]) * HEAD + channel
-        gated = tl.load(average + at, mask=inside, other=0.0).to(tl.float32) * gates
-        back = tl.load(weight + column[:, None] * (n_head * HEAD) + head * HEAD + channel)
+    for first in range(0, n_out, COLUMNS):
+        gates = tl.dot(normed, tl.trans(load_weight(gate, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
+        channel = first + tl.arange(0, COLUMNS)[None, :]
+        inside = (row[:, None] < n_row) & (channel < n_out)
+        at = places_of_heads(first, row, token, n_row, n, HEAD, COLUMNS)
+        gated = tl.load(average + at, mask=inside, other=0.0).to(tl.float32) * sigmoid(gates)
+        back = tl.load(weight + column[:, None] * n_out + channel, mask=channel < n_out, other=0.0)
         a = tl.dot(gated.to(weight.dtype.element_ty), tl.trans(back), a, input_precision="tf32")
-    at = (row * n + token)[:, None].to(tl.int64) * WIDTH + column[None, :]
-    tl.store(x + at, a.to(x.dtype.element_ty), mask=inside)
+    at_rows = (row * n + token)[:, None].to(tl.int64) * WIDTH + column[None, :]
+    tl.store(x + at_rows, a.to(x.dtype.element_ty), mask=row[:, None] < n_row)
 
 
 @triton.jit
