@@ -40,6 +40,12 @@ def main() -> None:
     parser.add_argument("--cycles", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--gain", type=float, default=1.0, help="by which the trunk's made-up matrices are scaled")
+    parser.add_argument(
+        "--stages", default="reference,fast", help="precisions whose stages are compared one by one; or none"
+    )
+    parser.add_argument(
+        "--sides", default="", help="only sides whose names hold one of these words, separated by commas"
+    )
     parser.add_argument("--out", type=Path, default=Path("parity.json"))
     arguments = parser.parse_args()
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
@@ -52,6 +58,8 @@ def main() -> None:
         damp(network.module, arguments.gain)
         stages = []
         for precision in ("reference", "fast"):
+            if precision not in arguments.stages.split(","):
+                continue
             stages += by_stage(replace(network, precision=precision), features)
         for stage in stages:
             print(json.dumps(stage), flush=True)
@@ -67,6 +75,8 @@ def main() -> None:
             ),
         }
         for name, side in sides.items():
+            if not any(word in name for word in arguments.sides.split(",")):
+                continue
             rows.append({"side": name, **compare(side(), base)})
             print(json.dumps(rows[-1]), flush=True)
         again = batched(network, features, len(features.seeds))
