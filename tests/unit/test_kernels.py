@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import cases
 
-from protenix_multiseed.model.kernels import probe
+from protenix_multiseed.model.kernels import MASKED, mask_keys, probe
 from protenix_multiseed.model.kernels.plain import PlainKernels, outside, windows
 
 CHECK = """
@@ -17,7 +17,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from support import triton_interpreter
 import json, torch
-from protenix_multiseed.model.kernels import probe
+from protenix_multiseed.model.kernels import MASKED, mask_keys, probe
 from protenix_multiseed.model.kernels.fused import FusedKernels
 from protenix_multiseed.model.kernels.plain import PlainKernels
 from protenix_multiseed.model.kernels import fused
@@ -82,3 +82,33 @@ def test_windows_reach_48_atoms_to_either_side(n_atom):
     for window, row in enumerate(around):
         seen = row[row > 0] - 1
         assert seen.tolist() == list(range(max(0, 32 * window - 48), min(n_atom, 32 * window + 80)))
+
+
+@pytest.mark.parametrize(
+    ("n", "n_key", "block", "reach"), [(48, 45, 64, 64), (64, 64, 64, 64), (64, 60, 64, 64), (7, 7, 1, 7)]
+)
+def test_masked_keys_let_nothing_through(n, n_key, block, reach):
+    """To the end of the last block in memory, which a program reads without asking where the keys end."""
+    bias = torch.randn(2, 3, n, n)
+    made = mask_keys(bias, n_key, block)
+    assert made.shape == bias.shape
+    assert torch.equal(made[..., :n_key], bias[..., :n_key])
+    whole = torch.as_strided(made, (2, 3, n, reach), made.stride())
+    assert bool((whole[..., n_key:] == MASKED).all())
+
+
+@pytest.mark.parametrize("starting", [True, False])
+def test_pair_biases_are_masked_at_padding_keys(starting):
+    z, norm, weight = torch.randn(2, 8, 8, 16), (torch.ones(16), torch.zeros(16)), torch.randn(4, 16)
+    whole = PlainKernels().pair_bias(z, norm, weight, 8, starting=starting)
+    made = PlainKernels().pair_bias(z, norm, weight, 5, starting=starting)
+    assert torch.equal(made[..., :5], whole[..., :5])
+    assert bool((made[..., 5:] == MASKED).all())
+
+
+def test_every_tile_of_keys_divides_a_block():
+    """Else a program would read beyond the masked rows."""
+    fused = pytest.importorskip("protenix_multiseed.model.kernels.fused", exc_type=ImportError)
+    for _, rows, keys, *_ in (*fused._TILES.values(), fused._ANY_TILES):
+        assert fused.FusedKernels.key_block % keys == 0
+        assert rows <= fused._MOST_ROWS
