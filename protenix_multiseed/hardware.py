@@ -109,8 +109,9 @@ def _fingerprint(device: torch.device) -> str:
     for name in ("triton", "cuequivariance-torch"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append(metadata.version(name))
-    programs = Path(__file__).parent.joinpath("model", "kernels", "source.py").read_bytes()
-    what = [torch.cuda.get_device_name(device), *versions, hashlib.sha256(programs).hexdigest()]
+    programs = sorted(Path(__file__).parent.joinpath("model", "kernels").glob("*.py"))
+    hashes = [hashlib.sha256(program.read_bytes()).hexdigest() for program in programs]
+    what = [torch.cuda.get_device_name(device), *versions, *hashes]
     return hashlib.sha256("|".join(what).encode()).hexdigest()[:24]
 
 

@@ -1,66 +1,122 @@
-"""Every Triton program compiles for a GPU that is not here, at the tiles it would run with."""
+"""Every Triton program compiles for a GPU that is not here, at the tiles it runs with; and all that a run launches is
+compiled by the probe, beside the loading of weights.
+"""
 
 import pytest
 import torch
+from support import cases
 
+from protenix_multiseed import upstream
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.model import demo
+from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.kernels import probe
+from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.weights import build_model
+from protenix_multiseed.types import FeatureSettings
 
 triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
+from protenix_multiseed.model.kernels.fused import FusedKernels  # noqa: E402
+
+CPU = torch.device("cpu")
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
-OPTIONS = {"num_warps", "num_stages", "maxnreg"}
+OPTIONS = ("num_warps", "num_stages", "maxnreg")
 
 
-class Recorder:
-    """Stands in for a program and keeps what it would be compiled with."""
-
-    def __init__(self, program, kept):
-        self.program, self.kept = program, kept
-
-    def __getitem__(self, grid):
-        def launch(*arguments, **options):
-            self.kept.append((self.program, arguments, options))
-
-        return launch
-
-
-def compile_for_hopper(program, arguments, options):
-    signature, constants, attributes = {}, {}, {}
+def specialised(program, arguments):
+    """Signature, constants and divisible arguments, as Triton makes them of a launch."""
+    signature, constants, divisible = {}, {}, []
     for place, (parameter, value) in enumerate(zip(program.params, arguments, strict=True)):
-        is_constant = parameter.is_constexpr or value is None or value is True or (type(value) is int and value == 1)
-        if is_constant:
+        is_free = parameter.do_not_specialize
+        if (
+            parameter.is_constexpr
+            or value is None
+            or value is True
+            or (type(value) is int and value == 1 and not is_free)
+        ):
             signature[parameter.name], constants[place,] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             signature[parameter.name] = TYPES[value.dtype]
-            attributes[place,] = [["tt.divisibility", 16]]
+            divisible.append(place)
         else:
             signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
-            if isinstance(value, int) and value % 16 == 0:
-                attributes[place,] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=program, signature=signature, constexprs=constants, attrs=attributes)
-    return triton.compile(
-        source, target=GPUTarget("cuda", 90, 32), options={k: options[k] for k in OPTIONS & set(options)}
-    )
+            if type(value) is int and value % 16 == 0 and not is_free:
+                divisible.append(place)
+    return signature, constants, divisible
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_program_compiles_for_a_gpu(dtype, monkeypatch):
-    from protenix_multiseed.model.kernels import fused
+def test_every_program_compiles_for_a_gpu(dtype):
+    launches = probe.launches(FusedKernels(), probe.operations(CPU, dtype))
+    # One of each program, the first: others differ in widths.
+    compiled = {program.__name__: (program, arguments, options) for program, arguments, options in reversed(launches)}
+    assert len(compiled) == 15
+    for program, arguments, options in compiled.values():
+        signature, constants, divisible = specialised(program, arguments)
+        attributes = {(place,): [["tt.divisibility", 16]] for place in divisible}
+        source = ASTSource(fn=program, signature=signature, constexprs=constants, attrs=attributes)
+        chosen = {name: options[name] for name in OPTIONS if name in options}
+        assert "cubin" in triton.compile(source, target=GPUTarget("cuda", 90, 32), options=chosen).asm
 
-    kept = []
-    programs = {name: program for name, program in vars(fused.source).items() if hasattr(program, "params")}
-    with monkeypatch.context() as recording:
-        for name, program in programs.items():
-            recording.setattr(fused.source, name, Recorder(program, kept))
-        for run in probe.operations(torch.device("cpu"), dtype):
-            run(fused.FusedKernels())
-    for program, arguments, options in kept:
-        assert "cubin" in compile_for_hopper(program, arguments, options).asm
-    # All but those that others call: each program that is launched somewhere is launched by the probe.
-    assert {program.__name__ for program, *_ in kept} == {
-        "norm", "modulated_norm", "add_modulated", "swiglu", "norm_linear", "pair_bias", "gated_channels",
-        "add_triangle", "add_transition", "add_outer", "head_values", "add_gated_average", "attention", "mean_of_atoms",
-        "local_attention",
-    }  # fmt: skip
+
+def test_a_run_finds_all_its_programs_compiled():
+    """At the widths of Protenix's models, with few blocks. On a CPU all is float32, so types are left out."""
+    upstream.prepare(EmbeddedDictionary())
+    rules = InputRules(model="m", rna_msa=False, template=False)
+    (job,) = read_jobs([cases.EXAMPLE], (1, 2), rules, EmbeddedDictionary())
+    (features,) = featurize(job, FeatureSettings())
+    configs = upstream.build_configs(
+        model=cases.MODEL, cycles=1, steps=2, samples=2, msa=True, template=False, rna_msa=False, guidance=False,
+        kernels="torch", overrides={**cases.SMALL, "model.msa_module.n_blocks": 2},
+    )  # fmt: skip
+    network = Network(
+        module=demo.fill(build_model(configs)), configs=configs, name=cases.MODEL, device=CPU, kernels=FusedKernels(),
+        padding=16,
+    )  # fmt: skip
+
+    def run(kernels):
+        run_stages(FAST, network, features, features.seeds, 2, lambda *_: None)
+
+    def kinds(launches):
+        return {
+            repr((program.__name__, constants, divisible))
+            for program, arguments, _ in launches
+            for _, constants, divisible in [specialised(program, arguments)]
+        }
+
+    wanted = kinds(probe.launches(network.kernels, [run]))
+    assert len(wanted) > 20
+    assert wanted - kinds(probe.launches(FusedKernels(), probe.operations(CPU, torch.float32))) == set()
+
+
+def test_what_cannot_be_compiled_ahead_stops_nothing(monkeypatch):
+    """It fails when it is run, and then its reason is told; and each program's key is made before threads share it."""
+    happened = []
+
+    class Program:
+        def __init__(self, name):
+            self.name = name
+
+        @property
+        def cache_key(self):
+            happened.append(f"key of {self.name}")
+
+        def warmup(self, *arguments, grid, **options):
+            if self.name == "broken":
+                raise RuntimeError("no registers left")
+            happened.append(f"{self.name} {arguments} {options}")
+            return self
+
+        run = property(lambda self: happened.append(f"{self.name}'s launcher"))
+
+    wanted = [(Program("broken"), (1,), {}), (Program("sound"), (2,), {"num_warps": 4})]
+    monkeypatch.setattr(probe, "launches", lambda kernels, runs: wanted)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    probe.compile_ahead(CPU, [])
+    assert happened == ["key of broken", "key of sound", "sound (2,) {'num_warps': 4}", "sound's launcher"]

@@ -22,10 +22,12 @@ from protenix_multiseed.model.kernels.fused import FusedKernels
 from protenix_multiseed.model.kernels.plain import PlainKernels
 from protenix_multiseed.model.kernels import fused
 cpu = torch.device("cpu")
+operations = probe.operations(cpu, torch.float32)
+attending = [run for run in operations if getattr(run, "func", None) is probe._attend]
 made = []
-for pairs in (False, True):
+for pairs, runs in ((True, operations), (False, attending)):
     fused._TILES = {(torch.float32, 32): (pairs, 16, 32, 4, 2, None)}
-    for run in probe.operations(cpu, torch.float32):
+    for run in runs:
         made.append(probe._difference(run(FusedKernels()), run(PlainKernels())))
 print(json.dumps(made))
 """
@@ -40,7 +42,7 @@ def test_tritons_operations_are_pytorchs():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     differences = json.loads(done.stdout.splitlines()[-1])
-    assert len(differences) == 2 * len(probe.operations(torch.device("cpu"), torch.float32))
+    assert len(differences) == len(probe.operations(torch.device("cpu"), torch.float32)) + 4
     assert max(differences) < 1e-5
 
 

@@ -4,15 +4,22 @@ Prints a line of JSON for each kind, ``{"triton": "ok"}`` or the reason why not,
 spares what came before it.
 """
 
+import contextlib
 import json
+import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 
-from protenix_multiseed.model.kernels import Kernels, mask_keys, split_heads
+from protenix_multiseed.model.kernels import Kernels, Norm, mask_keys, split_heads
 from protenix_multiseed.model.kernels.plain import PlainKernels, outside
 
+Launch: TypeAlias = tuple[Any, tuple[Any, ...], Mapping[str, Any]]  # a program, its arguments and Triton's options
 TOLERANCE = 0.02  # of the norm; bfloat16 rounds to 0.004
 
 
@@ -34,11 +41,56 @@ def probe_triton(device: torch.device) -> float:
     """The largest relative difference between Triton's kernels and PyTorch's over all operations and both types."""
     from protenix_multiseed.model.kernels.fused import FusedKernels
 
-    return max(
-        _difference(run(FusedKernels()), run(PlainKernels()))
-        for dtype in (torch.float32, torch.bfloat16)
-        for run in operations(device, dtype)
-    )
+    runs = [run for dtype in (torch.bfloat16, torch.float32) for run in operations(device, dtype)]
+    compile_ahead(device, runs)
+    return max(_difference(run(FusedKernels()), run(PlainKernels())) for run in runs)
+
+
+def compile_ahead(device: torch.device, runs: Sequence[Callable[[Kernels], torch.Tensor]]) -> None:
+    """Compile what operations launch, programs beside each other: one by one they would keep a first run waiting."""
+    from protenix_multiseed.model.kernels.fused import FusedKernels
+
+    def compile_one(launch: Launch) -> None:
+        program, arguments, options = launch
+        torch.cuda.set_device(device)
+        with contextlib.suppress(Exception):  # it fails again when it is run, where the reason is told
+            _ = program.warmup(*arguments, grid=(1,), **options).run  # which makes the launcher too
+
+    wanted = launches(FusedKernels(), runs)
+    for program, *_ in wanted:
+        _ = program.cache_key  # while it is being made, another thread would take half of it for the whole
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        list(pool.map(compile_one, wanted))
+
+
+def launches(kernels: Kernels, runs: Sequence[Callable[[Kernels], torch.Tensor]]) -> list[Launch]:
+    """What operations would launch; nothing is."""
+    from protenix_multiseed.model.kernels import source
+
+    made: list[Launch] = []
+    programs = {name: program for name, program in vars(source).items() if hasattr(program, "params")}
+    try:
+        for name, program in programs.items():
+            setattr(source, name, _Recorder(program, made))
+        for run in runs:
+            run(kernels)
+    finally:
+        for name, program in programs.items():
+            setattr(source, name, program)
+    return made
+
+
+class _Recorder:
+    """Stands in for a program and keeps what it is launched with."""
+
+    def __init__(self, program: Any, made: list[Launch]) -> None:
+        self._program, self._made = program, made
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def keep(*arguments: Any, **options: Any) -> None:
+            self._made.append((self._program, arguments, options))
+
+        return keep
 
 
 def probe_cuequivariance(device: torch.device) -> float:
@@ -60,78 +112,109 @@ def probe_cuequivariance(device: torch.device) -> float:
 
 
 def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kernels], torch.Tensor]]:
-    """Each operation on random numbers, of sizes at which blocks end within them."""
+    """Each operation on random numbers, at the widths of Protenix's models, so that a run finds its programs compiled.
+
+    Sizes are such that blocks end within them: 43 tokens, in the trunk padded to 48.
+    """
     generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device, generator=generator).to(dtype)
 
-    seeds, shared, n, heads, width = 2, 3, 43, 4, 24
-    tokens, conditioning = random(seeds, shared, n, 48), random(seeds, 1, n, 4 * 48).chunk(4, dim=-1)
-    rows, weight, bias = random(50, 96), random(96), random(96)
-    pairs, product = random(seeds, 48, 48, 64), random(32, seeds, 48, 48)
-    norm, norm_out, to_channels = (random(64), random(64)), (random(32), random(32)), random(4 * 32, 64)
-    wide, expand, contract = random(40, 96), random(2 * 80, 96), random(96, 80)
-    joined = random(seeds, shared, n, 4 * heads * width)
-    pair_bias = random(heads, seeds, n, n).transpose(0, 1)
-    windows = random(seeds, heads, 2, 32, 128) + outside(n, device) * -1e4
-    atoms = torch.arange(n, device=device).view(-1, 1)
+    def norm_of(width: int) -> Norm:
+        return random(width), random(width)
 
-    def attend(kernels: Kernels, joined: torch.Tensor = joined) -> torch.Tensor:
-        query, key, value, gate = split_heads(joined, 4, heads)
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        bias = mask_keys(pair_bias, n - 2, kernels.key_block)
-        kernels.attention(query, key, value, gate, bias, out, n - 2)
-        return out
+    def matrix(n_out: int, n_in: int) -> torch.Tensor:
+        return random(n_out, n_in) / math.sqrt(n_in)
 
-    def add_triangle(kernels: Kernels) -> torch.Tensor:
-        out = pairs.clone()
-        kernels.add_triangle(out, product, norm, to_channels[:64], norm_out, to_channels[:, :32][:64].contiguous())
-        return out
+    n, n_padded, n_row, n_seed, n_sample = 43, 48, 37, 2, 3
+    made: list[Callable[[Kernels], torch.Tensor]] = []
 
-    def add_transition(kernels: Kernels, x: torch.Tensor = pairs) -> torch.Tensor:
-        out, width = x.clone(), x.shape[-1]
-        kernels.add_transition(out, (weight[:width], bias[:width]), expand[:, :width].contiguous(), contract[:width])
-        return out
-
-    msa, average = random(37, 45, 64), random(8, 45, 37 * 8)
-    outer, square = random(7 * 32, 48 * 32), random(64, 32 * 32)
-
-    def add_outer(kernels: Kernels) -> torch.Tensor:
-        out = pairs[0, :7].clone()
-        kernels.add_outer(out, outer, square, norm[1], 12.5)
-        return out
-
-    def add_gated_average(kernels: Kernels) -> torch.Tensor:
-        out = msa.clone()
-        kernels.add_gated_average(out, average, norm, to_channels[:64], to_channels[64:].t().contiguous())
-        return out
-
-    def attend_locally(kernels: Kernels) -> torch.Tensor:
-        query, key, value, gate = split_heads(joined, 4, heads)
-        return kernels.local_attention(query, key, value, gate, windows)
-
-    return [
-        lambda kernels: kernels.norm(rows, weight, bias),
-        lambda kernels: kernels.modulated_norm(tokens, conditioning[0], conditioning[1]),
-        lambda kernels: kernels.add_modulated(tokens.clone(), tokens, conditioning[2]),
-        lambda kernels: kernels.swiglu(rows),
-        lambda kernels: kernels.norm_linear(pairs, norm, to_channels),
-        lambda kernels: kernels.norm_linear(rows, (weight, bias), wide),
-        lambda kernels: kernels.pair_bias(pairs, norm, to_channels[:heads], 45)[..., :45],
-        lambda kernels: kernels.pair_bias(pairs, norm, to_channels[:heads], 45, starting=False)[..., :45],
-        lambda kernels: kernels.gated_channels(pairs, norm, to_channels, 45),
-        add_triangle,
-        add_transition,
-        add_outer,
-        add_gated_average,
-        lambda kernels: kernels.head_values(msa, norm, to_channels[:64], 8),
-        lambda kernels: add_transition(kernels, rows),
-        lambda kernels: kernels.mean_of_atoms(tokens, atoms, torch.ones(n, dtype=torch.int64, device=device)),
-        attend,
-        lambda kernels: attend(kernels, joined[:, 1:]),  # an even number, of which two may be attended to together
-        attend_locally,
+    # The trunk: single and pair representation, the latter at the templates' width too, and the MSA.
+    single, of_single = random(n_seed, n_padded, 384), norm_of(384)
+    made.append(lambda kernels: kernels.norm(single, *of_single))
+    made.append(_changing(single, "add_transition", of_single, matrix(2 * 1536, 384), matrix(384, 1536)))
+    for width in (128, 64):
+        z, of_pair, projection = random(n_seed, n_padded, n_padded, width), norm_of(width), matrix(512, width)
+        biases, product, of_product = matrix(4, width), random(128, n_seed, n_padded, n_padded), norm_of(128)
+        gate, out = matrix(width, width), matrix(width, 128)
+        made += [
+            partial(_call, "norm_linear", z, of_pair, projection),
+            partial(_call, "gated_channels", z, of_pair, projection, n),
+            partial(_biases, z, of_pair, biases, n, True),
+            partial(_biases, z, of_pair, biases, n, False),
+            _changing(z, "add_triangle", product, of_pair, gate, of_product, out),
+            _changing(z, "add_transition", of_pair, matrix(8 * width, width), matrix(width, 4 * width)),
+        ]
+    made.append(partial(_biases, random(n_seed, n_padded, n_padded, 128), norm_of(128), matrix(16, 128), n, True))
+    msa, of_msa, few = random(n_row, n_padded, 64), norm_of(64), random(7, n_padded, 128)
+    values, gates, averaged = matrix(64, 64), matrix(64, 64), random(8, n_padded, n_row * 8)
+    made += [
+        partial(_call, "norm_linear", msa, of_msa, matrix(32, 64)),
+        partial(_call, "head_values", msa, of_msa, values, 8),
+        _changing(msa, "add_gated_average", averaged, of_msa, gates, matrix(64, 64)),
+        _changing(few, "add_outer", random(7 * 32, n_padded * 32), matrix(128, 32 * 32), random(128), 12.5),
     ]
+
+    # Attention over pairs, an odd and an even number of rows of which two may be attended to together, and over tokens.
+    for shared, length, n_key, n_head, width in (
+        (3, n_padded, n, 4, 32), (2, n_padded, n, 4, 32), (1, n_padded, n, 16, 24), (n_sample, n, n - 2, 16, 48),
+    ):  # fmt: skip
+        joined = random(n_seed, shared, length, 4 * n_head * width) / 2
+        bias = random(n_head, n_seed, length, length).transpose(0, 1)
+        made.append(partial(_attend, joined, bias, n_key))
+
+    # The diffusion network: tokens and atoms, whose conditioning is a part of wider rows.
+    for width, hidden in ((768, 1536), (128, 256)):
+        a, conditioning = random(n_seed, n_sample, n, width), random(n_seed, 1, n, 4 * width).chunk(4, dim=-1)
+        made += [
+            partial(_call, "modulated_norm", a, conditioning[0], conditioning[1]),
+            _changing(a, "add_modulated", a.clone(), conditioning[2]),
+            partial(_call, "swiglu", random(n_seed, n_sample, n, 2 * hidden)),
+        ]
+    tokens, scale = random(n_seed, n_sample, n, 768), random(768)
+    made.append(lambda kernels: kernels.norm(tokens, scale, None))
+    atoms, count = torch.arange(n, device=device).view(-1, 1), torch.ones(n, dtype=torch.int64, device=device)
+    made += [partial(_call, "mean_of_atoms", random(n_seed, n_sample, n, width), atoms, count) for width in (768, 384)]
+    windows = random(n_seed, 4, 2, 32, 128) + outside(n, device) * -1e4
+    made.append(partial(_attend_locally, random(n_seed, n_sample, n, 4 * 4 * 32) / 2, windows.to(dtype)))
+    return made
+
+
+def _call(name: str, *arguments_and_kernels: Any) -> torch.Tensor:
+    """An operation that returns what it makes; the kernels come last."""
+    *arguments, kernels = arguments_and_kernels
+    made: torch.Tensor = getattr(kernels, name)(*arguments)
+    return made
+
+
+def _changing(x: torch.Tensor, name: str, *arguments: Any) -> Callable[[Kernels], torch.Tensor]:
+    """An operation that changes its first argument."""
+
+    def run(kernels: Kernels) -> torch.Tensor:
+        changed = x.clone()
+        getattr(kernels, name)(changed, *arguments)
+        return changed
+
+    return run
+
+
+def _biases(*arguments_and_kernels: Any) -> torch.Tensor:
+    z, norm, weight, n_token, starting, kernels = arguments_and_kernels
+    made: torch.Tensor = kernels.pair_bias(z, norm, weight, n_token, starting=starting)[..., :n_token]
+    return made
+
+
+def _attend(joined: torch.Tensor, bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
+    query, key, value, gate = split_heads(joined, 4, bias.shape[1])
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    kernels.attention(query, key, value, gate, mask_keys(bias, n_key, kernels.key_block), out, n_key)
+    return out
+
+
+def _attend_locally(joined: torch.Tensor, windows: torch.Tensor, kernels: Kernels) -> torch.Tensor:
+    query, key, value, gate = split_heads(joined, 4, windows.shape[1])
+    return kernels.local_attention(query, key, value, gate, windows)
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:

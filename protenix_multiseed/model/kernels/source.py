@@ -1,6 +1,7 @@
 """The Triton programs behind :mod:`protenix_multiseed.model.kernels.fused`, which documents their arguments.
 
-Capital letters are compile-time constants. Indices that may pass 2**31 are 64 bits wide.
+Capital letters are compile-time constants. Indices that may pass 2**31 are 64 bits wide. Sizes of a job that only bound
+indices are not specialised on, so that a job of another size compiles nothing.
 """
 
 import triton
@@ -17,7 +18,7 @@ def sigmoid(x):
     return root * root
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_row"])
 def norm(
     x,
     weight,
@@ -46,7 +47,7 @@ def norm(
     tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_row", "rows_per_seed", "length"])
 def modulated_norm(
     x,
     scale,
@@ -76,7 +77,7 @@ def modulated_norm(
     tl.store(out + here, a.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_row", "rows_per_seed", "length"])
 def add_modulated(
     x, update, gate, n_row, width, rows_per_seed, length, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -91,7 +92,7 @@ def add_modulated(
     tl.store(x + here, a.to(x.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_row"])
 def swiglu(x, out, n_row, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
@@ -126,7 +127,7 @@ def load_weight(weight, first, n, WIDTH: tl.constexpr, COUNT: tl.constexpr):
     return tl.load(weight + row * WIDTH + tl.arange(0, WIDTH)[None, :], mask=row < n, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def norm_linear(
     x, norm, shift, weight, out, size, n_out, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -139,7 +140,7 @@ def norm_linear(
         tl.store(out + at, made.to(out.dtype.element_ty), mask=(row[:, None] < size) & (column < n_out))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "n_row", "n_token", "n_head"])
 def pair_bias(
     z,
     norm,
@@ -178,7 +179,7 @@ def pair_bias(
     tl.store(out + at, made.to(out.dtype.element_ty), mask=(head < n_head) & (column[None, :] < n_column))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "n_token"])
 def gated_channels(
     z,
     norm,
@@ -238,7 +239,7 @@ def add_triangle(
     tl.store(z + at, a.to(z.dtype.element_ty), mask=inside[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def add_transition(
     x,
     norm,
@@ -268,7 +269,7 @@ def add_transition(
     tl.store(x + at_rows, a.to(x.dtype.element_ty), mask=row[:, None] < size)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def add_outer(z, outer, weight, bias, n, count, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr):
     n_block = tl.cdiv(n, ROWS)
     first = (tl.program_id(0) // n_block).to(tl.int64)
@@ -295,7 +296,7 @@ def places_of_heads(first, row, token, n_row, n, HEAD: tl.constexpr, COLUMNS: tl
     return ((channel // HEAD * n + token).to(tl.int64) * n_row + row[:, None]) * HEAD + channel % HEAD
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_row", "n"])
 def head_values(
     x,
     norm,
@@ -322,7 +323,7 @@ def head_values(
         tl.store(out + at, made.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_row", "n"])
 def add_gated_average(
     x,
     average,
@@ -356,7 +357,7 @@ def add_gated_average(
     tl.store(x + at_rows, a.to(x.dtype.element_ty), mask=row[:, None] < n_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atom", "n_token", "most"])
 def mean_of_atoms(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: tl.constexpr):
     token = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
@@ -407,7 +408,7 @@ def store_attended(out, gate, attended, total, inside, in_channel):
     tl.store(out, made.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_query", "n_key", "n_shared", "n_head"])
 def attention(
     query,
     key,
@@ -495,7 +496,7 @@ def attention(
         store_attended(out + o_next + at_out, gate + q_next + at_rows, attended_2, total_2, inside, in_channel)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_atom", "n_window", "n_shared", "n_head"])
 def local_attention(
     query,
     key,
