@@ -58,7 +58,7 @@ def compile_ahead(device: torch.device, runs: Sequence[Callable[[Kernels], torch
 
     wanted = launches(FusedKernels(), runs)
     for program, *_ in wanted:
-        _ = program.cache_key  # while it is being made, another thread would take half of it for the whole
+        _ = program.cache_key  # made here once: not every Triton guards it against threads
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         list(pool.map(compile_one, wanted))
 
