@@ -14,6 +14,7 @@ from protenix_multiseed.types import Sizes
 MARGIN = 0.92  # of what seems free; the rest is for fragments and what other programs take meanwhile
 GPU_ELEMENTS = 2**27  # of a transition's expanded rows, or an MSA's outer products, at once
 CPU_ELEMENTS = 2**20  # of these and of a pair representation's projections: they are to stay in the cache
+KEY_BLOCK = 64  # keys to whose end rows of attention biases reach: a multiple of what Triton's attention reads at once
 LAUNCH_BOUND = 2**17  # pairs under which an H200 waits for Python to launch the Pairformer's kernels
 KEPT_BYTES = 2**27  # of a loop's tensors that are kept, with its graph, for the next batch of the same sizes
 _SCORED_PAIRS = 2**19  # of all samples scored at once; more fill no GPU better and take memory
@@ -138,6 +139,7 @@ def estimate_peak_bytes(
     """
     n = -(-sizes.n_token // settings.padding) * settings.padding
     pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
+    biases = n * -(-n // KEY_BLOCK) * KEY_BLOCK if settings.on_gpu and settings.fused else pairs
     trunk, diffusion, samples = settings.trunk_bytes, settings.diffusion_bytes, settings.n_sample
     windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
     pair = seeds * pairs * model.c_z * trunk
@@ -169,7 +171,7 @@ def estimate_peak_bytes(
         "pairs of the samples": sample_pair,
     }
     shared_by_steps = {
-        "token attention biases": model.n_token_block * seeds * model.n_token_head * pairs * diffusion,
+        "token attention biases": model.n_token_block * seeds * model.n_token_head * biases * diffusion,
         "pair_cond": seeds * pairs * model.c_z * 4,
         "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
         "atom pairs": seeds * windows * model.c_atompair * 4,

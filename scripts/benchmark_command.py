@@ -107,9 +107,10 @@ def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict
         },
     }  # fmt: skip
     seconds: dict[str, list[float]] = {name: [] for name in commands}
+    protenix_repeats = arguments.repeats if arguments.protenix_repeats is None else arguments.protenix_repeats
     for repeat in range(arguments.repeats):
         for name, command in commands.items():
-            if name == "Protenix" and repeat >= (arguments.protenix_repeats or arguments.repeats):
+            if name == "Protenix" and repeat >= protenix_repeats:
                 continue
             out = scratch / "out"
             start = time.perf_counter()

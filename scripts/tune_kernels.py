@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from triton.testing import do_bench
 
+from protenix_multiseed.memory import KEY_BLOCK
 from protenix_multiseed.model.kernels import Kernels, fused, mask_keys, split_heads
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
@@ -118,7 +119,7 @@ def _attention(case: Case, dtype: torch.dtype) -> Run:
     parts = split_heads(joined, 4, n_head)
     bias = torch.randn(n_head, n_seed, n, n, device="cuda", dtype=dtype).transpose(0, 1)
     out = torch.empty(n_seed, shared, n, n_head, width, device="cuda", dtype=dtype)
-    masked = mask_keys(bias, n - 3, 64)
+    masked = mask_keys(bias, n - 3, KEY_BLOCK)
     if ending:
         parts, out = [part.transpose(1, 2) for part in parts], out.transpose(1, 2)
 

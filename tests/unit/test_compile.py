@@ -53,16 +53,18 @@ def specialised(program, arguments):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_program_compiles_for_a_gpu(dtype):
-    launches = probe.launches(FusedKernels(), probe.operations(CPU, dtype))
-    # One of each program, the first: others differ in widths.
-    compiled = {program.__name__: (program, arguments, options) for program, arguments, options in reversed(launches)}
-    assert len(compiled) == 15
-    for program, arguments, options in compiled.values():
+    compiled = set()
+    for program, arguments, options in probe.launches(FusedKernels(), probe.operations(CPU, dtype)):
         signature, constants, divisible = specialised(program, arguments)
+        kind = repr((program.__name__, constants))
+        if kind in compiled:
+            continue
         attributes = {(place,): [["tt.divisibility", 16]] for place in divisible}
         source = ASTSource(fn=program, signature=signature, constexprs=constants, attrs=attributes)
         chosen = {name: options[name] for name in OPTIONS if name in options}
         assert "cubin" in triton.compile(source, target=GPUTarget("cuda", 90, 32), options=chosen).asm
+        compiled.add(kind)
+    assert len(compiled) >= 25
 
 
 def test_a_run_finds_all_its_programs_compiled():

@@ -122,8 +122,8 @@ class Kernels(Protocol):
 
         Args:
             query, key, value, gate, out: [A, B, N, n_head, c], of any strides but the last.
-            bias: [A, n_head, N, N], of any strides. Where ``key_block`` is more than one, rows reach in memory to the
-                end of a block of so many keys, all of them :data:`MASKED` from ``n_key`` on.
+            bias: [A, n_head, N, N], finite, of any strides. Rows reach in memory to the end of a block of ``key_block``
+                keys, all of them :data:`MASKED` from ``n_key`` on.
             n_key: Keys from this one on are padding.
         """
 
@@ -158,7 +158,7 @@ MASKED = -1e10  # a bias that lets nothing through, as upstream has it
 
 
 def mask_keys(bias: torch.Tensor, n_key: int, key_block: int) -> torch.Tensor:
-    """Biases [..., N] as :meth:`Kernels.attention` wants them; a copy where rows must become longer."""
+    """Biases [..., N] as :meth:`Kernels.attention` wants them; a copy where rows must become longer or be masked."""
     n = bias.shape[-1]
     if n % key_block == 0 and n_key == n:
         return bias

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 import triton
 
+from protenix_multiseed.memory import KEY_BLOCK
 from protenix_multiseed.model.kernels import EPSILON, MASKED, N_KEY, N_QUERY, Norm, source
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
 # Whether two that share a bias are attended to together, rows of queries and of keys, warps, pipeline stages and
-# registers of a thread (None: as many as it likes) by type and padded width of a head: the fastest on an H200 of those
+# registers of a thread (None: as many as it likes) by type and padded width of a head: the fastest on an H100 of those
 # in scripts/tune_kernels.py.
 _TILES: dict[tuple[torch.dtype, int], tuple[bool, int, int, int, int, int | None]] = {
     (torch.bfloat16, 32): (True, 64, 32, 4, 3, None),
@@ -25,8 +26,8 @@ _MOST_ROWS = 128  # of queries in a tile
 _ANY_TILES = (False, 64, 32, 4, 2, None)
 _HEADS = (8, 16, 32, 64)  # widths of which a thread reads whole pieces
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
-# Rows and columns of a tile, warps, pipeline stages and registers of the programs that hold whole rows: the fastest on
-# an H200 of five to nine tried each, for five seeds of 256 tokens and 128 channels.
+# Rows and columns of a tile, warps, pipeline stages and registers of the programs that hold whole rows: in bfloat16 the
+# fastest on an H200 or H100 of those in scripts/tune_kernels.py.
 _ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]] = {
     ("norm_linear", torch.bfloat16): (64, 64, 4, 3, None),
     ("norm_linear", torch.float32): (128, 64, 8, 3, None),
@@ -53,10 +54,10 @@ class FusedKernels(PlainKernels):
     """  # noqa: D205
 
     name = "triton"
-    key_block = 64  # a multiple of every tile's keys
 
     def __init__(self) -> None:
         super().__init__(on_gpu=True)
+        self.key_block = KEY_BLOCK
         self._identities: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
     def _identity(self, x: torch.Tensor) -> torch.Tensor:

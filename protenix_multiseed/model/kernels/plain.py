@@ -13,9 +13,9 @@ class PlainKernels:
     """See :class:`protenix_multiseed.model.kernels.Kernels`."""
 
     name = "torch"
-    key_block = 1
 
     def __init__(self, *, on_gpu: bool = False) -> None:
+        self.key_block = 16 if on_gpu else 1  # PyTorch's fused kernels copy a mask whose rows are not aligned
         self.elements = GPU_ELEMENTS if on_gpu else CPU_ELEMENTS
         self.pair_elements: int | None = None if on_gpu else CPU_ELEMENTS
 

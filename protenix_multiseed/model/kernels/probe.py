@@ -127,7 +127,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
     def matrix(n_out: int, n_in: int) -> torch.Tensor:
         return random(n_out, n_in) / math.sqrt(n_in)
 
-    n, n_padded, n_row, n_seed, n_sample = 43, 48, 37, 2, 3
+    n, n_padded, n_row, n_seed, n_sample = 43, 48, 70, 2, 3
     made: list[Callable[[Kernels], torch.Tensor]] = []
 
     # The trunk: single and pair representation, the latter at the templates' width too, and the MSA.
@@ -163,6 +163,11 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         joined = random(n_seed, shared, length, 4 * n_head * width) / 2
         bias = random(n_head, n_seed, length, length).transpose(0, 1)
         made.append(partial(_attend, joined, bias, n_key))
+    # Over more than a block of queries and of keys, with biases as the kernels themselves make them.
+    length = 80
+    z, of_pair, biases = random(1, length, length, 64), norm_of(64), matrix(4, 64)
+    joined = random(1, 2, length, 4 * 4 * 32) / 2
+    made += [partial(_attend_pairs, joined, z, of_pair, biases, length - 7, starting) for starting in (True, False)]
 
     # The diffusion network: tokens and atoms, whose conditioning is a part of wider rows.
     for width, hidden in ((768, 1536), (128, 256)):
@@ -206,9 +211,19 @@ def _biases(*arguments_and_kernels: Any) -> torch.Tensor:
 
 
 def _attend(joined: torch.Tensor, bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
+    return _attend_to(joined, mask_keys(bias, n_key, kernels.key_block), n_key, kernels)
+
+
+def _attend_pairs(*arguments_and_kernels: Any) -> torch.Tensor:
+    joined, z, norm, weight, n_key, starting, kernels = arguments_and_kernels
+    bias = kernels.pair_bias(z, norm, weight, n_key, starting=starting)
+    return _attend_to(joined, bias, n_key, kernels)
+
+
+def _attend_to(joined: torch.Tensor, bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
     query, key, value, gate = split_heads(joined, 4, bias.shape[1])
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    kernels.attention(query, key, value, gate, mask_keys(bias, n_key, kernels.key_block), out, n_key)
+    kernels.attention(query, key, value, gate, bias, out, n_key)
     return out
 
 
@@ -218,7 +233,9 @@ def _attend_locally(joined: torch.Tensor, windows: torch.Tensor, kernels: Kernel
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+    """Relative to the norm; endless where a result is not finite, since a maximum would pass over what is no number."""
+    difference = float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+    return difference if math.isfinite(difference) else math.inf
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The Triton programs behind :mod:`protenix_multiseed.model.kernels.fused`, which documents their arguments.
 
 Capital letters are compile-time constants. Indices that may pass 2**31 are 64 bits wide. Sizes of a job that only bound
-indices are not specialised on, so that a job of another size compiles nothing.
+indices are not specialised on, so that jobs of other sizes share what is compiled.
 """
 
 import triton
