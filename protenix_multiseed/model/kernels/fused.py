@@ -128,7 +128,8 @@ class FusedKernels(PlainKernels):
         rows, _, options = _row_tiles("pair_bias", z)
         sizes, strides = ((n, long), out.stride()[2:]) if starting else ((long, n), out.stride()[:1:-1])
         heads = max(16, triton.next_power_of_2(n_head))
-        source.pair_bias[n_pair * sizes[0] * triton.cdiv(sizes[1], rows),](
+        grid = (n_pair * sizes[0] * triton.cdiv(sizes[1], rows),)
+        source.pair_bias[grid](
             z, *norm, weight, out, n, *sizes, n_token, *out.stride()[:2], *strides, n_head, EPSILON, MASKED,
             not starting, width, rows, heads, **options,
         )  # fmt: skip
@@ -188,7 +189,8 @@ class FusedKernels(PlainKernels):
             return super().head_values(m, norm, weight, n_head)
         out = m.new_empty(n_head, n, n_row * head)
         rows, columns, options = _row_tiles("head_values", m)
-        source.head_values[n * triton.cdiv(n_row, rows),](
+        grid = (n * triton.cdiv(n_row, rows),)
+        source.head_values[grid](
             m, *norm, weight, out, n_row, n, len(weight), EPSILON, width, head, rows, columns, **options
         )
         return out
@@ -202,7 +204,8 @@ class FusedKernels(PlainKernels):
             super().add_gated_average(m, average, norm, gate, out)
             return
         rows, columns, options = _row_tiles("add_gated_average", m)
-        source.add_gated_average[n * triton.cdiv(n_row, rows),](
+        grid = (n * triton.cdiv(n_row, rows),)
+        source.add_gated_average[grid](
             m, average, *norm, gate, out, n_row, n, len(gate), EPSILON, width, head, rows, columns, **options
         )
 

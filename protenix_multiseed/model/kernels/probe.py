@@ -139,8 +139,8 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         biases, product, of_product = matrix(4, width), random(128, n_seed, n_padded, n_padded), norm_of(128)
         gate, out = matrix(width, width), matrix(width, 128)
         made += [
-            partial(_call, "norm_linear", z, of_pair, projection),
-            partial(_call, "gated_channels", z, of_pair, projection, n),
+            _making("norm_linear", z, of_pair, projection),
+            _making("gated_channels", z, of_pair, projection, n),
             partial(_biases, z, of_pair, biases, n, True),
             partial(_biases, z, of_pair, biases, n, False),
             _changing(z, "add_triangle", product, of_pair, gate, of_product, out),
@@ -150,8 +150,8 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
     msa, of_msa, few = random(n_row, n_padded, 64), norm_of(64), random(7, n_padded, 128)
     values, gates, averaged = matrix(64, 64), matrix(64, 64), random(8, n_padded, n_row * 8)
     made += [
-        partial(_call, "norm_linear", msa, of_msa, matrix(32, 64)),
-        partial(_call, "head_values", msa, of_msa, values, 8),
+        _making("norm_linear", msa, of_msa, matrix(32, 64)),
+        _making("head_values", msa, of_msa, values, 8),
         _changing(msa, "add_gated_average", averaged, of_msa, gates, matrix(64, 64)),
         _changing(few, "add_outer", random(7 * 32, n_padded * 32), matrix(128, 32 * 32), random(128), 12.5),
     ]
@@ -173,24 +173,27 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
     for width, hidden in ((768, 1536), (128, 256)):
         a, conditioning = random(n_seed, n_sample, n, width), random(n_seed, 1, n, 4 * width).chunk(4, dim=-1)
         made += [
-            partial(_call, "modulated_norm", a, conditioning[0], conditioning[1]),
+            _making("modulated_norm", a, conditioning[0], conditioning[1]),
             _changing(a, "add_modulated", a.clone(), conditioning[2]),
-            partial(_call, "swiglu", random(n_seed, n_sample, n, 2 * hidden)),
+            _making("swiglu", random(n_seed, n_sample, n, 2 * hidden)),
         ]
     tokens, scale = random(n_seed, n_sample, n, 768), random(768)
     made.append(lambda kernels: kernels.norm(tokens, scale, None))
     atoms, count = torch.arange(n, device=device).view(-1, 1), torch.ones(n, dtype=torch.int64, device=device)
-    made += [partial(_call, "mean_of_atoms", random(n_seed, n_sample, n, width), atoms, count) for width in (768, 384)]
+    made += [_making("mean_of_atoms", random(n_seed, n_sample, n, width), atoms, count) for width in (768, 384)]
     windows = random(n_seed, 4, 2, 32, 128) + outside(n, device) * -1e4
     made.append(partial(_attend_locally, random(n_seed, n_sample, n, 4 * 4 * 32) / 2, windows.to(dtype)))
     return made
 
 
-def _call(name: str, *arguments_and_kernels: Any) -> torch.Tensor:
-    """An operation that returns what it makes; the kernels come last."""
-    *arguments, kernels = arguments_and_kernels
-    made: torch.Tensor = getattr(kernels, name)(*arguments)
-    return made
+def _making(name: str, *arguments: Any) -> Callable[[Kernels], torch.Tensor]:
+    """An operation that returns what it makes."""
+
+    def run(kernels: Kernels) -> torch.Tensor:
+        made: torch.Tensor = getattr(kernels, name)(*arguments)
+        return made
+
+    return run
 
 
 def _changing(x: torch.Tensor, name: str, *arguments: Any) -> Callable[[Kernels], torch.Tensor]:
@@ -204,20 +207,26 @@ def _changing(x: torch.Tensor, name: str, *arguments: Any) -> Callable[[Kernels]
     return run
 
 
-def _biases(*arguments_and_kernels: Any) -> torch.Tensor:
-    z, norm, weight, n_token, starting, kernels = arguments_and_kernels
-    made: torch.Tensor = kernels.pair_bias(z, norm, weight, n_token, starting=starting)[..., :n_token]
-    return made
+def _biases(
+    z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, starting: bool, kernels: Kernels
+) -> torch.Tensor:
+    return kernels.pair_bias(z, norm, weight, n_token, starting=starting)[..., :n_token]
 
 
 def _attend(joined: torch.Tensor, bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
     return _attend_to(joined, mask_keys(bias, n_key, kernels.key_block), n_key, kernels)
 
 
-def _attend_pairs(*arguments_and_kernels: Any) -> torch.Tensor:
-    joined, z, norm, weight, n_key, starting, kernels = arguments_and_kernels
-    bias = kernels.pair_bias(z, norm, weight, n_key, starting=starting)
-    return _attend_to(joined, bias, n_key, kernels)
+def _attend_pairs(
+    joined: torch.Tensor,
+    z: torch.Tensor,
+    norm: Norm,
+    weight: torch.Tensor,
+    n_key: int,
+    starting: bool,
+    kernels: Kernels,
+) -> torch.Tensor:
+    return _attend_to(joined, kernels.pair_bias(z, norm, weight, n_key, starting=starting), n_key, kernels)
 
 
 def _attend_to(joined: torch.Tensor, bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
