@@ -21,6 +21,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +95,8 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
             np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("components", "atoms", "bonds", "text")
         )
         self._codes = np.asarray(self._components["id"])
+        # Upstream's writer asks for each block six times a structure, as if it were a table that holds them.
+        self._block = lru_cache(maxsize=256)(self._make_block)
         self._molecules: dict[str, Chem.Mol] = {}
 
     @property
@@ -133,6 +136,9 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         return dict(zip(_COMPONENT_COLUMNS, json.loads(text), strict=True))
 
     def __getitem__(self, code: str) -> "CIFBlock":
+        return self._block(str(code))
+
+    def _make_block(self, code: str) -> "CIFBlock":
         row = self._row(code)
         component = self._components[row]
         atoms = self._atoms[component["first_atom"] : component["last_atom"]]

@@ -21,6 +21,8 @@ _BACKBONE = (
     "N", "CA", "C", "O", "P", "OP1", "OP2", "O2'", "O3'", "O4'", "O5'", "C1'", "C2'", "C3'", "C4'", "C5'",
 )  # fmt: skip
 
+_MANY = 2**31  # more than residues: two of them make one number, which sorts faster than a pair
+
 _PLACE = ("Cartn_x", "Cartn_y", "Cartn_z")
 
 Scores = Mapping[tuple[str, str], float]
@@ -100,7 +102,7 @@ class _Interface:
         places: All atoms of both.
         receptor, ligand: Backbone of the longer chain and of the other.
         near: Backbone of residues within 10 A of the other chain.
-        contacts: Pairs of residues within 5 A.
+        contacts: Pairs of residues within 5 A, each as one number.
     """
 
     chains: tuple[str, str]
@@ -108,7 +110,7 @@ class _Interface:
     receptor: np.ndarray
     ligand: np.ndarray
     near: np.ndarray
-    contacts: frozenset[tuple[int, int]]
+    contacts: np.ndarray
 
 
 def dock(best: Atoms, samples: Iterable[np.ndarray | None], polymers: Sequence[str]) -> Iterator[Scores]:
@@ -141,33 +143,32 @@ def _interface(best: Atoms, chains: tuple[str, str]) -> _Interface | None:
     first, second = (of_chain[is_backbone[of_chain]] for of_chain in (one, other))
     is_first = len(np.unique(best.residue[one])) > len(np.unique(best.residue[other]))
     receptor, ligand = (first, second) if is_first else (second, first)
-    if not near[_CONTACT] or len(receptor) < 3 or not len(ligand):  # nothing to lay one on the other by
+    if not len(near[_CONTACT]) or len(receptor) < 3 or not len(ligand):  # nothing to lay one on the other by
         return None
-    residues = {residue for pair in near[_INTERFACE] for residue in pair}
+    residues = np.unique(np.divmod(near[_INTERFACE], _MANY))
     return _Interface(
         chains=chains,
         places=(one, other),
         receptor=receptor,
         ligand=ligand,
-        near=np.flatnonzero(is_backbone & np.isin(best.residue, list(residues))),
+        near=np.flatnonzero(is_backbone & np.isin(best.residue, residues)),
         contacts=near[_CONTACT],
     )
 
 
 def _pairs(
     one: KDTree, other: KDTree, residue: np.ndarray, other_residue: np.ndarray, cutoff: float
-) -> frozenset[tuple[int, int]]:
-    """Residues of two chains of which two atoms are within the cutoff."""
+) -> np.ndarray:
+    """Pairs of residues of two chains of which two atoms are within the cutoff, each as one number, in order."""
     found = one.sparse_distance_matrix(other, cutoff, output_type="ndarray")
     within = found["v"] < cutoff
-    pairs = np.stack([residue[found["i"][within]], other_residue[found["j"][within]]], axis=-1)
-    return frozenset((int(first), int(second)) for first, second in np.unique(pairs, axis=0))
+    return np.unique(residue[found["i"][within]] * _MANY + other_residue[found["j"][within]])
 
 
 def _dockq(best: Atoms, coordinates: np.ndarray, interface: _Interface, trees: Mapping[str, KDTree]) -> float:
     (one, other), (first, second) = interface.chains, interface.places
     contacts = _pairs(trees[one], trees[other], best.residue[first], best.residue[second], _CONTACT)
-    kept = len(contacts & interface.contacts) / len(interface.contacts)
+    kept = len(np.intersect1d(contacts, interface.contacts, assume_unique=True)) / len(interface.contacts)
     near, receptor, ligand = interface.near, interface.receptor, interface.ligand
     fitted, _ = struc.superimpose(best.coordinates[near], coordinates[near])
     of_interface = float(struc.rmsd(best.coordinates[near], fitted))
