@@ -21,6 +21,7 @@ from protenix_multiseed.config import RunConfig
 from protenix_multiseed.dictionary import Dictionary
 from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.kernel_probe import KernelProbe
 from protenix_multiseed.memory import peak_bytes
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.reference import predict_seed, to_prediction
@@ -107,8 +108,8 @@ def bench(
 
 
 def make_executor(config: RunConfig) -> Executor:
-    """An executor that makes its weights up where its checkpoint is missing."""
-    executor = Executor(config)
+    """An executor that makes its weights up where its checkpoint is missing, with kernels for both paths."""
+    executor = Executor(config, KernelProbe(config.device, config.kernels))
     if executor.checkpoint is not None and not executor.checkpoint.is_file():
         executor.checkpoint = None
     return executor

@@ -3,11 +3,13 @@
 Exit codes: 0 all done, 1 some failed, 2 refused before starting, 130 and 143 stopped by SIGINT and SIGTERM.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -381,28 +383,29 @@ def _predict(
     config = load_config(options, file)
     if config.offline:
         forbid_network()
+    checkpoint_hash = None if dry_run else CheckpointHash(config)  # beside all that is checked first
     jobs, dictionary = _read_inputs(config, inputs)
     config = check_surroundings(config, needs_checkpoint=not dry_run)
 
     from protenix_multiseed.display import RunDisplay, show_plans, show_results, show_survey
 
     console = _console()
-    if dry_run:
+    if checkpoint_hash is None:
         from protenix_multiseed.preview import preview
 
         plans = preview(config, jobs, dictionary)
         show_plans(console, plans, as_json=as_json)
         return int(any(plan.refusal for plan in plans))
-    checkpoint_hash = CheckpointHash(config)
-    if not any((config.out / job.name).exists() for job in jobs):
-        importlib.import_module("protenix_multiseed.pipeline")  # it takes as long as the hashing
+    if not any((config.out / job.name).exists() for job in jobs):  # a first run, which will want both
+        importlib.import_module("protenix_multiseed.pipeline")
+        threading.Thread(target=_load_torch).start()
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
     found = survey(config.out, jobs, identities, verify=config.verify, overwrite=config.overwrite)
     if verbosity >= 0:
         show_survey(console, found)
     if found.todo:
         from protenix_multiseed.logs import Both, EventLog
-        from protenix_multiseed.pipeline import run  # imports torch: after every check
+        from protenix_multiseed.pipeline import run
 
         with EventLog(config) as log, RunDisplay(console, found.todo, verbosity).shown() as display:
             report = run(config, jobs, found, identities, dictionary, Both(display, log))
@@ -417,6 +420,11 @@ def _predict(
     if verbosity >= 0:
         show_results(console, report, config.out, DEMO_NOTICE if config.is_demo else None)
     return report.exit_code
+
+
+def _load_torch() -> None:
+    with contextlib.suppress(ImportError):  # who needs it says so
+        importlib.import_module("torch")
 
 
 def _read_inputs(config: "RunConfig", inputs: list[Path]) -> "tuple[list[Job], Dictionary]":

@@ -148,6 +148,19 @@ class RunConfig(_Strict):
         return 1 if self.store == "slim" else int(self.store.removeprefix("top:"))
 
     @property
+    def reference_reason(self) -> str | None:
+        """Why every seed of a run goes through Protenix's own modules, one by one; None if none has to."""
+        if self.sequential:
+            return "--sequential"
+        if self.guidance:
+            return "guidance"
+        if self.model_preset.esm_model:
+            return "an ESM model"
+        if self.model_preset.constraint:
+            return "a constraint model"
+        return None
+
+    @property
     def is_demo(self) -> bool:
         """Whether the weights are made up."""
         return self.model == DEMO_MODEL

@@ -16,6 +16,7 @@ from protenix_multiseed.config import RunConfig
 from protenix_multiseed.dictionary import cache_dir, find_dictionary
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.hashes import recorded_sha256
+from protenix_multiseed.kernel_probe import KernelProbe
 from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.preflight import check_sha256, check_surroundings, checkpoint_path, fetch_hint
 from protenix_multiseed.upstream import template_data_dir
@@ -126,10 +127,12 @@ def _driver() -> str:
 
 
 def _kernels(config: RunConfig) -> Iterator[Check]:
-    from protenix_multiseed.hardware import KernelProbe, choose_device
+    from protenix_multiseed.hardware import card_of, choose_device
 
     try:
-        found = KernelProbe(choose_device(config.device), config.kernels, keep=False).result()
+        with KernelProbe(config.device, config.kernels, keep=False) as probe:
+            probe.begin(card_of(choose_device(config.device)))
+            found = probe.result()
     except ProtenixMsError as error:
         yield Check(name="kernels", state="wrong", found=str(error))
         return

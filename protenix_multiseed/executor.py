@@ -13,13 +13,8 @@ from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.features.pool import failure
-from protenix_multiseed.hardware import (
-    KernelProbe,
-    choose_device,
-    free_memory,
-    is_out_of_memory,
-    let_segments_grow,
-)
+from protenix_multiseed.hardware import card_of, choose_device, free_memory, is_out_of_memory, let_segments_grow
+from protenix_multiseed.kernel_probe import KernelProbe, make_probe
 from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
 from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes, peak_bytes
 from protenix_multiseed.model import demo
@@ -81,36 +76,26 @@ def make_planner(config: RunConfig, configs: Any, model: Any, *, on_gpu: bool) -
     )
 
 
-def reference_reason(config: RunConfig) -> str | None:
-    """Why every seed of a run goes through Protenix's own modules, one by one; None if none has to."""
-    if config.sequential:
-        return "--sequential"
-    if config.guidance:
-        return "guidance"
-    if config.model_preset.esm_model:
-        return "an ESM model"
-    if config.model_preset.constraint:
-        return "a constraint model"
-    return None
-
-
 class Executor:
     """One model on one device for a whole run.
+
+    Args:
+        probe: Of the compiled kernels; the executor's own if None.
 
     Raises:
         ConfigError: if the device or the kernels are not there.
         WeightsError: if the checkpoint cannot be used.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, probe: KernelProbe | None = None) -> None:
         self.config = config
         self.device = choose_device(config.device)
         if self.device.type == "cuda":  # graphs are captured and Triton's kernels launched on the current device
             torch.cuda.set_device(self.device)
             let_segments_grow()
         capability = torch.cuda.get_device_capability(self.device) if self.device.type == "cuda" else None
-        is_old = capability is not None and capability < (8, 0)  # upstream uses neither bf16 nor fused kernels there
-        self._probe = KernelProbe(self.device, "torch" if is_old else config.kernels)
+        self._probe = make_probe(config) if probe is None else probe
+        self._probe.begin(card_of(self.device))
         self.configs = make_configs(config, capability)
         self.checkpoint = checkpoint_path(config)
         self.missing_weights: tuple[str, ...] = ()
@@ -119,7 +104,6 @@ class Executor:
         self._padding = PADDING if self.device.type == "cuda" else 1
         self.network = self._make_network(self._built)
         self.planner = make_planner(config, self.configs, self._built, on_gpu=self.device.type == "cuda")
-        self.reference_reason = reference_reason(config)
         self.lost: str | None = None  # why the device no longer answers
         self._limit = MemoryLimit()
         self.transfer = Transfer(self.device)
@@ -128,7 +112,8 @@ class Executor:
         if self.checkpoint is None:
             model = demo.fill(self._built)
         else:
-            model = load_model(self.configs, self.checkpoint, self.config.model, self._built)
+            mapped = self.device.type == "cuda"
+            model = load_model(self.configs, self.checkpoint, self.config.model, self._built, mapped=mapped)
             self.missing_weights = model.missing_weights  # type: ignore[assignment]
         self.network = self._make_network(model.to(self.device))
         self._choose_kernels()
@@ -151,7 +136,7 @@ class Executor:
         Raises:
             ConfigError: with the figures, unless the run is forced.
         """
-        if self.config.force or self.reference_reason is not None:
+        if self.config.force or self.config.reference_reason is not None:
             return
         free = self.free_bytes()
         refusals = (
@@ -203,7 +188,7 @@ class Executor:
         limit = self.config.model_preset.max_tokens
         if limit is not None and sizes.n_token > limit:
             return f"{sizes.n_token} tokens: {self.config.model} takes at most {limit}; choose another --model"
-        if self.reference_reason is not None or self.config.force:
+        if self.config.reference_reason is not None or self.config.force:
             return None
         return self.planner.refusal(sizes, self.free_bytes())
 
@@ -242,7 +227,7 @@ class _Run:
         self._executor, self._features, self._watcher = executor, features, watcher
         self._by_seed = {seed.seed: seed for seed in features.seeds}
         self._retries: list[str] = []
-        self._reason = executor.reference_reason
+        self._reason = executor.config.reference_reason
         self._estimate = executor.planner.peak_bytes(features.sizes)
         self._ladder: Ladder[_Outcome] = Ladder(
             run=self._run_reference if self._reason else self._run_batched,

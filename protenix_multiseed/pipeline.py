@@ -1,4 +1,7 @@
-"""The main path: input -> jobs -> features -> predictions -> files."""
+"""The main path: input -> jobs -> features -> predictions -> files.
+
+What takes torch is imported when the workers are on their way: to load it takes all of them seconds, at the same time.
+"""
 
 import platform
 import shutil
@@ -11,9 +14,8 @@ from functools import partial
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pebble import ProcessExpired
 
 from protenix_multiseed import __version__
@@ -21,8 +23,8 @@ from protenix_multiseed.config import RunConfig
 from protenix_multiseed.dictionary import Dictionary, cache_dir
 from protenix_multiseed.ensemble.convergence import is_stable
 from protenix_multiseed.errors import ConfigError, Dropped
-from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.pool import WorkerPool, failure
+from protenix_multiseed.kernel_probe import make_probe
 from protenix_multiseed.logs import Display
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.identity import Identity
@@ -34,6 +36,9 @@ from protenix_multiseed.report import RunReport, conclude
 from protenix_multiseed.stop import Stop
 from protenix_multiseed.types import Failure, FeatureSettings, Job, Prediction
 from protenix_multiseed.upstream import DEMO_NOTICE, default_checkpoint_dir, prepare
+
+if TYPE_CHECKING:
+    from protenix_multiseed.executor import Executor
 
 POLL_SECONDS = 1.0
 WRITES = 3  # how often a prediction is tried to be written whose worker is killed
@@ -59,18 +64,23 @@ def run(
     """
     started = time.time()
     report = RunReport(n_unit=sum(len(job.seeds) for job in jobs), n_before=survey.n_done)
-    prepare(dictionary)
+    if config.model_preset.esm_model:
+        prepare(dictionary)  # for the language model, which runs before all else
     settings = feature_settings(config, survey.todo, display)
     todo = sorted(survey.todo, key=lambda job: job.n_token)  # like sizes together, which share graphs and buffers
     with Stop(config.grace, display.stopping) as stop, ExitStack() as stack:
         try:
             with stop.droppable():
-                # One more than jobs: results of the last are written while nothing is left to featurize.
-                workers = min(config.workers or 1, len(todo) + 1)
+                probe = stack.enter_context(make_probe(config))
+                # One more than jobs, since others write meanwhile; all seeds of a job come at once to be written.
+                workers = min(config.workers or 1, max(len(todo) + 1, *(len(job.seeds) for job in todo)))
                 pool = stack.enter_context(WorkerPool(workers, offline=config.offline))
                 coming = pool.featurize(todo, settings)
                 display.stage(f"loading {config.model}")
-                executor = Executor(config)
+                from protenix_multiseed.executor import Executor
+
+                prepare(dictionary)
+                executor = Executor(config, probe)
                 executor.refuse_too_large(todo)
                 stack.enter_context(executor)
         except Dropped:
@@ -123,7 +133,7 @@ def begin(
     config: RunConfig,
     jobs: Sequence[Job],
     dictionary: Dictionary,
-    executor: Executor,
+    executor: "Executor",
     identities: Mapping[str, Identity],
     display: Display,
 ) -> dict[str, Any]:
@@ -132,8 +142,8 @@ def begin(
     Raises:
         ConfigError: if nothing can be written there.
     """
-    if executor.reference_reason and not config.sequential:
-        display.stage(f"one seed at a time through Protenix's own modules, because of {executor.reference_reason}")
+    if config.reference_reason and not config.sequential:
+        display.stage(f"one seed at a time through Protenix's own modules, because of {config.reference_reason}")
     if dictionary.name == "upstream":
         text = "the dictionary is Protenix's own; its molecules are a pickle, which can run anything: trust its source"
         display.stage(text)
@@ -325,11 +335,13 @@ def _record(
     config: RunConfig,
     jobs: Sequence[Job],
     dictionary: Dictionary,
-    executor: Executor,
+    executor: "Executor",
     identities: Mapping[str, Identity],
 ) -> dict[str, Any]:
     device: dict[str, Any] = {"device": str(executor.device)}
     if executor.device.type == "cuda":
+        import torch
+
         device["gpu"] = torch.cuda.get_device_name(executor.device)
     versions = {name: metadata.version(name) for name in ("protenix", "torch", "numpy", "rdkit", "biotite")}
     return {

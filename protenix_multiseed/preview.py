@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.dictionary import Dictionary
-from protenix_multiseed.executor import make_configs, make_planner, reference_reason
+from protenix_multiseed.executor import make_configs, make_planner
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.hardware import choose_device
 from protenix_multiseed.memory import MARGIN, MemoryEstimate, available_bytes, estimate_disk_bytes
@@ -52,7 +52,7 @@ def preview(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -> l
         coming = pool.featurize(jobs, settings)
         configs = make_configs(config, None)
         planner = make_planner(config, configs, build_model(configs), on_gpu=on_gpu)
-        reason = reference_reason(config)
+        reason = config.reference_reason
         plans = []
         for made, job in zip(coming, jobs, strict=True):
             if isinstance(made, Failure):

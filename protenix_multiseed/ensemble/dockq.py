@@ -156,9 +156,7 @@ def _interface(best: Atoms, chains: tuple[str, str]) -> _Interface | None:
     )
 
 
-def _pairs(
-    one: KDTree, other: KDTree, residue: np.ndarray, other_residue: np.ndarray, cutoff: float
-) -> np.ndarray:
+def _pairs(one: KDTree, other: KDTree, residue: np.ndarray, other_residue: np.ndarray, cutoff: float) -> np.ndarray:
     """Pairs of residues of two chains of which two atoms are within the cutoff, each as one number, in order."""
     found = one.sparse_distance_matrix(other, cutoff, output_type="ndarray")
     within = found["v"] < cutoff

@@ -1,6 +1,7 @@
 """Building Protenix without the initialisation that a checkpoint overwrites, and loading what upstream releases."""
 
 import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -43,7 +44,7 @@ def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
 
 
 def load_model(
-    configs: Any, checkpoint: Path, model_name: str, built: torch.nn.Module | None = None
+    configs: Any, checkpoint: Path, model_name: str, built: torch.nn.Module | None = None, *, mapped: bool = False
 ) -> torch.nn.Module:
     """Load a checkpoint in upstream's format, ``{"model": state}`` with or without ``module.`` in its keys.
 
@@ -52,11 +53,13 @@ def load_model(
 
     Args:
         built: The model, if it is built already.
+        mapped: Read the weights where they are used, which halves the time to move them to a GPU. They stay part of
+            the file until then, so a model that remains on the CPU should not have them so.
 
     Raises:
         WeightsError: if the file is missing, truncated, not a checkpoint, or of another architecture.
     """
-    state = read_checkpoint(checkpoint, model_name)
+    state = read_checkpoint(checkpoint, model_name, mapped=mapped)
     model = build_model(configs) if built is None else built
     wanted = model.state_dict()
     missing, unexpected = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
@@ -82,7 +85,7 @@ def load_model(
     return model.requires_grad_(False)
 
 
-def read_checkpoint(path: Path, model_name: str) -> dict[str, torch.Tensor]:
+def read_checkpoint(path: Path, model_name: str, *, mapped: bool = False) -> dict[str, torch.Tensor]:
     """The state of a checkpoint on the CPU, without the ``module.`` prefix of distributed training.
 
     Raises:
@@ -91,7 +94,8 @@ def read_checkpoint(path: Path, model_name: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {path}; {fetch_hint(model_name)}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = mapped and zipfile.is_zipfile(path)  # not in the format of before PyTorch 1.6
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         state = content["model"]
         tensors = {key.removeprefix("module."): value for key, value in state.items()}
     except (

@@ -26,11 +26,13 @@ def state(configs):
     return demo.fill(build_model(configs)).state_dict()
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_loads_upstreams_format(configs, state, tmp_path, prefix):
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize(("prefix", "is_new"), [("", True), ("module.", True), ("", False)])
+def test_loads_upstreams_format(configs, state, tmp_path, prefix, is_new, mapped):
     path = tmp_path / "model.pt"
-    torch.save({"model": {prefix + key: value for key, value in state.items()}}, path)
-    model = load_model(configs, path, cases.MODEL)
+    content = {"model": {prefix + key: value for key, value in state.items()}}
+    torch.save(content, path, _use_new_zipfile_serialization=is_new)
+    model = load_model(configs, path, cases.MODEL, mapped=mapped)
     loaded = model.state_dict()
     assert list(loaded) == list(state)
     assert all(torch.equal(loaded[key], state[key]) for key in state)

@@ -1,4 +1,4 @@
-"""``python -m protenix_multiseed.model.kernels.probe cuda:0``: do the compiled kernels give PyTorch's results here?
+"""``python -m protenix_multiseed.model.kernels.probe cuda:0 triton``: do compiled kernels give PyTorch's results here?
 
 Prints a line of JSON for each kind, ``{"triton": "ok"}`` or the reason why not, so that a kind that aborts the process
 spares what came before it.
@@ -7,30 +7,31 @@ spares what came before it.
 import contextlib
 import json
 import math
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from protenix_multiseed.model.kernels import Kernels, Norm, mask_keys, split_heads
+from protenix_multiseed.model.kernels.ahead import Run, capability_of, compile_ahead
 from protenix_multiseed.model.kernels.plain import PlainKernels, outside
 
-Launch: TypeAlias = tuple[Any, tuple[Any, ...], Mapping[str, Any]]  # a program, its arguments and Triton's options
 TOLERANCE = 0.02  # of the norm; bfloat16 rounds to 0.004
 
 
-def main(device_name: str) -> None:
-    """Probe each kind and print what came of it."""
+def main(device_name: str, *kinds: str) -> None:
+    """Probe each of these kinds and print what came of it."""
     device = torch.device(device_name)
     if device.type == "cuda":
+        if "triton" in kinds and torch.version.hip is None:
+            with contextlib.suppress(Exception):  # a help, not a need
+                compile_ahead(all_operations, capability_of(device))
         torch.cuda.set_device(device)
-    for kind, probe in (("triton", probe_triton), ("cuequivariance", probe_cuequivariance)):
+    for kind in kinds:
         try:
-            difference = probe(device)
+            difference = {"triton": probe_triton, "cuequivariance": probe_cuequivariance}[kind](device)
             outcome = "ok" if difference < TOLERANCE else f"results differ from PyTorch's by {difference:.1e}"
         except Exception as error:
             outcome = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -41,56 +42,7 @@ def probe_triton(device: torch.device) -> float:
     """The largest relative difference between Triton's kernels and PyTorch's over all operations and both types."""
     from protenix_multiseed.model.kernels.fused import FusedKernels
 
-    runs = [run for dtype in (torch.bfloat16, torch.float32) for run in operations(device, dtype)]
-    compile_ahead(device, runs)
-    return max(_difference(run(FusedKernels()), run(PlainKernels())) for run in runs)
-
-
-def compile_ahead(device: torch.device, runs: Sequence[Callable[[Kernels], torch.Tensor]]) -> None:
-    """Compile what operations launch, programs beside each other: one by one they would keep a first run waiting."""
-    from protenix_multiseed.model.kernels.fused import FusedKernels
-
-    def compile_one(launch: Launch) -> None:
-        program, arguments, options = launch
-        torch.cuda.set_device(device)
-        with contextlib.suppress(Exception):  # it fails again when it is run, where the reason is told
-            _ = program.warmup(*arguments, grid=(1,), **options).run  # which makes the launcher too
-
-    wanted = launches(FusedKernels(), runs)
-    for program, *_ in wanted:
-        _ = program.cache_key  # made here once: not every Triton guards it against threads
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        list(pool.map(compile_one, wanted))
-
-
-def launches(kernels: Kernels, runs: Sequence[Callable[[Kernels], torch.Tensor]]) -> list[Launch]:
-    """What operations would launch; nothing is."""
-    from protenix_multiseed.model.kernels import source
-
-    made: list[Launch] = []
-    programs = {name: program for name, program in vars(source).items() if hasattr(program, "params")}
-    try:
-        for name, program in programs.items():
-            setattr(source, name, _Recorder(program, made))
-        for run in runs:
-            run(kernels)
-    finally:
-        for name, program in programs.items():
-            setattr(source, name, program)
-    return made
-
-
-class _Recorder:
-    """Stands in for a program and keeps what it is launched with."""
-
-    def __init__(self, program: Any, made: list[Launch]) -> None:
-        self._program, self._made = program, made
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def keep(*arguments: Any, **options: Any) -> None:
-            self._made.append((self._program, arguments, options))
-
-        return keep
+    return max(_difference(run(FusedKernels()), run(PlainKernels())) for run in all_operations(device))
 
 
 def probe_cuequivariance(device: torch.device) -> float:
@@ -111,7 +63,12 @@ def probe_cuequivariance(device: torch.device) -> float:
     return _difference(theirs.reshape(ours.shape), ours)
 
 
-def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kernels], torch.Tensor]]:
+def all_operations(device: torch.device) -> list[Run]:
+    """Each operation in both types."""
+    return [run for dtype in (torch.bfloat16, torch.float32) for run in operations(device, dtype)]
+
+
+def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
     """Each operation on random numbers, at the widths of Protenix's models, so that a run finds its programs compiled.
 
     Sizes are such that blocks end within them: 43 tokens, in the trunk padded to 48.
@@ -128,7 +85,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
         return random(n_out, n_in) / math.sqrt(n_in)
 
     n, n_padded, n_row, n_seed, n_sample = 43, 48, 70, 2, 3
-    made: list[Callable[[Kernels], torch.Tensor]] = []
+    made: list[Run] = []
 
     # The trunk: single and pair representation, the latter at the templates' width too, and the MSA.
     single, of_single = random(n_seed, n_padded, 384), norm_of(384)
@@ -186,7 +143,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Callable[[Kerne
     return made
 
 
-def _making(name: str, *arguments: Any) -> Callable[[Kernels], torch.Tensor]:
+def _making(name: str, *arguments: Any) -> Run:
     """An operation that returns what it makes."""
 
     def run(kernels: Kernels) -> torch.Tensor:
@@ -196,7 +153,7 @@ def _making(name: str, *arguments: Any) -> Callable[[Kernels], torch.Tensor]:
     return run
 
 
-def _changing(x: torch.Tensor, name: str, *arguments: Any) -> Callable[[Kernels], torch.Tensor]:
+def _changing(x: torch.Tensor, name: str, *arguments: Any) -> Run:
     """An operation that changes its first argument."""
 
     def run(kernels: Kernels) -> torch.Tensor:
@@ -248,4 +205,4 @@ def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -545,3 +545,9 @@ def local_attention(
     attended *= sigmoid(tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32))
     at_out = seed * o_seed + shared * o_shared + head * o_head + rows[:, None].to(tl.int64) * o_row + channel[None, :]
     tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=in_rows)
+
+
+# Triton names a compiled program after those it calls, but differently if their own names were not made before: made in
+# this order, callees first, they are the same in every process, which then finds what another compiled.
+for _program in [value for value in globals().values() if hasattr(value, "params")]:
+    getattr(_program, "cache_key", None)  # none where programs are interpreted

@@ -1,0 +1,112 @@
+"""What the probe of kernels makes of processes that print, fail, abort or hang; when it starts one; what it keeps."""
+
+import subprocess
+import sys
+
+import pytest
+
+from protenix_multiseed import kernel_probe
+from protenix_multiseed.config import load_config
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.kernel_probe import KINDS, KernelProbe, make_probe
+
+TRITON, CUEQUIVARIANCE = (f'print(\'{{"{kind}": "ok"}}\', flush=True)' for kind in KINDS)
+BOTH = f"{TRITON}; {CUEQUIVARIANCE}"
+HANGS = "import time; time.sleep(60)"
+
+
+@pytest.fixture
+def probe(monkeypatch, tmp_path):
+    """A probe whose process runs a given script in the place of the real one; ``started`` has its kinds."""
+    monkeypatch.setattr(kernel_probe, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(kernel_probe, "_DRIVER", tmp_path / "driver")
+    started, popen = [], subprocess.Popen
+
+    def make(script, wanted="auto", used=KINDS, card="a card", device="auto"):
+        def start(command, **named):
+            started.append(command[command.index("-m") + 2 :])
+            return popen([sys.executable, "-c", script], **named)
+
+        monkeypatch.setattr(subprocess, "Popen", start)
+        made = KernelProbe(device, wanted, used)
+        make.early = list(started)
+        made.begin(card)
+        return made
+
+    make.started = started
+    make.driver = tmp_path / "driver"
+    return make
+
+
+def test_what_it_found_is_kept_for_the_next_run_on_this_card(probe):
+    assert probe(BOTH).result() == {"triton": "ok", "cuequivariance": "ok"}
+    assert probe("raise SystemExit(1)").result() == {"triton": "ok", "cuequivariance": "ok"}
+    assert probe.started == [["cuda:0", *KINDS]]
+    assert probe("", card="another card").result()["triton"] == "the probe ended early"
+
+
+def test_only_what_the_run_uses_and_is_not_known_is_tried(probe):
+    assert probe(TRITON, used=("triton",)).result() == {"triton": "ok"}
+    assert probe(CUEQUIVARIANCE).result() == {"triton": "ok", "cuequivariance": "ok"}
+    assert probe("", used=("cuequivariance",)).result() == {"cuequivariance": "ok"}
+    assert probe.started == [["cuda:0", "triton"], ["cuda:0", "cuequivariance"]]
+
+
+@pytest.mark.parametrize(("options", "kinds"), [
+    ({}, ("triton",)),
+    ({"sequential": True}, ("cuequivariance",)),
+    ({"kernels": "cuequivariance"}, KINDS),
+    ({"kernels": "torch"}, ()),
+])  # fmt: skip
+def test_what_a_run_uses(probe, options, kinds):
+    assert make_probe(load_config({"device": "cpu", **options}))._kinds == kinds
+
+
+def test_where_nothing_is_known_it_starts_before_the_card_is_named(probe):
+    assert probe(BOTH).result()
+    assert probe.early == []  # no driver: there may be no GPU at all
+    probe.driver.touch()
+    assert probe("", card="another card").result()["triton"] == "the probe ended early"
+    assert len(probe.early) == 1  # something is known of these versions: this is no first run
+    for path in kernel_probe.cache_dir().rglob("*.json"):
+        path.unlink()
+    assert probe(BOTH, device="cuda:1").result() == {"triton": "ok", "cuequivariance": "ok"}
+    assert probe.early[2:] == probe.started[2:] == [["cuda:1", *KINDS]]
+    assert probe(HANGS, card=None, device="cpu").result() == {}
+    assert len(probe.started) == 3
+
+
+def test_a_process_that_turns_out_to_be_of_no_use_is_ended(probe):
+    probe.driver.touch()
+    made = probe(HANGS, card=None)
+    assert len(probe.started) == 1
+    assert made.result() == {}
+    assert made._process is None
+    with probe(HANGS) as made:
+        process = made._process
+    assert process.poll() is not None
+
+
+def test_a_kind_that_aborts_spares_what_came_before(probe):
+    found = probe(f"import os; {TRITON}; os.abort()").result()
+    assert found["triton"] == "ok"
+    assert found["cuequivariance"] == "the probe ended early"
+    assert probe(BOTH).result()["cuequivariance"] == "ok"  # an abort is not kept
+
+
+def test_a_probe_that_hangs_is_ended(probe, monkeypatch):
+    monkeypatch.setattr(kernel_probe, "PROBE_SECONDS", 0.5)
+    assert probe(HANGS).result()["triton"] == "the probe ended early"
+
+
+def test_kernels_asked_for_by_name_must_work(probe):
+    with pytest.raises(ConfigError, match="it is broken; use --kernels torch or auto"):
+        probe('print(\'{"cuequivariance": "it is broken"}\')', "cuequivariance").result()
+
+
+def test_nothing_is_tried_where_nothing_compiled_is_wanted(probe):
+    assert probe(BOTH, "torch").result() == {}
+    assert probe(BOTH, card=None).result() == {}
+    assert not probe.started
+    with pytest.raises(ConfigError, match="it needs a GPU"):
+        probe(BOTH, "cuequivariance", card=None)
