@@ -72,8 +72,8 @@ def run(
         try:
             with stop.droppable():
                 probe = stack.enter_context(make_probe(config))
-                # One more than jobs, since others write meanwhile; all seeds of a job come at once to be written.
-                workers = min(config.workers or 1, max(len(todo) + 1, *(len(job.seeds) for job in todo)))
+                # Two more than jobs: results of the last, many seeds at once, are written with nothing to featurize.
+                workers = min(config.workers or 1, len(todo) + 2)
                 pool = stack.enter_context(WorkerPool(workers, offline=config.offline))
                 coming = pool.featurize(todo, settings)
                 display.stage(f"loading {config.model}")

@@ -222,7 +222,11 @@ def _override(configs: Any, overrides: Mapping[str, Any]) -> None:
             node[last] = value
 
 
+def load_data_dumper() -> Any:
+    """The class of upstream's writer; its import takes a second."""
+    return importlib.import_module("runner.dumper").DataDumper
+
+
 def data_dumper(folder: Path, *, full_confidence: bool) -> Any:
     """Upstream's writer of mmCIF and confidence files."""
-    dumper = importlib.import_module("runner.dumper").DataDumper
-    return dumper(base_dir=str(folder), need_atom_confidence=full_confidence, sorted_by_ranking_score=True)
+    return load_data_dumper()(base_dir=str(folder), need_atom_confidence=full_confidence, sorted_by_ranking_score=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import multiprocessing
 import os
 import signal
@@ -155,6 +156,9 @@ def _start_worker(offline: bool) -> None:
 
     torch.set_num_threads(1)
     upstream.prepare(find_dictionary())
+    # What its first job and its first prediction would wait for; who sits idle until then has time for it.
+    importlib.import_module("protenix_multiseed.features.featurize")
+    upstream.load_data_dumper()
 
 
 def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:

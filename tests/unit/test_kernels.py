@@ -91,7 +91,7 @@ def test_a_wrong_kernel_is_seen(monkeypatch, capsys):
     assert max(probe._difference(run(Wrong()), run(PlainKernels())) for run in plain) > probe.TOLERANCE
     monkeypatch.setattr(probe, "probe_triton", lambda device: 0.05)
     monkeypatch.setattr(probe, "probe_cuequivariance", lambda device: 0.0)
-    probe.main("cpu")
+    probe.main("cpu", "triton", "cuequivariance")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"triton": "results differ from PyTorch's by 5.0e-02"}, {"cuequivariance": "ok"}]
 

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
@@ -18,19 +18,18 @@ Run: TypeAlias = Callable[[Kernels], torch.Tensor]
 Launch: TypeAlias = tuple[Any, tuple[Any, ...], Mapping[str, Any]]  # a program, its arguments and Triton's options
 
 
-def compile_ahead(make_runs: Callable[[torch.device], Sequence[Run]], capability: tuple[int, int]) -> None:
-    """Compile all that operations launch into Triton's cache. What cannot be compiled fails again where it is run.
+def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None:
+    """Compile programs into Triton's cache. What cannot be compiled fails again where it is run.
 
-    The calling process is forked, so it must not have opened the card yet, nor have made a tensor.
+    The calling process is forked: it must not have opened the card, nor have used more than one thread.
 
     Args:
-        make_runs: Makes the operations on a device.
+        wanted: Launches of the programs, with arguments on the CPU.
         capability: Compute capability of the card that they will run on.
     """
-    n_process = min(16, os.cpu_count() or 1)
-    shares = ((make_runs, capability, first, n_process) for first in range(n_process))
-    with ProcessPoolExecutor(n_process, multiprocessing.get_context("fork")) as pool:
-        list(pool.map(_compile_share, shares))
+    context, n_process = multiprocessing.get_context("fork"), min(16, os.cpu_count() or 1)
+    with ProcessPoolExecutor(n_process, context, _Compiler.begin, (wanted, capability)) as pool:
+        list(pool.map(_Compiler.compile, range(len(wanted))))
 
 
 def capability_of(device: torch.device) -> tuple[int, int]:
@@ -69,19 +68,25 @@ class _Recorder:
         return keep
 
 
-def _compile_share(share: tuple[Callable[[torch.device], Sequence[Run]], tuple[int, int], int, int]) -> None:
-    from triton.runtime.driver import driver
+class _Compiler:
+    """The work of a process: arguments stay where they are, and the number of a launch is sent."""
 
-    from protenix_multiseed.model.kernels.fused import FusedKernels
+    wanted: ClassVar[Sequence[Launch]]
+    elsewhere: ClassVar["Elsewhere"]
 
-    make_runs, capability, first, step = share
-    torch.set_num_threads(1)
-    elsewhere = Elsewhere(capability)
-    driver.set_active(elsewhere)
-    for program, arguments, options in launches(FusedKernels(), make_runs(torch.device("cpu")))[first::step]:
+    @classmethod
+    def begin(cls, wanted: Sequence[Launch], capability: tuple[int, int]) -> None:
+        from triton.runtime.driver import driver
+
+        cls.wanted, cls.elsewhere = wanted, Elsewhere(capability)
+        driver.set_active(cls.elsewhere)
+
+    @classmethod
+    def compile(cls, number: int) -> None:
+        program, arguments, options = cls.wanted[number]
         with contextlib.suppress(Exception):
             compiled = program.warmup(*arguments, grid=(1,), **options)
-            elsewhere.launcher_cls(compiled.src, compiled.metadata)  # a small C module, which takes a while too
+            cls.elsewhere.launcher_cls(compiled.src, compiled.metadata)  # a small C module, which takes a while too
 
 
 class Elsewhere:

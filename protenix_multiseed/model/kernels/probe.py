@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from protenix_multiseed.model.kernels import Kernels, Norm, mask_keys, split_heads
-from protenix_multiseed.model.kernels.ahead import Run, capability_of, compile_ahead
+from protenix_multiseed.model.kernels.ahead import Run, capability_of, compile_ahead, launches
 from protenix_multiseed.model.kernels.plain import PlainKernels, outside
 
 TOLERANCE = 0.02  # of the norm; bfloat16 rounds to 0.004
@@ -27,7 +27,7 @@ def main(device_name: str, *kinds: str) -> None:
     if device.type == "cuda":
         if "triton" in kinds and torch.version.hip is None:
             with contextlib.suppress(Exception):  # a help, not a need
-                compile_ahead(all_operations, capability_of(device))
+                compile_all(device)
         torch.cuda.set_device(device)
     for kind in kinds:
         try:
@@ -36,6 +36,14 @@ def main(device_name: str, *kinds: str) -> None:
         except Exception as error:
             outcome = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         print(json.dumps({kind: outcome}), flush=True)
+
+
+def compile_all(device: torch.device) -> None:
+    """Compile what the operations launch; one by one, as they run, it would keep a first run waiting for a minute."""
+    from protenix_multiseed.model.kernels.fused import FusedKernels
+
+    torch.set_num_threads(1)
+    compile_ahead(launches(FusedKernels(), all_operations(torch.device("cpu"))), capability_of(device))
 
 
 def probe_triton(device: torch.device) -> float:
