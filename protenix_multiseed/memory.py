@@ -161,6 +161,7 @@ def estimate_peak_bytes(
     # Pairs that a triangle's update holds: query, key, value, gate and what is attended to; without Triton z normed,
     # all projections and both gated factors; on a CPU these factors, their transposed copy and the product.
     triangles = (5 if settings.fused else 7) if settings.on_gpu else 4
+    products = 1 if settings.on_gpu and settings.fused else 2  # without Triton with a copy, in the order of pairs
     kept = {"z_init and z": 2 * pair}
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
     scored = min(sample_chunk, scored_at_once(sizes.n_token))
@@ -194,9 +195,7 @@ def estimate_peak_bytes(
         | msa
         | {
             "rows of one seed, projected": rows * n * model.c_m * trunk,
-            "outer products and their copy": 2
-            * min(pairs * model.c_outer**2, max(elements, n * model.c_outer**2))
-            * trunk,
+            "outer products": products * min(pairs * model.c_outer**2, max(elements, n * model.c_outer**2)) * trunk,
         },
         "conditioning": {
             "pair_cond of every seed and their copy": 2 * seeds * pair_cond,
