@@ -81,6 +81,11 @@ class KernelProbe:
         if missing and self._process is None:
             self._start(missing)
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the result has to be waited for."""
+        return self._process is not None
+
     def result(self) -> dict[str, str]:
         """What each kind came to: ``ok``, or why it cannot be used. Nothing was tried: empty.
 

@@ -81,6 +81,8 @@ def run(
 
                 prepare(dictionary)
                 executor = Executor(config, probe)
+                if probe.is_at_work:
+                    display.stage("compiling and checking kernels, once for this card: up to half a minute")
                 executor.refuse_too_large(todo)
                 stack.enter_context(executor)
         except Dropped:
@@ -147,6 +149,9 @@ def begin(
     if dictionary.name == "upstream":
         text = "the dictionary is Protenix's own; its molecules are a pickle, which can run anything: trust its source"
         display.stage(text)
+    for name, reason in executor.kernels.items():
+        if name.startswith("no "):
+            display.stage(f"{name} kernels, PyTorch's are used: {reason}")
     if executor.missing_weights:
         count = len(executor.missing_weights)
         display.stage(f"{count} weights are not in the checkpoint and keep their initial values: see run.json")

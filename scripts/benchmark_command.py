@@ -1,6 +1,6 @@
 """The whole command beside Protenix's whole runner, each in a process of its own: from start to the last file.
 
-    python scripts/benchmark_command.py ROOT --seeds 1-5 --repeats 2 --out command.json
+    python scripts/benchmark_command.py ROOT --seeds 5 --repeats 2 --out command.json
     python scripts/benchmark_command.py ROOT --idle-jobs 10
 
 ROOT becomes a PROTENIX_ROOT_DIR with a full-size checkpoint of made-up weights and the few dictionary components that

@@ -39,8 +39,13 @@ def probe(monkeypatch, tmp_path):
 
 
 def test_what_it_found_is_kept_for_the_next_run_on_this_card(probe):
-    assert probe(BOTH).result() == {"triton": "ok", "cuequivariance": "ok"}
-    assert probe("raise SystemExit(1)").result() == {"triton": "ok", "cuequivariance": "ok"}
+    first = probe(BOTH)
+    assert first.is_at_work
+    assert first.result() == {"triton": "ok", "cuequivariance": "ok"}
+    assert not first.is_at_work
+    again = probe("raise SystemExit(1)")
+    assert not again.is_at_work
+    assert again.result() == {"triton": "ok", "cuequivariance": "ok"}
     assert probe.started == [["cuda:0", *KINDS]]
     assert probe("", card="another card").result()["triton"] == "the probe ended early"
 

@@ -1,9 +1,11 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from protenix_multiseed.config import load_config
-from protenix_multiseed.pipeline import job_notes
+from protenix_multiseed.dictionary import EmbeddedDictionary
+from protenix_multiseed.pipeline import begin, job_notes
 from protenix_multiseed.types import Job
 
 PROTEIN = {"proteinChain": {"sequence": "MKT", "count": 1, "unpairedMsa": ">q\nMKT\n"}}
@@ -35,3 +37,14 @@ def test_a_constraint_that_the_model_cannot_read():
     constraint = {"contact": [{}]}
     assert "protenix_base_constraint_v0.5.0" in notes(PROTEIN, constraint=constraint)
     assert notes(PROTEIN, constraint=constraint, model="protenix_base_constraint_v0.5.0") == ""
+
+
+def test_kernels_that_cannot_be_used(tmp_path):
+    said = []
+    executor = SimpleNamespace(
+        kernels={"batched": "torch", "reference": "torch", "no triton": "no C compiler"}, missing_weights=(),
+        device=SimpleNamespace(type="cpu"), checkpoint=None,
+    )  # fmt: skip
+    config = load_config({"model": "demo", "out": tmp_path})
+    begin(config, [], EmbeddedDictionary(), executor, {}, SimpleNamespace(stage=said.append))
+    assert said == ["no triton kernels, PyTorch's are used: no C compiler"]
