@@ -87,7 +87,7 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(Path(folder), tokens, rows, config.seeds or (1,))
         (features,) = featurize(job, FeatureSettings())
-    with make_executor(config) as executor:
+    with KernelProbe(config.device, config.kernels) as probe, make_executor(config, probe) as executor:
         sides = make_sides(executor, features)
         # A GPU compiles and allocates for these sizes; a CPU has nothing to gain from more than one seed.
         first = features if executor.device.type == "cuda" else replace(features, seeds=features.seeds[:1])
@@ -107,9 +107,9 @@ def bench(
         )
 
 
-def make_executor(config: RunConfig) -> Executor:
+def make_executor(config: RunConfig, probe: KernelProbe | None = None) -> Executor:
     """An executor that makes its weights up where its checkpoint is missing, with kernels for both paths."""
-    executor = Executor(config, KernelProbe(config.device, config.kernels))
+    executor = Executor(config, probe or KernelProbe(config.device, config.kernels))
     if executor.checkpoint is not None and not executor.checkpoint.is_file():
         executor.checkpoint = None
     return executor

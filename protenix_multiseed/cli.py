@@ -398,6 +398,7 @@ def _predict(
         return int(any(plan.refusal for plan in plans))
     if not any((config.out / job.name).exists() for job in jobs):  # a first run, which will want both
         importlib.import_module("protenix_multiseed.pipeline")
+        importlib.import_module("concurrent.futures.thread")  # torch's; while a refused run ends it would be too late
         threading.Thread(target=_load_torch).start()
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
     found = survey(config.out, jobs, identities, verify=config.verify, overwrite=config.overwrite)
@@ -423,7 +424,7 @@ def _predict(
 
 
 def _load_torch() -> None:
-    with contextlib.suppress(ImportError):  # who needs it says so
+    with contextlib.suppress(Exception):  # who needs it meets the same, and says so
         importlib.import_module("torch")
 
 

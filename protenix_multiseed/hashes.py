@@ -1,22 +1,22 @@
 """SHA-256 of files, and where a fetched file's is kept."""
 
 import hashlib
-import mmap
 from pathlib import Path
+
+_BLOCK = 1 << 26
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal.
 
-    In one piece where the file system can map it: after each of many a thread has to wait for Python's lock, which
-    doubles the time for a checkpoint that is hashed while modules are loaded.
+    In large blocks: after each a thread has to wait for Python's lock, which takes longer than hashing a small one
+    while modules are loaded.
     """
-    with path.open("rb") as file:
-        try:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return hashlib.sha256(content).hexdigest()
-        except (ValueError, OSError):  # an empty file, or one that cannot be mapped
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, block = hashlib.sha256(), bytearray(min(_BLOCK, path.stat().st_size + 1))
+    with path.open("rb", buffering=0) as file:
+        while length := file.readinto(block):
+            digest.update(memoryview(block)[:length])
+    return digest.hexdigest()
 
 
 def recorded_sha256(checkpoint: Path) -> str | None:

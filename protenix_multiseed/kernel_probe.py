@@ -6,7 +6,9 @@ Nothing here imports torch: where nothing is known yet, the process starts befor
 import contextlib
 import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -71,7 +73,10 @@ class KernelProbe:
                     "or auto"
                 )
             self._kinds = ()
-            self._end()
+            if self._process is not None:
+                self._end()
+                with contextlib.suppress(OSError):  # the next run need not start one
+                    write_text(self._folder / "none.json", "{}")
             return
         self._path = self._folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', card)}.json"
         if self._keep:
@@ -84,7 +89,7 @@ class KernelProbe:
     @property
     def is_at_work(self) -> bool:
         """Whether the result has to be waited for."""
-        return self._process is not None
+        return self._process is not None and self._process.poll() is None
 
     def result(self) -> dict[str, str]:
         """What each kind came to: ``ok``, or why it cannot be used. Nothing was tried: empty.
@@ -101,21 +106,22 @@ class KernelProbe:
 
     def _start(self, kinds: tuple[str, ...]) -> None:
         command = [sys.executable, "-m", "protenix_multiseed.model.kernels.probe", self._device, *kinds]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # In a group of its own: Ctrl-C is the run's to handle, and its compilers end with it.
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+        )
         self._tried = kinds
 
     def _end(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+            _kill(self._process)
             self._process = None
 
     def _probed(self, process: subprocess.Popen[str]) -> dict[str, str]:
         try:
             output, errors = process.communicate(timeout=PROBE_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            output, errors = process.communicate()
+            output, errors = _kill(process)
         found = dict.fromkeys(self._tried, "the probe ended early")
         for line in output.splitlines():  # a line for each kind, so that one that aborts spares those before it
             with contextlib.suppress(ValueError, TypeError):  # a library may print too
@@ -130,6 +136,13 @@ class KernelProbe:
                 write_text(self._path, json.dumps(self._known | found))
         self._process = None
         return found
+
+
+def _kill(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Kill a process and those that it started, which hold its output open; returns what it had to say."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()
 
 
 def make_probe(config: RunConfig) -> KernelProbe:

@@ -82,7 +82,7 @@ def run(
                 prepare(dictionary)
                 executor = Executor(config, probe)
                 if probe.is_at_work:
-                    display.stage("compiling and checking kernels, once for this card: up to half a minute")
+                    display.stage(f"loading {config.model} and compiling kernels, as a first run on a card does")
                 executor.refuse_too_large(todo)
                 stack.enter_context(executor)
         except Dropped:

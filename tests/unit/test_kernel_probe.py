@@ -1,8 +1,11 @@
 """What the probe of kernels makes of processes that print, fail, abort or hang; when it starts one; what it keeps."""
 
+import contextlib
+import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from protenix_multiseed import kernel_probe
@@ -12,7 +15,7 @@ from protenix_multiseed.kernel_probe import KINDS, KernelProbe, make_probe
 
 TRITON, CUEQUIVARIANCE = (f'print(\'{{"{kind}": "ok"}}\', flush=True)' for kind in KINDS)
 BOTH = f"{TRITON}; {CUEQUIVARIANCE}"
-HANGS = "import time; time.sleep(60)"
+HANGS = "import os, time; os.fork(); time.sleep(60)"  # with a child that holds its output, as a compiler does
 
 
 @pytest.fixture
@@ -36,6 +39,16 @@ def probe(monkeypatch, tmp_path):
     make.started = started
     make.driver = tmp_path / "driver"
     return make
+
+
+def alive(group):
+    """Processes of a group that still run."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def test_what_it_found_is_kept_for_the_next_run_on_this_card(probe):
@@ -87,9 +100,13 @@ def test_a_process_that_turns_out_to_be_of_no_use_is_ended(probe):
     assert len(probe.started) == 1
     assert made.result() == {}
     assert made._process is None
+    assert probe(HANGS, card=None).result() == {}
+    assert len(probe.started) == 1  # it is known that there is no card
     with probe(HANGS) as made:
         process = made._process
+        assert alive(process.pid)
     assert process.poll() is not None
+    assert not alive(process.pid)
 
 
 def test_a_kind_that_aborts_spares_what_came_before(probe):
@@ -101,7 +118,10 @@ def test_a_kind_that_aborts_spares_what_came_before(probe):
 
 def test_a_probe_that_hangs_is_ended(probe, monkeypatch):
     monkeypatch.setattr(kernel_probe, "PROBE_SECONDS", 0.5)
-    assert probe(HANGS).result()["triton"] == "the probe ended early"
+    made = probe(HANGS)
+    process = made._process
+    assert made.result()["triton"] == "the probe ended early"
+    assert not alive(process.pid)
 
 
 def test_kernels_asked_for_by_name_must_work(probe):
@@ -115,3 +135,8 @@ def test_nothing_is_tried_where_nothing_compiled_is_wanted(probe):
     assert not probe.started
     with pytest.raises(ConfigError, match="it needs a GPU"):
         probe(BOTH, "cuequivariance", card=None)
+
+
+def test_torch_is_not_imported_before_workers_start():
+    script = "import sys; import protenix_multiseed.pipeline; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"

@@ -28,11 +28,15 @@ def state(configs):
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(("prefix", "is_new"), [("", True), ("module.", True), ("", False)])
-def test_loads_upstreams_format(configs, state, tmp_path, prefix, is_new, mapped):
-    path = tmp_path / "model.pt"
+def test_loads_upstreams_format(configs, state, tmp_path, monkeypatch, prefix, is_new, mapped):
+    path, load, was_mapped = tmp_path / "model.pt", torch.load, []
+    monkeypatch.setattr(
+        torch, "load", lambda *args, mmap, **named: was_mapped.append(mmap) or load(*args, mmap=mmap, **named)
+    )
     content = {"model": {prefix + key: value for key, value in state.items()}}
     torch.save(content, path, _use_new_zipfile_serialization=is_new)
     model = load_model(configs, path, cases.MODEL, mapped=mapped)
+    assert was_mapped == [mapped and is_new]
     loaded = model.state_dict()
     assert list(loaded) == list(state)
     assert all(torch.equal(loaded[key], state[key]) for key in state)

@@ -27,7 +27,7 @@ def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None
         wanted: Launches of the programs, with arguments on the CPU.
         capability: Compute capability of the card that they will run on.
     """
-    context, n_process = multiprocessing.get_context("fork"), min(16, os.cpu_count() or 1)
+    context, n_process = multiprocessing.get_context("fork"), min(16, len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(n_process, context, _Compiler.begin, (wanted, capability)) as pool:
         list(pool.map(_Compiler.compile, range(len(wanted))))
 
