@@ -132,7 +132,6 @@ class KernelProbe:
         passing = any(sign in outcome.lower() for outcome in found.values() for sign in ("memory", "cuda error"))
         if process.returncode == 0 and self._keep and self._path is not None and not passing:
             with contextlib.suppress(OSError):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(self._path, json.dumps(self._known | found))
         self._process = None
         return found

@@ -223,7 +223,7 @@ def _override(configs: Any, overrides: Mapping[str, Any]) -> None:
 
 
 def load_data_dumper() -> Any:
-    """The class of upstream's writer; its import takes a second."""
+    """The class of upstream's writer, with all that it imports."""
     return importlib.import_module("runner.dumper").DataDumper
 
 
