@@ -9,6 +9,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,11 +23,11 @@ from protenix_multiseed.dictionary import Dictionary
 from protenix_multiseed.executor import Executor
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.kernel_probe import KernelProbe
-from protenix_multiseed.memory import peak_bytes
+from protenix_multiseed.memory import DIFFUSION_BYTES, peak_bytes
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.reference import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Network, run_stages
-from protenix_multiseed.types import Features, FeatureSettings, Job
+from protenix_multiseed.types import Features, FeatureSettings, Job, SeedFeatures
 from protenix_multiseed.upstream import prepare
 
 _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
@@ -144,8 +145,7 @@ def make_sides(executor: Executor, features: Features) -> dict[str, Callable[[],
     }
     on_gpu = network.device.type == "cuda"
     for precision in ("reference", "fast") if on_gpu else ("reference",):  # bfloat16 is slow on a CPU
-        chosen = replace(network, precision=precision)
-        sides[f"all seeds batched, {precision}"] = lambda chosen=chosen: _batched(chosen, features)  # type: ignore[misc]
+        sides[f"all seeds batched, {precision}"] = lambda chosen=precision: _batched(executor, chosen, features)  # type: ignore[misc]
     return sides
 
 
@@ -155,19 +155,34 @@ def _seed_by_seed(network: Network, features: Features, kernels: str) -> dict[st
     return {ours: sum(seconds.get(theirs, 0.0) for seconds in made) for theirs, ours in _PARTS.items()}
 
 
-def _batched(network: Network, features: Features) -> dict[str, float]:
-    stages: dict[str, float] = {}
-
-    def finished(index: int, raw: dict[str, Any], seconds: Mapping[str, float]) -> None:
-        stages.update(seconds)
-        to_prediction(raw, features, features.seeds[index].seed, full=False)
-
-    run_stages(FAST, network, features, features.seeds, network.configs.sample_diffusion.N_sample, finished)
+def _batched(executor: Executor, precision: str, features: Features) -> dict[str, float]:
+    """All seeds, in the batches that a run would plan."""
+    network, planner = replace(executor.network, precision=precision), executor.planner
+    planner = replace(planner, settings=replace(planner.settings, diffusion_bytes=DIFFUSION_BYTES[precision]))
+    by_seed = {seed.seed: seed for seed in features.seeds}
+    stages: dict[str, float] = defaultdict(float)
+    for batch in planner.plan(features.sizes, tuple(by_seed), executor.free_bytes()):
+        seeds = [by_seed[seed] for seed in batch.seeds]
+        for stage, seconds in _one_batch(network, features, seeds, batch.sample_chunk).items():
+            stages[stage] += seconds
     return {
         **stages,
         "trunk": stages["trunk"] + stages.pop("inputs"),
         "sample": stages["sample"] + stages.pop("conditioning"),
     }
+
+
+def _one_batch(
+    network: Network, features: Features, seeds: Sequence[SeedFeatures], sample_chunk: int
+) -> Mapping[str, float]:
+    stages: dict[str, float] = {}
+
+    def finished(index: int, raw: dict[str, Any], seconds: Mapping[str, float]) -> None:
+        stages.update(seconds)
+        to_prediction(raw, features, seeds[index].seed, full=False)
+
+    run_stages(FAST, network, features, seeds, sample_chunk, finished)
+    return stages
 
 
 @contextmanager

@@ -16,7 +16,15 @@ from protenix_multiseed.features.pool import failure
 from protenix_multiseed.hardware import card_of, choose_device, free_memory, is_out_of_memory, let_segments_grow
 from protenix_multiseed.kernel_probe import KernelProbe, make_probe
 from protenix_multiseed.ladder import Finished, Ladder, MemoryLimit
-from protenix_multiseed.memory import MARGIN, ModelSize, Settings, available_bytes, format_bytes, peak_bytes
+from protenix_multiseed.memory import (
+    DIFFUSION_BYTES,
+    MARGIN,
+    ModelSize,
+    Settings,
+    available_bytes,
+    format_bytes,
+    peak_bytes,
+)
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.kernels.plain import PlainKernels
@@ -68,7 +76,7 @@ def make_planner(config: RunConfig, configs: Any, model: Any, *, on_gpu: bool) -
             n_sample=config.samples,
             n_step=configs.sample_diffusion.N_step,
             trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
-            diffusion_bytes=2 if config.precision == "fast" else 4,
+            diffusion_bytes=DIFFUSION_BYTES[config.precision],
             padding=PADDING if on_gpu else 1,
             on_gpu=on_gpu,
         ),

@@ -11,6 +11,7 @@ from typing import Any
 
 from protenix_multiseed.types import Sizes
 
+DIFFUSION_BYTES = {"reference": 4, "fast": 2}  # of a number of the diffusion network, by precision
 MARGIN = 0.92  # of what seems free; the rest is for fragments and what other programs take meanwhile
 GPU_ELEMENTS = 2**27  # of a transition's expanded rows, or an MSA's outer products, at once
 CPU_ELEMENTS = 2**20  # of these and of a pair representation's projections: they are to stay in the cache
@@ -162,7 +163,7 @@ def estimate_peak_bytes(
     # all projections and both gated factors; on a CPU these factors, their transposed copy and the product.
     triangles = (5 if settings.fused else 7) if settings.on_gpu else 4
     products = 1 if settings.on_gpu and settings.fused else 2  # without Triton with a copy, in the order of pairs
-    kept = {"z_init and z": 2 * pair}
+    kept = {"z_init and z": 2 * pair, "templates, projected": 4 * pairs * model.c_template * trunk}
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
     scored = min(sample_chunk, scored_at_once(sizes.n_token))
     sample_pair = scored * pairs * model.c_z * 4

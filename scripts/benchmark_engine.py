@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,8 @@ def main() -> None:
                 batch = of_seeds(features, n_seed)
                 sides = [scaled(side, n_seed) for side in theirs]
                 if "pr284" in wanted and n_seed == arguments.pr284_seeds:
-                    sides += measure_sides(
-                        executor, batch, {"pull request 284": _pr284(executor, batch, theirs)}, arguments
-                    )
-                sides += measure_sides(executor, batch, ours(executor, batch, wanted), arguments)
+                    sides += measure_sides(executor, batch, partial(pr284, executor, theirs), arguments)
+                sides += measure_sides(executor, batch, partial(ours, executor, wanted), arguments)
                 row = {
                     "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": n_seed,
                     "sides": [
@@ -98,6 +97,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=1e9, help="seconds of a side after which none is repeated")
     parser.add_argument("--protenix-seeds", type=int, default=3, help="how many seeds Protenix itself predicts")
     parser.add_argument("--pr284-seeds", type=int, default=5, help="the number of seeds its side is measured with")
+    parser.add_argument("--warm-seeds", type=int, default=20, help="the most seeds to warm up with")
     parser.add_argument("--cycles", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument(
@@ -169,13 +169,13 @@ def scaled(side: Side, n_seed: int) -> Side:
     )
 
 
-def ours(executor: Executor, features: Features, wanted: Sequence[str]) -> Sides:
-    """All seeds of a job in a batch, in each precision."""
+def ours(executor: Executor, wanted: Sequence[str], features: Features) -> Sides:
+    """All seeds of a job, in the batches that a run would plan, in each precision."""
     sides = make_sides(executor, features)
     return {name: side for name, side in sides.items() if name.rsplit(maxsplit=1)[-1] in wanted}
 
 
-def _pr284(executor: Executor, features: Features, theirs: Sequence[Side]) -> Callable[[], dict[str, float]]:
+def pr284(executor: Executor, theirs: Sequence[Side], features: Features) -> Sides:
     """Pull request 284's design with the better of Protenix's kernels."""
     best = min(theirs, key=lambda side: side.median).name.split()[1] if theirs else "torch"
 
@@ -183,18 +183,21 @@ def _pr284(executor: Executor, features: Features, theirs: Sequence[Side]) -> Ca
         with kernels_of_protenix(executor.network, best):
             return pull_request_284(executor.network, features)
 
-    return run
+    return {"pull request 284": run}
 
 
-def measure_sides(executor: Executor, features: Features, sides: Sides, arguments: argparse.Namespace) -> list[Side]:
+def measure_sides(
+    executor: Executor, features: Features, make: Callable[[Features], Sides], arguments: argparse.Namespace
+) -> list[Side]:
     """Sides that take all seeds at once, each after a warm-up of few rounds."""
     made = []
-    for name, side in sides.items():
+    first = make(of_seeds(features, min(len(features.seeds), arguments.warm_seeds)))
+    for name, side in make(features).items():
         forget(executor)
         taken: list[Measured] = []
         try:
             with few_rounds(executor.network):
-                side()
+                first[name]()
             while len(taken) < arguments.repeats and sum(one[0] for one in taken) < arguments.patience:
                 taken.append(measure(executor.device, side))
             if arguments.profile:

@@ -20,6 +20,7 @@ from protenix_multiseed.inputs.check import InputRules
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast import denoiser as denoiser_module
+from protenix_multiseed.model.fast.trunk import embed_templates, project_templates
 from protenix_multiseed.model.reference import predict_seed, to_prediction
 from protenix_multiseed.model.reference_stages import REFERENCE
 from protenix_multiseed.model.seed_stream import SeedStream
@@ -210,6 +211,19 @@ def test_each_trunk_tensor(world):
     for name in ("s_inputs", "s", "z"):
         ours, theirs = (getattr(trunk, name) for trunk in made)
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max())), name
+
+
+@pytest.mark.parametrize("slots", [[0, 1, 2, 3], [1, 0, 0, 1], [0], [1, 2]], ids=str)
+def test_templates_in_any_slots(world, slots):
+    """Whichever slots are equal, next to each other or not; the first holds the template that was found."""
+    network, features = world.network(), world.features["template"]
+    inputs = make_inputs(network, features, features.seeds[:2])
+    shared = {name: value[slots] if name.startswith("template_") else value for name, value in inputs.shared.items()}
+    n = features.n_token
+    z = torch.randn(2, n, n, network.module.confidence_head.c_z, generator=torch.Generator().manual_seed(1))
+    ours = embed_templates(network, z, project_templates(network, replace(inputs, shared=shared)), n)
+    for seed in range(2):
+        torch.testing.assert_close(ours[seed], network.module.template_embedder(shared, z[seed]), rtol=0, atol=2e-5)
 
 
 def test_streams_stand_alike_after_the_trunk(world):

@@ -34,7 +34,7 @@ def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -
     z_init = module.linear_no_bias_zinit1(s_init)[..., None, :] + module.linear_no_bias_zinit2(s_init)[..., None, :, :]
     z_init += module.relative_position_encoding(inputs.shared["relp"])
     z_init += module.linear_no_bias_token_bond(inputs.shared["token_bonds"].unsqueeze(-1))
-    templates = _distinct_templates(network, inputs)
+    templates = project_templates(network, inputs)
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
     is_small = inputs.n_seed * n * n < LAUNCH_BOUND
@@ -84,15 +84,15 @@ def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Template:
-    """One distinct template: the slots that hold it, and its features' projection [N_token, N_token, c]."""
+    """A template that fills one slot or several in a row: its features' projection [N_token, N_token, c]."""
 
-    slots: tuple[int, ...]
+    n_slot: int
     projected: torch.Tensor
 
 
-def _distinct_templates(network: Network, inputs: Inputs) -> list[_Template]:
-    """Template slots grouped by content. Without templates upstream fills four: one of gaps and three of zeros, all
-    empty but for their residue types, so two passes do for four.
+def project_templates(network: Network, inputs: Inputs) -> list[_Template]:
+    """Template slots, equal ones in a row as one. Without templates upstream fills four: one of gaps and three of
+    zeros, all empty but for their residue types, so two passes do for four.
     """  # noqa: D205
     embedder = network.module.template_embedder
     features = inputs.shared
@@ -101,19 +101,17 @@ def _distinct_templates(network: Network, inputs: Inputs) -> list[_Template]:
     names = tuple(
         f"template_{name}" for name in ("aatype", "distogram", "pseudo_beta_mask", "unit_vector", "backbone_frame_mask")
     )
-    groups: list[list[int]] = []
+    runs: list[list[int]] = []
     for slot in range(len(features["template_aatype"])):
-        for group in groups:
-            if all(torch.equal(features[name][slot], features[name][group[0]]) for name in names):
-                group.append(slot)
-                break
+        if runs and all(torch.equal(features[name][slot], features[name][slot - 1]) for name in names):
+            runs[-1].append(slot)
         else:
-            groups.append([slot])
+            runs.append([slot])
     asym_id = features["asym_id"]
     same_chain = (asym_id[:, None] == asym_id[None, :]).float()[..., None]
     made = []
-    for group in groups:
-        aatype, distogram, beta_mask, unit_vector, frame_mask = (features[name][group[0]] for name in names)
+    for run in runs:
+        aatype, distogram, beta_mask, unit_vector, frame_mask = (features[name][run[0]] for name in names)
         restype = functional.one_hot(aatype, 32).float()
         n = len(restype)
         pair = torch.cat(
@@ -127,7 +125,7 @@ def _distinct_templates(network: Network, inputs: Inputs) -> list[_Template]:
             ],
             dim=-1,
         )
-        made.append(_Template(slots=tuple(group), projected=embedder.linear_no_bias_a(pair)))
+        made.append(_Template(n_slot=len(run), projected=embedder.linear_no_bias_a(pair)))
     return made
 
 
@@ -136,15 +134,15 @@ def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Temp
     embedder = network.module.template_embedder
     stack = network.prepared(PairStack, embedder.pairformer_stack, network.trunk_dtype())
     base = embedder.linear_no_bias_z(embedder.layernorm_z(z[:, :n_token, :n_token]))
-    by_slot: dict[int, torch.Tensor] = {}
+    total: Any = 0
     for template in templates:
         v = pad(base + template.projected, network, dims=2).to(network.trunk_dtype())
         stack(network.kernels, v, n_token)
-        by_slot |= dict.fromkeys(template.slots, embedder.layernorm_v(v[:, :n_token, :n_token]))
-    total: Any = 0
-    for slot in sorted(by_slot):  # in upstream's order, as sums of floats depend on it
-        total = total + by_slot[slot]
-    embedded: torch.Tensor = embedder.linear_no_bias_u(embedder.relu(total / (1e-7 + len(by_slot))))
+        v = embedder.layernorm_v(v[:, :n_token, :n_token])
+        for _ in range(template.n_slot):  # one after another, as upstream does: sums of floats depend on it
+            total += v
+    total /= 1e-7 + sum(template.n_slot for template in templates)
+    embedded: torch.Tensor = embedder.linear_no_bias_u(embedder.relu(total))
     return embedded
 
 
