@@ -125,7 +125,12 @@ class MemoryEstimate:
     @property
     def peak_bytes(self) -> int:
         """The highest point of the whole batch."""
-        return sum(self.resident.values()) + sum(self.stages[self.peak_stage].values())
+        return self.peak_bytes_of(self.peak_stage)
+
+    def peak_bytes_of(self, stage: str) -> int:
+        """The highest point of the stages whose names begin with ``stage``, with what lives through all of them."""
+        held = max(sum(held.values()) for name, held in self.stages.items() if name.startswith(stage))
+        return sum(self.resident.values()) + held
 
 
 def estimate_peak_bytes(
@@ -140,7 +145,8 @@ def estimate_peak_bytes(
     """
     n = -(-sizes.n_token // settings.padding) * settings.padding
     pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
-    biases = n * -(-n // KEY_BLOCK) * KEY_BLOCK if settings.on_gpu and settings.fused else pairs
+    is_fused = settings.on_gpu and settings.fused
+    biases = n * -(-n // KEY_BLOCK) * KEY_BLOCK if is_fused else pairs
     trunk, diffusion, samples = settings.trunk_bytes, settings.diffusion_bytes, settings.n_sample
     windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
     pair = seeds * pairs * model.c_z * trunk
@@ -162,8 +168,9 @@ def estimate_peak_bytes(
     # Pairs that a triangle's update holds: query, key, value, gate and what is attended to; without Triton z normed,
     # all projections and both gated factors; on a CPU these factors, their transposed copy and the product.
     triangles = (5 if settings.fused else 7) if settings.on_gpu else 4
-    products = 1 if settings.on_gpu and settings.fused else 2  # without Triton with a copy, in the order of pairs
+    products = 1 if is_fused else 2  # without Triton with a copy, in the order of pairs
     kept = {"z_init and z": 2 * pair, "templates, projected": 4 * pairs * model.c_template * trunk}
+    template = seeds * pairs * model.c_template * trunk
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
     scored = min(sample_chunk, scored_at_once(sizes.n_token))
     sample_pair = scored * pairs * model.c_z * 4
@@ -191,6 +198,9 @@ def estimate_peak_bytes(
         resident["last batch's steps and their graph"] = min(loop + sum(step.values()), KEPT_BYTES * 5 // 4)
         resident["last batch's trunk and its graph"] = (1 + triangles) * min(pair, LAUNCH_BOUND * model.c_z * trunk)
     stages = {
+        # A template's blocks are narrow outside, but not inside.
+        "trunk, templates": kept
+        | {"base, template and sum": 3 * template, "updates": triangles * pair if template else 0},
         "trunk, triangle product": kept | msa | {"updates": triangles * pair},
         "trunk, MSA": kept
         | msa
@@ -205,13 +215,16 @@ def estimate_peak_bytes(
         },
         "sample, preparing": shared_by_steps
         | {"atom pairs": 2 * shared_by_steps["atom pairs"]}
-        | {"pair_cond normed and cast": (4 + diffusion % 4) * seeds * pairs * model.c_z},
+        | {
+            "pair_cond normed and cast": (4 + diffusion % 4) * seeds * pairs * model.c_z,
+            "a block's biases before they are padded": is_fused * seeds * model.n_token_head * pairs * diffusion,
+        },
         "sample": shared_by_steps | step,
         "score, triangle product": scores | {"updates": triangles * sample_pair},
         "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": scored * logits},
         "score, summary": scores | {"logits, probabilities and their product": 5 * scored * logits // 2},
     }
-    if not (settings.on_gpu and settings.fused):
+    if not is_fused:
         stages |= {
             "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
             "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},

@@ -46,6 +46,7 @@ POINTS = [
     (1200, 4000, 5, 5, 5, "fast"),
     (2000, 1000, 1, 5, 5, "reference"),
     (2000, 1000, 1, 5, 1, "fast"),
+    (2000, 1000, 5, 5, 5, "reference"),
 ]
 
 
@@ -144,13 +145,7 @@ def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, i
 
 
 def by_stage(estimate: MemoryEstimate) -> dict[str, int]:
-    """The estimated peak of the parts of each stage, with what lives through all of them."""
-    resident = sum(estimate.resident.values())
-    parts = {name: resident + sum(held.values()) for name, held in estimate.stages.items()}
-    return {
-        stage: max(bytes_ for name, bytes_ in parts.items() if name.startswith(stage))
-        for stage in ("trunk", "conditioning", "sample", "score")
-    }
+    return {stage: estimate.peak_bytes_of(stage) for stage in ("trunk", "conditioning", "sample", "score")}
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ CALIBRATION = json.loads((cases.REPOSITORY / "tests" / "support" / "memory_point
 
 @pytest.mark.parametrize("point", CALIBRATION["points"], ids=lambda p: f"{p['tokens']}x{p['seeds']}-{p['precision']}")
 def test_peaks_measured_on_a_gpu(point):
-    """Points of ``scripts/calibrate_memory.py``: never below the peak, at most a quarter above."""
+    """Points of ``scripts/calibrate_memory.py``: below no stage's peak, at most a quarter above the highest."""
     settings = Settings(
         n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=PADDING, on_gpu=True,
         diffusion_bytes=2 if point["precision"] == "fast" else 4,
@@ -67,6 +67,8 @@ def test_peaks_measured_on_a_gpu(point):
         model=ModelSize(**CALIBRATION["model"]),
     )  # fmt: skip
     assert point["measured"] <= estimate.peak_bytes <= 1.25 * point["measured"]
+    for stage, measured in point["measured_by_stage"].items():
+        assert measured <= estimate.peak_bytes_of(stage), stage
 
 
 @pytest.fixture(scope="module")
