@@ -348,6 +348,7 @@ def _record(
         import torch
 
         device["gpu"] = torch.cuda.get_device_name(executor.device)
+    unused = "batched" if config.reference_reason else "reference"
     versions = {name: metadata.version(name) for name in ("protenix", "torch", "numpy", "rdkit", "biotite")}
     return {
         "protenix_ms": __version__,
@@ -355,7 +356,7 @@ def _record(
         "python": platform.python_version(),
         "versions": versions,
         **device,
-        "kernels": executor.kernels,
+        "kernels": {name: found for name, found in executor.kernels.items() if name != unused},
         "precision": config.precision,
         "model": config.model,
         "checkpoint": str(executor.checkpoint) if executor.checkpoint else None,

@@ -107,6 +107,7 @@ def test_the_record_says_how_it_was_run(finished):
     assert record["dictionary"] == "biotite"
     assert record["versions"]["protenix"] == "2.0.0"
     assert record["failures"] == 1
+    assert record["kernels"] == {"batched": "torch"}
     seed = json.loads((folder / "good" / "seed_4" / "record.json").read_text())
     assert seed["run"]["path"] == "batched"
     assert seed["run"]["batch"] == [4, 2]
@@ -279,6 +280,8 @@ def test_batches_and_single_seeds_give_the_same_answers(tmp_path):
         ("batched", [1, 2, 3]), ("batched", [1, 2]), ("reference", [1])
     ]  # fmt: skip
     assert records[2]["why"] == "--sequential"
+    whole = json.loads((tmp_path / "sequential" / "protenix-ms" / "run.json").read_text())
+    assert whole["kernels"] == {"reference": "torch"}
 
 
 def test_validate_checks_as_predict_does_and_stops(tmp_path):
