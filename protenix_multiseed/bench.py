@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def make_sides(executor: Executor, features: Features) -> dict[str, Callable[[],
     }
     on_gpu = network.device.type == "cuda"
     for precision in ("reference", "fast") if on_gpu else ("reference",):  # bfloat16 is slow on a CPU
-        sides[f"all seeds batched, {precision}"] = lambda chosen=precision: _batched(executor, chosen, features)  # type: ignore[misc]
+        sides[f"all seeds batched, {precision}"] = partial(_batched, executor, precision, features)
     return sides
 
 

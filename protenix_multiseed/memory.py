@@ -169,7 +169,8 @@ def estimate_peak_bytes(
     # all projections and both gated factors; on a CPU these factors, their transposed copy and the product.
     triangles = (5 if settings.fused else 7) if settings.on_gpu else 4
     products = 1 if is_fused else 2  # without Triton with a copy, in the order of pairs
-    kept = {"z_init and z": 2 * pair, "templates, projected": 4 * pairs * model.c_template * trunk}
+    # Beside z, which is counted as the trunk's output: they stand together only when all else is done.
+    kept = {"z_init": pair, "templates, projected": 4 * pairs * model.c_template * trunk}
     template = seeds * pairs * model.c_template * trunk
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
     scored = min(sample_chunk, scored_at_once(sizes.n_token))
@@ -199,8 +200,7 @@ def estimate_peak_bytes(
         resident["last batch's trunk and its graph"] = (1 + triangles) * min(pair, LAUNCH_BOUND * model.c_z * trunk)
     stages = {
         # A template's blocks are narrow outside, but not inside.
-        "trunk, templates": kept
-        | {"base, template and sum": 3 * template, "updates": triangles * pair if template else 0},
+        "trunk, templates": kept | {"base, template and sum": 3 * template, "updates": triangles * pair},
         "trunk, triangle product": kept | msa | {"updates": triangles * pair},
         "trunk, MSA": kept
         | msa

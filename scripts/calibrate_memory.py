@@ -109,7 +109,8 @@ def main() -> None:
                 f"measured {format_bytes(measured or 0):>9s} estimated {format_bytes(estimate.peak_bytes):>9s} "
                 f"ratio {ratio} ({estimate.peak_stage}) "
                 + " ".join(
-                    f"{name} {peak / 2**30:.2f}/{by_stage(estimate)[name] / 2**30:.2f}" for name, peak in peaks.items()
+                    f"{name} {peak / 2**30:.2f}/{estimate.peak_bytes_of(name) / 2**30:.2f}"
+                    for name, peak in peaks.items()
                 ),
                 flush=True,
             )
@@ -145,6 +146,7 @@ def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, i
 
 
 def by_stage(estimate: MemoryEstimate) -> dict[str, int]:
+    """The estimated peak of each stage."""
     return {stage: estimate.peak_bytes_of(stage) for stage in ("trunk", "conditioning", "sample", "score")}
 
 
