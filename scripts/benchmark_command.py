@@ -90,31 +90,33 @@ def prepare(root: Path) -> None:
 
 
 def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> dict:
-    """The commands in turn, with ratios to the faster of Protenix's. Our caches of compiled kernels and features are empty in the first repeat only."""
+    """The commands in turn, with ratios to the faster of Protenix's.
+
+    Our caches of compiled kernels and features are empty in the first repeat only.
+    """
     job = with_whole_paths(arguments.input, scratch)
     seeds = ",".join(str(seed) for seed in range(1, arguments.seeds + 1))
     environment["PROTENIX_MS_CACHE"] = str(scratch / "cache")
     environment["TRITON_CACHE_DIR"] = str(scratch / "triton")
     few = ["-c", str(arguments.cycles), "-p", str(arguments.steps)]
-    commands = {
-        **{
-            f"Protenix, {kernels}": [
-                sys.executable, "-c", PROTENIX, "pred", "-i", job, "-s", seeds, "-n", MODEL, *few, "-o", "OUT",
-                "--trimul_kernel", kernels, "--triatt_kernel", kernels]
-            for kernels in arguments.kernels.split(",")
-        },
-        **{
-            f"protenix-ms, {precision}": [
-                sys.executable, "-c", OURS, "predict", job, "--seeds", seeds, "--out", "OUT", "--precision", precision,
-                "--cycles", str(arguments.cycles), "--steps", str(arguments.steps), "--quiet"]
-            for precision in ("reference", "fast")
-        },
+    theirs = {
+        f"Protenix, {kernels}": [
+            sys.executable, "-c", PROTENIX, "pred", "-i", job, "-s", seeds, "-n", MODEL, *few, "-o", "OUT",
+            "--trimul_kernel", kernels, "--triatt_kernel", kernels]
+        for kernels in arguments.kernels.split(",")
     }  # fmt: skip
+    ours = {
+        f"protenix-ms, {precision}": [
+            sys.executable, "-c", OURS, "predict", job, "--seeds", seeds, "--out", "OUT", "--precision", precision,
+            "--cycles", str(arguments.cycles), "--steps", str(arguments.steps), "--quiet"]
+        for precision in ("reference", "fast")
+    }  # fmt: skip
+    commands = theirs | ours
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     protenix_repeats = arguments.repeats if arguments.protenix_repeats is None else arguments.protenix_repeats
     for repeat in range(arguments.repeats):
         for name, command in commands.items():
-            if name.startswith("Protenix") and repeat >= protenix_repeats:
+            if name in theirs and repeat >= protenix_repeats:
                 continue
             out = scratch / "out"
             start = time.perf_counter()
@@ -131,7 +133,7 @@ def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict
             shutil.rmtree(out)
             print(f"{name}: {seconds[name][-1]} s", flush=True)
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    best = min(median for name, median in medians.items() if name.startswith("Protenix"))
+    best = min(medians[name] for name in theirs)
     for name in commands:
         print(f"{name:26s} median {medians[name]:7.1f} s  {best / medians[name]:.1f} x  {seconds[name]}")
     return {"seconds": seconds, "medians": medians, "first": {name: taken[0] for name, taken in seconds.items()}}

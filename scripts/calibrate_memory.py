@@ -23,7 +23,7 @@ from protenix_multiseed.config import load_config
 from protenix_multiseed.dictionary import find_dictionary
 from protenix_multiseed.executor import PADDING, make_configs, make_planner
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.memory import MemoryEstimate, format_bytes
+from protenix_multiseed.memory import format_bytes
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.kernels.plain import PlainKernels
@@ -48,6 +48,7 @@ POINTS = [
     (2000, 1000, 1, 5, 1, "fast"),
     (2000, 1000, 5, 5, 5, "reference"),
 ]
+STAGES = {"run_trunk": "trunk", "prepare_conditioning": "conditioning", "sample": "sample", "score": "score"}
 
 
 def main() -> None:
@@ -82,6 +83,7 @@ def main() -> None:
             job = make_job(Path(scratch), n_token, n_row, range(seeds))
             (features,) = featurize(job, FeatureSettings())
             estimate = planner.estimate(features.sizes, seeds, chunk)
+            estimated = {name: estimate.peak_bytes_of(name) for name in STAGES.values()}
             model.N_cycle = 2
             network = Network(
                 module=model, configs=configs, name=arguments.model, device=device, precision=precision,
@@ -98,7 +100,7 @@ def main() -> None:
                 "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": seeds,
                 "samples": samples, "sample_chunk": chunk, "precision": precision, "steps": arguments.steps,
                 "measured": measured, "estimated": estimate.peak_bytes, "stage": estimate.peak_stage,
-                "measured_by_stage": peaks, "estimated_by_stage": by_stage(estimate),
+                "measured_by_stage": peaks, "estimated_by_stage": estimated,
             }  # fmt: skip
             points.append(point)
             about = {"device": name, "torch": torch.__version__, "model": asdict(planner.model), "points": points}
@@ -108,10 +110,7 @@ def main() -> None:
                 f"{n_token:5d} tokens {n_row:6d} rows {seeds:3d} seeds {chunk} of {samples} samples {precision:9s} "
                 f"measured {format_bytes(measured or 0):>9s} estimated {format_bytes(estimate.peak_bytes):>9s} "
                 f"ratio {ratio} ({estimate.peak_stage}) "
-                + " ".join(
-                    f"{name} {peak / 2**30:.2f}/{estimate.peak_bytes_of(name) / 2**30:.2f}"
-                    for name, peak in peaks.items()
-                ),
+                + " ".join(f"{name} {peak / 2**30:.2f}/{estimated[name] / 2**30:.2f}" for name, peak in peaks.items()),
                 flush=True,
             )
             del network, features
@@ -139,15 +138,9 @@ def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, i
     stages = FAST
     if network.device.type == "cuda":
         torch.cuda.empty_cache()
-        names = {"run_trunk": "trunk", "prepare_conditioning": "conditioning", "sample": "sample", "score": "score"}
-        stages = replace(FAST, **{stage: watched(name, getattr(FAST, stage)) for stage, name in names.items()})
+        stages = replace(FAST, **{stage: watched(name, getattr(FAST, stage)) for stage, name in STAGES.items()})
     run_stages(stages, network, features, features.seeds, chunk, lambda *_: None)
     return peaks
-
-
-def by_stage(estimate: MemoryEstimate) -> dict[str, int]:
-    """The estimated peak of each stage."""
-    return {stage: estimate.peak_bytes_of(stage) for stage in ("trunk", "conditioning", "sample", "score")}
 
 
 if __name__ == "__main__":
