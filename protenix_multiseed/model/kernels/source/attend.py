@@ -1,0 +1,183 @@
+"""Attention with a bias, over all keys and over windows of atoms."""
+
+import triton
+import triton.language as tl
+
+from protenix_multiseed.model.kernels.source.rows import sigmoid
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def load_heads(at, in_channel, IS_WHOLE: tl.constexpr):
+    """A block of queries, keys or values [BLOCK, WIDTH]."""
+    return tl.load(at) if IS_WHOLE else tl.load(at, mask=in_channel, other=0.0)
+
+
+@triton.jit
+def attend_block(q, k, v, b, one, highest, total, attended):
+    """One block of keys of the online softmax.
+
+    Biases of 16 bits are added as their product with the identity ``one``, which is exact: the matrix units have time,
+    and read them as they lie in memory, where all else would be converted and moved between threads.
+    """
+    if q.dtype == tl.float32:  # as powers of two: a bias that is only added would be read when it is wanted, not ahead
+        logits = tl.dot(q, tl.trans(k), input_precision="tf32") * LOG2_E + b * LOG2_E
+    else:
+        logits = tl.dot(q, tl.trans(k), tl.dot(one, b))
+    unit: tl.constexpr = 1.0 if q.dtype == tl.float32 else LOG2_E
+    now = tl.maximum(highest, tl.max(logits, axis=1))
+    weight = tl.exp2(logits * unit - (now * unit)[:, None])
+    shrink = tl.exp2((highest - now) * unit)
+    # Eight sums a row, each of which stays within a thread; their sum can wait.
+    sums = tl.sum(tl.reshape(weight, (weight.shape[0], weight.shape[1] // 8, 8)), axis=1)
+    total = total * shrink[:, None] + sums
+    attended = attended * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32")
+    return now, total, attended
+
+
+@triton.jit
+def store_attended(out, gate, attended, total, inside, in_channel):
+    """Gate what is attended to and store it."""
+    g = tl.load(gate, mask=in_channel, other=0.0).to(tl.float32)
+    made = attended / tl.sum(total, axis=1)[:, None] * sigmoid(g)
+    tl.store(out, made.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["n_query", "n_key", "n_shared", "n_head"])
+def attention(
+    query,
+    key,
+    value,
+    gate,
+    bias,
+    identity,
+    out,
+    q_seed,
+    q_shared,
+    q_row,
+    q_head,
+    b_seed,
+    b_head,
+    b_row,
+    b_column,
+    o_seed,
+    o_shared,
+    o_row,
+    o_head,
+    n_query,
+    n_key,
+    n_shared,
+    n_head,
+    width,
+    n_identity,
+    WIDTH: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
+    IS_PAIR: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """One head's block of queries, or two such of rows that share a bias.
+
+    A block of biases is as large as those of keys and values together, and is read once for both rows.
+    """
+    n_block = tl.cdiv(n_query, BLOCK_M)
+    n_group = tl.cdiv(n_shared, 2) if IS_PAIR else n_shared
+    pid = tl.program_id(0)
+    block = pid % n_block
+    head = (pid // n_block % n_head).to(tl.int64)
+    shared = (pid // (n_block * n_head) % n_group).to(tl.int64)
+    if IS_PAIR:
+        shared *= 2
+    seed = (pid // (n_block * n_head * n_group)).to(tl.int64)
+    row = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    read = tl.minimum(row, n_query - 1).to(tl.int64)[:, None]
+    channel = tl.arange(0, WIDTH)[None, :]
+    in_channel = channel < width
+    base = seed * q_seed + shared * q_shared + head * q_head
+    at_rows = base + read * q_row + channel
+    q = load_heads(query + at_rows, in_channel, IS_WHOLE)
+    # Offsets within a block are small, and only these and no pointers are held from block to block.
+    column = tl.arange(0, BLOCK_N)
+    row_stride = q_row.to(tl.int64)
+    at_bias = tl.minimum(row, n_query - 1)[:, None] * b_row + column[None, :] * b_column
+    key += base
+    value += base
+    bias += seed * b_seed + head * b_head
+    highest = tl.full([BLOCK_M], -1.0e30, tl.float32)
+    total = tl.zeros([BLOCK_M, 8], tl.float32)
+    attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
+    if IS_PAIR:
+        is_two = (shared + 1 < n_shared).to(tl.int64)  # the last of an odd number is done twice
+        q_next, o_next = is_two * q_shared, is_two * o_shared
+        q_2 = load_heads(query + q_next + at_rows, in_channel, IS_WHOLE)
+        highest_2, total_2, attended_2 = highest, total, attended
+    # Read, not made: the matrix units take it from where it is read to, and what is made through registers every time.
+    one = tl.load(identity + tl.arange(0, BLOCK_M)[:, None] * n_identity + tl.arange(0, BLOCK_M)[None, :])
+    for start in range(0, n_key, BLOCK_N):
+        # Beyond the last key it is read again, and its bias lets nothing through.
+        at_keys = start * row_stride + tl.minimum(column, n_key - 1 - start)[:, None] * q_row + channel
+        b = tl.load(bias + start * b_column + at_bias)
+        k = load_heads(key + at_keys, in_channel, IS_WHOLE)
+        v = load_heads(value + at_keys, in_channel, IS_WHOLE)
+        highest, total, attended = attend_block(q, k, v, b, one, highest, total, attended)
+        if IS_PAIR:
+            k = load_heads(key + q_next + at_keys, in_channel, IS_WHOLE)
+            v = load_heads(value + q_next + at_keys, in_channel, IS_WHOLE)
+            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, one, highest_2, total_2, attended_2)
+    at_out = seed * o_seed + shared * o_shared + head * o_head + read * o_row + channel
+    inside = (row[:, None] < n_query) & in_channel
+    store_attended(out + at_out, gate + at_rows, attended, total, inside, in_channel)
+    if IS_PAIR:
+        store_attended(out + o_next + at_out, gate + q_next + at_rows, attended_2, total_2, inside, in_channel)
+
+
+@triton.jit(do_not_specialize=["n_atom", "n_window", "n_shared", "n_head"])
+def local_attention(
+    query,
+    key,
+    value,
+    gate,
+    bias,
+    out,
+    q_seed,
+    q_shared,
+    q_row,
+    q_head,
+    o_seed,
+    o_shared,
+    o_row,
+    o_head,
+    n_atom,
+    n_window,
+    n_shared,
+    n_head,
+    width,
+    WIDTH: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    window = tl.program_id(0) // n_head
+    head = tl.program_id(0) % n_head
+    shared = (tl.program_id(1) % n_shared).to(tl.int64)
+    seed = (tl.program_id(1) // n_shared).to(tl.int64)
+    rows = window * QUERIES + tl.arange(0, QUERIES)
+    columns = window * QUERIES - (KEYS - QUERIES) // 2 + tl.arange(0, KEYS)
+    channel = tl.arange(0, WIDTH)
+    base = seed * q_seed + shared * q_shared + head * q_head
+    in_rows = (rows[:, None] < n_atom) & (channel[None, :] < width)
+    in_columns = (columns[:, None] >= 0) & (columns[:, None] < n_atom) & (channel[None, :] < width)
+    at_rows = base + rows[:, None].to(tl.int64) * q_row + channel[None, :]
+    at_columns = base + columns[:, None].to(tl.int64) * q_row + channel[None, :]
+    q = tl.load(query + at_rows, mask=in_rows, other=0.0)
+    k = tl.load(key + at_columns, mask=in_columns, other=0.0)
+    v = tl.load(value + at_columns, mask=in_columns, other=0.0)
+    tile = ((seed * n_head + head) * n_window + window) * QUERIES * KEYS
+    at_bias = tl.arange(0, QUERIES)[:, None] * KEYS + tl.arange(0, KEYS)[None, :]
+    b = tl.load(bias + tile + at_bias).to(tl.float32)
+    logits = tl.dot(q, tl.trans(k), input_precision="tf32") + b
+    weight = tl.exp2((logits - tl.max(logits, axis=1)[:, None]) * LOG2_E)
+    attended = tl.dot(weight.to(v.dtype), v, input_precision="tf32") / tl.sum(weight, axis=1)[:, None]
+    attended *= sigmoid(tl.load(gate + at_rows, mask=in_rows, other=0.0).to(tl.float32))
+    at_out = seed * o_seed + shared * o_shared + head * o_head + rows[:, None].to(tl.int64) * o_row + channel[None, :]
+    tl.store(out + at_out, attended.to(out.dtype.element_ty), mask=in_rows)

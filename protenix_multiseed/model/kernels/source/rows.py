@@ -1,0 +1,120 @@
+"""What the other programs are made of, and the programs on whole rows that every stage has."""
+
+import triton
+import triton.language as tl
+
+MINUS_LOG2_E = tl.constexpr(-1.4426950408889634)
+
+
+@triton.jit
+def sigmoid(x):
+    """Five instructions, where Triton's own guards its exponential and its division against what cannot come here."""
+    root = tl.rsqrt(1.0 + tl.exp2(x * MINUS_LOG2_E))
+    return root * root
+
+
+@triton.jit
+def load_rows(x, row, size, WIDTH: tl.constexpr):
+    """Whole rows of a matrix, in float32: [ROWS, WIDTH]."""
+    at = row[:, None].to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
+    return tl.load(x + at, mask=row[:, None] < size, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def norm_rows(a, weight, bias, epsilon, WIDTH: tl.constexpr):
+    """Layer norm of whole rows [ROWS, WIDTH], in the weight's type."""
+    column = tl.arange(0, WIDTH)
+    a = a - tl.sum(a, axis=1)[:, None] / WIDTH
+    a *= tl.rsqrt(tl.sum(a * a, axis=1)[:, None] / WIDTH + epsilon)
+    a = a * tl.load(weight + column).to(tl.float32)[None, :] + tl.load(bias + column).to(tl.float32)[None, :]
+    return a.to(weight.dtype.element_ty)
+
+
+@triton.jit
+def load_weight(weight, first, n, WIDTH: tl.constexpr, COUNT: tl.constexpr):
+    """Rows of a weight matrix [n, WIDTH] from ``first`` on: [COUNT, WIDTH], zero beyond the last."""
+    row = first + tl.arange(0, COUNT)[:, None]
+    return tl.load(weight + row * WIDTH + tl.arange(0, WIDTH)[None, :], mask=row < n, other=0.0)
+
+
+@triton.jit(do_not_specialize=["n_row"])
+def norm(
+    x,
+    weight,
+    bias,
+    out,
+    n_row,
+    width,
+    epsilon,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    a = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(a, axis=1)[:, None] / width
+    centred = tl.where(column < width, a - mean, 0.0)
+    variance = tl.sum(centred * centred, axis=1)[:, None] / width
+    a = centred * tl.rsqrt(variance + epsilon)
+    if HAS_WEIGHT:
+        a *= tl.load(weight + column, mask=column < width, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        a += tl.load(bias + column, mask=column < width, other=0.0).to(tl.float32)
+    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["n_row"])
+def swiglu(x, out, n_row, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    first = tl.load(x + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(x + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+    a = first * sigmoid(first) * second
+    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["size"])
+def norm_linear(
+    x, norm, shift, weight, out, size, n_out, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    a = norm_rows(load_rows(x, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    for first in range(0, n_out, COLUMNS):
+        made = tl.dot(a, tl.trans(load_weight(weight, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
+        column = first + tl.arange(0, COLUMNS)[None, :]
+        at = row[:, None].to(tl.int64) * n_out + column
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=(row[:, None] < size) & (column < n_out))
+
+
+@triton.jit(do_not_specialize=["size"])
+def add_transition(
+    x,
+    norm,
+    shift,
+    expand,
+    contract,
+    size,
+    n_hidden,
+    epsilon,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    a = load_rows(x, row, size, WIDTH)
+    normed = norm_rows(a, norm, shift, epsilon, WIDTH)
+    for first in range(0, n_hidden, HIDDEN):
+        one = tl.dot(normed, tl.trans(load_weight(expand, first, n_hidden, WIDTH, HIDDEN)), input_precision="tf32")
+        others = load_weight(expand + n_hidden * WIDTH, first, n_hidden, WIDTH, HIDDEN)
+        other = tl.dot(normed, tl.trans(others), input_precision="tf32")
+        hidden = (one * sigmoid(one) * other).to(contract.dtype.element_ty)
+        at = first + tl.arange(0, HIDDEN)
+        back = tl.load(contract + column[:, None] * n_hidden + at[None, :], mask=at[None, :] < n_hidden, other=0.0)
+        a = tl.dot(hidden, tl.trans(back), a, input_precision="tf32")
+    at_rows = row[:, None].to(tl.int64) * WIDTH + column[None, :]
+    tl.store(x + at_rows, a.to(x.dtype.element_ty), mask=row[:, None] < size)
