@@ -30,27 +30,28 @@ Run = Callable[[Kernels], torch.Tensor]
 
 _ATTENTION = {
     torch.bfloat16: [
-        (True, 64, 32, 4, 3, None), (True, 64, 32, 4, 3, 128), (True, 64, 32, 4, 4, 128), (True, 64, 64, 4, 2, 168),
-        (True, 64, 64, 4, 3, 168), (False, 64, 32, 4, 2, None), (False, 64, 32, 4, 3, 96), (False, 64, 32, 4, 4, 80),
+        (True, 64, 32, 4, 3, None), (True, 64, 32, 4, 3, 96), (True, 64, 32, 4, 2, 96), (True, 64, 32, 4, 2, None),
+        (True, 64, 64, 4, 2, 128), (True, 64, 64, 4, 2, 168), (False, 64, 32, 4, 2, None), (False, 64, 32, 4, 3, 96), (False, 64, 32, 4, 4, 80),
         (False, 64, 64, 4, 2, 96), (False, 64, 64, 4, 2, 128), (False, 64, 64, 4, 3, None), (False, 64, 64, 4, 3, 128),
     ],
     torch.float32: [
-        (True, 64, 32, 4, 3, 128), (True, 128, 32, 8, 3, 128), (False, 64, 32, 4, 3, 96), (False, 64, 32, 4, 3, None),
-        (False, 64, 64, 4, 2, None), (False, 128, 32, 8, 2, 128), (False, 128, 32, 8, 3, 128), (False, 128, 64, 8, 2, None),
+        (True, 64, 32, 4, 3, 168), (True, 64, 32, 4, 2, 128), (True, 128, 32, 8, 3, 128), (True, 128, 32, 8, 2, 128),
+        (False, 64, 32, 4, 3, 128), (False, 64, 32, 4, 2, 168), (False, 64, 32, 4, 2, 128), (False, 64, 32, 4, 2, 96),
+        (False, 64, 64, 4, 2, None), (False, 128, 32, 8, 2, 128), (False, 128, 32, 8, 3, 128),
     ],
 }  # fmt: skip
 _ROWS = {
     "add_transition": [
-        (64, 64, 4, 2, None), (64, 32, 4, 2, None), (64, 32, 4, 2, 168), (64, 32, 4, 3, 168), (64, 64, 8, 2, None),
-        (128, 32, 8, 2, None), (128, 64, 8, 3, None), (128, 64, 16, 2, None),
+        (64, 64, 4, 2, None), (64, 32, 4, 2, 168), (128, 32, 8, 2, None), (128, 32, 8, 2, 128), (128, 32, 8, 3, 128),
+        (128, 16, 8, 3, 128), (256, 32, 8, 2, None), (256, 32, 16, 2, None), (256, 32, 16, 3, 128),
     ],
     "gated_channels": [
-        (128, 64, 8, 2, None), (128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 2, None),
-        (64, 32, 8, 2, None), (128, 32, 8, 2, None), (128, 32, 4, 2, None), (128, 32, 8, 3, None),
+        (128, 64, 8, 2, None), (64, 32, 4, 2, None), (128, 32, 8, 2, None), (128, 32, 8, 2, 80), (128, 32, 4, 2, None),
+        (256, 32, 8, 2, None), (256, 32, 8, 2, 128), (256, 32, 16, 2, None), (256, 32, 16, 3, None),
     ],
     "add_triangle": [
-        (64, 128, 4, 2, None), (64, 64, 4, 1, 128), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 1, None),
-        (64, 32, 4, 2, None), (64, 32, 4, 3, None),
+        (64, 128, 4, 1, None), (64, 128, 4, 2, None), (64, 128, 8, 2, None), (64, 128, 8, 2, 128), (128, 128, 8, 2, None),
+        (32, 128, 4, 2, None), (32, 128, 4, 3, 168), (32, 128, 4, 1, None), (32, 128, 4, 2, 128),
     ],
     "norm_linear": [
         (64, 64, 4, 2, None), (64, 64, 4, 3, None), (64, 64, 8, 2, None), (64, 128, 8, 2, None), (128, 64, 8, 2, None),
@@ -65,6 +66,20 @@ _ROWS = {
         (128, 64, 8, 2, None), (128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 4, 3, None), (64, 32, 4, 3, None),
     ],
 }  # fmt: skip
+_WIDE_ROWS = {
+    "add_transition": [(128, 32, 8, 2, None), (64, 32, 4, 2, None), (64, 16, 4, 2, None), (64, 16, 4, 3, None), (128, 16, 8, 2, None)],
+    "gated_channels": [(128, 64, 8, 2, None), (64, 32, 4, 2, None), (64, 32, 8, 2, None), (128, 32, 8, 2, None)],
+    "add_triangle": [
+        (64, 128, 8, 1, None), (64, 128, 8, 2, None), (32, 128, 8, 2, None), (32, 128, 4, 2, None), (32, 128, 4, 1, None),
+    ],
+    "norm_linear": [(128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 3, None)],
+}  # fmt: skip
+_ATOM_ROWS = {
+    "add_conditioned_transition": [
+        (64, 16, 4, 2, None), (64, 16, 4, 3, None), (64, 32, 4, 2, None), (64, 32, 4, 2, 168), (64, 32, 8, 2, None),
+        (128, 16, 8, 2, None), (128, 32, 8, 2, None), (128, 32, 8, 2, 128), (64, 64, 4, 2, None),
+    ],
+}  # fmt: skip
 # seeds, what shares a bias, tokens, heads, width of a head, and whether it is an ending node's, which is transposed
 _TRUNK = [
     (5, 256, 256, 4, 32, False),
@@ -76,6 +91,7 @@ _TRUNK = [
 _TOKENS = [(5, 5, 245, 16, 48, False), (1, 5, 600, 16, 48, False), (1, 5, 1200, 16, 48, False)]
 _PAIRS = [(5, 256), (1, 608), (1, 1200)]  # seeds, tokens
 _MSA = [(350, 256), (2048, 608)]  # rows, tokens
+_ATOMS = [(5, 2100), (1, 5222), (5, 5222)]  # seeds, atoms
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +119,18 @@ class Program:
 
 PROGRAMS = [
     Program("attention", (torch.bfloat16, 32), _ATTENTION[torch.bfloat16], _TRUNK),
-    Program("attention", (torch.bfloat16, 64), _ATTENTION[torch.bfloat16], _TOKENS),
+    Program("attention", (torch.bfloat16, 48), _ATTENTION[torch.bfloat16], _TOKENS),
     Program("attention", (torch.float32, 32), _ATTENTION[torch.float32], _TRUNK[1:3]),
-    Program("attention", (torch.float32, 64), _ATTENTION[torch.float32], _TOKENS[:2]),
+    Program("attention", (torch.float32, 48), _ATTENTION[torch.float32], _TOKENS[:2]),
     *(
         Program(name, (name, torch.bfloat16), tiles, _MSA if name in ("head_values", "add_gated_average") else _PAIRS)
         for name, tiles in _ROWS.items()
+    ),
+    *(Program(name, (name, torch.float32), tiles, _PAIRS[1:2]) for name, tiles in _WIDE_ROWS.items()),
+    *(
+        Program(name, (name, dtype), tiles, _ATOMS)
+        for name, tiles in _ATOM_ROWS.items()
+        for dtype in (torch.bfloat16, torch.float32)
     ),
 ]
 
@@ -148,6 +170,11 @@ def _rows(name: str, case: Case, dtype: torch.dtype) -> Run:
             return m
 
         return add_average
+    if name in _ATOM_ROWS:
+        a, update = random(n_seed, 5, n, width), random(n_seed, 5, n, width)
+        rest = random(n_seed, 1, n, 4 * width).chunk(4, dim=-1)
+        expand, contract = random(4 * width, width) / width**0.5, random(width, 2 * width) / (2 * width) ** 0.5
+        return lambda kernels: kernels.add_conditioned_transition(a, update, rest, expand, contract)
     if name == "add_outer":
         step = min(n, 2**27 // (n * 32 * 32))
         few, outer, weight, bias = random(step, n, width), random(step * 32, n * 32), random(width, 1024), random(width)

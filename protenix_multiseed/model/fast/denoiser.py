@@ -54,9 +54,13 @@ class _Block:
         query_weight, query_bias = (
             scale_queries(part, self._n_head) for part in (core.linear_q.weight, core.linear_q.bias)
         )
-        self._query_weight = torch.cat([query_weight, core.linear_g.weight])
-        self._query_bias = torch.cat([query_bias, torch.zeros_like(query_bias)])
-        self._key_weight = torch.cat([core.linear_k.weight, core.linear_v.weight])
+        self._weight = torch.cat(
+            [query_weight, *(part.weight for part in (core.linear_g, core.linear_k, core.linear_v))]
+        )
+        self._bias = torch.cat([query_bias, query_bias.new_zeros(3 * len(query_bias))])
+        if self._is_local:  # whose keys are normed once more
+            self._query_weight, self._key_weight = self._weight.chunk(2)
+            self._query_bias, _ = self._bias.chunk(2)
         self._out_weight = core.linear_o.weight
         self._expand_weight = torch.cat([transition.linear_nobias_a1.weight, transition.linear_nobias_a2.weight])
         self._contract_weight = transition.linear_nobias_b.weight
@@ -86,17 +90,19 @@ class _Block:
         """One block on ``a`` [N_seed, N_sample, N, c_a], which is overwritten."""
         *norms, attention_gate, transition_gate = conditioning
         queried = kernels.modulated_norm(a, *norms[:2])
-        keyed = kernels.modulated_norm(queried, *norms[2:4]) if self._is_local else queried
-        query, gate = split_heads(functional.linear(queried, self._query_weight, self._query_bias), 2, self._n_head)
-        key, value = split_heads(functional.linear(keyed, self._key_weight), 2, self._n_head)
         if self._is_local:
+            queries = functional.linear(queried, self._query_weight, self._query_bias)
+            keys = functional.linear(kernels.modulated_norm(queried, *norms[2:4]), self._key_weight)
+            query, gate, key, value = (part for x in (queries, keys) for part in split_heads(x, 2, self._n_head))
             attended = kernels.local_attention(query, key, value, gate, bias)
         else:
+            projected = functional.linear(queried, self._weight, self._bias)
+            query, gate, key, value = split_heads(projected, 4, self._n_head)
             attended = torch.empty_like(query, memory_format=torch.contiguous_format)
             kernels.attention(query, key, value, gate, bias, attended, a.shape[2])
-        a = kernels.add_modulated(a, functional.linear(attended.flatten(-2), self._out_weight), attention_gate)
-        hidden = kernels.swiglu(functional.linear(kernels.modulated_norm(a, *norms[-2:]), self._expand_weight))
-        return kernels.add_modulated(a, functional.linear(hidden, self._contract_weight), transition_gate)
+        update = functional.linear(attended.flatten(-2), self._out_weight)
+        rest = (attention_gate, *norms[-2:], transition_gate)
+        return kernels.add_conditioned_transition(a, update, rest, self._expand_weight, self._contract_weight)
 
 
 class Weights:

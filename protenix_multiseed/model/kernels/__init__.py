@@ -4,6 +4,7 @@ Shapes: ``A`` counts what has an attention bias of its own (seeds), ``B`` what s
 representation). ``eps`` of every norm is 1e-5, as upstream's.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import torch
@@ -39,8 +40,33 @@ class Kernels(Protocol):
     def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         """``a + update * sigmoid(gate)``, into ``a``; ``gate`` [A, 1, N, c] is a part of each row of a tensor."""
 
+    def add_then_norm(
+        self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+    ) -> torch.Tensor:
+        """:meth:`add_modulated` into ``a``, and the :meth:`modulated_norm` of it."""
+
     def swiglu(self, x: torch.Tensor) -> torch.Tensor:
         """``silu(first half) * second half`` of the last dimension."""
+
+    def add_conditioned_transition(
+        self,
+        a: torch.Tensor,
+        update: torch.Tensor,
+        conditioning: Sequence[torch.Tensor],
+        expand: torch.Tensor,
+        contract: torch.Tensor,
+    ) -> torch.Tensor:
+        """Alg. 23 from the attention's ungated output on: it and Alg. 25 are added to ``a``, and ``a`` is returned.
+
+        ``a += update * sigmoid(update_gate); a += swiglu(modulated_norm(a) expand^T) contract^T * sigmoid(gate)``
+
+        Args:
+            a, update: [A, B, N, c].
+            conditioning: ``update_gate``, the norm's scale and shift, and ``gate``, each [A, 1, N, c]; the gates are
+                parts of the rows of one tensor, scale and shift of another's.
+            expand: Both halves of the expansion [2 * c_hidden, c].
+            contract: [c, c_hidden].
+        """
 
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         """``norm(x) weight^T``."""

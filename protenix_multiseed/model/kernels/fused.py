@@ -4,6 +4,8 @@ Arithmetic is float32 inside; matrix products take bfloat16 operands as they are
 upstream's own settings allow on a GPU. Sizes are arguments, not constants, so that one compilation serves all jobs.
 """
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +20,12 @@ from protenix_multiseed.model.kernels.plain import PlainKernels
 # in scripts/tune_kernels.py.
 _TILES: dict[tuple[torch.dtype, int], tuple[bool, int, int, int, int, int | None]] = {
     (torch.bfloat16, 32): (True, 64, 32, 4, 3, None),
-    (torch.bfloat16, 64): (False, 64, 32, 4, 3, 96),
+    (torch.bfloat16, 48): (False, 64, 32, 4, 3, 96),
     (torch.float32, 32): (True, 128, 32, 8, 3, 128),
-    (torch.float32, 64): (False, 128, 32, 8, 3, 128),
+    (torch.float32, 48): (False, 128, 32, 8, 3, 128),
 }
-_MOST_ROWS = 128  # of queries in a tile
+_MOST_KEYS = 128  # in a tile
+_WINDOW_WARPS = 2
 _ANY_TILES = (False, 64, 32, 4, 2, None)
 _HEADS = (8, 16, 32, 64)  # widths of which a thread reads whole pieces
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
@@ -33,12 +36,14 @@ _ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]]
     ("norm_linear", torch.float32): (128, 64, 8, 3, None),
     ("pair_bias", torch.bfloat16): (64, 16, 4, 2, None),
     ("pair_bias", torch.float32): (64, 16, 4, 2, None),
-    ("gated_channels", torch.bfloat16): (128, 64, 8, 2, None),
-    ("gated_channels", torch.float32): (128, 64, 8, 2, None),
-    ("add_triangle", torch.bfloat16): (64, 128, 4, 2, None),
-    ("add_triangle", torch.float32): (64, 128, 4, 2, None),
-    ("add_transition", torch.bfloat16): (64, 64, 4, 2, None),
-    ("add_transition", torch.float32): (128, 32, 8, 2, None),
+    ("gated_channels", torch.bfloat16): (128, 32, 8, 2, 80),
+    ("gated_channels", torch.float32): (64, 32, 8, 2, None),
+    ("add_triangle", torch.bfloat16): (64, 128, 4, 1, None),
+    ("add_triangle", torch.float32): (64, 128, 8, 2, None),
+    ("add_transition", torch.bfloat16): (128, 32, 8, 3, 128),
+    ("add_transition", torch.float32): (64, 16, 4, 3, None),
+    ("add_conditioned_transition", torch.bfloat16): (64, 32, 4, 2, None),
+    ("add_conditioned_transition", torch.float32): (64, 16, 4, 3, None),
     ("add_outer", torch.bfloat16): (128, 0, 8, 5, None),
     ("add_outer", torch.float32): (64, 0, 4, 3, None),
     ("head_values", torch.bfloat16): (64, 64, 4, 3, None),
@@ -64,7 +69,7 @@ class FusedKernels(PlainKernels):
         """The identity matrix in the type of ``x``, which attention adds biases with."""
         key = x.device, x.dtype
         if key not in self._identities:
-            self._identities[key] = torch.eye(_MOST_ROWS, device=x.device, dtype=x.dtype)
+            self._identities[key] = torch.eye(_MOST_KEYS, device=x.device, dtype=x.dtype)
         return self._identities[key]
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
@@ -79,14 +84,29 @@ class FusedKernels(PlainKernels):
         return out
 
     def modulated_norm(self, a: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        a = a.contiguous()
+        return self._modulated_norm(a.contiguous(), None, None, scale, shift)
+
+    def add_then_norm(
+        self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+    ) -> torch.Tensor:
+        return self._modulated_norm(a, update, gate, scale, shift)
+
+    def _modulated_norm(
+        self,
+        a: torch.Tensor,
+        update: torch.Tensor | None,
+        gate: torch.Tensor | None,
+        scale: torch.Tensor,
+        shift: torch.Tensor,
+    ) -> torch.Tensor:
         _, shared, length, width = a.shape
         n_row = a.numel() // width
         out = torch.empty_like(a)
         rows, columns = _tile(width)
         source.modulated_norm[(triton.cdiv(n_row, rows),)](
-            a, scale, shift, out, n_row, width, shared * length, length, _stride(scale), EPSILON, rows, columns
-        )
+            a, update, gate, scale, shift, out, n_row, width, shared * length, length,
+            0 if gate is None else _stride(gate), _stride(scale), EPSILON, update is not None, rows, columns,
+        )  # fmt: skip
         return out
 
     def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
@@ -105,6 +125,25 @@ class FusedKernels(PlainKernels):
         rows, columns = _tile(width)
         source.swiglu[(triton.cdiv(n_row, rows),)](x, out, n_row, width, rows, columns)
         return out
+
+    def add_conditioned_transition(
+        self,
+        a: torch.Tensor,
+        update: torch.Tensor,
+        conditioning: Sequence[torch.Tensor],
+        expand: torch.Tensor,
+        contract: torch.Tensor,
+    ) -> torch.Tensor:
+        _, shared, length, width = a.shape
+        size, tiles = _by_rows("add_conditioned_transition", a)
+        if not _fits(width) or contract.shape[1] % tiles.columns:
+            return super().add_conditioned_transition(a, update, conditioning, expand, contract)
+        gate, scale, *_ = conditioning
+        source.add_conditioned_transition[tiles.grid](
+            a, update, *conditioning, expand, contract, size, shared * length, length, _stride(scale), _stride(gate),
+            contract.shape[1], EPSILON, width, tiles.rows, tiles.columns, **tiles.options,
+        )  # fmt: skip
+        return a
 
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         if not _fits(x.shape[-1]):
@@ -137,8 +176,10 @@ class FusedKernels(PlainKernels):
 
     def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
         n_out, n = len(weight) // 2, z.shape[-2]
-        out = z.new_empty(n_out, *z.shape[:-1])
         size, tiles = _by_rows("gated_channels", z)
+        if not _fits(z.shape[-1]) or n_out % tiles.columns:
+            return super().gated_channels(z, norm, weight, n_token)
+        out = z.new_empty(n_out, *z.shape[:-1])
         source.gated_channels[tiles.grid](
             z, *norm, weight, out, size, n, n_token, n_out, EPSILON, z.shape[-1], tiles.rows, tiles.columns,
             **tiles.options,
@@ -155,16 +196,17 @@ class FusedKernels(PlainKernels):
         out: torch.Tensor,
     ) -> None:
         size, tiles = _by_rows("add_triangle", z)
-        source.add_triangle[tiles.grid](
+        grid = (min(*tiles.grid, _at_once(z.device)),)
+        source.add_triangle[grid](
             z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product), tiles.rows,
             **tiles.options,
         )  # fmt: skip
 
     def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
-        if not _fits(x.shape[-1]):
+        size, tiles = _by_rows("add_transition", x)
+        if not _fits(x.shape[-1]) or contract.shape[1] % tiles.columns:
             super().add_transition(x, norm, expand, contract)
             return
-        size, tiles = _by_rows("add_transition", x)
         source.add_transition[tiles.grid](
             x, *norm, expand, contract, size, len(expand) // 2, EPSILON, x.shape[-1], tiles.rows, tiles.columns,
             **tiles.options,
@@ -220,9 +262,9 @@ class FusedKernels(PlainKernels):
         n_key: int,
     ) -> None:
         n_seed, shared, n, n_head, width = query.shape
-        padded = max(16, triton.next_power_of_2(width))
-        pairs, block_m, block_n, warps, stages, registers = _TILES.get((query.dtype, padded), _ANY_TILES)
-        is_pair = pairs and shared > 1
+        whole, rest = _parts_of_head(width)
+        pairs, block_m, block_n, warps, stages, registers = _TILES.get((query.dtype, whole + rest), _ANY_TILES)
+        is_pair = pairs and shared > 1 and not rest
         grid = (triton.cdiv(n, block_m) * triton.cdiv(shared, 2 if is_pair else 1) * n_seed * n_head,)
         source.attention[grid](
             query,
@@ -240,9 +282,10 @@ class FusedKernels(PlainKernels):
             shared,
             n_head,
             width,
-            _MOST_ROWS,
-            padded,
-            width == padded,
+            _MOST_KEYS,
+            whole,
+            rest,
+            width == whole + rest,
             is_pair,
             block_m,
             block_n,
@@ -283,7 +326,7 @@ class FusedKernels(PlainKernels):
             max(16, triton.next_power_of_2(width)),
             N_QUERY,
             N_KEY,
-            num_warps=4,
+            num_warps=_WINDOW_WARPS,
         )
         return out
 
@@ -311,6 +354,12 @@ def _row_tiles(program: str, x: torch.Tensor) -> tuple[int, int, dict[str, int |
     return rows, columns, {"num_warps": warps, "num_stages": stages, "maxnreg": registers}
 
 
+@functools.cache
+def _at_once(device: torch.device) -> int:
+    """Programs of which each takes as many blocks as it gets to: two for each of a GPU's multiprocessors."""
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
 def _fits(width: int) -> bool:
     """Whether rows of this width are held whole in a program."""
     return width in _WHOLE_ROWS
@@ -319,7 +368,16 @@ def _fits(width: int) -> bool:
 def _tile(width: int) -> tuple[int, int]:
     """Rows and columns of a program that reads whole rows."""
     columns = triton.next_power_of_2(width)
-    return max(1, 4096 // columns), columns
+    return max(1, 1024 // columns), columns
+
+
+def _parts_of_head(width: int) -> tuple[int, int]:
+    """A head's channels as two blocks, powers of two and at least 16 wide, or as one that is padded and none."""
+    whole = 1 << width.bit_length() - 1
+    rest = width - whole
+    if rest >= 16 and rest & (rest - 1) == 0:
+        return whole, rest
+    return max(16, triton.next_power_of_2(width)), 0
 
 
 def _stride(conditioning: torch.Tensor) -> int:

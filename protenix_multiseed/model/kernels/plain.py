@@ -1,6 +1,6 @@
 """The operations in plain PyTorch: what the Triton ones are held against, and what runs where they cannot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import functional
@@ -28,9 +28,26 @@ class PlainKernels:
     def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         return a.addcmul_(update, torch.sigmoid(gate))
 
+    def add_then_norm(
+        self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+    ) -> torch.Tensor:
+        return self.modulated_norm(self.add_modulated(a, update, gate), scale, shift)
+
     def swiglu(self, x: torch.Tensor) -> torch.Tensor:
         first, second = x.chunk(2, dim=-1)
         return functional.silu(first).mul_(second)
+
+    def add_conditioned_transition(
+        self,
+        a: torch.Tensor,
+        update: torch.Tensor,
+        conditioning: Sequence[torch.Tensor],
+        expand: torch.Tensor,
+        contract: torch.Tensor,
+    ) -> torch.Tensor:
+        update_gate, scale, shift, gate = conditioning
+        hidden = self.swiglu(functional.linear(self.add_then_norm(a, update, update_gate, scale, shift), expand))
+        return self.add_modulated(a, functional.linear(hidden, contract), gate)
 
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         return functional.linear(self.norm(x, *norm), weight)

@@ -79,7 +79,7 @@ def all_operations(device: torch.device) -> list[Run]:
 def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
     """Each operation on random numbers, at the widths of Protenix's models, so that a run finds its programs compiled.
 
-    Sizes are such that blocks end within them: 43 tokens, in the trunk padded to 48.
+    Sizes are such that blocks of rows, of queries and of keys end within them, with padding tokens in the trunk.
     """
     generator = torch.Generator(device).manual_seed(0)
 
@@ -92,10 +92,10 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
     def matrix(n_out: int, n_in: int) -> torch.Tensor:
         return random(n_out, n_in) / math.sqrt(n_in)
 
-    n, n_padded, n_row, n_seed, n_sample = 43, 48, 70, 2, 3
     made: list[Run] = []
 
     # The trunk: single and pair representation, the latter at the templates' width too, and the MSA.
+    n, n_padded, n_row, n_seed = 27, 32, 70, 2
     single, of_single = random(n_seed, n_padded, 384), norm_of(384)
     made.append(lambda kernels: kernels.norm(single, *of_single))
     made.append(_changing(single, "add_transition", of_single, matrix(2 * 1536, 384), matrix(384, 1536)))
@@ -123,24 +123,27 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
 
     # Attention over pairs, an odd and an even number of rows of which two may be attended to together, and over tokens.
     for shared, length, n_key, n_head, width in (
-        (3, n_padded, n, 4, 32), (2, n_padded, n, 4, 32), (1, n_padded, n, 16, 24), (n_sample, n, n - 2, 16, 48),
+        (3, 48, 43, 2, 32), (2, 48, 43, 2, 32), (1, 48, 43, 2, 24), (3, 43, 41, 2, 48),
     ):  # fmt: skip
         joined = random(n_seed, shared, length, 4 * n_head * width) / 2
         bias = random(n_head, n_seed, length, length).transpose(0, 1)
         made.append(partial(_attend, joined, bias, n_key))
     # Over more than a block of queries and of keys, with biases as the kernels themselves make them.
-    length = 80
-    z, of_pair, biases = random(1, length, length, 64), norm_of(64), matrix(4, 64)
-    joined = random(1, 2, length, 4 * 4 * 32) / 2
+    length = 72
+    z, of_pair, biases = random(1, length, length, 64), norm_of(64), matrix(2, 64)
+    joined = random(1, 2, length, 4 * 2 * 32) / 2
     made += [partial(_attend_pairs, joined, z, of_pair, biases, length - 7, starting) for starting in (True, False)]
 
     # The diffusion network: tokens and atoms, whose conditioning is a part of wider rows.
+    n, n_sample = 35, 2
     for width, hidden in ((768, 1536), (128, 256)):
-        a, conditioning = random(n_seed, n_sample, n, width), random(n_seed, 1, n, 4 * width).chunk(4, dim=-1)
+        a, update = random(n_seed, n_sample, n, width), random(n_seed, n_sample, n, width)
+        norms, of_gates = random(n_seed, 1, n, 4 * width).chunk(4, dim=-1), random(n_seed, 1, n, 2 * width)
+        first_gate, last_gate = of_gates.chunk(2, dim=-1)
+        rest, both = (first_gate, *norms[2:], last_gate), (matrix(2 * hidden, width), matrix(width, hidden))
         made += [
-            _making("modulated_norm", a, conditioning[0], conditioning[1]),
-            _changing(a, "add_modulated", a.clone(), conditioning[2]),
-            _making("swiglu", random(n_seed, n_sample, n, 2 * hidden)),
+            _making("modulated_norm", a, *norms[:2]),
+            _changing(a, "add_conditioned_transition", update, rest, *both),
         ]
     tokens, scale = random(n_seed, n_sample, n, 768), random(768)
     made.append(lambda kernels: kernels.norm(tokens, scale, None))

@@ -6,12 +6,18 @@ indices are not specialised on, so that jobs of other sizes share what is compil
 
 from protenix_multiseed.model.kernels.source import attend, diffusion, msa, pairs, rows
 from protenix_multiseed.model.kernels.source.attend import attention, local_attention
-from protenix_multiseed.model.kernels.source.diffusion import add_modulated, mean_of_atoms, modulated_norm
+from protenix_multiseed.model.kernels.source.diffusion import (
+    add_conditioned_transition,
+    add_modulated,
+    mean_of_atoms,
+    modulated_norm,
+)
 from protenix_multiseed.model.kernels.source.msa import add_gated_average, head_values
 from protenix_multiseed.model.kernels.source.pairs import add_outer, add_triangle, gated_channels, pair_bias
 from protenix_multiseed.model.kernels.source.rows import add_transition, norm, norm_linear, swiglu
 
 __all__ = [
+    "add_conditioned_transition",
     "add_gated_average",
     "add_modulated",
     "add_outer",

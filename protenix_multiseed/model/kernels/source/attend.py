@@ -15,25 +15,57 @@ def load_heads(at, in_channel, IS_WHOLE: tl.constexpr):
 
 
 @triton.jit
-def attend_block(q, k, v, b, one, highest, total, attended):
-    """One block of keys of the online softmax.
+def attend_block(
+    q, k, v, q_rest, k_rest, v_rest, b, one, highest, total, attended, attended_rest, HAS_REST: tl.constexpr
+):
+    """One block of keys of the online softmax; values of 32 bits come in the order of :func:`order_of_values`.
 
     Biases of 16 bits are added as their product with the identity ``one``, which is exact: the matrix units have time,
-    and read them as they lie in memory, where all else would be converted and moved between threads.
+    and read them as they lie in memory, where all else would be converted and moved between threads. What is added to
+    products of 32 bits is added by a fused multiplication: only added, it would be what the product starts from, which
+    is not read ahead, and which keeps the product from being pipelined.
     """
-    if q.dtype == tl.float32:  # as powers of two: a bias that is only added would be read when it is wanted, not ahead
-        logits = tl.dot(q, tl.trans(k), input_precision="tf32") * LOG2_E + b * LOG2_E
+    if q.dtype == tl.float32:
+        logits = tl.dot(q, tl.trans(k), input_precision="tf32")
     else:
-        logits = tl.dot(q, tl.trans(k), tl.dot(one, b))
-    unit: tl.constexpr = 1.0 if q.dtype == tl.float32 else LOG2_E
+        logits = tl.dot(q, tl.trans(k), tl.dot(b, one))
+    if HAS_REST:
+        logits = tl.dot(q_rest, tl.trans(k_rest), logits, input_precision="tf32")
+    if q.dtype == tl.float32:
+        logits = tl.fma(logits, 1.0, b)
     now = tl.maximum(highest, tl.max(logits, axis=1))
-    weight = tl.exp2(logits * unit - (now * unit)[:, None])
-    shrink = tl.exp2((highest - now) * unit)
+    weight = tl.exp2(logits * LOG2_E - (now * LOG2_E)[:, None])
+    shrink = tl.exp2((highest - now) * LOG2_E)
     # Eight sums a row, each of which stays within a thread; their sum can wait.
     sums = tl.sum(tl.reshape(weight, (weight.shape[0], weight.shape[1] // 8, 8)), axis=1)
     total = total * shrink[:, None] + sums
-    attended = attended * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="tf32")
-    return now, total, attended
+    if q.dtype == tl.float32:
+        pairs = tl.reshape(weight, (weight.shape[0], weight.shape[1] // 8, 4, 2))
+        weight = tl.reshape(tl.permute(pairs, (0, 1, 3, 2)), weight.shape)
+    attended = shrink_and_add(attended, shrink, weight, v)
+    if HAS_REST:
+        attended_rest = shrink_and_add(attended_rest, shrink, weight, v_rest)
+    return now, total, attended, attended_rest
+
+
+@triton.jit
+def shrink_and_add(attended, shrink, weight, v):
+    """What was attended to so far, with that of another block of keys."""
+    shrink = tl.broadcast_to(shrink[:, None], attended.shape)
+    if v.dtype == tl.float32:
+        return tl.fma(attended, shrink, tl.dot(weight, v, input_precision="tf32"))
+    else:
+        return attended * shrink + tl.dot(weight.to(v.dtype), v)
+
+
+@triton.jit
+def order_of_values(column, IS_TURNED: tl.constexpr):
+    """In which order a block's values are read.
+
+    Of 8 logits the matrix units give a thread two neighbours; of 8 weights of 32 bits they take every fourth from it.
+    With values in this order these are the same, and no weight is moved between threads.
+    """
+    return column // 8 * 8 + column % 4 * 2 + column % 8 // 4 if IS_TURNED else column
 
 
 @triton.jit
@@ -72,6 +104,7 @@ def attention(
     width,
     n_identity,
     WIDTH: tl.constexpr,
+    REST: tl.constexpr,
     IS_WHOLE: tl.constexpr,
     IS_PAIR: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -79,7 +112,8 @@ def attention(
 ):
     """One head's block of queries, or two such of rows that share a bias.
 
-    A block of biases is as large as those of keys and values together, and is read once for both rows.
+    A block of biases is as large as those of keys and values together, and is read once for both rows. A head of 48
+    channels is taken as 32 and a rest of 16, since only powers of two can be the size of a block.
     """
     n_block = tl.cdiv(n_query, BLOCK_M)
     n_group = tl.cdiv(n_shared, 2) if IS_PAIR else n_shared
@@ -95,10 +129,13 @@ def attention(
     channel = tl.arange(0, WIDTH)[None, :]
     in_channel = channel < width
     base = seed * q_seed + shared * q_shared + head * q_head
-    at_rows = base + read * q_row + channel
-    q = load_heads(query + at_rows, in_channel, IS_WHOLE)
+    rest = WIDTH + tl.arange(0, REST)[None, :] if REST else channel
+    at_rows = base + read * q_row
+    q = load_heads(query + at_rows + channel, in_channel, IS_WHOLE)
+    q_rest = tl.load(query + at_rows + rest) if REST else q
     # Offsets within a block are small, and only these and no pointers are held from block to block.
     column = tl.arange(0, BLOCK_N)
+    turned = order_of_values(column, query.dtype.element_ty == tl.float32)
     row_stride = q_row.to(tl.int64)
     at_bias = tl.minimum(row, n_query - 1)[:, None] * b_row + column[None, :] * b_column
     key += base
@@ -107,29 +144,42 @@ def attention(
     highest = tl.full([BLOCK_M], -1.0e30, tl.float32)
     total = tl.zeros([BLOCK_M, 8], tl.float32)
     attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
+    attended_rest = tl.zeros([BLOCK_M, REST], tl.float32) if REST else attended
     if IS_PAIR:
         is_two = (shared + 1 < n_shared).to(tl.int64)  # the last of an odd number is done twice
         q_next, o_next = is_two * q_shared, is_two * o_shared
-        q_2 = load_heads(query + q_next + at_rows, in_channel, IS_WHOLE)
+        q_2 = load_heads(query + q_next + at_rows + channel, in_channel, IS_WHOLE)
         highest_2, total_2, attended_2 = highest, total, attended
     # Read, not made: the matrix units take it from where it is read to, and what is made through registers every time.
-    one = tl.load(identity + tl.arange(0, BLOCK_M)[:, None] * n_identity + tl.arange(0, BLOCK_M)[None, :])
+    one = tl.load(identity + column[:, None] * n_identity + column[None, :])
     for start in range(0, n_key, BLOCK_N):
         # Beyond the last key it is read again, and its bias lets nothing through.
-        at_keys = start * row_stride + tl.minimum(column, n_key - 1 - start)[:, None] * q_row + channel
+        of_key = start * row_stride + tl.minimum(column, n_key - 1 - start)[:, None] * q_row
+        of_value = start * row_stride + tl.minimum(turned, n_key - 1 - start)[:, None] * q_row
+        at_keys, at_values = of_key + channel, of_value + channel
         b = tl.load(bias + start * b_column + at_bias)
         k = load_heads(key + at_keys, in_channel, IS_WHOLE)
-        v = load_heads(value + at_keys, in_channel, IS_WHOLE)
-        highest, total, attended = attend_block(q, k, v, b, one, highest, total, attended)
+        v = load_heads(value + at_values, in_channel, IS_WHOLE)
+        k_rest = tl.load(key + (of_key + rest)) if REST else k
+        v_rest = tl.load(value + (of_value + rest)) if REST else v
+        highest, total, attended, attended_rest = attend_block(
+            q, k, v, q_rest, k_rest, v_rest, b, one, highest, total, attended, attended_rest, REST > 0
+        )
         if IS_PAIR:
             k = load_heads(key + q_next + at_keys, in_channel, IS_WHOLE)
-            v = load_heads(value + q_next + at_keys, in_channel, IS_WHOLE)
-            highest_2, total_2, attended_2 = attend_block(q_2, k, v, b, one, highest_2, total_2, attended_2)
-    at_out = seed * o_seed + shared * o_shared + head * o_head + read * o_row + channel
-    inside = (row[:, None] < n_query) & in_channel
-    store_attended(out + at_out, gate + at_rows, attended, total, inside, in_channel)
+            v = load_heads(value + q_next + at_values, in_channel, IS_WHOLE)
+            highest_2, total_2, attended_2, _ = attend_block(
+                q_2, k, v, q_2, k, v, b, one, highest_2, total_2, attended_2, attended_2, False
+            )
+    out += seed * o_seed + shared * o_shared + head * o_head + read * o_row
+    gate += at_rows
+    is_row = row[:, None] < n_query
+    store_attended(out + channel, gate + channel, attended, total, is_row & in_channel, in_channel)
+    if REST:
+        store_attended(out + rest, gate + rest, attended_rest, total, is_row, rest >= WIDTH)
     if IS_PAIR:
-        store_attended(out + o_next + at_out, gate + q_next + at_rows, attended_2, total_2, inside, in_channel)
+        out += o_next + channel
+        store_attended(out, gate + q_next + channel, attended_2, total_2, is_row & in_channel, in_channel)
 
 
 @triton.jit(do_not_specialize=["n_atom", "n_window", "n_shared", "n_head"])
