@@ -117,11 +117,16 @@ class Program:
         return (_attention if self.name == "attention" else partial(_rows, self.name))(case, self.dtype)
 
 
+def _single(tiles: Sequence[Tiles]) -> list[Tiles]:
+    """Those of one row of queries: of heads of two parts no two are attended to together."""
+    return [tile for tile in tiles if not tile[0]]
+
+
 PROGRAMS = [
     Program("attention", (torch.bfloat16, 32), _ATTENTION[torch.bfloat16], _TRUNK),
-    Program("attention", (torch.bfloat16, 48), _ATTENTION[torch.bfloat16], _TOKENS),
+    Program("attention", (torch.bfloat16, 48), _single(_ATTENTION[torch.bfloat16]), _TOKENS),
     Program("attention", (torch.float32, 32), _ATTENTION[torch.float32], _TRUNK[1:3]),
-    Program("attention", (torch.float32, 48), _ATTENTION[torch.float32], _TOKENS[:2]),
+    Program("attention", (torch.float32, 48), _single(_ATTENTION[torch.float32]), _TOKENS[:2]),
     *(
         Program(name, (name, torch.bfloat16), tiles, _MSA if name in ("head_values", "add_gated_average") else _PAIRS)
         for name, tiles in _ROWS.items()

@@ -55,8 +55,9 @@ def specialised(program, arguments):
     return signature, constants, divisible
 
 
+@pytest.mark.parametrize(("capability", "largest"), [(90, 232_448), (80, 166_912)], ids=["H100", "A100"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_program_compiles_for_a_gpu(dtype):
+def test_every_program_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capability, largest):
     compiled = set()
     for program, arguments, options in ahead.launches(FusedKernels(), probe.operations(CPU, dtype)):
         signature, constants, divisible = specialised(program, arguments)
@@ -66,7 +67,9 @@ def test_every_program_compiles_for_a_gpu(dtype):
         attributes = {(place,): [["tt.divisibility", 16]] for place in divisible}
         source = ASTSource(fn=program, signature=signature, constexprs=constants, attrs=attributes)
         chosen = {name: options[name] for name in OPTIONS if name in options}
-        assert "cubin" in triton.compile(source, target=GPUTarget("cuda", 90, 32), options=chosen).asm
+        made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=chosen)
+        assert "cubin" in made.asm
+        assert made.metadata.shared <= largest, (program.__name__, constants)
         compiled.add(kind)
     assert len(compiled) >= 25
 

@@ -84,10 +84,18 @@ def test_every_operation_of_the_protocol_is_probed():
     assert {name for name in vars(Kernels) if not name.startswith("_")} <= called | {"name"}
 
 
+def test_every_program_is_probed():
+    source = pytest.importorskip("protenix_multiseed.model.kernels.source", exc_type=ImportError)
+    from protenix_multiseed.model.kernels import ahead, fused
+
+    launches = ahead.launches(fused.FusedKernels(), probe.operations(torch.device("cpu"), torch.float32))
+    assert {program.__name__ for program, *_ in launches} == set(source.__all__)
+
+
 def test_a_wrong_kernel_is_seen(monkeypatch, capsys):
     class Wrong(PlainKernels):
-        def swiglu(self, x):
-            return super().swiglu(x) * 1.05
+        def _swiglu(self, x):
+            return super()._swiglu(x) * 1.05
 
     plain = probe.operations(torch.device("cpu"), torch.float32)
     assert max(probe._difference(run(Wrong()), run(PlainKernels())) for run in plain) > probe.TOLERANCE

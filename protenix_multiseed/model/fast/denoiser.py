@@ -54,13 +54,12 @@ class _Block:
         query_weight, query_bias = (
             scale_queries(part, self._n_head) for part in (core.linear_q.weight, core.linear_q.bias)
         )
-        self._weight = torch.cat(
-            [query_weight, *(part.weight for part in (core.linear_g, core.linear_k, core.linear_v))]
-        )
-        self._bias = torch.cat([query_bias, query_bias.new_zeros(3 * len(query_bias))])
+        queries, keys = [query_weight, core.linear_g.weight], [core.linear_k.weight, core.linear_v.weight]
         if self._is_local:  # whose keys are normed once more
-            self._query_weight, self._key_weight = self._weight.chunk(2)
-            self._query_bias, _ = self._bias.chunk(2)
+            self._query_weight, self._key_weight = torch.cat(queries), torch.cat(keys)
+        else:
+            self._query_weight = torch.cat([*queries, *keys])
+        self._query_bias = torch.cat([query_bias, query_bias.new_zeros(len(self._query_weight) - len(query_bias))])
         self._out_weight = core.linear_o.weight
         self._expand_weight = torch.cat([transition.linear_nobias_a1.weight, transition.linear_nobias_a2.weight])
         self._contract_weight = transition.linear_nobias_b.weight
@@ -96,7 +95,7 @@ class _Block:
             query, gate, key, value = (part for x in (queries, keys) for part in split_heads(x, 2, self._n_head))
             attended = kernels.local_attention(query, key, value, gate, bias)
         else:
-            projected = functional.linear(queried, self._weight, self._bias)
+            projected = functional.linear(queried, self._query_weight, self._query_bias)
             query, gate, key, value = split_heads(projected, 4, self._n_head)
             attended = torch.empty_like(query, memory_format=torch.contiguous_format)
             kernels.attention(query, key, value, gate, bias, attended, a.shape[2])

@@ -1,7 +1,7 @@
 """The few operations the fast stages are made of, each twice: in plain PyTorch and in Triton, behind one signature.
 
 Shapes: ``A`` counts what has an attention bias of its own (seeds), ``B`` what shares it (samples, or rows of the pair
-representation). ``eps`` of every norm is 1e-5, as upstream's.
+representation). ``eps`` of every norm is 1e-5, as upstream's. Tensors are contiguous where nothing else is said.
 """
 
 from collections.abc import Sequence
@@ -36,17 +36,6 @@ class Kernels(Protocol):
             a: [A, B, N, c].
             scale, shift: [A, 1, N, c], parts of the rows of one tensor.
         """
-
-    def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-        """``a + update * sigmoid(gate)``, into ``a``; ``gate`` [A, 1, N, c] is a part of each row of a tensor."""
-
-    def add_then_norm(
-        self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
-    ) -> torch.Tensor:
-        """:meth:`add_modulated` into ``a``, and the :meth:`modulated_norm` of it."""
-
-    def swiglu(self, x: torch.Tensor) -> torch.Tensor:
-        """``silu(first half) * second half`` of the last dimension."""
 
     def add_conditioned_transition(
         self,
@@ -147,7 +136,8 @@ class Kernels(Protocol):
         """``softmax(query key + bias) value * sigmoid(gate)`` into ``out``; queries come scaled.
 
         Args:
-            query, key, value, gate, out: [A, B, N, n_head, c], of any strides but the last.
+            query, key, value, gate: [A, B, N, n_head, c], all of the same strides, any but the last.
+            out: The same, of its own strides.
             bias: [A, n_head, N, N], finite, of any strides. Rows reach in memory to the end of a block of ``key_block``
                 keys, all of them :data:`MASKED` from ``n_key`` on.
             n_key: Keys from this one on are padding.

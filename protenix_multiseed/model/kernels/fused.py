@@ -16,8 +16,8 @@ from protenix_multiseed.model.kernels import EPSILON, MASKED, N_KEY, N_QUERY, No
 from protenix_multiseed.model.kernels.plain import PlainKernels
 
 # Whether two that share a bias are attended to together, rows of queries and of keys, warps, pipeline stages and
-# registers of a thread (None: as many as it likes) by type and padded width of a head: the fastest on an H100 of those
-# in scripts/tune_kernels.py.
+# registers of a thread (None: as many as it likes) by type and width of a head, padded or of its two parts: the fastest
+# on an H100 of those in scripts/tune_kernels.py.
 _TILES: dict[tuple[torch.dtype, int], tuple[bool, int, int, int, int, int | None]] = {
     (torch.bfloat16, 32): (True, 64, 32, 4, 3, None),
     (torch.bfloat16, 48): (False, 64, 32, 4, 3, 96),
@@ -29,6 +29,8 @@ _WINDOW_WARPS = 2
 _ANY_TILES = (False, 64, 32, 4, 2, None)
 _HEADS = (8, 16, 32, 64)  # widths of which a thread reads whole pieces
 _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as powers of two are
+_LONGEST_ROW = 512  # bytes of such a row: of longer ones the weights they meet do not fit beside them
+_KEPT = 64 * 1024  # bytes of weights that a program can keep
 # Rows and columns of a tile, warps, pipeline stages and registers of the programs that hold whole rows: in bfloat16 the
 # fastest on an H200 or H100 of those in scripts/tune_kernels.py.
 _ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]] = {
@@ -39,7 +41,7 @@ _ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]]
     ("gated_channels", torch.bfloat16): (128, 32, 8, 2, 80),
     ("gated_channels", torch.float32): (64, 32, 8, 2, None),
     ("add_triangle", torch.bfloat16): (64, 128, 4, 1, None),
-    ("add_triangle", torch.float32): (64, 128, 8, 2, None),
+    ("add_triangle", torch.float32): (32, 128, 4, 1, None),
     ("add_transition", torch.bfloat16): (128, 32, 8, 3, 128),
     ("add_transition", torch.float32): (64, 16, 4, 3, None),
     ("add_conditioned_transition", torch.bfloat16): (64, 32, 4, 2, None),
@@ -50,6 +52,10 @@ _ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]]
     ("head_values", torch.float32): (64, 64, 4, 2, None),
     ("add_gated_average", torch.bfloat16): (64, 64, 4, 3, None),
     ("add_gated_average", torch.float32): (64, 64, 4, 2, None),
+    # Of 256 channels, as protenix-v2's pairs have: chosen by the registers they take, and not timed.
+    ("gated_channels, wide", torch.bfloat16): (128, 32, 8, 2, None),
+    ("add_triangle, wide", torch.bfloat16): (32, 128, 8, 1, None),
+    ("add_transition, wide", torch.bfloat16): (64, 32, 8, 2, None),
 }
 
 
@@ -60,8 +66,9 @@ class FusedKernels(PlainKernels):
 
     name = "triton"
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: int | None = None) -> None:
         super().__init__(on_gpu=True)
+        self._at_once = at_once  # programs where each takes many blocks; None for two on each multiprocessor
         self.key_block = KEY_BLOCK
         self._identities: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
@@ -86,7 +93,7 @@ class FusedKernels(PlainKernels):
     def modulated_norm(self, a: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         return self._modulated_norm(a.contiguous(), None, None, scale, shift)
 
-    def add_then_norm(
+    def _add_then_norm(
         self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
     ) -> torch.Tensor:
         return self._modulated_norm(a, update, gate, scale, shift)
@@ -109,7 +116,7 @@ class FusedKernels(PlainKernels):
         )  # fmt: skip
         return out
 
-    def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    def _add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         _, shared, length, width = a.shape
         n_row = a.numel() // width
         rows, columns = _tile(width)
@@ -118,7 +125,7 @@ class FusedKernels(PlainKernels):
         )
         return a
 
-    def swiglu(self, x: torch.Tensor) -> torch.Tensor:
+    def _swiglu(self, x: torch.Tensor) -> torch.Tensor:
         width = x.shape[-1] // 2
         out = x.new_empty(*x.shape[:-1], width)
         n_row = out.numel() // width
@@ -136,7 +143,7 @@ class FusedKernels(PlainKernels):
     ) -> torch.Tensor:
         _, shared, length, width = a.shape
         size, tiles = _by_rows("add_conditioned_transition", a)
-        if not _fits(width) or contract.shape[1] % tiles.columns:
+        if not _fits(width, a) or contract.shape[1] % tiles.columns:
             return super().add_conditioned_transition(a, update, conditioning, expand, contract)
         gate, scale, *_ = conditioning
         source.add_conditioned_transition[tiles.grid](
@@ -146,7 +153,7 @@ class FusedKernels(PlainKernels):
         return a
 
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
-        if not _fits(x.shape[-1]):
+        if not _fits(x.shape[-1], x):
             return super().norm_linear(x, norm, weight)
         x = x.contiguous()
         out = x.new_empty(*x.shape[:-1], len(weight))
@@ -160,7 +167,7 @@ class FusedKernels(PlainKernels):
         self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, *, starting: bool = True
     ) -> torch.Tensor:
         n_head, (n_pair, n, _, width) = len(weight), z.shape
-        if not _fits(width):
+        if not _fits(width, z):
             return super().pair_bias(z, norm, weight, n_token, starting=starting)
         long = triton.cdiv(n, self.key_block) * self.key_block
         out = z.new_empty(n_head, n_pair, n, long).transpose(0, 1)
@@ -177,7 +184,7 @@ class FusedKernels(PlainKernels):
     def gated_channels(self, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
         n_out, n = len(weight) // 2, z.shape[-2]
         size, tiles = _by_rows("gated_channels", z)
-        if not _fits(z.shape[-1]) or n_out % tiles.columns:
+        if not _fits(z.shape[-1], z) or n_out % tiles.columns:
             return super().gated_channels(z, norm, weight, n_token)
         out = z.new_empty(n_out, *z.shape[:-1])
         source.gated_channels[tiles.grid](
@@ -195,16 +202,20 @@ class FusedKernels(PlainKernels):
         norm_out: Norm,
         out: torch.Tensor,
     ) -> None:
+        if not (_fits(z.shape[-1], z) and _fits(len(product), z)):
+            super().add_triangle(z, product, norm, gate, norm_out, out)
+            return
         size, tiles = _by_rows("add_triangle", z)
-        grid = (min(*tiles.grid, _at_once(z.device)),)
+        keeps_weights = gate.nbytes + out.nbytes <= _KEPT
+        grid = (min(*tiles.grid, self._at_once or _two_each(z.device)),) if keeps_weights else tiles.grid
         source.add_triangle[grid](
             z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product), tiles.rows,
-            **tiles.options,
+            keeps_weights, **tiles.options,
         )  # fmt: skip
 
     def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
         size, tiles = _by_rows("add_transition", x)
-        if not _fits(x.shape[-1]) or contract.shape[1] % tiles.columns:
+        if not _fits(x.shape[-1], x) or contract.shape[1] % tiles.columns:
             super().add_transition(x, norm, expand, contract)
             return
         source.add_transition[tiles.grid](
@@ -217,7 +228,7 @@ class FusedKernels(PlainKernels):
     ) -> None:
         n_row, n, width = z.shape
         hidden = len(outer) // n_row
-        if not (_fits(width) and _fits(hidden)):
+        if not (_fits(width, z) and _fits(hidden, z)):
             super().add_outer(z, outer, weight, bias, count)
             return
         rows, _, options = _row_tiles("add_outer", z)
@@ -227,7 +238,7 @@ class FusedKernels(PlainKernels):
     def head_values(self, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
         n_row, n, width = m.shape
         head = len(weight) // n_head
-        if not (_fits(width) and head in _HEADS):
+        if not (_fits(width, m) and head in _HEADS):
             return super().head_values(m, norm, weight, n_head)
         out = m.new_empty(n_head, n, n_row * head)
         rows, columns, options = _row_tiles("head_values", m)
@@ -242,7 +253,7 @@ class FusedKernels(PlainKernels):
     ) -> None:
         n_row, n, width = m.shape
         head = len(gate) // len(average)
-        if not (_fits(width) and head in _HEADS):
+        if not (_fits(width, m) and head in _HEADS):
             super().add_gated_average(m, average, norm, gate, out)
             return
         rows, columns, options = _row_tiles("add_gated_average", m)
@@ -350,19 +361,22 @@ def _by_rows(program: str, x: torch.Tensor) -> tuple[int, _Tiles]:
 
 def _row_tiles(program: str, x: torch.Tensor) -> tuple[int, int, dict[str, int | None]]:
     """Rows and columns of a program's tiles, and Triton's own options."""
-    rows, columns, warps, stages, registers = _ROW_TILES[program, x.dtype]
+    key = f"{program}, wide", x.dtype
+    if x.shape[-1] <= 128 or key not in _ROW_TILES:
+        key = program, x.dtype
+    rows, columns, warps, stages, registers = _ROW_TILES[key]
     return rows, columns, {"num_warps": warps, "num_stages": stages, "maxnreg": registers}
 
 
 @functools.cache
-def _at_once(device: torch.device) -> int:
-    """Programs of which each takes as many blocks as it gets to: two for each of a GPU's multiprocessors."""
+def _two_each(device: torch.device) -> int:
+    """Two programs for each of a GPU's multiprocessors."""
     return 2 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
-def _fits(width: int) -> bool:
-    """Whether rows of this width are held whole in a program."""
-    return width in _WHOLE_ROWS
+def _fits(width: int, x: torch.Tensor) -> bool:
+    """Whether rows of this width, in the type of ``x``, are held whole in a program."""
+    return width in _WHOLE_ROWS and width * x.element_size() <= _LONGEST_ROW
 
 
 def _tile(width: int) -> tuple[int, int]:

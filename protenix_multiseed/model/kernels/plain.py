@@ -25,15 +25,15 @@ class PlainKernels:
     def modulated_norm(self, a: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(shift, self.norm(a, None, None), torch.sigmoid(scale))
 
-    def add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    def _add_modulated(self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         return a.addcmul_(update, torch.sigmoid(gate))
 
-    def add_then_norm(
+    def _add_then_norm(
         self, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
     ) -> torch.Tensor:
-        return self.modulated_norm(self.add_modulated(a, update, gate), scale, shift)
+        return self.modulated_norm(self._add_modulated(a, update, gate), scale, shift)
 
-    def swiglu(self, x: torch.Tensor) -> torch.Tensor:
+    def _swiglu(self, x: torch.Tensor) -> torch.Tensor:
         first, second = x.chunk(2, dim=-1)
         return functional.silu(first).mul_(second)
 
@@ -46,8 +46,8 @@ class PlainKernels:
         contract: torch.Tensor,
     ) -> torch.Tensor:
         update_gate, scale, shift, gate = conditioning
-        hidden = self.swiglu(functional.linear(self.add_then_norm(a, update, update_gate, scale, shift), expand))
-        return self.add_modulated(a, functional.linear(hidden, contract), gate)
+        hidden = self._swiglu(functional.linear(self._add_then_norm(a, update, update_gate, scale, shift), expand))
+        return self._add_modulated(a, functional.linear(hidden, contract), gate)
 
     def norm_linear(self, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
         return functional.linear(self.norm(x, *norm), weight)
@@ -83,7 +83,7 @@ class PlainKernels:
 
     def add_transition(self, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
         for rows in torch.split(x.view(-1, x.shape[-1]), max(1, self.elements // len(expand))):
-            rows.addmm_(self.swiglu(self.norm_linear(rows, norm, expand)), contract.t())
+            rows.addmm_(self._swiglu(self.norm_linear(rows, norm, expand)), contract.t())
 
     def add_outer(
         self, z: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: float

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from protenix_multiseed.model.kernels.source.rows import load_rows, sigmoid, store_rows, transition
+from protenix_multiseed.model.kernels.source.rows import load_rows, sigmoid, standardise, store_rows, transition
 
 
 @triton.jit(do_not_specialize=["n_row", "rows_per_seed", "length"])
@@ -66,9 +66,7 @@ def add_modulated(
 def modulate_rows(a, scale, shift, at, epsilon, WIDTH: tl.constexpr):
     """Adaptive layer norm of whole rows [ROWS, WIDTH]; ``at`` says where each row's conditioning begins."""
     column = tl.arange(0, WIDTH)[None, :]
-    a = a - tl.sum(a, axis=1)[:, None] / WIDTH
-    a *= tl.rsqrt(tl.sum(a * a, axis=1)[:, None] / WIDTH + epsilon)
-    a *= sigmoid(tl.load(scale + at[:, None] + column).to(tl.float32))
+    a = standardise(a, epsilon, WIDTH) * sigmoid(tl.load(scale + at[:, None] + column).to(tl.float32))
     return a + tl.load(shift + at[:, None] + column).to(tl.float32)
 
 
@@ -120,7 +118,6 @@ def add_conditioned_transition(
     normed = modulate_rows(a.to(tl.float32), scale, shift, at, epsilon, WIDTH).to(a.dtype)
     made = tl.zeros([ROWS, WIDTH], tl.float32)
     made = transition(normed, made, expand, contract, n_hidden, WIDTH, HIDDEN)
-    a = add_gated(x, update, update_gate, at_gate, row, size, WIDTH)  # once more, rather than held all the while
     made *= gates_of_rows(gate, at_gate, WIDTH)
     store_rows(x, a.to(tl.float32) + made, row, size, WIDTH)
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from protenix_multiseed.model.kernels.source.rows import load_rows, load_weight, norm_rows, sigmoid
+from protenix_multiseed.model.kernels.source.rows import load_rows, load_weight, norm_rows, sigmoid, store_rows
 
 
 @triton.jit
@@ -70,5 +70,4 @@ def add_gated_average(
         gated = tl.load(average + at, mask=inside, other=0.0).to(tl.float32) * sigmoid(gates)
         back = tl.load(weight + column[:, None] * n_out + channel, mask=channel < n_out, other=0.0)
         a = tl.dot(gated.to(weight.dtype.element_ty), tl.trans(back), a, input_precision="tf32")
-    at_rows = (row * n + token)[:, None].to(tl.int64) * WIDTH + column[None, :]
-    tl.store(x + at_rows, a.to(x.dtype.element_ty), mask=row[:, None] < n_row)
+    store_rows(x, a, row * n + token, n_row * n, WIDTH)

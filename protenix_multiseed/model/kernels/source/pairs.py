@@ -93,18 +93,24 @@ def add_triangle(
     WIDTH: tl.constexpr,
     HIDDEN: tl.constexpr,
     ROWS: tl.constexpr,
+    KEEPS_WEIGHTS: tl.constexpr,
 ):
-    """Many blocks of rows a program, which reads both weights once, and a block while it computes the last."""
+    """Blocks of rows, of which a program takes many where it can keep both weights meanwhile."""
     channel = tl.arange(0, HIDDEN)[:, None]
-    back = load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)
-    gates = load_weight(gate, 0, WIDTH, WIDTH, WIDTH)
+    if KEEPS_WEIGHTS:
+        back = load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)
+        gates = load_weight(gate, 0, WIDTH, WIDTH, WIDTH)
     for block in range(tl.program_id(0), tl.cdiv(size, ROWS), tl.num_programs(0)):
         row = block * ROWS + tl.arange(0, ROWS)
         at = channel.to(tl.int64) * size + row[None, :]
         p = tl.load(product + at, mask=row[None, :] < size, other=0.0).to(tl.float32)
         p = norm_rows(tl.trans(p), norm_out, shift_out, epsilon, HIDDEN)
+        if not KEEPS_WEIGHTS:
+            back = load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)
         update = tl.dot(p, tl.trans(back), input_precision="tf32")
         a = load_rows(z, row, size, WIDTH)
+        if not KEEPS_WEIGHTS:
+            gates = load_weight(gate, 0, WIDTH, WIDTH, WIDTH)
         gated = tl.dot(norm_rows(a, norm, shift, epsilon, WIDTH), tl.trans(gates), input_precision="tf32")
         store_rows(z, a + update * sigmoid(gated), row, size, WIDTH)
 

@@ -28,11 +28,17 @@ def store_rows(x, a, row, size, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def standardise(a, epsilon, WIDTH: tl.constexpr):
+    """Whole rows [ROWS, WIDTH] with mean 0 and variance 1."""
+    a = a - tl.sum(a, axis=1)[:, None] / WIDTH
+    return a * tl.rsqrt(tl.sum(a * a, axis=1)[:, None] / WIDTH + epsilon)
+
+
+@triton.jit
 def norm_rows(a, weight, bias, epsilon, WIDTH: tl.constexpr):
     """Layer norm of whole rows [ROWS, WIDTH], in the weight's type."""
     column = tl.arange(0, WIDTH)
-    a = a - tl.sum(a, axis=1)[:, None] / WIDTH
-    a *= tl.rsqrt(tl.sum(a * a, axis=1)[:, None] / WIDTH + epsilon)
+    a = standardise(a, epsilon, WIDTH)
     a = a * tl.load(weight + column).to(tl.float32)[None, :] + tl.load(bias + column).to(tl.float32)[None, :]
     return a.to(weight.dtype.element_ty)
 
