@@ -74,18 +74,19 @@ def test_every_program_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capa
     assert len(compiled) >= 25
 
 
-def test_a_run_finds_all_its_programs_compiled():
+@pytest.mark.parametrize("model", [cases.MODEL, "protenix-v2"])
+def test_a_run_finds_all_its_programs_compiled(model):
     """At the widths of Protenix's models, with few blocks. On a CPU all is float32, so types are left out."""
     upstream.prepare(EmbeddedDictionary())
     rules = InputRules(model="m", rna_msa=False, template=False)
     (job,) = read_jobs([cases.EXAMPLE], (1, 2), rules, EmbeddedDictionary())
     (features,) = featurize(job, FeatureSettings())
     configs = upstream.build_configs(
-        model=cases.MODEL, cycles=1, steps=2, samples=2, msa=True, template=False, rna_msa=False, guidance=False,
+        model=model, cycles=1, steps=2, samples=2, msa=True, template=False, rna_msa=False, guidance=False,
         kernels="torch", overrides={**cases.SMALL, "model.msa_module.n_blocks": 2},
     )  # fmt: skip
     network = Network(
-        module=demo.fill(build_model(configs)), configs=configs, name=cases.MODEL, device=CPU, kernels=FusedKernels(),
+        module=demo.fill(build_model(configs)), configs=configs, name=model, device=CPU, kernels=FusedKernels(),
         padding=16,
     )  # fmt: skip
 

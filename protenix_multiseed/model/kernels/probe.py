@@ -115,14 +115,23 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
             _changing(z, "add_transition", of_pair, matrix(8 * width, width), matrix(width, 4 * width)),
         ]
     made.append(partial(_biases, random(n_seed, n_padded, n_padded, 128), norm_of(128), matrix(16, 128), n, True))
-    msa, of_msa, few = random(n_row, n_padded, 64), norm_of(64), random(7, n_padded, 128)
-    values, gates, averaged = matrix(64, 64), matrix(64, 64), random(8, n_padded, n_row * 8)
-    made += [
-        _making("norm_linear", msa, of_msa, matrix(32, 64)),
-        _making("head_values", msa, of_msa, values, 8),
-        _changing(msa, "add_gated_average", averaged, of_msa, gates, matrix(64, 64)),
-        _changing(few, "add_outer", random(7 * 32, n_padded * 32), matrix(128, 32 * 32), random(128), 12.5),
-    ]
+    z, of_pair, product = random(n_seed, n_padded, n_padded, 64), norm_of(64), random(64, n_seed, n_padded, n_padded)
+    made.append(_changing(z, "add_triangle", product, of_pair, matrix(64, 64), norm_of(64), matrix(64, 64)))
+    few = random(7, n_padded, 128)
+    made.append(_changing(few, "add_outer", random(7 * 32, n_padded * 32), matrix(128, 32 * 32), random(128), 12.5))
+    averaged = random(8, n_padded, n_row * 8)
+    for width in (64, 128):
+        msa, of_msa, values, gates = (
+            random(n_row, n_padded, width),
+            norm_of(width),
+            matrix(64, width),
+            matrix(64, width),
+        )
+        made += [
+            _making("norm_linear", msa, of_msa, matrix(32, width)),
+            _making("head_values", msa, of_msa, values, 8),
+            _changing(msa, "add_gated_average", averaged, of_msa, gates, matrix(width, 64)),
+        ]
 
     # Attention over pairs, an odd and an even number of rows of which two may be attended to together, and over tokens.
     for shared, length, n_key, n_head, width in (
