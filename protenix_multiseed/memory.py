@@ -165,9 +165,9 @@ def estimate_peak_bytes(
     elements = GPU_ELEMENTS if settings.on_gpu else CPU_ELEMENTS
     most_rows = elements // (8 * model.c_z)
     row = (8 + 4) * model.c_z  # expanded, gated
-    # Pairs that a triangle's update holds: query, key, value, gate and what is attended to; without Triton z normed,
-    # all projections and both gated factors; on a CPU these factors, their transposed copy and the product.
-    triangles = (5 if settings.fused else 7) if settings.on_gpu else 4
+    # Pairs that a triangle's update holds: query, key, value and what is attended to; without Triton z normed, all
+    # projections and both gated factors; on a CPU these factors, their transposed copy and the product.
+    triangles = (4 if settings.fused else 7) if settings.on_gpu else 4
     products = 1 if is_fused else 2  # without Triton with a copy, in the order of pairs
     # Beside z, which is counted as the trunk's output: they stand together only when all else is done.
     kept = {"z_init": pair, "templates, projected": 4 * pairs * model.c_template * trunk}

@@ -74,6 +74,20 @@ _WIDE_ROWS = {
     ],
     "norm_linear": [(128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 3, None)],
 }  # fmt: skip
+# Of add_gated_average over pairs, by type and width.
+_GATED_PAIRS = {
+    (torch.bfloat16, 128): [
+        (64, 64, 4, 2, None), (64, 64, 4, 1, None), (64, 64, 4, 3, None), (64, 32, 4, 2, None), (64, 32, 4, 3, None),
+        (64, 128, 4, 1, None), (32, 64, 4, 2, None), (32, 64, 4, 1, None), (32, 128, 4, 1, None), (128, 32, 8, 2, None),
+        (128, 64, 8, 2, None), (128, 64, 8, 1, None), (128, 32, 8, 3, 128), (128, 128, 8, 1, None),
+    ],
+    (torch.bfloat16, 256): [
+        (64, 32, 8, 2, None), (32, 64, 8, 1, None), (64, 64, 8, 1, None), (32, 32, 4, 2, None), (64, 64, 8, 2, None),
+    ],
+    (torch.float32, 128): [
+        (32, 32, 4, 1, None), (32, 32, 4, 2, None), (64, 32, 8, 1, None), (64, 32, 4, 1, None), (32, 64, 4, 1, None),
+    ],
+}  # fmt: skip
 _ATOM_ROWS = {
     "add_conditioned_transition": [
         (64, 16, 4, 2, None), (64, 16, 4, 3, None), (64, 32, 4, 2, None), (64, 32, 4, 2, 168), (64, 32, 8, 2, None),
@@ -114,7 +128,9 @@ class Program:
 
     def make(self, case: Case) -> Run:
         """Its inputs at a shape, as a function of the kernels that returns what they make."""
-        return (_attention if self.name == "attention" else partial(_rows, self.name))(case, self.dtype)
+        if self.name == "attention":
+            return _attention(case, self.dtype)
+        return _rows(self.name, self.key[2], case, self.dtype)
 
 
 def _single(tiles: Sequence[Tiles]) -> list[Tiles]:
@@ -128,12 +144,21 @@ PROGRAMS = [
     Program("attention", (torch.float32, 32), _ATTENTION[torch.float32], _TRUNK[1:3]),
     Program("attention", (torch.float32, 48), _single(_ATTENTION[torch.float32]), _TOKENS[:2]),
     *(
-        Program(name, (name, torch.bfloat16), tiles, _MSA if name in ("head_values", "add_gated_average") else _PAIRS)
+        Program(
+            name,
+            (name, torch.bfloat16, None),
+            tiles,
+            _MSA if name in ("head_values", "add_gated_average") else _PAIRS,
+        )
         for name, tiles in _ROWS.items()
     ),
-    *(Program(name, (name, torch.float32), tiles, _PAIRS[1:2]) for name, tiles in _WIDE_ROWS.items()),
+    *(Program(name, (name, torch.float32, None), tiles, _PAIRS[1:2]) for name, tiles in _WIDE_ROWS.items()),
     *(
-        Program(name, (name, dtype), tiles, _ATOMS)
+        Program("add_gated_average", ("add_gated_average", *key), tiles, _PAIRS[:2] if key[1] > 128 else _PAIRS)
+        for key, tiles in _GATED_PAIRS.items()
+    ),
+    *(
+        Program(name, (name, dtype, None), tiles, _ATOMS)
         for name, tiles in _ATOM_ROWS.items()
         for dtype in (torch.bfloat16, torch.float32)
     ),
@@ -142,39 +167,41 @@ PROGRAMS = [
 
 def _attention(case: Case, dtype: torch.dtype) -> Run:
     n_seed, shared, n, n_head, width, ending = case
-    joined = torch.randn(n_seed, shared, n, 4 * n_head * width, device="cuda", dtype=dtype)
-    parts = split_heads(joined, 4, n_head)
+    n_part = 3 if width == 32 else 4  # over pairs the gate comes later
+    joined = torch.randn(n_seed, shared, n, n_part * n_head * width, device="cuda", dtype=dtype)
+    parts = split_heads(joined, n_part, n_head)
     bias = torch.randn(n_head, n_seed, n, n, device="cuda", dtype=dtype).transpose(0, 1)
     out = torch.empty(n_seed, shared, n, n_head, width, device="cuda", dtype=dtype)
     masked = mask_keys(bias, n - 3, KEY_BLOCK)
     if ending:
         parts, out = [part.transpose(1, 2) for part in parts], out.transpose(1, 2)
+    query, key, value, *gates = parts
 
     def run(kernels: Kernels) -> torch.Tensor:
-        kernels.attention(*parts, masked, out, n - 3)
+        kernels.attention(query, key, value, gates[0] if gates else None, masked, out, n - 3)
         return out
 
     return run
 
 
-def _rows(name: str, case: Case, dtype: torch.dtype) -> Run:
+def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
     n_seed, n = case
-    width = 128
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device="cuda", dtype=dtype)
 
-    if name in ("head_values", "add_gated_average"):
+    if name in ("head_values", "add_gated_average") and width is None:
         m, norm, weight = random(n_seed, n, 64), (random(64), random(64)), random(64, 64) / 8
         if name == "head_values":
             return lambda kernels: kernels.head_values(m, norm, weight, 8)
-        average, back = random(8, n, n_seed * 8), random(64, 64) / 8
+        average, back = random(8, n, n_seed, 8).permute(2, 1, 0, 3), random(64, 64) / 8
 
         def add_average(kernels: Kernels) -> torch.Tensor:
             kernels.add_gated_average(m, average, norm, weight, back)
             return m
 
         return add_average
+    width = width or 128
     if name in _ATOM_ROWS:
         a, update = random(n_seed, 5, n, width), random(n_seed, 5, n, width)
         rest = random(n_seed, 1, n, 4 * width).chunk(4, dim=-1)
@@ -196,6 +223,14 @@ def _rows(name: str, case: Case, dtype: torch.dtype) -> Run:
         return lambda kernels: kernels.pair_bias(z, norm, matrix[:4], n - 3)[..., : n - 3]
     if name == "norm_linear":
         return lambda kernels: kernels.norm_linear(z, norm, matrix)
+    if name == "add_gated_average":
+        average = random(n_seed, n, n, width // 32, 32)
+
+        def add_attended(kernels: Kernels) -> torch.Tensor:
+            kernels.add_gated_average(z, average, norm, matrix[:width], matrix[width : 2 * width])
+            return z
+
+        return add_attended
     expand, contract = random(8 * width, width) / width**0.5, random(width, 4 * width) / (4 * width) ** 0.5
     product = random(width, n_seed, n, n)
 

@@ -40,7 +40,7 @@ for pairs, runs in ((True, operations), (False, attending(operations))):
 # What is done in 16 bits: the interpreter knows no bfloat16, and float16 no such small number.
 kernels.MASKED = fused.MASKED = -6e4
 tiles = fused._ROW_TILES.items()
-fused._ROW_TILES |= {(name, torch.float16): tile for (name, dtype), tile in tiles if dtype == torch.bfloat16}
+fused._ROW_TILES |= {(name, torch.float16, *of): tile for (name, dtype, *of), tile in tiles if dtype == torch.bfloat16}
 operations = probe.operations(cpu, torch.float16)
 for pairs, runs in ((True, operations), (False, attending(operations))):
     fused._TILES = {(torch.float16, 32): (pairs, 32, 32, 4, 2, None)}

@@ -1,6 +1,8 @@
 """The estimate against peaks measured on the CPU, and what planning relies on."""
 
+import importlib
 import json
+from collections import defaultdict
 
 import pytest
 import torch
@@ -19,6 +21,8 @@ from protenix_multiseed.inputs.check import InputRules
 from protenix_multiseed.memory import ModelSize, Settings, estimate_peak_bytes, format_bytes
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.fast.pairformer import PairBlock
+from protenix_multiseed.model.kernels.plain import PlainKernels
 from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.types import FeatureSettings, Sizes
@@ -49,6 +53,34 @@ def test_never_below_the_peak_and_not_far_above(features, seeds, samples, chunk,
             run_stages(FAST, network, features, features.seeds[:seeds], chunk, lambda *_: None)
     measured = weights + counted.peak
     assert measured <= estimate.peak_bytes <= 1.25 * measured
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_what_a_triangle_update_holds_on_a_gpu(is_fused, monkeypatch):
+    """Counted on the CPU. What Triton's programs need is made there too; they themselves are left out."""
+    config = load_config({"model": "demo"})
+    configs = make_configs(config, None)
+    model = demo.fill(build_model(configs))
+    size = make_planner(config, configs, model, on_gpu=False).model
+    settings = Settings(n_sample=1, n_step=1, trunk_bytes=4, diffusion_bytes=4, padding=16, on_gpu=True, fused=is_fused)
+    estimate = estimate_peak_bytes(
+        Sizes(n_token=64, n_atom=64, n_msa=1), seeds=2, sample_chunk=1, settings=settings, model=size
+    )
+    z = torch.randn(2, 64, 64, size.c_z)
+    block = model.pairformer_stack.blocks[0]
+    triangles, biases = PairBlock(block, torch.float32).triangles, block.tri_att_start.no_heads * z[..., 0].nbytes
+    kernels = PlainKernels(on_gpu=True)
+    if is_fused:
+        kernels = pytest.importorskip("protenix_multiseed.model.kernels.fused", exc_type=ImportError).FusedKernels()
+        source = importlib.import_module("protenix_multiseed.model.kernels.source")
+        for name in source.__all__:
+            monkeypatch.setattr(source, name, defaultdict(lambda: lambda *_, **options: None))  # by grid
+    triangles[-1](kernels, z, 60)  # makes what is kept between updates
+    with Allocations() as counted:
+        for update in triangles:
+            update(kernels, z, 60)
+    updates = estimate.stages["trunk, triangle product"]["updates"]
+    assert 0.9 * updates < counted.peak <= updates + biases
 
 
 CALIBRATION = json.loads((cases.REPOSITORY / "tests" / "support" / "memory_points.json").read_text())

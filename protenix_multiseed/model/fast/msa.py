@@ -113,5 +113,7 @@ class _MsaStack:
         """Update ``m`` [N_row, N, c_m] with one seed's weights [n_head, N, N]."""
         for rows in torch.split(m, _ROWS):
             values = kernels.head_values(rows, self._norm, self._value, self._n_head)
-            kernels.add_gated_average(rows, torch.bmm(weights, values), self._norm, self._gate, self._out)
+            average = torch.bmm(weights, values).view(self._n_head, rows.shape[1], len(rows), -1).permute(2, 1, 0, 3)
+            kernels.add_gated_average(rows, average, self._norm, self._gate, self._out)
+            del values, average
             self._transition(kernels, rows)

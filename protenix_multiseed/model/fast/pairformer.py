@@ -18,7 +18,7 @@ class PairBlock:
     """Alg. 17 lines 2-6 on ``z`` [N_seed, N, N, c_z], in place."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        self._steps: list[_TriangleProduct | _TriangleAttention] = [
+        self.triangles: list[_TriangleProduct | _TriangleAttention] = [
             _TriangleProduct(block.tri_mul_out, dtype, outgoing=True),
             _TriangleProduct(block.tri_mul_in, dtype, outgoing=False),
             _TriangleAttention(block.tri_att_start, dtype, starting=True),
@@ -28,8 +28,8 @@ class PairBlock:
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         """Update ``z``, of which the first ``n_token`` rows and columns are real."""
-        for step in self._steps:
-            step(kernels, z, n_token)
+        for update in self.triangles:
+            update(kernels, z, n_token)
         self._transition(kernels, z)
 
 
@@ -44,7 +44,7 @@ class SingleBlock:
             norm_weights(attention.layernorm_a, dtype),
             norm_weights(attention.layernorm_z, dtype),
         )
-        self._weight = joined_projections(core, self._n_head).to(dtype)
+        self._weight = torch.cat([joined_projections(core, self._n_head), core.linear_g.weight]).to(dtype)
         bias = scale_queries(core.linear_q.bias, self._n_head)
         self._bias = torch.cat([bias, bias.new_zeros(3 * len(bias))]).to(dtype)
         self._pair_weight, self._out = attention.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
@@ -121,20 +121,22 @@ class _TriangleAttention:
         self._n_head = module.no_heads
         self._norm = norm_weights(module.layer_norm, dtype)
         self._weight = joined_projections(module.mha, self._n_head).to(dtype)
-        self._pair_weight, self._out = module.linear.weight.to(dtype), module.mha.linear_o.weight.to(dtype)
+        self._pair_weight = module.linear.weight.to(dtype)
+        self._gate, self._out = module.mha.linear_g.weight.to(dtype), module.mha.linear_o.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         bias = kernels.pair_bias(z, self._norm, self._pair_weight, n_token, starting=self._starting)
         for seeds, rows in pieces(z, len(self._weight), kernels.pair_elements):
             place = (seeds, rows) if self._starting else (seeds, slice(None), rows)
             projected = kernels.norm_linear(z[place], self._norm, self._weight)
-            out = projected.new_empty(*projected.shape[:-1], self._n_head, projected.shape[-1] // (4 * self._n_head))
-            query, key, value, gate, into = (*split_heads(projected, 4, self._n_head), out)
+            query, key, value = split_heads(projected, 3, self._n_head)
+            out = torch.empty_like(query, memory_format=torch.contiguous_format)
+            into = out
             if not self._starting:
-                query, key, value, gate, into = (part.transpose(1, 2) for part in (query, key, value, gate, into))
-            kernels.attention(query, key, value, gate, bias[seeds], into, n_token)
-            del query, key, value, gate, projected
-            add_product(z[place], out.flatten(-2), self._out)
+                query, key, value, into = (part.transpose(1, 2) for part in (query, key, value, out))
+            kernels.attention(query, key, value, None, bias[seeds], into, n_token)
+            del query, key, value, into, projected
+            kernels.add_gated_average(z[place], out, self._norm, self._gate, self._out)
 
 
 class Transition:
@@ -151,17 +153,9 @@ class Transition:
 
 
 def joined_projections(attention: Any, n_head: int) -> torch.Tensor:
-    """Projections to scaled queries, keys, values and gates, in one matrix."""
-    parts = (attention.linear_k, attention.linear_v, attention.linear_g)
-    return torch.cat([scale_queries(attention.linear_q.weight, n_head), *(part.weight for part in parts)])
-
-
-def add_product(z: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> None:
-    """``z += x weight^T``."""
-    if z.is_contiguous():
-        z.view(-1, z.shape[-1]).addmm_(x.view(-1, x.shape[-1]), weight.t())
-    else:
-        z += functional.linear(x, weight)
+    """Projections to scaled queries, keys and values, in one matrix."""
+    query = scale_queries(attention.linear_q.weight, n_head)
+    return torch.cat([query, attention.linear_k.weight, attention.linear_v.weight])
 
 
 def norm_weights(module: Any, dtype: torch.dtype) -> Norm:

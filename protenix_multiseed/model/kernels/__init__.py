@@ -114,13 +114,13 @@ class Kernels(Protocol):
         """Alg. 10 lines 1-2: ``norm(m) weight^T``, heads apart: [N_row, N, c_m] -> [n_head, N, N_row * c]."""
 
     def add_gated_average(
-        self, m: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+        self, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
     ) -> None:
-        """Alg. 10 lines 4-7: ``m += (average * sigmoid(norm(m) gate^T)) out^T``, into ``m``.
+        """Alg. 10 lines 4-7 and Alg. 14 lines 4, 6, 7: ``x += (average * sigmoid(norm(x) gate^T)) out^T``, into ``x``.
 
         Args:
-            m: [N_row, N, c_m].
-            average: Weighted values of each head [n_head, N, N_row * c].
+            x: An MSA or a pair representation [..., N, c_x], of any strides but the last.
+            average: Each head's average of values [..., N, n_head, c], of any strides but the last, multiples of c.
         """
 
     def attention(
@@ -128,12 +128,12 @@ class Kernels(Protocol):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        gate: torch.Tensor,
+        gate: torch.Tensor | None,
         bias: torch.Tensor,
         out: torch.Tensor,
         n_key: int,
     ) -> None:
-        """``softmax(query key + bias) value * sigmoid(gate)`` into ``out``; queries come scaled.
+        """``softmax(query key + bias) value * sigmoid(gate)`` into ``out``, or ungated; queries come scaled.
 
         Args:
             query, key, value, gate: [A, B, N, n_head, c], all of the same strides, any but the last.

@@ -32,30 +32,31 @@ _WHOLE_ROWS = (16, 32, 64, 128, 256)  # widths of which rows are held whole, as 
 _LONGEST_ROW = 512  # bytes of such a row: of longer ones the weights they meet do not fit beside them
 _KEPT = 64 * 1024  # bytes of weights that a program can keep
 # Rows and columns of a tile, warps, pipeline stages and registers of the programs that hold whole rows: in bfloat16 the
-# fastest on an H200 or H100 of those in scripts/tune_kernels.py.
-_ROW_TILES: dict[tuple[str, torch.dtype], tuple[int, int, int, int, int | None]] = {
-    ("norm_linear", torch.bfloat16): (64, 64, 4, 3, None),
-    ("norm_linear", torch.float32): (128, 64, 8, 3, None),
-    ("pair_bias", torch.bfloat16): (64, 16, 4, 2, None),
-    ("pair_bias", torch.float32): (64, 16, 4, 2, None),
-    ("gated_channels", torch.bfloat16): (128, 32, 8, 2, 80),
-    ("gated_channels", torch.float32): (64, 32, 8, 2, None),
-    ("add_triangle", torch.bfloat16): (64, 128, 4, 1, None),
-    ("add_triangle", torch.float32): (32, 128, 4, 1, None),
-    ("add_transition", torch.bfloat16): (128, 32, 8, 3, 128),
-    ("add_transition", torch.float32): (64, 16, 4, 3, None),
-    ("add_conditioned_transition", torch.bfloat16): (64, 32, 4, 2, None),
-    ("add_conditioned_transition", torch.float32): (64, 16, 4, 3, None),
-    ("add_outer", torch.bfloat16): (128, 0, 8, 5, None),
-    ("add_outer", torch.float32): (64, 0, 4, 3, None),
-    ("head_values", torch.bfloat16): (64, 64, 4, 3, None),
-    ("head_values", torch.float32): (64, 64, 4, 2, None),
-    ("add_gated_average", torch.bfloat16): (64, 64, 4, 3, None),
-    ("add_gated_average", torch.float32): (64, 64, 4, 2, None),
-    # Of 256 channels, as protenix-v2's pairs have: chosen by the registers they take, and not timed.
-    ("gated_channels, wide", torch.bfloat16): (128, 32, 8, 2, None),
-    ("add_triangle, wide", torch.bfloat16): (32, 128, 8, 1, None),
-    ("add_transition, wide", torch.bfloat16): (64, 32, 8, 2, None),
+# fastest on an H200 or H100 of those in scripts/tune_kernels.py. A width can have tiles of its own.
+_ROW_TILES: dict[tuple[str, torch.dtype, int | None], tuple[int, int, int, int, int | None]] = {
+    ("norm_linear", torch.bfloat16, None): (64, 64, 4, 3, None),
+    ("norm_linear", torch.float32, None): (128, 64, 8, 3, None),
+    ("pair_bias", torch.bfloat16, None): (64, 16, 4, 2, None),
+    ("pair_bias", torch.float32, None): (64, 16, 4, 2, None),
+    ("gated_channels", torch.bfloat16, None): (128, 32, 8, 2, 80),
+    ("gated_channels", torch.float32, None): (64, 32, 8, 2, None),
+    ("add_triangle", torch.bfloat16, None): (64, 128, 4, 1, None),
+    ("add_triangle", torch.float32, None): (32, 128, 4, 1, None),
+    ("add_transition", torch.bfloat16, None): (128, 32, 8, 3, 128),
+    ("add_transition", torch.float32, None): (64, 16, 4, 3, None),
+    ("add_conditioned_transition", torch.bfloat16, None): (64, 32, 4, 2, None),
+    ("add_conditioned_transition", torch.float32, None): (64, 16, 4, 3, None),
+    ("add_outer", torch.bfloat16, None): (128, 0, 8, 5, None),
+    ("add_outer", torch.float32, None): (64, 0, 4, 3, None),
+    ("head_values", torch.bfloat16, None): (64, 64, 4, 3, None),
+    ("head_values", torch.float32, None): (64, 64, 4, 2, None),
+    ("add_gated_average", torch.bfloat16, None): (64, 32, 4, 3, None),
+    ("add_gated_average", torch.float32, None): (64, 32, 4, 1, None),
+    # Of 256 channels, as protenix-v2's pairs have: all but the last chosen by the registers they take, and not timed.
+    ("gated_channels", torch.bfloat16, 256): (128, 32, 8, 2, None),
+    ("add_triangle", torch.bfloat16, 256): (32, 128, 8, 1, None),
+    ("add_transition", torch.bfloat16, 256): (64, 32, 8, 2, None),
+    ("add_gated_average", torch.bfloat16, 256): (64, 64, 8, 2, None),
 }
 
 
@@ -244,30 +245,34 @@ class FusedKernels(PlainKernels):
         rows, columns, options = _row_tiles("head_values", m)
         grid = (n * triton.cdiv(n_row, rows),)
         source.head_values[grid](
-            m, *norm, weight, out, n_row, n, len(weight), EPSILON, width, head, rows, columns, **options
-        )
+            m, *norm, weight, out, n_row, n, len(weight), 1, n_row, n * n_row, EPSILON, width, head, rows, columns,
+            **options,
+        )  # fmt: skip
         return out
 
     def add_gated_average(
-        self, m: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+        self, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
     ) -> None:
-        n_row, n, width = m.shape
-        head = len(gate) // len(average)
-        if not (_fits(width, m) and head in _HEADS):
-            super().add_gated_average(m, average, norm, gate, out)
+        width, head = x.shape[-1], average.shape[-1]
+        if not (_fits(width, x) and head in _HEADS and x.is_contiguous()):
+            super().add_gated_average(x, average, norm, gate, out)
             return
-        rows, columns, options = _row_tiles("add_gated_average", m)
+        # What lies in the order of x comes as rows of one token.
+        average = average.flatten(0, -3)[:, None] if average.is_contiguous() else average.flatten(0, -4)
+        n_row, n = average.shape[:2]
+        strides = [stride // head for stride in average.stride()[:3]]
+        rows, columns, options = _row_tiles("add_gated_average", x)
         grid = (n * triton.cdiv(n_row, rows),)
         source.add_gated_average[grid](
-            m, average, *norm, gate, out, n_row, n, len(gate), EPSILON, width, head, rows, columns, **options
-        )
+            x, average, *norm, gate, out, n_row, n, len(gate), *strides, EPSILON, width, head, rows, columns, **options,
+        )  # fmt: skip
 
     def attention(
         self,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        gate: torch.Tensor,
+        gate: torch.Tensor | None,
         bias: torch.Tensor,
         out: torch.Tensor,
         n_key: int,
@@ -298,6 +303,7 @@ class FusedKernels(PlainKernels):
             rest,
             width == whole + rest,
             is_pair,
+            gate is not None,
             block_m,
             block_n,
             num_warps=warps,
@@ -361,10 +367,8 @@ def _by_rows(program: str, x: torch.Tensor) -> tuple[int, _Tiles]:
 
 def _row_tiles(program: str, x: torch.Tensor) -> tuple[int, int, dict[str, int | None]]:
     """Rows and columns of a program's tiles, and Triton's own options."""
-    key = f"{program}, wide", x.dtype
-    if x.shape[-1] <= 128 or key not in _ROW_TILES:
-        key = program, x.dtype
-    rows, columns, warps, stages, registers = _ROW_TILES[key]
+    usual = _ROW_TILES[program, x.dtype, None]
+    rows, columns, warps, stages, registers = _ROW_TILES.get((program, x.dtype, x.shape[-1]), usual)
     return rows, columns, {"num_warps": warps, "num_stages": stages, "maxnreg": registers}
 
 

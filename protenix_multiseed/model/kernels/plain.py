@@ -63,7 +63,7 @@ class PlainKernels:
         for seeds, rows in pieces(z, len(weight), self.pair_elements):
             x = self.norm(z[seeds, rows], *norm)
             values, gates = (weight @ x.view(-1, x.shape[-1]).t()).view(-1, *x.shape[:-1]).chunk(2)
-            torch.mul(torch.sigmoid(gates), values, out=gated[:, seeds, rows])
+            torch.mul(gates.sigmoid_(), values, out=gated[:, seeds, rows])
         gated[:, :, n_token:] = 0
         gated[..., n_token:] = 0
         return gated
@@ -98,19 +98,20 @@ class PlainKernels:
         return values.permute(2, 1, 0, 3).reshape(n_head, n, -1)
 
     def add_gated_average(
-        self, m: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+        self, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
     ) -> None:
-        n_row, n, width = m.shape
-        average = average.view(len(average), n, n_row, -1).permute(2, 1, 0, 3).reshape(n_row, n, -1)
-        gated = average * torch.sigmoid(self.norm_linear(m, norm, gate))
-        m.view(-1, width).addmm_(gated.view(-1, gated.shape[-1]), out.t())
+        gated = self.norm_linear(x, norm, gate).sigmoid_().mul_(average.flatten(-2))
+        if x.is_contiguous():
+            x.view(-1, x.shape[-1]).addmm_(gated.view(-1, gated.shape[-1]), out.t())
+        else:
+            x += functional.linear(gated, out)
 
     def attention(
         self,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        gate: torch.Tensor,
+        gate: torch.Tensor | None,
         bias: torch.Tensor,
         out: torch.Tensor,
         n_key: int,
@@ -124,7 +125,10 @@ class PlainKernels:
                 attn_mask=bias[index].to(query.dtype)[None],
                 scale=1.0,
             )
-            torch.mul(attended.transpose(1, 2), torch.sigmoid(gate[index]), out=out[index])
+            if gate is None:
+                out[index] = attended.transpose(1, 2)
+            else:
+                torch.mul(attended.transpose(1, 2), torch.sigmoid(gate[index]), out=out[index])
 
     def mean_of_atoms(self, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
         padded = functional.pad(torch.relu(x), (0, 0, 0, 1))  # the last row, of zeros, stands for no atom

@@ -106,12 +106,14 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
         z, of_pair, projection = random(n_seed, n_padded, n_padded, width), norm_of(width), matrix(4 * hidden, width)
         biases, product, of_product = matrix(4, width), random(hidden, n_seed, n_padded, n_padded), norm_of(hidden)
         gate, out = matrix(width, width), matrix(width, hidden)
+        average = random(n_seed, n_padded, n_padded, hidden // 32, 32)
         made += [
             _making("norm_linear", z, of_pair, projection),
             _making("gated_channels", z, of_pair, projection, n),
             partial(_biases, z, of_pair, biases, n, True),
             partial(_biases, z, of_pair, biases, n, False),
             _changing(z, "add_triangle", product, of_pair, gate, of_product, out),
+            _changing(z, "add_gated_average", average, of_pair, matrix(hidden, width), out),
             _changing(z, "add_transition", of_pair, matrix(8 * width, width), matrix(width, 4 * width)),
         ]
     made.append(partial(_biases, random(n_seed, n_padded, n_padded, 128), norm_of(128), matrix(16, 128), n, True))
@@ -119,7 +121,7 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
     made.append(_changing(z, "add_triangle", product, of_pair, matrix(64, 64), norm_of(64), matrix(64, 64)))
     few = random(7, n_padded, 128)
     made.append(_changing(few, "add_outer", random(7 * 32, n_padded * 32), matrix(128, 32 * 32), random(128), 12.5))
-    averaged = random(8, n_padded, n_row * 8)
+    averaged = random(8, n_padded, n_row, 8).permute(2, 1, 0, 3)
     for width in (64, 128):
         msa, of_msa, values, gates = (
             random(n_row, n_padded, width),
@@ -133,18 +135,19 @@ def operations(device: torch.device, dtype: torch.dtype) -> list[Run]:
             _changing(msa, "add_gated_average", averaged, of_msa, gates, matrix(width, 64)),
         ]
 
-    # Attention over pairs, an odd and an even number of rows of which two may be attended to together, and over tokens.
-    for shared, length, n_key, n_head, width in (
-        (3, 48, 43, 2, 32), (2, 48, 43, 2, 32), (1, 48, 43, 2, 24), (2, 139, 137, 1, 48),
+    # Attention over pairs, which is not gated there, and an odd and an even number of whose rows may be attended to in
+    # twos; and over tokens.
+    for n_part, shared, length, n_key, n_head, width in (
+        (3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32), (4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48),
     ):  # fmt: skip
-        joined = random(n_seed, shared, length, 4 * n_head * width) / 2
+        parts = split_heads(random(n_seed, shared, length, n_part * n_head * width) / 2, n_part, n_head)
         bias = random(n_head, n_seed, length, length).transpose(0, 1)
-        made.append(partial(_attend, joined, bias, n_key))
+        made.append(partial(_attend, parts, bias, n_key))
     # Over more than a block of keys, with biases as the kernels themselves make them.
     length = 72
     z, of_pair, biases = random(1, length, length, 64), norm_of(64), matrix(2, 64)
-    joined = random(1, 2, length, 4 * 2 * 32) / 2
-    made += [partial(_attend_pairs, joined, z, of_pair, biases, length - 7, starting) for starting in (True, False)]
+    parts = split_heads(random(1, 2, length, 3 * 2 * 32) / 2, 3, 2)
+    made += [partial(_attend_pairs, parts, z, of_pair, biases, length - 7, starting) for starting in (True, False)]
 
     # The diffusion network: tokens and atoms, whose conditioning is a part of wider rows.
     n, n_sample = 35, 2
@@ -193,12 +196,12 @@ def _biases(
     return kernels.pair_bias(z, norm, weight, n_token, starting=starting)[..., :n_token]
 
 
-def _attend(joined: torch.Tensor, bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
-    return _attend_to(joined, mask_keys(bias, n_key, kernels.key_block), n_key, kernels)
+def _attend(parts: list[torch.Tensor], bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
+    return _attend_to(parts, mask_keys(bias, n_key, kernels.key_block), n_key, kernels)
 
 
 def _attend_pairs(
-    joined: torch.Tensor,
+    parts: list[torch.Tensor],
     z: torch.Tensor,
     norm: Norm,
     weight: torch.Tensor,
@@ -206,13 +209,13 @@ def _attend_pairs(
     starting: bool,
     kernels: Kernels,
 ) -> torch.Tensor:
-    return _attend_to(joined, kernels.pair_bias(z, norm, weight, n_key, starting=starting), n_key, kernels)
+    return _attend_to(parts, kernels.pair_bias(z, norm, weight, n_key, starting=starting), n_key, kernels)
 
 
-def _attend_to(joined: torch.Tensor, bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
-    query, key, value, gate = split_heads(joined, 4, bias.shape[1])
+def _attend_to(parts: list[torch.Tensor], bias: torch.Tensor, n_key: int, kernels: Kernels) -> torch.Tensor:
+    query, key, value, *gates = parts
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    kernels.attention(query, key, value, gate, bias, out, n_key)
+    kernels.attention(query, key, value, gates[0] if gates else None, bias, out, n_key)
     return out
 
 

@@ -69,10 +69,11 @@ def order_of_values(column, IS_TURNED: tl.constexpr):
 
 
 @triton.jit
-def store_attended(out, gate, attended, total, inside, in_channel):
-    """Gate what is attended to and store it."""
-    g = tl.load(gate, mask=in_channel, other=0.0).to(tl.float32)
-    made = attended / tl.sum(total, axis=1)[:, None] * sigmoid(g)
+def store_attended(out, gate, attended, total, inside, in_channel, HAS_GATE: tl.constexpr):
+    """Gate what is attended to, if it is gated here, and store it."""
+    made = attended / tl.sum(total, axis=1)[:, None]
+    if HAS_GATE:
+        made *= sigmoid(tl.load(gate, mask=in_channel, other=0.0).to(tl.float32))
     tl.store(out, made.to(out.dtype.element_ty), mask=inside)
 
 
@@ -107,6 +108,7 @@ def attention(
     REST: tl.constexpr,
     IS_WHOLE: tl.constexpr,
     IS_PAIR: tl.constexpr,
+    HAS_GATE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -172,14 +174,18 @@ def attention(
                 q_2, k, v, q_2, k, v, b, one, highest_2, total_2, attended_2, attended_2, False
             )
     out += seed * o_seed + shared * o_shared + head * o_head + read * o_row
-    gate += at_rows
+    if HAS_GATE:
+        gate += at_rows
+    else:
+        gate = out  # read nowhere
     is_row = row[:, None] < n_query
-    store_attended(out + channel, gate + channel, attended, total, is_row & in_channel, in_channel)
+    store_attended(out + channel, gate + channel, attended, total, is_row & in_channel, in_channel, HAS_GATE)
     if REST:
-        store_attended(out + rest, gate + rest, attended_rest, total, is_row, rest >= WIDTH)
+        store_attended(out + rest, gate + rest, attended_rest, total, is_row, rest >= WIDTH, HAS_GATE)
     if IS_PAIR:
         out += o_next + channel
-        store_attended(out, gate + q_next + channel, attended_2, total_2, is_row & in_channel, in_channel)
+        gate += q_next + channel
+        store_attended(out, gate, attended_2, total_2, is_row & in_channel, in_channel, HAS_GATE)
 
 
 @triton.jit(do_not_specialize=["n_atom", "n_window", "n_shared", "n_head"])

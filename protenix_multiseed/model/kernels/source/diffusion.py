@@ -6,6 +6,13 @@ import triton.language as tl
 from protenix_multiseed.model.kernels.source.rows import load_rows, sigmoid, standardise, store_rows, transition
 
 
+@triton.jit
+def places_of_conditioning(row, size, rows_per_seed, length, stride):
+    """Where the conditioning of rows begins, which a seed's samples share."""
+    row = tl.minimum(row, size - 1)
+    return (row // rows_per_seed * length + row % length).to(tl.int64) * stride
+
+
 @triton.jit(do_not_specialize=["n_row", "rows_per_seed", "length"])
 def modulated_norm(
     x,
@@ -29,11 +36,11 @@ def modulated_norm(
     column = tl.arange(0, COLUMNS)[None, :]
     inside = (row < n_row) & (column < width)
     here = row.to(tl.int64) * width + column
-    row_of_seed = (row // rows_per_seed * length + row % length).to(tl.int64)
     a = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
     if HAS_UPDATE:
         b = tl.load(update + here, mask=inside, other=0.0).to(tl.float32)
-        b *= sigmoid(tl.load(gate + row_of_seed * gate_stride + column, mask=inside, other=0.0).to(tl.float32))
+        at = places_of_conditioning(row, n_row, rows_per_seed, length, gate_stride) + column
+        b *= sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
         a = (a + b).to(x.dtype.element_ty)
         tl.store(x + here, a, mask=inside)
         a = a.to(tl.float32)
@@ -41,7 +48,7 @@ def modulated_norm(
     centred = tl.where(column < width, a - mean, 0.0)
     variance = tl.sum(centred * centred, axis=1)[:, None] / width
     a = centred * tl.rsqrt(variance + epsilon)
-    at = row_of_seed * stride + column
+    at = places_of_conditioning(row, n_row, rows_per_seed, length, stride) + column
     a *= sigmoid(tl.load(scale + at, mask=inside, other=0.0).to(tl.float32))
     a += tl.load(shift + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + here, a.to(out.dtype.element_ty), mask=inside)
@@ -55,7 +62,7 @@ def add_modulated(
     column = tl.arange(0, COLUMNS)[None, :]
     inside = (row < n_row) & (column < width)
     here = row.to(tl.int64) * width + column
-    at = (row // rows_per_seed * length + row % length).to(tl.int64) * stride + column
+    at = places_of_conditioning(row, n_row, rows_per_seed, length, stride) + column
     a = tl.load(x + here, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(update + here, mask=inside, other=0.0).to(tl.float32)
     a += b * sigmoid(tl.load(gate + at, mask=inside, other=0.0).to(tl.float32))
@@ -81,13 +88,6 @@ def add_gated(x, update, gate, at_gate, row, size, WIDTH: tl.constexpr):
     """Whole rows of ``x + update * sigmoid(gate)``, rounded to the type of ``x``."""
     b = load_rows(update, row, size, WIDTH) * gates_of_rows(gate, at_gate, WIDTH)
     return (load_rows(x, row, size, WIDTH) + b).to(x.dtype.element_ty)
-
-
-@triton.jit
-def places_of_conditioning(row, size, rows_per_seed, length, stride):
-    """Where the conditioning of rows begins, which a seed's samples share."""
-    row = tl.minimum(row, size - 1)
-    return (row // rows_per_seed * length + row % length).to(tl.int64) * stride
 
 
 @triton.jit(do_not_specialize=["size", "rows_per_seed", "length"])
