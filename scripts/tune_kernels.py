@@ -195,27 +195,17 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
         if name == "head_values":
             return lambda kernels: kernels.head_values(m, norm, weight, 8)
         average, back = random(8, n, n_seed, 8).permute(2, 1, 0, 3), random(64, 64) / 8
-
-        def add_average(kernels: Kernels) -> torch.Tensor:
-            kernels.add_gated_average(m, average, norm, weight, back)
-            return m
-
-        return add_average
+        return _changing(name, m, average, norm, weight, back)
     width = width or 128
     if name in _ATOM_ROWS:
         a, update = random(n_seed, 5, n, width), random(n_seed, 5, n, width)
         rest = random(n_seed, 1, n, 4 * width).chunk(4, dim=-1)
         expand, contract = random(4 * width, width) / width**0.5, random(width, 2 * width) / (2 * width) ** 0.5
-        return lambda kernels: kernels.add_conditioned_transition(a, update, rest, expand, contract)
+        return _changing(name, a, update, rest, expand, contract)
     if name == "add_outer":
         step = min(n, 2**27 // (n * 32 * 32))
         few, outer, weight, bias = random(step, n, width), random(step * 32, n * 32), random(width, 1024), random(width)
-
-        def add_outer(kernels: Kernels) -> torch.Tensor:
-            kernels.add_outer(few, outer, weight, bias, 1000.0)
-            return few
-
-        return add_outer
+        return _changing(name, few, outer, weight, bias, 1000.0)
     z, norm, matrix = random(n_seed, n, n, width), (random(width), random(width)), random(4 * width, width) / width**0.5
     if name == "gated_channels":
         return lambda kernels: kernels.gated_channels(z, norm, matrix, n - 3)
@@ -225,23 +215,22 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
         return lambda kernels: kernels.norm_linear(z, norm, matrix)
     if name == "add_gated_average":
         average = random(n_seed, n, n, width // 32, 32)
-
-        def add_attended(kernels: Kernels) -> torch.Tensor:
-            kernels.add_gated_average(z, average, norm, matrix[:width], matrix[width : 2 * width])
-            return z
-
-        return add_attended
+        return _changing(name, z, average, norm, matrix[:width], matrix[width : 2 * width])
+    if name == "add_triangle":
+        product = random(width, n_seed, n, n)
+        return _changing(name, z, product, norm, matrix[:width], norm, matrix[width : 2 * width])
     expand, contract = random(8 * width, width) / width**0.5, random(width, 4 * width) / (4 * width) ** 0.5
-    product = random(width, n_seed, n, n)
+    return _changing(name, z, norm, expand, contract)
 
-    def add(kernels: Kernels) -> torch.Tensor:
-        if name == "add_triangle":
-            kernels.add_triangle(z, product, norm, matrix[:width], norm, matrix[width : 2 * width])
-        else:
-            kernels.add_transition(z, norm, expand, contract)
-        return z
 
-    return add
+def _changing(name: str, x: torch.Tensor, *arguments: Any) -> Run:
+    """An operation that changes ``x``, in its place every time."""
+
+    def run(kernels: Kernels) -> torch.Tensor:
+        getattr(kernels, name)(x, *arguments)
+        return x
+
+    return run
 
 
 def compile_one(work: tuple[int, Tiles]) -> None:

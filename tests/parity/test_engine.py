@@ -39,18 +39,19 @@ class World:
     features: dict
     model: torch.nn.Module
     known: dict
+    name: str = cases.MODEL
 
     def network(self, samples=2, mc_dropout=None, **overrides):
-        configs = make_configs(samples, overrides)
+        configs = make_configs(samples, overrides, self.name)
         if mc_dropout is not None:
             configs.mc_dropout_apply_rate = float(mc_dropout)
         self.model.configs = configs
-        return Network(module=self.model, configs=configs, name=cases.MODEL, device=torch.device("cpu"))
+        return Network(module=self.model, configs=configs, name=self.name, device=torch.device("cpu"))
 
 
-def make_configs(samples, overrides):
+def make_configs(samples, overrides, model=cases.MODEL):
     return upstream.build_configs(
-        model=cases.MODEL, cycles=2, steps=10, samples=samples, msa=True, template=True, rna_msa=True, guidance=False,
+        model=model, cycles=2, steps=10, samples=samples, msa=True, template=True, rna_msa=True, guidance=False,
         kernels="torch", device_capability=None, overrides={**cases.SMALL, **overrides},
     )  # fmt: skip
 
@@ -189,6 +190,15 @@ def test_models_without_extra_noise(world):
     features = world.features["bonded"]
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
         assert_agree(ours, alone(world, network, features, seed))
+
+
+def test_protenix_v2(world):
+    """Pairs of 256 channels, attended to with eight heads."""
+    name = "protenix-v2"
+    v2 = replace(world, name=name, model=demo.fill(build_model(make_configs(2, {}, name))), known={})
+    network, features = v2.network(), world.features["bonded"]
+    for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
+        assert_agree(ours, alone(v2, network, features, seed))
 
 
 @pytest.mark.parametrize("job", JOBS[1:])

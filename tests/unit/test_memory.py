@@ -56,18 +56,15 @@ def test_never_below_the_peak_and_not_far_above(features, seeds, samples, chunk,
 
 
 @pytest.mark.parametrize("is_fused", [True, False])
-def test_what_a_triangle_update_holds_on_a_gpu(is_fused, monkeypatch):
+@torch.no_grad()
+def test_what_a_triangle_update_holds_on_a_gpu(planner, is_fused, monkeypatch):
     """Counted on the CPU. What Triton's programs need is made there too; they themselves are left out."""
-    config = load_config({"model": "demo"})
-    configs = make_configs(config, None)
-    model = demo.fill(build_model(configs))
-    size = make_planner(config, configs, model, on_gpu=False).model
     settings = Settings(n_sample=1, n_step=1, trunk_bytes=4, diffusion_bytes=4, padding=16, on_gpu=True, fused=is_fused)
     estimate = estimate_peak_bytes(
-        Sizes(n_token=64, n_atom=64, n_msa=1), seeds=2, sample_chunk=1, settings=settings, model=size
+        Sizes(n_token=64, n_atom=64, n_msa=1), seeds=2, sample_chunk=1, settings=settings, model=planner.model
     )
-    z = torch.randn(2, 64, 64, size.c_z)
-    block = model.pairformer_stack.blocks[0]
+    z = torch.randn(2, 64, 64, planner.model.c_z)
+    block = build_model(make_configs(load_config({"model": "demo"}), None)).pairformer_stack.blocks[0]
     triangles, biases = PairBlock(block, torch.float32).triangles, block.tri_att_start.no_heads * z[..., 0].nbytes
     kernels = PlainKernels(on_gpu=True)
     if is_fused:

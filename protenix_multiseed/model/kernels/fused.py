@@ -245,9 +245,8 @@ class FusedKernels(PlainKernels):
         rows, columns, options = _row_tiles("head_values", m)
         grid = (n * triton.cdiv(n_row, rows),)
         source.head_values[grid](
-            m, *norm, weight, out, n_row, n, len(weight), 1, n_row, n * n_row, EPSILON, width, head, rows, columns,
-            **options,
-        )  # fmt: skip
+            m, *norm, weight, out, n_row, n, len(weight), EPSILON, width, head, rows, columns, **options
+        )
         return out
 
     def add_gated_average(

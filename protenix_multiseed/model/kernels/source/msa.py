@@ -14,7 +14,7 @@ def places_of_heads(first, row, token, by_row, by_token, by_head, HEAD: tl.const
     return piece * HEAD + channel % HEAD
 
 
-@triton.jit(do_not_specialize=["n_row", "n", "by_row", "by_token", "by_head"])
+@triton.jit(do_not_specialize=["n_row", "n"])
 def head_values(
     x,
     norm,
@@ -24,9 +24,6 @@ def head_values(
     n_row,
     n,
     n_out,
-    by_row,
-    by_token,
-    by_head,
     epsilon,
     WIDTH: tl.constexpr,
     HEAD: tl.constexpr,
@@ -40,7 +37,7 @@ def head_values(
     for first in range(0, n_out, COLUMNS):
         made = tl.dot(a, tl.trans(load_weight(weight, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
         inside = (row[:, None] < n_row) & (first + tl.arange(0, COLUMNS)[None, :] < n_out)
-        at = places_of_heads(first, row, token, by_row, by_token, by_head, HEAD, COLUMNS)
+        at = places_of_heads(first, row, token, 1, n_row, n * n_row, HEAD, COLUMNS)
         tl.store(out + at, made.to(out.dtype.element_ty), mask=inside)
 
 
