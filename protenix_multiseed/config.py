@@ -1,8 +1,10 @@
-"""The run's configuration: option over YAML file over model preset over default."""
+"""The configuration of a run: option over YAML file over model default over program default.
+
+What a part of the program needs of it is a property of :class:`RunConfig`, made here and nowhere else.
+"""
 
 import difflib
 import os
-import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +14,24 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.seeds import check_seeds, parse_seeds
-from protenix_multiseed.upstream import DEFAULT_MODEL, DEMO_MODEL, ModelPreset, model_names, preset
+from protenix_multiseed.inputs.seeds import check_seeds, parse_seeds
+from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
+from protenix_multiseed.paths import RUN_FOLDER, cache_dir
+from protenix_multiseed.settings import (
+    FeatureSettings,
+    FolderSettings,
+    InputRules,
+    PlanSettings,
+    ReadSettings,
+    UpstreamSettings,
+    WriteSettings,
+)
+from protenix_multiseed.units import parse_bytes
+from protenix_multiseed.upstream.checkpoints import checkpoint_path, default_checkpoint_dir
+from protenix_multiseed.upstream.configs import build_configs
+from protenix_multiseed.upstream.models import DEFAULT_MODEL, ModelSpec, model_names, model_spec
 
-# Settings of Protenix that have a key of their own here, through which alone they reach every part of a run.
+# Settings of Protenix that have a key of their own here. Only through that key do they reach every part of a run.
 OWN_KEYS = {
     "model_name": "model",
     "model.N_cycle": "cycles",
@@ -35,6 +51,7 @@ OWN_KEYS = {
     "load_checkpoint_dir": "checkpoint",
 }
 MAX_YAML_BYTES = 2**20
+DTYPES = ("bf16", "fp32")  # Protenix knows fp16 too, for which no kernel here was ever checked
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2  # aliases of YAML can nest without end
 SEQUENTIAL_VARIABLE = "PROTENIX_NOBATCHED_SEEDS"
@@ -73,6 +90,7 @@ class RunConfig(_Strict):
         default=None, description="diffusion steps; the model's own by default"
     )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, description="CPU worker processes")
+    executor: str = Field(default="local", description="what runs the model: local, on one device of this machine")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
         default="auto", description="auto, cpu, cuda or cuda:1"
     )
@@ -136,49 +154,118 @@ class RunConfig(_Strict):
         return parse_bytes(value) if isinstance(value, str) else value
 
     @property
-    def model_preset(self) -> ModelPreset:
-        """The model's preset."""
-        return preset(self.model)
+    def spec(self) -> ModelSpec:
+        """The model's entry."""
+        return model_spec(self.model)
 
     @property
-    def kept_samples(self) -> int | None:
-        """How many of a seed's samples keep more than their scores; None for all."""
-        if self.store == "full":
-            return None
-        return 1 if self.store == "slim" else int(self.store.removeprefix("top:"))
+    def checkpoint_path(self) -> Path | None:
+        """The checkpoint; None for a model whose weights are made up."""
+        return checkpoint_path(self.spec, self.checkpoint)
+
+    @property
+    def esm_checkpoint_dir(self) -> Path:
+        """The folder with the checkpoints of a language model."""
+        return self.checkpoint.parent if self.checkpoint else default_checkpoint_dir()
 
     @property
     def reference_reason(self) -> str | None:
-        """Why every seed of a run goes through Protenix's own modules, one by one; None if none has to."""
+        """Why every seed runs alone through Protenix's own modules; None if none does."""
         if self.sequential:
             return "--sequential"
         if self.guidance:
             return "guidance"
-        if self.model_preset.esm_model:
+        if self.spec.esm:
             return "an ESM model"
-        if self.model_preset.constraint:
-            return "a constraint model"
-        return None
+        return "a constraint model" if self.spec.constraint else None
 
     @property
-    def is_demo(self) -> bool:
-        """Whether the weights are made up."""
-        return self.model == DEMO_MODEL
+    def read_settings(self) -> ReadSettings:
+        """Which files of a job are read."""
+        return ReadSettings(msa=bool(self.msa), rna_msa=self.rna_msa, template=self.template)
 
+    @property
+    def input_rules(self) -> InputRules:
+        """What inputs may say."""
+        spec = self.spec
+        return InputRules(
+            model=self.model, reads=self.read_settings, constraint=spec.constraint, max_tokens=spec.max_tokens
+        )
 
-_UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    @property
+    def upstream_settings(self) -> UpstreamSettings:
+        """What upstream's configuration is made of."""
+        return UpstreamSettings(
+            model=self.model,
+            cycles=self.cycles,
+            steps=self.steps,
+            samples=self.samples,
+            reads=self.read_settings,
+            guidance=self.guidance,
+            overrides=self.upstream,
+        )
 
+    @property
+    def feature_settings(self) -> FeatureSettings:
+        """What featurization depends on."""
+        esm = self.spec.esm
+        return FeatureSettings(
+            reads=self.read_settings,
+            guidance=self.guidance,
+            constraint=self.spec.constraint,
+            msa_pair_as_unpair=bool(self.upstream.get("msa_pair_as_unpair", True)),
+            esm_folder=cache_dir() / "esm" / esm.name if esm else None,
+            template_mmcif_dir=self.templates.mmcif_dir,
+            fetch_template_structures=self.templates.fetch,
+            kalign=self.templates.kalign,
+        )
 
-def parse_bytes(text: str) -> int:
-    """Bytes from what people write: ``24GiB``, ``500 MB``.
+    @property
+    def plan_settings(self) -> PlanSettings:
+        """What planning depends on."""
+        most = min(self.max_seeds_per_batch or MAX_SEEDS_PER_BATCH, self.stop_when_stable or MAX_SEEDS_PER_BATCH)
+        return PlanSettings(
+            model=self.model,
+            samples=self.samples,
+            precision=self.precision,
+            max_seeds=most,
+            max_tokens=self.spec.max_tokens,
+            assumed_free=self.assume_free,
+            force=self.force,
+            reference_reason=self.reference_reason,
+        )
 
-    Raises:
-        ValueError: saying how to write it.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
-    if not match or match[2] not in _UNITS or float(match[1]) <= 0:
-        raise ValueError(f"write for example 24GiB or 500MB, found {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    @property
+    def write_settings(self) -> WriteSettings:
+        """How results are written."""
+        kept = {"full": None, "slim": 1}
+        return WriteSettings(
+            out=self.out,
+            full_confidence=self.full_confidence,
+            pae=self.pae,
+            kept=kept[self.store] if self.store in kept else int(self.store.removeprefix("top:")),
+            notice=self.spec.notice,
+        )
+
+    @property
+    def folder_settings(self) -> FolderSettings:
+        """How the output folder is looked at."""
+        return FolderSettings(out=self.out, verify=self.verify, overwrite=self.overwrite)
+
+    @property
+    def answer_settings(self) -> dict[str, Any]:
+        """The settings that decide an answer, and what is kept of it, as the record of each seed has them."""
+        names = (
+            "model", "samples", "cycles", "steps", "precision", "msa", "rna_msa", "template", "guidance",
+            "full_confidence", "pae", "store", "upstream",
+        )  # fmt: skip
+        settings = self.model_dump(mode="json", include=set(names))
+        return {name: settings[name] for name in names}
+
+    @property
+    def log_path(self) -> Path:
+        """The log of the run."""
+        return self.log_file or self.out / RUN_FOLDER / "run.log"
 
 
 def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConfig:
@@ -209,21 +296,19 @@ def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConf
 
 def _resolve(config: RunConfig) -> RunConfig:
     """Fill in the model's preset and refuse what the model cannot do."""
-    model = config.model_preset
+    model = config.spec
     for switch, name in ((config.template, "template"), (config.rna_msa, "rna_msa")):
         if switch and not model.template:
+            able = ", ".join(name for name in model_names() if model_spec(name).template)
             raise ConfigError(
-                f"{name}: {config.model} was not trained with it; choose protenix_base_default_v1.0.0, "
-                f"protenix_base_20250630_v1.0.0 or protenix-v2, or leave --{name.replace('_', '-')} out"
+                f"{name}: {config.model} was not trained with it; choose one of {able}, "
+                f"or leave --{name.replace('_', '-')} out"
             )
-    for path in config.upstream:
-        if path in OWN_KEYS:
-            raise ConfigError(f"upstream.{path}: set it with {OWN_KEYS[path]}, which tells every part of the run")
-        if path.startswith("data.") or path == "sorted_by_ranking_score":
-            raise ConfigError(f"upstream.{path}: it has no effect here; template files are set under templates")
-    if config.is_demo and config.checkpoint:
+    _check_upstream(config)
+    if model.made_up_weights and config.checkpoint:
         raise ConfigError(
-            "checkpoint: the demo model makes its own weights; leave --checkpoint out or choose another --model"
+            f"checkpoint: the {config.model} model makes its own weights; leave --checkpoint out or choose another "
+            "--model"
         )
     if config.sequential and config.precision == "fast":
         raise ConfigError("precision: fast is for batches of seeds; leave --sequential out, or --precision fast")
@@ -244,6 +329,25 @@ def _resolve(config: RunConfig) -> RunConfig:
             "workers": config.workers or max(1, min(8, (os.cpu_count() or 2) - 1)),
         }
     )
+
+
+def _check_upstream(config: RunConfig) -> None:
+    """Refuse settings of Protenix that cannot be run, before anything is loaded.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for path in config.upstream:
+        if path in OWN_KEYS:
+            raise ConfigError(f"upstream.{path}: set it with {OWN_KEYS[path]}, which tells every part of the run")
+        if path.startswith("data.") or path == "sorted_by_ranking_score":
+            raise ConfigError(f"upstream.{path}: it has no effect here; template files are set under templates")
+    if not config.upstream:
+        return
+    build_configs(config.upstream_settings)  # names and types
+    dtype = config.upstream.get("dtype", "bf16")
+    if dtype not in DTYPES:
+        raise ConfigError(f"upstream.dtype: {dtype!r} cannot be run; choose one of {', '.join(DTYPES)}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

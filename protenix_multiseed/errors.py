@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 class ProtenixMsError(Exception):
-    """Base of every error with a message meant for the user: it is printed without a traceback."""
+    """Base class of errors whose message is meant for the user. The command prints it without a traceback."""
 
 
 class ConfigError(ProtenixMsError):
@@ -12,11 +12,11 @@ class ConfigError(ProtenixMsError):
 
 
 class InputError(ProtenixMsError):
-    """One problem in one input file, at one place."""
+    """One problem at one place of an input file."""
 
 
 class RefusedInputsError(ProtenixMsError):
-    """All problems found in the inputs of a run, together, so that one edit can mend them all."""
+    """All problems found in the inputs of a run, so that one edit can fix them all."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -32,12 +32,12 @@ class WeightsError(ProtenixMsError):
 
 
 class FeaturizationError(ProtenixMsError):
-    """A job that passed the checks could not be turned into features."""
+    """A job that passed the checks could not be featurized."""
 
 
 class PredictionError(ProtenixMsError):
-    """A seed whose result cannot be used, such as coordinates that are not finite."""
+    """A seed whose result cannot be used, for example because coordinates are not finite."""
 
 
-class Dropped(BaseException):
-    """Work in hand was given up, because the run was asked to stop and its time is up."""
+class Stopped(Exception):  # noqa: N818  it is no error: the user asked for it
+    """The run was asked to stop, and the work in hand is given up."""

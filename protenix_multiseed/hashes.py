@@ -1,22 +1,32 @@
-"""SHA-256 of files, and where a fetched file's is kept."""
+"""SHA-256 of files, and where the SHA-256 of a fetched file is kept."""
 
 import hashlib
 from pathlib import Path
 
 _BLOCK = 1 << 26
+_known: dict[tuple[str, int, int], str] = {}
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal.
 
-    In large blocks: after each a thread has to wait for Python's lock, which takes longer than hashing a small one
-    while modules are loaded.
+    The file is read in large blocks: hashing releases the GIL, and a thread that hashes beside imports waits for it
+    after each block.
     """
     digest, block = hashlib.sha256(), bytearray(min(_BLOCK, path.stat().st_size + 1))
     with path.open("rb", buffering=0) as file:
         while length := file.readinto(block):
             digest.update(memoryview(block)[:length])
     return digest.hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """SHA-256 of a file that many jobs may share: hashed again only after its length or time of change has changed."""
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if key not in _known:
+        _known[key] = sha256(path)
+    return _known[key]
 
 
 def recorded_sha256(checkpoint: Path) -> str | None:

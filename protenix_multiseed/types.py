@@ -1,15 +1,18 @@
-"""The types that carry a run from input to files. Frozen: what a stage hands over, no later stage changes."""
+"""The types that carry a run from input to files. Frozen: what one part hands over, no later part changes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from protenix_multiseed.job_spec import JobSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from biotite.structure import AtomArray
 
-RUN_FOLDER = "protenix-ms"  # in the output folder, for what belongs to the run and not to one job
+Identity: TypeAlias = Mapping[str, Any]
+"""Everything but the seed that determines a job's predictions, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,17 +22,18 @@ class Job:
     Attributes:
         name: Unique within a run; the name of its output folder.
         seeds: In the order asked for.
-        source: The JSON file it was read from.
+        source: The input file.
         index: Its position in that file, from 0.
-        spec: Upstream's job dictionary, checked, with absolute paths.
-        n_token: Tokens, counted before featurization: a modified residue counts as one, so there may be more.
+        notes: What its author should know before the run, in words.
+        n_token: Tokens counted before featurization, where a modified residue counts as one: there may be more.
     """
 
     name: str
     seeds: tuple[int, ...]
     source: Path
     index: int
-    spec: Mapping[str, Any]
+    spec: JobSpec
+    notes: tuple[str, ...] = ()
     n_token: int = 0
 
     @property
@@ -39,19 +43,16 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureSettings:
-    """What featurization depends on besides the job: upstream's switches of the same meaning."""
+class Task:
+    """A job, what determines its answer, and the seeds still to do.
 
-    msa: bool = True
-    rna_msa: bool = False
-    template: bool = False
-    guidance: bool = False
-    constraint: bool = False
-    msa_pair_as_unpair: bool = True
-    esm_folder: Path | None = None
-    template_mmcif_dir: Path | None = None
-    fetch_template_structures: bool = False
-    kalign: Path | None = None
+    Attributes:
+        todo: Of the job's seeds; empty if all are done.
+    """
+
+    job: Job
+    identity: Identity
+    todo: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +65,8 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Seeds of one job that go through the model together.
+class BatchPlan:
+    """Seeds of one job that are to go through the model together. Integers only, so that planning needs no features.
 
     Attributes:
         sample_chunk: How many samples of each seed are denoised and scored at once.
@@ -79,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedFeatures:
-    """What the seed decides, and the state of the generators after it, where the model's draws begin.
+    """What the seed decides, and the state of the generators after featurization, where the model's draws begin.
 
     Attributes:
         ref_pos: Reference conformers, each centred, rotated and shifted at random [N_atom, 3], Angstrom. Like
@@ -87,7 +88,7 @@ class SeedFeatures:
         has_frame: Whether each token has a frame [N_token]; a ligand's frame is found from ``ref_pos``.
         python_state: ``random.getstate()`` after featurization.
         numpy_state: ``numpy.random.get_state()`` after featurization.
-        torch_state: ``torch.get_rng_state()`` after featurization, of the CPU generator, as bytes.
+        torch_state: ``torch.get_rng_state()`` of the CPU generator after featurization, as bytes.
     """
 
     seed: int
@@ -100,11 +101,11 @@ class SeedFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """A job's features, compact: what its seeds share once, what differs once per seed.
+    """A job's features in compact form: what its seeds share once, what differs once per seed.
 
     Attributes:
         seeds: The seeds these features serve. Usually all of the job's; a job whose leaving groups are chosen
-            differently by different seeds is handed over as several features.
+            differently by different seeds has several features.
         arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`: numpy arrays from
             the workers, tensors once uploaded.
         atom_array: Atoms in the order of ``ref_pos``, with the annotations that writing needs.
@@ -132,9 +133,33 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays, atoms left out."""
+        """Bytes of all arrays without the atoms."""
         shared = sum(int(getattr(value, "nbytes", 0)) for value in self.arrays.values())
         return shared + sum(int(seed.ref_pos.nbytes + seed.has_frame.nbytes) for seed in self.seeds)
+
+    def only(self, seeds: Collection[int]) -> Self:
+        """The same features with these seeds of them."""
+        return replace(self, seeds=tuple(one for one in self.seeds if one.seed in seeds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Seeds of one job that go through the model together, with their features.
+
+    Attributes:
+        features: Of the batch's seeds and no others, on the device or on their way to it.
+        sample_chunk: How many samples of each seed run at once. It changes memory, not the answer: all draws are made
+            before.
+    """
+
+    features: Features
+    sample_chunk: int
+    estimated_bytes: int = 0
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Numbers of the seeds."""
+        return tuple(one.seed for one in self.features.seeds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +188,7 @@ class Failure:
     """A job, or one seed of it, that could not be finished.
 
     Attributes:
-        seed: None where the whole job failed.
+        seed: None if the whole job failed.
         stage: ``featurize``, ``predict``, ``write`` or ``rank``.
         advice: What to try.
     """
@@ -181,7 +206,7 @@ class Sample:
     """One row of a job's ranking.
 
     Attributes:
-        structure: None where only the scores of the sample were kept.
+        structure: None if only the scores of the sample were kept.
     """
 
     job: str
@@ -197,5 +222,5 @@ class Sample:
 
     @property
     def folder(self) -> Path:
-        """Its seed's folder."""
+        """The folder of its seed."""
         return self.confidence.parent.parent

@@ -141,7 +141,7 @@ def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict
 
 def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> dict:
     """Many jobs in one run: how much of the time from first to last batch no batch was on the device."""
-    from protenix_multiseed.bench import make_job
+    from protenix_multiseed.commands.bench import make_job
 
     jobs = []
     for number in range(arguments.idle_jobs):

@@ -24,17 +24,25 @@ import torch
 from engine_floor import floor, measure_ceilings
 from pull_request_284 import pull_request_284
 
-from protenix_multiseed import upstream
-from protenix_multiseed.bench import Side, kernels_of_protenix, make_executor, make_job, make_sides, measure, summarise
+from protenix_multiseed.commands.bench import (
+    Side,
+    kernels_of_protenix,
+    make_executor,
+    make_job,
+    make_sides,
+    measure,
+    summarise,
+)
 from protenix_multiseed.config import load_config
-from protenix_multiseed.dictionary import find_dictionary
-from protenix_multiseed.executor import Executor
+from protenix_multiseed.execution.model import Executor
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
-from protenix_multiseed.memory import format_bytes
-from protenix_multiseed.model.stages import Network
-from protenix_multiseed.types import Features, FeatureSettings
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.types import Features
+from protenix_multiseed.units import format_bytes
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import find_dictionary
 
 MSA_ROWS = {120: 500, 245: 700, 600: 4000}  # of made-up jobs; 1,000 for all other sizes
 Measured = tuple[float, Mapping[str, float], int]
@@ -45,7 +53,7 @@ def main() -> None:
     arguments = read_arguments()
     wanted = arguments.sides.split(",")
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
-    upstream.prepare(find_dictionary())
+    environment.prepare(find_dictionary())
     executor = make_executor(config)
     rows: list[dict[str, Any]] = []
     with executor, tempfile.TemporaryDirectory() as scratch:
@@ -116,7 +124,7 @@ def read_features(name: str, scratch: Path, n_seed: int) -> Features:
     if name.isdigit():
         job = make_job(scratch, int(name), MSA_ROWS.get(int(name), 1000), seeds)
     else:
-        rules = InputRules(model="any", rna_msa=False, template=False)
+        rules = InputRules(model="any", reads=ReadSettings(rna_msa=False, template=False))
         (job,) = read_jobs([Path(name)], tuple(seeds), rules, find_dictionary())
     (features,) = featurize(job, FeatureSettings())
     return features

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from protenix_multiseed.ensemble.interfaces import Interface
-from protenix_multiseed.outputs.compact import Compact, Tokens, write_compact
+from protenix_multiseed.analysis.compact import Compact, Tokens, write_compact
+from protenix_multiseed.analysis.interfaces import Interface
 
 SAMPLES = 5
 

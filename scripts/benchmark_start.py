@@ -27,15 +27,15 @@ import numpy as np
 import torch
 
 from protenix_multiseed import dictionary as dictionary_module
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.features import featurize as featurize_module
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, load_model
-from protenix_multiseed.types import FeatureSettings, Job
+from protenix_multiseed.settings import FeatureSettings, InputRules
+from protenix_multiseed.types import Job
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "7r6r.json"
 MODEL = "protenix_base_default_v1.0.0"
@@ -76,7 +76,7 @@ def compare_features(repetitions: int) -> None:
             for seed in seeds:
                 random.seed(seed)
                 np.random.seed(seed)
-                with upstream.silenced():
+                with environment.silenced():
                     data, _, _ = dataset.process_one(dataset.inputs[0])
             return data["input_feature_dict"]
 
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
-    upstream.prepare(EmbeddedDictionary())
+    environment.prepare(EmbeddedDictionary())
     time_dictionary()
     compare_features(arguments.repetitions)
     if not arguments.skip_model:

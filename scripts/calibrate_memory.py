@@ -17,19 +17,21 @@ from typing import Any
 
 import torch
 
-from protenix_multiseed import upstream
-from protenix_multiseed.bench import make_job
+from protenix_multiseed.commands.bench import make_job
 from protenix_multiseed.config import load_config
-from protenix_multiseed.dictionary import find_dictionary
-from protenix_multiseed.executor import PADDING, make_configs, make_planner
+from protenix_multiseed.execution.model import PADDING, make_configs, make_planner
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.memory import format_bytes
+from protenix_multiseed.kernels.base import torch_kernels
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
-from protenix_multiseed.model.kernels.plain import PlainKernels
-from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.stages import run_stages
 from protenix_multiseed.model.weights import build_model
-from protenix_multiseed.types import Features, FeatureSettings
+from protenix_multiseed.settings import FeatureSettings
+from protenix_multiseed.types import Features
+from protenix_multiseed.units import format_bytes
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import find_dictionary
 
 # tokens, MSA rows, seeds, samples, samples at once, precision
 POINTS = [
@@ -60,14 +62,14 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     dictionary = find_dictionary()
-    upstream.prepare(dictionary)
+    environment.prepare(dictionary)
     configs = make_configs(load_config({"model": arguments.model}), None)
     model = demo.fill(build_model(configs)).to(device)
     kernels = PlainKernels(on_gpu=device.type == "cuda")
     if device.type == "cuda":
-        from protenix_multiseed.model.kernels.fused import FusedKernels
+        from protenix_multiseed.kernels.base import triton_kernels
 
-        kernels = FusedKernels()
+        kernels = triton_kernels()
     points: list[dict[str, Any]] = []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as scratch:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from protenix_multiseed.kernels.base import torch_kernels
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast.denoiser import Denoiser
-from protenix_multiseed.model.kernels.plain import PlainKernels
-from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.stages import run_stages
 from protenix_multiseed.types import Features
 
 

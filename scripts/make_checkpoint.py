@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import find_dictionary
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import find_dictionary
 
 
 def make_checkpoint(
     model: str, path: Path, overrides: dict[str, Any], *, prefix: bool = False, seed: int = demo.SEED
 ) -> None:
     """Build the model, fill it with made-up weights and save ``{"model": state}``."""
-    upstream.prepare(find_dictionary())
+    environment.prepare(find_dictionary())
     configs = upstream.build_configs(model=model, overrides=overrides)
     state = demo.fill(build_model(configs), seed).state_dict()
     torch.save({"model": {("module." if prefix else "") + key: value for key, value in state.items()}}, path)

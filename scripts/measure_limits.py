@@ -17,14 +17,14 @@ import torch
 from benchmark_engine import read_features
 from measure_parity import damp, rmsd
 
-from protenix_multiseed import upstream
-from protenix_multiseed.bench import make_executor
+from protenix_multiseed.commands.bench import make_executor
 from protenix_multiseed.config import load_config
-from protenix_multiseed.dictionary import find_dictionary
-from protenix_multiseed.ladder import MemoryLimit
-from protenix_multiseed.memory import format_bytes
-from protenix_multiseed.model.transfer import Arriving
+from protenix_multiseed.execution.retry import MemoryLimit
+from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.types import Failure, Job, Prediction
+from protenix_multiseed.units import format_bytes
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import find_dictionary
 
 
 class Log:
@@ -56,7 +56,7 @@ def main() -> None:
     config = load_config({
         "model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps, "precision": arguments.precision,
     })  # fmt: skip
-    upstream.prepare(find_dictionary())
+    environment.prepare(find_dictionary())
     features = read_features(str(arguments.job), Path(), arguments.seeds)
     executor = make_executor(config)
     rows = []

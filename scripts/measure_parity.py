@@ -19,17 +19,18 @@ import numpy as np
 import torch
 from benchmark_engine import read_features
 
-from protenix_multiseed import upstream
-from protenix_multiseed.bench import kernels_of_protenix, make_executor
+from protenix_multiseed.commands.bench import kernels_of_protenix, make_executor
 from protenix_multiseed.config import load_config
-from protenix_multiseed.dictionary import find_dictionary
 from protenix_multiseed.model.fast import FAST
-from protenix_multiseed.model.reference import predict_seed, to_prediction
-from protenix_multiseed.model.reference_stages import REFERENCE
-from protenix_multiseed.model.seed_stream import SeedStream
-from protenix_multiseed.model.stages import Network, make_inputs, run_stages
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
+from protenix_multiseed.model.reference.stages import REFERENCE
+from protenix_multiseed.model.rng import SeedRng
+from protenix_multiseed.model.stages import make_inputs, run_stages
 from protenix_multiseed.types import Features, Prediction
-from protenix_multiseed.upstream import silenced
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import find_dictionary
+from protenix_multiseed.upstream.environment import silenced
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("parity.json"))
     arguments = parser.parse_args()
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
-    upstream.prepare(find_dictionary())
+    environment.prepare(find_dictionary())
     features = read_features(str(arguments.job), Path(), arguments.seeds)
     executor = make_executor(config)
     rows = []
@@ -156,7 +157,7 @@ def by_stage(network: Network, features: Features) -> list[dict[str, Any]]:
 
     with torch.no_grad(), network.autocast(), silenced():
         inputs = make_inputs(network, features, seeds)
-        streams = [[SeedStream(seed, network.device) for seed in seeds] for _ in range(2)]
+        streams = [[SeedRng(seed, network.device) for seed in seeds] for _ in range(2)]
         theirs, ours = REFERENCE.run_trunk(network, inputs, streams[0]), FAST.run_trunk(network, inputs, streams[1])
         tell("trunk", s=relative(ours.s, theirs.s), z=relative(ours.z, theirs.z))
         conditioning = REFERENCE.prepare_conditioning(network, inputs, theirs)

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from protenix_multiseed.model import reference_stages
-from protenix_multiseed.model.reference import to_prediction
-from protenix_multiseed.model.seed_stream import SeedStream
-from protenix_multiseed.model.stages import Network, make_inputs
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.reference.predict import to_prediction
+from protenix_multiseed.model.rng import SeedRng
+from protenix_multiseed.model.stages import make_inputs
 from protenix_multiseed.types import Features
-from protenix_multiseed.upstream import silenced
+from protenix_multiseed.upstream.environment import silenced
 
 
 def pull_request_284(network: Network, features: Features) -> dict[str, float]:
@@ -22,7 +23,7 @@ def pull_request_284(network: Network, features: Features) -> dict[str, float]:
     module, settings = network.module, network.configs.sample_diffusion
     lap = _Laps(network.device)
     network.set_size(features.n_token)
-    streams = [SeedStream(seed, network.device) for seed in features.seeds]
+    streams = [SeedRng(seed, network.device) for seed in features.seeds]
     with torch.no_grad(), network.autocast(), silenced(), _embedded_once(module):
         inputs = make_inputs(network, features, [features.seeds[0]] * len(features.seeds))
         trunk = reference_stages.run_trunk(network, inputs, streams)

@@ -20,9 +20,8 @@ from typing import Any
 import torch
 from triton.testing import do_bench
 
-from protenix_multiseed.memory import KEY_BLOCK
-from protenix_multiseed.model.kernels import Kernels, fused, mask_keys, split_heads
-from protenix_multiseed.model.kernels.plain import PlainKernels
+from protenix_multiseed.execution.memory import KEY_BLOCK
+from protenix_multiseed.kernels.base import Kernels, fused, mask_keys, split_heads, torch_kernels
 
 Tiles = tuple[Any, ...]
 Case = tuple[Any, ...]
@@ -238,7 +237,7 @@ def compile_one(work: tuple[int, Tiles]) -> None:
     program.set(work[1])
     case = program.cases[0]
     try:
-        program.make((1, 2, *case[2:]) if program.name == "attention" else (16, 64))(fused.FusedKernels())
+        program.make((1, 2, *case[2:]) if program.name == "attention" else (16, 64))(fused.triton_kernels())
     except Exception as error:
         print(f"{program.key} {work[1]}: {str(error).splitlines()[0][:100]}")
 
@@ -249,11 +248,11 @@ def tune(program: Program) -> Tiles:
     far: dict[Tiles, float] = dict.fromkeys(program.tiles, 0.0)
     for case in program.cases:
         torch.manual_seed(0)
-        wanted = program.make(case)(PlainKernels(on_gpu=True)).float().clone()
+        wanted = program.make(case)(torch_kernels(on_gpu=True)).float().clone()
         for tiles in program.tiles:
             program.set(tiles)
             torch.manual_seed(0)
-            run = partial(program.make(case), fused.FusedKernels())
+            run = partial(program.make(case), fused.triton_kernels())
             try:
                 far[tiles] = max(far[tiles], float((run().float() - wanted).norm() / wanted.norm()))
                 taken[tiles].append(do_bench(run, warmup=5, rep=30, return_mode="median"))

@@ -10,7 +10,7 @@ import argparse
 import pickle
 from pathlib import Path
 
-from protenix_multiseed.dictionary import EmbeddedDictionary, serialize
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary, serialize
 
 
 def write_dictionary(root: Path, codes: list[str]) -> None:

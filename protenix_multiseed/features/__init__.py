@@ -1,1 +1,1 @@
-"""Jobs to features: what the model reads, once per job, and what each seed changes."""
+"""Jobs to compact features in CPU workers, with the draws of each seed as upstream makes them."""

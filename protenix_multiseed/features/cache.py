@@ -1,6 +1,7 @@
-"""Alignment and template features kept between runs: they take most of featurization and no seed changes them.
+"""Cache of alignment and template features: they take most of featurization, and no seed changes them.
 
-Files hold plain arrays and no pickles, under the user's cache folder, and the oldest go when they grow too many.
+Files hold plain arrays and no pickles, in the user's cache folder. The least recently used are deleted when the cache
+grows too large.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -18,24 +19,24 @@ from typing import Any
 import numpy as np
 
 from protenix_multiseed import __version__
-from protenix_multiseed.dictionary import cache_dir
-from protenix_multiseed.hashes import sha256
-from protenix_multiseed.types import FeatureSettings, Job
+from protenix_multiseed.inputs.content import entities_content
+from protenix_multiseed.paths import cache_dir
+from protenix_multiseed.settings import FeatureSettings
+from protenix_multiseed.types import Job
 
-LAYOUT = 2  # raise when the arrays change their meaning
+LAYOUT = 3  # raise when the arrays change their meaning
 MAX_BYTES = 2 * 2**30
-_FILES = ("pairedMsaPath", "unpairedMsaPath", "templatesPath")
 _WARNINGS = "warnings"
 
 Made = tuple[dict[str, np.ndarray], tuple[str, ...]]
-"""Arrays, and what the user should know about them."""
+"""Arrays, and warnings for the user."""
 
 
 def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], make: Callable[[], Made]) -> Made:
-    """What ``make`` makes of a job's alignments and templates, or what it made of them before.
+    """The arrays of a job's alignments and templates: from the cache, or else made by ``make`` and kept.
 
     Args:
-        tokens: Arrays that tell the job's tokens, by which its arrays are laid out: bonds and ligands change them.
+        tokens: Arrays that describe the job's tokens, which bonds and ligands change too.
     """
     path = cache_dir() / "features" / f"{_key(job, settings, tokens)}.npz"
     try:
@@ -55,16 +56,10 @@ def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], ma
 
 def _key(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray]) -> str:
     """Everything the arrays depend on; template structures are taken to be those of the PDB."""
-    content = {"sequences": list(_contents(job.spec["sequences"])), "settings": asdict(settings)}
+    content = {"entities": entities_content(job.spec, settings.reads), "settings": asdict(settings)}
     content["tokens"] = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in tokens]
     versions = [metadata.version("protenix"), __version__, LAYOUT]
     return hashlib.sha256(json.dumps([content, versions], sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _contents(sequences: list[Mapping[str, Any]]) -> Iterator[Any]:
-    for item in sequences:
-        for kind, entity in item.items():
-            yield kind, {key: sha256(Path(entity[key])) if key in _FILES else entity[key] for key in sorted(entity)}
 
 
 def _store(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -81,7 +76,7 @@ def _store(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _make_room(folder: Path) -> None:
-    """Remove what was not used for longest."""
+    """Delete the least recently used files beyond the limit."""
     files = []
     for file in folder.iterdir():
         with contextlib.suppress(OSError):  # another process made room

@@ -1,23 +1,23 @@
 """ESM embeddings for the models that read them: one file per protein sequence in the user's cache.
 
-Upstream computes them at start for all inputs of a file and, where one fails, goes on with zeros. Here each sequence is
-embedded alone, so that an embedding depends on the sequence and nothing else, and a failure is an error.
+Upstream embeds all inputs of a file at start and continues with zeros if one fails. Here each sequence is embedded
+alone, so that an embedding depends on the sequence and nothing else, and a failure is an error.
 """
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from biotite.structure import AtomArray
 
 from protenix_multiseed.errors import FeaturizationError, WeightsError
+from protenix_multiseed.job_spec import JobSpec
 from protenix_multiseed.types import Job
-from protenix_multiseed.upstream import call_quietly
+from protenix_multiseed.upstream.environment import call_quietly
 
 
 def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, folder: Path) -> int:
@@ -77,12 +77,9 @@ def token_embeddings(job: Job, atom_array: AtomArray, folder: Path) -> np.ndarra
     return np.zeros((len(centres), 2560), dtype=np.float32) if embeddings is None else embeddings
 
 
-def _proteins(spec: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        str(number): item["proteinChain"]["sequence"]
-        for number, item in enumerate(spec["sequences"], start=1)
-        if "proteinChain" in item
-    }
+def _proteins(spec: JobSpec) -> dict[str, str]:
+    """Sequence of each protein, by its entity number."""
+    return {str(number): protein.sequence for number, protein in spec.polymers("protein")}
 
 
 def _file(folder: Path, sequence: str) -> Path:

@@ -40,8 +40,13 @@ from protenix_multiseed.features.seed_draws import (
     replay_reference,
     smiles_coordinates,
 )
-from protenix_multiseed.types import Features, FeatureSettings, Job, SeedFeatures
-from protenix_multiseed.upstream import replaced, silenced
+from protenix_multiseed.job_spec import JobSpec, Ligand
+from protenix_multiseed.settings import FeatureSettings, UpstreamSettings
+from protenix_multiseed.types import Features, Job, SeedFeatures
+from protenix_multiseed.upstream.configs import build_configs
+from protenix_multiseed.upstream.environment import replaced, silenced
+from protenix_multiseed.upstream.job_dict import sequences_of, to_upstream
+from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 # What mmCIF writing reads; the parser's many other annotations stay behind.
 WRITTEN_ANNOTATIONS = (
@@ -70,7 +75,7 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
         FeaturizationError: if the job cannot be turned into features.
     """
     start = time.perf_counter()
-    if settings.guidance or job.spec.get("constraint"):
+    if settings.guidance or job.spec.has_constraint:
         made = [featurize_reference(job, settings, seed) for seed in job.seeds]
     else:
         made = []
@@ -88,9 +93,9 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
     """The reference twin: upstream's ``InferenceDataset.process_one``, generators seeded as its runner does."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
-        path.write_text(json.dumps([job.spec]))
+        path.write_text(json.dumps([to_upstream(job.spec)]))
         dataset = infer_dataloader.InferenceDataset(_dataset_configs(settings, path))
-        hits = _HitReporter(dataset.online_template_featurizer) if settings.template else None
+        hits = _HitReporter(dataset.online_template_featurizer) if settings.reads.template else None
         dataset.online_template_featurizer = hits
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
@@ -169,7 +174,7 @@ class _Shared:
 def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
     try:
         with recorded(seed) as log:
-            sample = SampleDictToFeatures(_plain(job.spec))
+            sample = SampleDictToFeatures(to_upstream(job.spec))
             atom_array = sample.get_atom_array()
         return _share_atoms(job, settings, seed, log, sample, atom_array)
     except FeaturizationError:
@@ -289,13 +294,13 @@ def _msa_arrays(
     job: Job, settings: FeatureSettings, atom_array: AtomArray, restype: torch.Tensor
 ) -> dict[str, np.ndarray]:
     made = {}
-    if settings.msa:
+    if settings.reads.msa:
         made = dict_to_tensor(
             InferenceMSAFeaturizer.make_msa_feature(
-                bioassembly=job.spec["sequences"],
+                bioassembly=sequences_of(job.spec),
                 atom_array=atom_array,
                 msa_pair_as_unpair=settings.msa_pair_as_unpair,
-                use_rna_msa=settings.rna_msa,
+                use_rna_msa=settings.reads.rna_msa,
             )
         )
     if not made:  # upstream's make_dummy_feature
@@ -317,15 +322,15 @@ def _msa_arrays(
 def _template_arrays(
     job: Job, settings: FeatureSettings, atom_array: AtomArray
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    finder = _HitReporter(_hit_featurizer(settings)) if settings.template else None
+    finder = _HitReporter(_hit_featurizer(settings)) if settings.reads.template else None
     assembled = template_featurizer.Templates
     with replaced(
         assembled, "as_protenix_dict", assembled.as_data_dict
     ):  # without the pair features, which expand() makes
         made = template_featurizer.InferenceTemplateFeaturizer.make_template_feature(
-            bioassembly=job.spec["sequences"],
+            bioassembly=sequences_of(job.spec),
             atom_array=atom_array,
-            use_template=settings.template,
+            use_template=settings.reads.template,
             online_template_featurizer=finder,
         )
     arrays = layout.compact_templates(
@@ -367,20 +372,13 @@ def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
 
 
 def _dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:
-    from protenix_multiseed.upstream import DEFAULT_MODEL, build_configs
-
     overrides: dict[str, Any] = {}
     if settings.template_mmcif_dir:
         overrides["data.template.prot_template_mmcif_dir"] = str(settings.template_mmcif_dir)
     if settings.kalign:
         overrides["data.template.kalign_binary_path"] = str(settings.kalign)
     configs = build_configs(
-        model=DEFAULT_MODEL,
-        msa=settings.msa,
-        template=settings.template,
-        rna_msa=settings.rna_msa,
-        guidance=settings.guidance,
-        overrides=overrides,
+        UpstreamSettings(model=DEFAULT_MODEL, reads=settings.reads, guidance=settings.guidance, overrides=overrides)
     )
     configs.input_json_path = str(input_json)
     configs.msa_pair_as_unpair = settings.msa_pair_as_unpair
@@ -424,18 +422,10 @@ def _features(
     )
 
 
-def _smiles(spec: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for number, item in enumerate(spec["sequences"], start=1):
-        text = item.get("ligand", {}).get("ligand", "")
-        if text and not text.startswith(("CCD_", "FILE_")):
-            found[str(number)] = text
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """A job's specification as plain dictionaries and lists, which upstream may change."""
-    return json.loads(json.dumps(value))
+def _smiles(spec: JobSpec) -> dict[str, str]:
+    """SMILES string of each ligand that has one, by its entity number."""
+    entities = enumerate(spec.entities, start=1)
+    return {str(number): one.smiles for number, one in entities if isinstance(one, Ligand) and one.smiles is not None}
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from protenix_multiseed.errors import FeaturizationError
-from protenix_multiseed.upstream import replaced
+from protenix_multiseed.upstream.environment import replaced
 
 MAX_PERMUTATIONS = 1000  # upstream's ccd.get_ccd_ref_info
 MAX_SHIFT = 1.0  # Angstrom; upstream's geometry.random_transform

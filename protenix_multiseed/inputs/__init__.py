@@ -1,4 +1,4 @@
-"""Input JSON files to jobs, every problem found before any work starts."""
+"""Input files to checked jobs. Every problem is found before any work starts."""
 
 from protenix_multiseed.inputs.read import read_jobs
 

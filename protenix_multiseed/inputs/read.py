@@ -1,25 +1,23 @@
-"""JSON files to jobs: reading, the format, names and seeds. What the chemistry means is checked in :mod:`.check`."""
+"""Input files to checked jobs: which files, their dialects, names and seeds."""
 
-import difflib
-import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from protenix_multiseed.dictionary import Dictionary
-from protenix_multiseed.errors import ConfigError, InputError, RefusedInputsError
-from protenix_multiseed.inputs import schema
-from protenix_multiseed.inputs.check import InputRules, check_job
-from protenix_multiseed.seeds import DEFAULT_SEED, check_seeds
-from protenix_multiseed.types import RUN_FOLDER, Job
+from protenix_multiseed.errors import InputError, RefusedInputsError
+from protenix_multiseed.inputs import dialects
+from protenix_multiseed.inputs.checks import check_job
+from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.notes import notes_of
+from protenix_multiseed.inputs.seeds import DEFAULT_SEED
+from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.settings import InputRules
+from protenix_multiseed.types import Job
+from protenix_multiseed.upstream.dictionary import Dictionary
 
 MAX_NAME_BYTES = 150  # file names add up to 60 bytes to it, and file systems stop at 255
 MAX_PROBLEMS = 50
 MAX_PATH = 1000
-MAX_JSON_BYTES = 2**28
 
 
 def read_jobs(
@@ -28,8 +26,8 @@ def read_jobs(
     """Read and check every job of every file.
 
     Args:
-        paths: JSON files, or folders that are searched for them.
-        seeds: Seeds for every job; None for each job's own ``modelSeeds``, else upstream's default of 101.
+        paths: Input files, or folders that are searched for them.
+        seeds: Seeds for every job; None for each job's own, else upstream's default of 101.
         rules: What the run's model and switches accept.
         dictionary: Components that may be named.
 
@@ -39,8 +37,12 @@ def read_jobs(
     jobs: list[Job] = []
     problems: list[str] = []
     for path in _find_files(paths, problems):
-        for index, raw in enumerate(_read_list(path, problems)):
-            jobs.extend(_read_job(path, index, raw, seeds, rules, dictionary, problems))
+        try:
+            document = Document.read(path)
+            for parsed in dialects.dialect_of(document).parse(document):
+                jobs.extend(_check(document, parsed, seeds, rules, dictionary, problems))
+        except InputError as error:
+            problems.append(str(error))
     problems.extend(_duplicate_names(jobs))
     if problems:
         hidden = len(problems) - MAX_PROBLEMS
@@ -56,14 +58,9 @@ def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
         if len(str(path)) > MAX_PATH or "\0" in str(path):
             problems.append(f"{str(path)[:60]!r}...: not a path")
         elif path.is_dir():
-            results = [record.parent.parent for record in path.rglob(f"{RUN_FOLDER}/run.json")]  # of earlier runs
-            found = sorted(
-                file
-                for file in path.rglob("*.json")
-                if file.is_file() and not any(file.is_relative_to(folder) for folder in results)
-            )
+            found = sorted(_files_in(path))
             if not found:
-                problems.append(f"{path}: the folder holds no .json file")
+                problems.append(f"{path}: the folder holds no input file ({', '.join(_suffixes())})")
             files.extend(found)
         elif path.is_file():
             files.append(path)
@@ -77,87 +74,56 @@ def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     return distinct
 
 
-def _read_list(path: Path, problems: list[str]) -> list[Any]:
-    try:
-        if (size := path.stat().st_size) > MAX_JSON_BYTES:
-            raise InputError(f"{size} bytes, at most {MAX_JSON_BYTES} are read: split it into several files")
-        text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        problems.append(f"{path.name}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}")
-    except UnicodeDecodeError as error:
-        problems.append(f"{path.name}: not UTF-8 text (byte {error.start}): save the file as UTF-8")
-    except OSError as error:
-        problems.append(f"{path}: cannot be read: {error.strerror}")
-    except (InputError, ValueError) as error:
-        problems.append(f"{path.name}: {error}")
-    except RecursionError:
-        problems.append(f"{path.name}: nested too deeply to be an input file")
-    else:
-        if isinstance(content, list) and content:
-            return content
-        found = "an empty list" if content == [] else f"one {_json_type(content)}"
-        problems.append(
-            f'{path.name}: the top level is {found}: expected a list of jobs, [{{"name": ..., "sequences": ...}}]'
-        )
-    return []
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Input files in a folder and those below it; results of earlier runs are none."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            if not _is_results(entry):
+                yield from _files_in(entry)
+        elif entry.suffix in _suffixes() and entry.is_file():
+            yield entry
 
 
-def _read_job(
-    path: Path,
-    index: int,
-    raw: Any,
+def _is_results(folder: Path) -> bool:
+    """Whether a run wrote a folder: its own files, or one job's results."""
+    if folder.name == RUN_FOLDER:
+        return (folder / "run.json").exists()
+    return (folder / "ensemble.json").exists() or any(folder.glob("seed_*/record.json"))
+
+
+def _suffixes() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(suffix for dialect in dialects.DIALECTS for suffix in dialect.SUFFIXES))
+
+
+def _check(
+    document: Document,
+    parsed: ParsedJob,
     seeds: tuple[int, ...] | None,
     rules: InputRules,
     dictionary: Dictionary,
     problems: list[str],
 ) -> Iterable[Job]:
-    name = raw.get("name") if isinstance(raw, dict) else None
-    where = f"{path.name}[{index}] {name!r}" if isinstance(name, str) else f"{path.name}[{index}]"
-    try:
-        spec = schema.JobSpec.model_validate(raw)
-    except ValidationError as error:
-        problems.extend(f"{where}: {_explain(problem)}" for problem in error.errors(include_url=False))
-        return
-    found = [*_name_problems(spec.name)]
-    own_seeds: tuple[int, ...] = (DEFAULT_SEED,)
-    if seeds is None and spec.modelSeeds:
-        try:
-            own_seeds = check_seeds([_seed(value) for value in spec.modelSeeds], "modelSeeds")
-        except ConfigError as error:
-            found.append(str(error))
-    resolved, n_token, chemistry = check_job(spec, path.parent, rules, dictionary)
-    found.extend(chemistry)
-    if found:
+    where = f"{document.path.name}[{parsed.index}]" + (f" {parsed.name!r}" if parsed.name is not None else "")
+    spec, found = parsed.spec, list(parsed.problems)
+    n_token = 0
+    if seeds is None and parsed.seed_problem:
+        found.append(parsed.seed_problem)
+    if spec is not None:
+        found = [*_name_problems(spec.name), *found]
+        n_token, chemistry = check_job(spec, rules, dictionary)
+        found.extend(chemistry)
+    if found or spec is None:
         problems.extend(f"{where}: {problem}" for problem in found)
         return
     yield Job(
         name=spec.name,
-        seeds=own_seeds if seeds is None else seeds,
-        source=path,
-        index=index,
-        spec=resolved,
+        seeds=seeds or parsed.seeds or (DEFAULT_SEED,),
+        source=document.path,
+        index=parsed.index,
+        spec=spec,
+        notes=(*parsed.notes, *notes_of(spec, rules)),
         n_token=n_token,
     )
-
-
-def _seed(value: int | str) -> int:
-    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= 12):
-        raise ConfigError(f"modelSeeds: {value!r} is not a whole number")
-    return int(value)
-
-
-def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"the key {twice!r} is given twice in one object: only one of the two would be read")
-    return result
-
-
-def _no_constant(text: str) -> Any:
-    raise InputError(f"{text} is not JSON: write a number")
 
 
 def _name_problems(name: str) -> Iterable[str]:
@@ -177,65 +143,3 @@ def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:
         other = first.setdefault(job.name.casefold(), job)
         if other is not job:
             yield f"{job.where}: name: also the name of {other.where}, and results are kept by name: rename one"
-
-
-def _explain(problem: Any) -> str:
-    """One pydantic error as a sentence: field, what was found, what to do."""
-    field = _path(problem["loc"])
-    found = problem.get("input")
-    match problem["type"]:
-        case "extra_forbidden":
-            known = _keys_at(problem["loc"][:-1])
-            key = str(problem["loc"][-1])
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            return f"{field}: unknown key; " + (
-                f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            )
-        case "missing":
-            return f"{field}: missing"
-        case "value_error":
-            return f"{field or 'job'}: {problem['ctx']['error']}"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return f"{field or 'job'}: expected an object, found {_json_type(found)}"
-        case "too_short" | "string_too_short":
-            return f"{field}: empty"
-        case _:
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            return f"{field}: {message}, found {_shorten(found)}"
-
-
-def _path(location: Sequence[int | str]) -> str:
-    text = ""
-    for part in location:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part not in {"int", "str", "float"}:  # pydantic names the branch of a union, which is not a key
-            text += f".{part}" if text else part
-    return text
-
-
-def _keys_at(location: Sequence[int | str]) -> list[str]:
-    model: Any = schema.JobSpec
-    for part in location:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
-    return [
-        str(field.validation_alias or name) if isinstance(field.validation_alias, str) else name
-        for name, field in model.model_fields.items()
-    ]
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for argument in getattr(annotation, "__args__", ()) if (model := _model_in(argument))), None)
-
-
-def _json_type(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
-    return names.get(type(value), "null")
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,1 +1,1 @@
-"""The model: its weights, its randomness, and one seed or many through it."""
+"""The model: its weights, its random numbers, and the stages from features to scores."""

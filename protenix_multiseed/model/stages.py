@@ -1,94 +1,61 @@
 """The four stages of a prediction, and the types they hand over. Fast and reference stages share these signatures.
 
 ``replace(FAST, sample=reference.sample)`` runs one stage through its reference twin, which is how a difference is
-traced. Everything carries a leading dimension of seeds; sequential is a batch of one seed.
+traced. All tensors carry a leading dimension of seeds; one seed is a batch of one.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 
 from protenix_multiseed.features.layout import expand, place
-from protenix_multiseed.model.kernels import Kernels
-from protenix_multiseed.model.kernels.plain import PlainKernels
-from protenix_multiseed.model.replay import Loops
-from protenix_multiseed.model.seed_stream import SeedStream
-from protenix_multiseed.types import Features, SeedFeatures
-from protenix_multiseed.upstream import silenced, skip_amp_rules
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.rng import SeedRng
+from protenix_multiseed.types import Batch
+from protenix_multiseed.upstream.environment import silenced
 
-_Made = TypeVar("_Made")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+POLL_SECONDS = 0.001
+WAITING_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """Protenix's model with the configuration it was built with, on its device.
+@dataclass(frozen=True, slots=True)
+class StepsDone:
+    """A stage has come further.
 
     Attributes:
-        module: ``protenix.model.protenix.Protenix``.
-        configs: Upstream's configuration.
-        name: The model's name, by which upstream chooses precision.
-        precision: ``reference``, or ``fast``: the diffusion network in bfloat16.
-        kernels: The operations that the fast stages are made of.
-        padding: The fast trunk pads tokens to a multiple of this.
-        loops: Kept from batch to batch.
+        stage: ``trunk``, ``sample`` or ``score``.
+        done, total: Cycles, diffusion steps or seeds. On a GPU they may be launched and not finished.
     """
 
-    module: Any
-    configs: Any
-    name: str
-    device: torch.device
-    precision: str = "reference"
-    kernels: Kernels = field(default_factory=PlainKernels)
-    padding: int = 1
-    _prepared: dict[Any, Any] = field(default_factory=dict)
-    loops: Loops = field(default_factory=Loops)
+    stage: str
+    done: int
+    total: int
 
-    def prepared(self, make: Callable[[Any, torch.dtype], _Made], module: Any, dtype: torch.dtype) -> _Made:
-        """A module's weights as a fast stage wants them, made once per run: ``make(module, dtype)``."""
-        key = (make, id(module), dtype)
-        if key not in self._prepared:
-            self._prepared[key] = make(module, dtype)
-        made: _Made = self._prepared[key]
-        return made
 
-    def set_size(self, n_token: int) -> None:
-        """Give the model its configuration with upstream's precision for jobs of this size."""
-        for part, skipped in skip_amp_rules(self.name, n_token).items():
-            self.configs.skip_amp[part] = skipped
-        self.module.configs = self.configs
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The GPU is still at work: whoever runs the stages may give them up here."""
 
-    def trunk_dtype(self) -> torch.dtype:
-        """Type in which autocast computes the trunk."""
-        return _DTYPES[self.configs.dtype] if self.device.type == "cuda" else torch.float32
 
-    def dtype_of(self, part: str, n_token: int) -> torch.dtype:
-        """Type of a part that upstream keeps out of autocast up to some size."""
-        if part == "sample_diffusion" and self.precision == "fast":
-            return torch.bfloat16
-        is_full = self.device.type != "cuda" or skip_amp_rules(self.name, n_token)[part]
-        return torch.float32 if is_full else self.trunk_dtype()
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One seed of the batch is finished.
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Upstream's automatic mixed precision: on a GPU only, in the configured type."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        return torch.autocast("cuda", dtype=_DTYPES[self.configs.dtype])
+    Attributes:
+        index: Of the seed in the batch.
+        raw: Upstream's output dictionary.
+        seconds: Of each stage so far.
+    """
 
-    def full_precision(self, part: str, n_token: int) -> AbstractContextManager[Any]:
-        """Outside autocast where upstream runs ``part`` outside it at this size."""
-        if self.device.type != "cuda" or not skip_amp_rules(self.name, n_token)[part]:
-            return nullcontext()
-        return torch.autocast("cuda", enabled=False)
+    index: int
+    raw: dict[str, Any]
+    seconds: Mapping[str, float]
 
-    def chunk_size(self, n_token: int) -> int | None:
-        """Upstream's chunk of triangle attention at this size (``_get_dynamic_chunk_size``)."""
-        size: int | None = self.module._get_dynamic_chunk_size(n_token)
-        return size
+
+Step: TypeAlias = StepsDone | Waiting | Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,23 +117,29 @@ class Conditioning:
     atom_single: torch.Tensor
 
 
+TrunkSteps: TypeAlias = Generator[StepsDone, None, TrunkOutput]
+SampleSteps: TypeAlias = Generator[StepsDone, None, torch.Tensor]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """One implementation of each stage. The last argument of two is how many samples of a seed run at once.
+    """One implementation of each stage. Stages are generators, so that they can be watched and given up.
 
-    ``score`` yields upstream's output dictionary of each seed, so that a finished one is safe when a later one fails.
+    ``run_trunk`` and ``sample`` yield their steps and return their result. ``score`` yields upstream's output
+    dictionary of each seed, so that a finished seed is safe if a later one fails.
     """
 
-    run_trunk: Callable[[Network, Inputs, Sequence[SeedStream]], TrunkOutput]
+    run_trunk: Callable[[Network, Inputs, Sequence[SeedRng]], TrunkSteps]
     prepare_conditioning: Callable[[Network, Inputs, TrunkOutput], Conditioning]
-    sample: Callable[[Network, Inputs, TrunkOutput, Conditioning, Sequence[SeedStream], int], torch.Tensor]
+    sample: Callable[[Network, Inputs, TrunkOutput, Conditioning, Sequence[SeedRng], int], SampleSteps]
     score: Callable[[Network, Inputs, TrunkOutput, torch.Tensor, int], Iterator[dict[str, Any]]]
 
 
-def make_inputs(network: Network, features: Features, seeds: Sequence[SeedFeatures]) -> Inputs:
+def make_inputs(network: Network, batch: Batch) -> Inputs:
     """Put a batch's features on the device, with what ``Protenix.forward`` adds to them."""
     from protenix.model.protenix import update_input_feature_dict
 
+    features, seeds = batch.features, batch.features.seeds
     shared = expand(features, seeds[0], device=network.device)
     shared = network.module.relative_position_encoding.generate_relp(shared)
     ref_pos = torch.stack([place(seed.ref_pos, network.device) for seed in seeds])
@@ -186,59 +159,56 @@ def make_inputs(network: Network, features: Features, seeds: Sequence[SeedFeatur
     )
 
 
-def run_stages(
-    stages: Stages,
-    network: Network,
-    features: Features,
-    seeds: Sequence[SeedFeatures],
-    sample_chunk: int,
-    finished: Callable[[int, dict[str, Any], Mapping[str, float]], None],
-    entered: Callable[[str], None] = lambda stage: None,
-) -> None:
-    """A batch of seeds from features to upstream's output dictionaries.
+def run_stages(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
+    """A batch from features to upstream's output dictionaries, step by step."""
+    steps = _run(stages, network, batch)
+    while True:
+        # Entered for each step: between steps other code runs in this thread.
+        with torch.no_grad(), network.autocast(), silenced():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
 
-    Args:
-        sample_chunk: How many samples of each seed to run at once. It changes memory, not the answer: draws are made
-            for all samples before.
-        finished: Called with a seed's index in the batch, its output dictionary and the seconds of each stage so far,
-            as soon as it is scored.
-        entered: Told which stage begins.
-    """
-    streams = [SeedStream(seed, network.device) for seed in seeds]
+
+def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
+    features = batch.features
+    rngs = [SeedRng(seed, network.device) for seed in features.seeds]
     clock = _Clock(network.device)
     network.set_size(features.n_token)
-    network.loops.begin(len(seeds), features.n_token, features.n_atom, sample_chunk)
-    with torch.no_grad(), network.autocast(), silenced():
-        inputs = make_inputs(network, features, seeds)
-        clock.lap("inputs")
-        entered("trunk")
-        trunk = stages.run_trunk(network, inputs, streams)
-        clock.lap("trunk")
-        conditioning = stages.prepare_conditioning(network, inputs, trunk)
-        clock.lap("conditioning")
-        entered("sample")
-        coordinates = stages.sample(network, inputs, trunk, conditioning, streams, sample_chunk)
-        del conditioning
-        clock.lap("sample")
-        entered("score")
-        for index, made in enumerate(stages.score(network, inputs, trunk, coordinates, sample_chunk)):
-            clock.lap("score")
-            finished(index, made, dict(clock.seconds))
+    network.graphs.begin(len(rngs), features.n_token, features.n_atom, batch.sample_chunk)
+    inputs = make_inputs(network, batch)
+    yield from clock.lap("inputs")
+    trunk = yield from stages.run_trunk(network, inputs, rngs)
+    yield from clock.lap("trunk")
+    conditioning = stages.prepare_conditioning(network, inputs, trunk)
+    yield from clock.lap("conditioning")
+    coordinates = yield from stages.sample(network, inputs, trunk, conditioning, rngs, batch.sample_chunk)
+    del conditioning
+    yield from clock.lap("sample")
+    for index, made in enumerate(stages.score(network, inputs, trunk, coordinates, batch.sample_chunk)):
+        yield from clock.lap("score")
+        yield Scored(index, made, dict(clock.seconds))
+        yield StepsDone("score", index + 1, len(rngs))
 
 
 class _Clock:
-    """Seconds of each stage; a GPU's work is waited for between stages, where nothing overlaps anyway."""
+    """Seconds of each stage. The GPU's work is waited for between stages, where nothing overlaps anyway."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self.seconds = device, dict[str, float]()
         self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
+    def lap(self, stage: str) -> Iterator[Waiting]:
+        told = time.perf_counter()
         if self._device.type == "cuda":
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(self._device))  # type: ignore[no-untyped-call]
-            while not done.query():  # type: ignore[no-untyped-call]  # a wait inside CUDA keeps signals waiting
-                time.sleep(0.001)
+            while not done.query():  # type: ignore[no-untyped-call]  # a wait inside CUDA would keep signals waiting
+                time.sleep(POLL_SECONDS)
+                if time.perf_counter() - told > WAITING_SECONDS:
+                    told = time.perf_counter()
+                    yield Waiting()
         now = time.perf_counter()
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 4)
         self._last = now

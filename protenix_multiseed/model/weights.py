@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from protenix_multiseed.errors import WeightsError
-from protenix_multiseed.preflight import fetch_hint
-from protenix_multiseed.upstream import call_quietly, replaced
+from protenix_multiseed.upstream.checkpoints import fetch_hint
+from protenix_multiseed.upstream.environment import call_quietly, replaced
 
 _INITIALISERS = (
     "uniform_",

@@ -1,1 +1,1 @@
-"""Results on disk, in upstream's layout, each seed's files appearing all at once."""
+"""The output folder: results in upstream's layout, each seed's files appearing all at once."""

@@ -1,38 +1,48 @@
-"""Which units of work this process does, where others work in the same output folder."""
+"""Which units of work this process does, while other processes may work in the same output folder."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from protenix_multiseed.outputs.files import remove_leftovers
-from protenix_multiseed.outputs.identity import Identity
+from protenix_multiseed.files import remove_leftovers
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.survey import Found, inspect, seed_folder
-from protenix_multiseed.types import Failure, Job
+from protenix_multiseed.outputs.scan import Found, inspect, seed_folder, seed_folders
+from protenix_multiseed.settings import FolderSettings
+from protenix_multiseed.types import Failure, Job, Task
 
 
 class Claims:
     """The units of a run: claimed before they are predicted, given back when they are written or have failed.
 
     Args:
-        out: The output folder.
-        identities: How this run makes each job's predictions.
-        overwrite: Whether results that another process has made in another way meanwhile are replaced.
-        verify: Whether a unit counts as done only if the contents of its files are what was written.
+        tasks: Everything asked for.
     """
 
-    def __init__(
-        self, locks: Locks, out: Path, identities: Mapping[str, Identity], *, verify: bool, overwrite: bool
-    ) -> None:
-        self._locks, self._out, self._identities = locks, out, identities
-        self._verify, self._overwrite = verify, overwrite
+    def __init__(self, locks: Locks, tasks: Sequence[Task], settings: FolderSettings) -> None:
+        self._locks, self._settings = locks, settings
+        self._tasks: Mapping[str, Task] = {task.job.name: task for task in tasks}
         self._elsewhere: dict[str, list[int]] = {}
         self.n_done_elsewhere = 0
 
-    def claim(self, job: Job, seeds: Sequence[int]) -> tuple[list[int], list[Failure]]:
-        """The seeds that are this process's to do: neither in another's hands, nor done by it meanwhile.
+    def delete_others(self) -> None:
+        """Delete seeds that were not asked for and were made in another way; only with ``--overwrite``.
 
-        Those that another has meanwhile done in another way are failures.
+        Each is looked at again under its lock: another process may have replaced it meanwhile.
+        """
+        if not self._settings.overwrite:
+            return
+        for task in self._tasks.values():
+            for seed, folder in seed_folders(self._settings.out / task.job.name).items():
+                if seed in task.job.seeds or not self._locks.take(_name(task.job.name, seed)):
+                    continue
+                if self._found(task.job, seed).state == "different":
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.give_back(task.job, seed)
+
+    def claim(self, job: Job, seeds: Sequence[int]) -> tuple[list[int], list[Failure]]:
+        """The seeds for this process to do: no other process has them in hand or has done them meanwhile.
+
+        Seeds that another process has meanwhile done in another way are failures.
         """
         mine, failures = [], []
         for seed in seeds:
@@ -43,12 +53,12 @@ class Claims:
             if found.state == "done":
                 self.n_done_elsewhere += 1
                 self.give_back(job, seed)
-            elif found.state == "different" and not self._overwrite:
+            elif found.state == "different" and not self._settings.overwrite:
                 message = f"another process wrote it meanwhile, in another way: {found.detail}"
                 advice = "choose another --out, or replace it with --overwrite"
                 failures.append(Failure(job=job, seed=seed, stage="predict", message=message, advice=advice))
             else:
-                remove_leftovers(seed_folder(self._out, job.name, seed))
+                remove_leftovers(seed_folder(self._settings.out, job.name, seed))
                 mine.append(seed)
         return mine, failures
 
@@ -58,23 +68,23 @@ class Claims:
 
     @property
     def elsewhere(self) -> int:
-        """How many units were in other processes' hands when this one came to them."""
+        """How many units other processes had in hand when this one came to them."""
         return sum(len(seeds) for seeds in self._elsewhere.values())
 
-    def left_to_us(self, jobs: Sequence[Job], pause: Callable[[], bool]) -> list[Job]:
-        """Wait for the other processes; what one of them lets go of without having done it is to be done here.
+    def released(self, pause: Callable[[], bool]) -> list[Task]:
+        """Wait for the other processes. What one of them lets go of without having done it is for this one to do.
 
         Args:
             pause: Waits a little; says whether to wait on.
         """
         while self._elsewhere:
             todo = []
-            for job in jobs:
-                if free := [seed for seed in self._elsewhere.get(job.name, ()) if self._is_free(job, seed)]:
-                    self._elsewhere[job.name] = [s for s in self._elsewhere[job.name] if s not in free]
-                    undone = tuple(seed for seed in free if self._found(job, seed).state != "done")
+            for name, task in self._tasks.items():
+                if free := [seed for seed in self._elsewhere.get(name, ()) if self._is_free(task.job, seed)]:
+                    self._elsewhere[name] = [seed for seed in self._elsewhere[name] if seed not in free]
+                    undone = tuple(seed for seed in free if self._found(task.job, seed).state != "done")
                     self.n_done_elsewhere += len(free) - len(undone)
-                    todo += [replace(job, seeds=undone)] if undone else []
+                    todo += [replace(task, todo=undone)] if undone else []
             self._elsewhere = {name: seeds for name, seeds in self._elsewhere.items() if seeds}
             if todo or (self._elsewhere and not pause()):
                 return todo
@@ -87,8 +97,8 @@ class Claims:
         return True
 
     def _found(self, job: Job, seed: int) -> Found:
-        folder = seed_folder(self._out, job.name, seed)
-        return inspect(folder, self._identities[job.name], seed, verify=self._verify)
+        folder = seed_folder(self._settings.out, job.name, seed)
+        return inspect(folder, self._tasks[job.name].identity, seed, verify=self._settings.verify)
 
 
 def _name(job: str, seed: int) -> str:

@@ -1,41 +1,35 @@
-"""What determines a prediction. Results are reused, and ranked side by side, only where all of it agrees."""
+"""What determines a prediction. Results are reused, and ranked together, only if all of it agrees."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.dictionary import Dictionary
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.hashes import sha256
-from protenix_multiseed.types import Job
-
-Identity = Mapping[str, Any]
-
-_SETTINGS = (
-    "model", "samples", "cycles", "steps", "precision", "msa", "rna_msa", "template", "guidance", "full_confidence",
-    "pae", "store", "upstream",
-)  # fmt: skip
-_MSA_KEYS = ("pairedMsa", "unpairedMsa", "pairedMsaPath", "unpairedMsaPath")
+from protenix_multiseed.inputs.content import content_of
+from protenix_multiseed.types import Identity, Job
+from protenix_multiseed.upstream.dictionary import Dictionary
 
 
 def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha256: str | None) -> Identity:
-    """Everything that a job's predictions depend on but the seed, by name: what the record of each seed holds.
+    """Everything but the seed that a job's predictions depend on, by name: the record of each seed holds it.
 
-    Not among it, since it changes no answer: devices, kernels, workers, batches, and the folder of template structures,
-    which is taken to be a copy of the PDB.
+    Not part of it, since they change no answer: devices, kernels, workers, batches, and the folder of template
+    structures, which is taken to be a copy of the PDB.
 
     Raises:
         ConfigError: if a file of the job cannot be read any more.
     """
-    settings = config.model_dump(mode="json", include=set(_SETTINGS))
+    try:
+        content = content_of(job.spec, config.read_settings)
+    except OSError as error:
+        raise ConfigError(f"{job.where}: {error.filename}: cannot be read: {error.strerror}") from None
     return {
-        "input": _digest(_content(job, config)),
-        **{name: settings[name] for name in _SETTINGS},
+        "input": _digest(content),
+        **config.answer_settings,
         "checkpoint_sha256": checkpoint_sha256,
         "dictionary": dictionary.identity,
         "protenix": metadata.version("protenix"),
@@ -44,7 +38,7 @@ def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha
 
 
 def fingerprint(identity: Identity, seed: int) -> str:
-    """One number for a unit of work, (job, seed)."""
+    """A hash that names one unit of work, (job, seed)."""
     return _digest({**identity, "seed": seed})
 
 
@@ -60,29 +54,6 @@ def differences(then: Identity, now: Identity) -> Iterator[str]:
             yield "the checkpoint is another file"
         else:
             yield f"{name} was {before}, is {after}"
-
-
-def _content(job: Job, config: RunConfig) -> dict[str, Any]:
-    """The job with its files' contents in the place of their names, without what this run does not read."""
-    sequences = []
-    for item in job.spec["sequences"]:
-        ((kind, entity),) = item.items()
-        reads_msa = config.msa and (kind != "rnaSequence" or config.rna_msa)
-        dropped = (*(() if reads_msa else _MSA_KEYS), *(() if config.template else ("templatesPath",)))
-        sequences.append({kind: {key: _value(job, key, entity[key]) for key in entity if key not in dropped}})
-    return {**{key: value for key, value in job.spec.items() if key != "name"}, "sequences": sequences}
-
-
-def _value(job: Job, key: str, value: Any) -> Any:
-    path = value if key.endswith("Path") else None
-    if key == "ligand" and isinstance(value, str) and value.startswith("FILE_"):
-        path = value.removeprefix("FILE_")
-    if not path:
-        return value
-    try:
-        return f"sha256:{sha256(Path(path))}"
-    except OSError as error:
-        raise ConfigError(f"{job.where}: {path}: cannot be read: {error.strerror}") from None
 
 
 def _digest(content: Any) -> str:

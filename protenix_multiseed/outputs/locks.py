@@ -1,8 +1,7 @@
-"""Which process does what, where several work in one output folder.
+"""Locks that keep several processes in one output folder from doing the same work.
 
-Every unit of work has a byte of one file, which its process locks while it works. The kernel gives the lock back when
-the process ends in whatever way, also on the shared file systems that clusters use (NFS, Lustre, GPFS), and one file
-need never be removed.
+Every unit of work has one byte of a file, which its process locks while it works. The kernel releases the lock however
+the process ends, also on the shared file systems of clusters (NFS, Lustre, GPFS). The file is never removed.
 """
 
 import errno
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.types import RUN_FOLDER
+from protenix_multiseed.paths import RUN_FOLDER
 
 
 class Locks:
@@ -25,7 +24,7 @@ class Locks:
     POSIX drops all locks of a file when a process closes it anywhere: open one of these per process and folder.
 
     Raises:
-        ConfigError: if the folder cannot be written, or its file system knows no locks.
+        ConfigError: if the folder cannot be written, or its file system has no locks.
     """
 
     def __init__(self, out: Path) -> None:
@@ -72,7 +71,7 @@ class Locks:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
             raise ConfigError(
-                f"--out {self._out}: its file system knows no locks ({error.strerror}), which keep two runs from doing "
+                f"--out {self._out}: its file system has no locks ({error.strerror}), which keep two runs from doing "
                 "the same work; choose a folder on another file system"
             ) from None
         return True

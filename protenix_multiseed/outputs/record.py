@@ -1,33 +1,133 @@
-"""The record of a run: configuration, versions, failures. Kept beside the results, in ``<out>/protenix-ms``."""
+"""The records of runs: configuration, versions, failures. Kept beside the results, in ``<out>/protenix-ms``.
+
+Each process has a record of its own, ``runs/<start>-<host>-<process>.json`` with its configuration beside it.
+``run.json`` is the summary: the latest run's record, and a line on each run. ``config.yaml`` is the latest run's.
+"""
 
 import contextlib
 import json
+import os
+import platform
+import socket
+import time
 from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.outputs.files import write_text
-from protenix_multiseed.seeds import format_seeds
-from protenix_multiseed.types import RUN_FOLDER, Failure
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.files import write_text
+from protenix_multiseed.inputs.seeds import format_seeds
+from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.types import Failure, Task
+
+_SUMMARY = ("run", "started", "host", "process", "device", "gpu", "seconds", "samples", "failures", "units")
 
 
-def write_run(config: RunConfig, record: Mapping[str, Any]) -> None:
-    """Write ``run.json`` and the resolved configuration, which ``--config`` reads again."""
-    folder = config.out / RUN_FOLDER
-    resolved = config.model_dump(mode="json", exclude_none=True, exclude={"overwrite", "verify"})
-    if config.seeds is not None:
-        resolved["seeds"] = format_seeds(config.seeds)
-    write_text(folder / "config.yaml", yaml.safe_dump(resolved, sort_keys=False))
-    write_text(folder / "run.json", json.dumps(record, indent=2) + "\n")
+class RunRecord:
+    """The record of one process's run.
+
+    Args:
+        facts: What the executor says of the device, the kernels and the weights.
+    """
+
+    def __init__(
+        self, config: RunConfig, tasks: Sequence[Task], facts: Mapping[str, Any], dictionary: str, locks: Locks
+    ) -> None:
+        self._config, self._locks = config, locks
+        self._started = time.time()
+        started = time.gmtime(self._started)
+        host, process = socket.gethostname(), os.getpid()
+        self.name = f"{time.strftime('%Y%m%dT%H%M%SZ', started)}-{host}-{process}"
+        spec = config.spec
+        self._content: dict[str, Any] = {
+            "run": self.name,
+            "protenix_ms": __version__,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
+            "host": host,
+            "process": process,
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in ("protenix", "torch", "numpy", "rdkit", "biotite")},
+            **facts,
+            "precision": config.precision,
+            "model": config.model,
+            "checkpoint": str(config.checkpoint_path) if config.checkpoint_path else None,
+            "checkpoint_sha256": next((task.identity["checkpoint_sha256"] for task in tasks), None),
+            "dictionary": dictionary,
+            **({"notice": spec.notice} if spec.notice else {}),
+            "jobs": [
+                {
+                    "name": task.job.name,
+                    "seeds": list(task.job.seeds),
+                    "source": str(task.job.source),
+                    "index": task.job.index,
+                    **({"notes": list(task.job.notes)} if task.job.notes else {}),
+                }
+                for task in tasks
+            ],
+        }
+
+    def begin(self) -> None:
+        """Write the record and the resolved configuration, which ``--config`` reads again.
+
+        Raises:
+            ConfigError: if nothing can be written there.
+        """
+        config = self._config
+        resolved = config.model_dump(mode="json", exclude_none=True, exclude={"overwrite", "verify"})
+        if config.seeds is not None:
+            resolved["seeds"] = format_seeds(config.seeds)
+        text = yaml.safe_dump(resolved, sort_keys=False)
+        folder = config.out / RUN_FOLDER
+        try:
+            write_text(folder / "runs" / f"{self.name}.yaml", text)
+            write_text(folder / "config.yaml", text)
+            self._write()
+        except OSError as error:
+            raise ConfigError(
+                f"--out {config.out}: cannot be written: {error.strerror}; choose another folder"
+            ) from None
+
+    def finish(self, outcome: Mapping[str, Any]) -> None:
+        """Complete the record."""
+        self._content |= {"seconds": round(time.time() - self._started, 1), **outcome}
+        with contextlib.suppress(OSError):  # the run has told of a full disk by now
+            self._write()
+
+    def _write(self) -> None:
+        folder = self._config.out / RUN_FOLDER
+        write_text(folder / "runs" / f"{self.name}.json", json.dumps(self._content, indent=2) + "\n")
+        with self._locks.held("run.json"):
+            runs = {run["run"]: run for run in _runs(folder / "run.json")}
+            runs[self.name] = {name: self._content[name] for name in _SUMMARY if name in self._content}
+            latest = max(runs)
+            content = self._content if latest == self.name else _read(folder / "runs" / f"{latest}.json")
+            write_text(folder / "run.json", json.dumps({**content, "runs": list(runs.values())}, indent=2) + "\n")
+
+
+def _runs(summary: Path) -> list[dict[str, Any]]:
+    """The line on each run that a summary holds."""
+    runs = _read(summary).get("runs", [])
+    return [run for run in runs if isinstance(run, dict) and isinstance(run.get("run"), str)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tuple[str, int]]) -> None:
-    """Bring ``failures.jsonl`` up to date: one line per failed job or seed; no file where nothing failed.
+    """Bring ``failures.jsonl`` up to date: one line per failed job or seed; no file if nothing failed.
 
-    Lines of other runs stay, unless their unit is done by now or failed again. Only for who holds the file's lock.
+    Lines of other runs stay, unless their unit is done by now or failed again. The caller holds the file's lock.
 
     Args:
         done: Units (job, seed) that are done.
@@ -61,7 +161,7 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tupl
 
 
 def read_failures(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``failures.jsonl`` that can be read; none where there is no file."""
+    """The lines of ``failures.jsonl`` that can be read; none if there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

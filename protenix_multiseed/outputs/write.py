@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,34 +13,16 @@ from typing import Any
 import numpy as np
 
 from protenix_multiseed import __version__
+from protenix_multiseed.analysis.compact import NAME as COMPACT
+from protenix_multiseed.analysis.compact import compact, write_compact
+from protenix_multiseed.files import publish_folder
 from protenix_multiseed.hashes import sha256
-from protenix_multiseed.outputs.compact import NAME as COMPACT
-from protenix_multiseed.outputs.compact import compact, write_compact
-from protenix_multiseed.outputs.files import publish_folder
-from protenix_multiseed.outputs.identity import Identity, fingerprint
+from protenix_multiseed.outputs.identity import fingerprint
 from protenix_multiseed.outputs.modelcif import model_categories
-from protenix_multiseed.outputs.survey import RECORD, read_samples, seed_folder
-from protenix_multiseed.types import Prediction, Sample
-from protenix_multiseed.upstream import data_dumper, silenced
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteSettings:
-    """How results are written.
-
-    Attributes:
-        full_confidence: Write per-atom and per-pair confidence too.
-        pae: Write each sample's predicted aligned error in a file of its own: ``json``, as the AlphaFold database has
-            it, or ``npz``, compressed.
-        kept: How many of a seed's samples, best first, keep more than their scores; None for all.
-        notice: A sentence that every file must carry, such as that the model is a demo.
-    """
-
-    out: Path
-    full_confidence: bool = False
-    pae: str = "none"
-    kept: int | None = None
-    notice: str | None = None
+from protenix_multiseed.outputs.scan import RECORD, read_samples, seed_folder
+from protenix_multiseed.settings import WriteSettings
+from protenix_multiseed.types import Identity, Prediction, Sample
+from protenix_multiseed.upstream.environment import data_dumper, silenced
 
 
 def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> list[Sample]:
@@ -132,7 +113,7 @@ def write_pae(path: Path, pae: np.ndarray, kind: str, more: Mapping[str, str]) -
 
 
 def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
-    """Each chain as its files name it, in the order of all matrices over chains, and what it is of the input."""
+    """Each chain by its name in the files, in the order of all matrices over chains, and its place in the input."""
     atoms = prediction.atom_array
     made: list[dict[str, Any]] = []
     for chain in dict.fromkeys(atoms.chain_id.tolist()):
@@ -157,12 +138,10 @@ def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
 
 
 def _finish_structure(structure: Path, job: str, notice: str | None, more: str) -> None:
-    """Put the notice into an mmCIF file's title, more categories at its end, and make the name of its data block one
-    that every reader takes.
-    """  # noqa: D205
+    """Add the notice as an mmCIF file's title and ``more`` categories at its end, and mend its data block's name."""
     text = structure.read_text()
     first, _, rest = text.partition("\n")
-    block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, which end the name
+    block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, which end the name for readers
     title = f"#\n_struct.entry_id\n;{job}\n;\n_struct.title\n;{notice}\n;\n" if notice else ""
     structure.write_text(f"{block}\n{title}{rest}{more}")
 

@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from protenix_multiseed import __version__
+from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.outputs.findings import Findings
 from protenix_multiseed.page.collect import collect, pack, pack_json
 
 _VIEWER = ("dash_molstar", "rcsb-molstar.js")  # Mol* as one file, MIT licence

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from protenix_multiseed.outputs.compact import NAME, PAE_STEP, read_compact
-from protenix_multiseed.outputs.findings import Findings
-from protenix_multiseed.outputs.survey import read_record
+from protenix_multiseed.analysis.compact import NAME, PAE_STEP, read_compact
+from protenix_multiseed.analysis.findings import Findings
+from protenix_multiseed.outputs.scan import read_record
 from protenix_multiseed.types import Sample
 
 MOST_SAMPLES = 100  # of a job, best first, with their curves; all count in what is said of it

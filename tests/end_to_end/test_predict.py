@@ -14,7 +14,7 @@ import pytest
 from biotite.structure.io import pdbx
 from support import cases
 
-from protenix_multiseed.upstream import DEMO_NOTICE
+from protenix_multiseed.upstream.models import DEMO_NOTICE
 
 COMMAND = [sys.executable, "-m", "protenix_multiseed.cli"]
 # The demo, made still smaller: these tests are about the command.

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 from support import cases
+from support.jobs import configs_of, predictions
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.kernels.base import torch_kernels
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.fast import FAST
-from protenix_multiseed.model.kernels.plain import PlainKernels
-from protenix_multiseed.model.reference import predict_seed, to_prediction
-from protenix_multiseed.model.stages import Network, run_stages
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.reference.predict import predict_seed
 from protenix_multiseed.model.weights import build_model
-from protenix_multiseed.types import FeatureSettings
+from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream.models import model_spec
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 SEEDS = (1, 2, 284)
@@ -26,8 +26,8 @@ SEEDS = (1, 2, 284)
 
 @pytest.fixture(scope="module")
 def features():
-    upstream.prepare(EmbeddedDictionary())
-    rules = InputRules(model="m", rna_msa=False, template=False)
+    environment.prepare(EmbeddedDictionary())
+    rules = InputRules(model="m", reads=ReadSettings(rna_msa=False, template=False))
     (job,) = read_jobs([cases.EXAMPLE], SEEDS, rules, EmbeddedDictionary())
     return featurize(job, FeatureSettings())[0]
 
@@ -35,22 +35,12 @@ def features():
 @pytest.fixture(scope="module")
 def network():
     """The small architecture in float32, so that equal paths give equal numbers."""
-    configs = upstream.build_configs(
-        model=cases.MODEL, cycles=2, steps=10, samples=5, msa=True, template=False, rna_msa=False, guidance=False,
-        kernels="torch", device_capability=torch.cuda.get_device_capability(),
-        overrides={**cases.SMALL, "dtype": "fp32"},
-    )  # fmt: skip
+    configs = configs_of(samples=5, template=False, rna_msa=False, dtype="fp32")
     device = torch.device("cuda:0")
     return Network(
-        module=demo.fill(build_model(configs)).to(device), configs=configs, name=cases.MODEL, device=device,
-        kernels=PlainKernels(on_gpu=True), padding=16,
+        module=demo.fill(build_model(configs)).to(device), configs=configs, spec=model_spec(cases.MODEL), device=device,
+        kernels=torch_kernels(on_gpu=True), padding=16,
     )  # fmt: skip
-
-
-def predictions(network, features, seeds):
-    made = []
-    run_stages(FAST, network, features, seeds, 5, lambda index, raw, _: made.append((seeds[index], raw)))
-    return [to_prediction(raw, features, seed.seed, full=True) for seed, raw in made]
 
 
 def test_draws_are_upstreams_bit_for_bit(network, features, monkeypatch):
@@ -90,18 +80,18 @@ def test_each_seed_of_a_batch_is_that_seed_alone(network, features):
 def test_what_ran_before_changes_no_byte(network, features):
     """A graph that was captured for another batch, or anew, gives the same."""
     seeds = features.seeds
-    network.loops.forget()
+    network.graphs.forget()
     first = predictions(network, features, seeds[:1])[0]
     predictions(network, features, seeds[1:2])
     again = predictions(network, features, seeds[:1])[0]
     assert np.array_equal(first.coordinates, again.coordinates)
-    network.loops.forget()
+    network.graphs.forget()
     assert np.array_equal(predictions(network, features, seeds[:1])[0].coordinates, first.coordinates)
 
 
 def test_a_replay_allocates_nothing(network, features, monkeypatch):
     """Captured anew, every later step allocates nothing: counted around each replay."""
-    network.loops.forget()
+    network.graphs.forget()
     counted = []
     replay = torch.cuda.CUDAGraph.replay
 
@@ -118,9 +108,9 @@ def test_a_replay_allocates_nothing(network, features, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["reference", "fast"])
 def test_tritons_kernels_stay_near(network, features, precision):
-    from protenix_multiseed.model.kernels.fused import FusedKernels
+    from protenix_multiseed.kernels.base import triton_kernels
 
-    fused = replace(network, kernels=FusedKernels(), precision=precision)
+    fused = replace(network, kernels=triton_kernels(), precision=precision)
     (plain,), (ours,) = (predictions(which, features, features.seeds[:1]) for which in (network, fused))
     difference = np.sqrt(((ours.coordinates - plain.coordinates) ** 2).sum(-1).mean(-1)).max()
     spread = np.sqrt(((plain.coordinates[0] - plain.coordinates[1]) ** 2).sum(-1).mean(-1))

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import torch
 from support import cases
+from support.jobs import batch_of, configs_of, network_of, predictions, result_of
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.features import featurize as featurize_module
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast import denoiser as denoiser_module
 from protenix_multiseed.model.fast.trunk import embed_templates, project_templates
-from protenix_multiseed.model.reference import predict_seed, to_prediction
-from protenix_multiseed.model.reference_stages import REFERENCE
-from protenix_multiseed.model.seed_stream import SeedStream
-from protenix_multiseed.model.stages import Network, make_inputs, run_stages
+from protenix_multiseed.model.reference.predict import predict_seed
+from protenix_multiseed.model.reference.stages import REFERENCE
+from protenix_multiseed.model.rng import SeedRng
+from protenix_multiseed.model.stages import make_inputs
 from protenix_multiseed.model.weights import build_model
-from protenix_multiseed.types import FeatureSettings
+from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 SEEDS = (1, 2, 284)
 JOBS = ("ligands", "rna", "bonded", "template")
@@ -42,31 +42,28 @@ class World:
     name: str = cases.MODEL
 
     def network(self, samples=2, mc_dropout=None, **overrides):
-        configs = make_configs(samples, overrides, self.name)
+        configs = configs_of(self.name, samples=samples, **overrides)
         if mc_dropout is not None:
             configs.mc_dropout_apply_rate = float(mc_dropout)
         self.model.configs = configs
-        return Network(module=self.model, configs=configs, name=self.name, device=torch.device("cpu"))
-
-
-def make_configs(samples, overrides, model=cases.MODEL):
-    return upstream.build_configs(
-        model=model, cycles=2, steps=10, samples=samples, msa=True, template=True, rna_msa=True, guidance=False,
-        kernels="torch", device_capability=None, overrides={**cases.SMALL, **overrides},
-    )  # fmt: skip
+        return network_of(self.model, configs, self.name)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     from configs.configs_data import data_configs
 
-    upstream.prepare(EmbeddedDictionary())
+    environment.prepare(EmbeddedDictionary())
     folder, root = tmp_path_factory.mktemp("inputs"), tmp_path_factory.mktemp("root")
     cases.write_root(root)
     paths = [*cases.write_cases(folder).values(), cases.EXAMPLE]
-    jobs = read_jobs(paths, SEEDS, InputRules(model="m", rna_msa=True, template=True), EmbeddedDictionary())
+    jobs = read_jobs(
+        paths, SEEDS, InputRules(model="m", reads=ReadSettings(rna_msa=True, template=True)), EmbeddedDictionary()
+    )
     settings = FeatureSettings(
-        rna_msa=True, template=True, template_mmcif_dir=folder / "mmcif", kalign=root / "bin" / "kalign"
+        template_mmcif_dir=folder / "mmcif",
+        kalign=root / "bin" / "kalign",
+        reads=ReadSettings(rna_msa=True, template=True),
     )
     with pytest.MonkeyPatch.context() as patch:
         for key, name in (
@@ -76,15 +73,9 @@ def world(tmp_path_factory):
             patch.setitem(data_configs["template"], key, str(root / "common" / name))
         featurize_module._hit_featurizer.cache_clear()
         features = {job.name: featurize(job, settings)[0] for job in jobs}
-    model = demo.fill(build_model(make_configs(2, {})))
+    model = demo.fill(build_model(configs_of()))
     with torch.no_grad():
         yield World(features=features, model=model, known={})
-
-
-def predictions(network, features, seeds, stages=FAST, sample_chunk=5):
-    made = []
-    run_stages(stages, network, features, seeds, sample_chunk, lambda index, raw, seconds: made.append(raw))
-    return [to_prediction(raw, features, seed.seed, full=True) for seed, raw in zip(seeds, made, strict=True)]
 
 
 def alone(world, network, features, seed):
@@ -148,7 +139,7 @@ def test_mc_dropout_off_and_on(world, rate):
 
 def test_mc_dropout_on_for_some_seeds_of_a_batch(world):
     network, features = world.network(), world.features["rna"]
-    coins = {SeedStream(seed, network.device).coin(network.configs.mc_dropout_apply_rate) for seed in features.seeds}
+    coins = {SeedRng(seed, network.device).coin(network.configs.mc_dropout_apply_rate) for seed in features.seeds}
     assert coins == {True, False}, "choose seeds of which some toss heads"
 
 
@@ -195,7 +186,7 @@ def test_models_without_extra_noise(world):
 def test_protenix_v2(world):
     """Pairs of 256 channels, attended to with eight heads."""
     name = "protenix-v2"
-    v2 = replace(world, name=name, model=demo.fill(build_model(make_configs(2, {}, name))), known={})
+    v2 = replace(world, name=name, model=demo.fill(build_model(configs_of(name))), known={})
     network, features = v2.network(), world.features["bonded"]
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
         assert_agree(ours, alone(v2, network, features, seed))
@@ -215,8 +206,8 @@ def test_reference_stages_are_upstreams_forward(world, job):
 
 def test_each_trunk_tensor(world):
     network, features = world.network(), world.features["template"]
-    inputs = make_inputs(network, features, features.seeds)
-    made = [stages.run_trunk(network, inputs, [SeedStream(seed, network.device) for seed in features.seeds])
+    inputs = make_inputs(network, batch_of(features))
+    made = [result_of(stages.run_trunk(network, inputs, [SeedRng(seed, network.device) for seed in features.seeds]))
             for stages in (FAST, REFERENCE)]  # fmt: skip
     for name in ("s_inputs", "s", "z"):
         ours, theirs = (getattr(trunk, name) for trunk in made)
@@ -227,7 +218,7 @@ def test_each_trunk_tensor(world):
 def test_templates_in_any_slots(world, slots):
     """Whichever slots are equal, next to each other or not; the first holds the template that was found."""
     network, features = world.network(), world.features["template"]
-    inputs = make_inputs(network, features, features.seeds[:2])
+    inputs = make_inputs(network, batch_of(features, features.seeds[:2]))
     shared = {name: value[slots] if name.startswith("template_") else value for name, value in inputs.shared.items()}
     n = features.n_token
     z = torch.randn(2, n, n, network.module.confidence_head.c_z, generator=torch.Generator().manual_seed(1))
@@ -236,25 +227,25 @@ def test_templates_in_any_slots(world, slots):
         torch.testing.assert_close(ours[seed], network.module.template_embedder(shared, z[seed]), rtol=0, atol=2e-5)
 
 
-def test_streams_stand_alike_after_the_trunk(world):
+def test_generators_stand_alike_after_the_trunk(world):
     network, features = world.network(), world.features["rna"]
-    inputs = make_inputs(network, features, features.seeds)
-    streams = [[SeedStream(seed, network.device) for seed in features.seeds] for _ in range(2)]
-    for stages, each in zip((FAST, REFERENCE), streams, strict=True):
-        stages.run_trunk(network, inputs, each)
-    for ours, theirs in zip(*streams, strict=True):
+    inputs = make_inputs(network, batch_of(features))
+    rngs = [[SeedRng(seed, network.device) for seed in features.seeds] for _ in range(2)]
+    for stages, each in zip((FAST, REFERENCE), rngs, strict=True):
+        result_of(stages.run_trunk(network, inputs, each))
+    for ours, theirs in zip(*rngs, strict=True):
         assert torch.equal(ours.normal(8), theirs.normal(8))
         assert np.array_equal(ours.rotations(2), theirs.rotations(2))
         assert ours.coin(0.5) == theirs.coin(0.5)
 
 
-def test_a_draw_outside_the_streams_fails(world, monkeypatch):
+def test_a_draw_outside_the_seeds_own_generators_fails(world, monkeypatch):
     """The fast path may not touch a global generator: doing so is an error here."""
     network, features = world.network(mc_dropout=0), world.features["bonded"]
 
     def refuse(*_, **named):
         if named.get("generator") is None and named.get("random_state") is None:
-            raise AssertionError("a random number was drawn outside the seed's stream")
+            raise AssertionError("a random number was drawn outside the seed's generators")
 
     for name in ("rand", "randn", "randint", "randperm", "normal"):
         original = getattr(torch, name)
@@ -262,7 +253,7 @@ def test_a_draw_outside_the_streams_fails(world, monkeypatch):
     for name in ("rand", "randn", "normal", "uniform", "choice"):
         monkeypatch.setattr(np.random, name, refuse)
     predictions(network, features, features.seeds)
-    with pytest.raises(AssertionError, match="outside the seed's stream"):
+    with pytest.raises(AssertionError, match="outside the seed's generators"):
         torch.randn(3)
 
 
@@ -286,10 +277,22 @@ PLANTED = {
 }
 
 
+def planted(stage):
+    """A stage of the fast path with a wrong result."""
+
+    def steps(*arguments):
+        return PLANTED[stage]((yield from getattr(FAST, stage)(*arguments)))
+
+    def at_once(*arguments):
+        return PLANTED[stage](getattr(FAST, stage)(*arguments))
+
+    return steps if stage in ("run_trunk", "sample") else at_once
+
+
 @pytest.mark.parametrize("stage", PLANTED)
 def test_swapping_a_stage_for_its_twin_finds_a_planted_error(world, stage):
     network, features = world.network(), world.features["bonded"]
-    wrong = replace(FAST, **{stage: lambda *arguments: PLANTED[stage](getattr(FAST, stage)(*arguments))})
+    wrong = replace(FAST, **{stage: planted(stage)})
     truth = [alone(world, network, features, seed) for seed in features.seeds[:1]]
 
     def agrees(stages):

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from support import cases
+from support.jobs import spec_of
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.features import featurize as module
 from protenix_multiseed.features import layout, seed_draws
 from protenix_multiseed.features.featurize import featurize, featurize_reference
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
-from protenix_multiseed.types import FeatureSettings
+from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 SEEDS = (1, 7, 284)
 
@@ -25,7 +25,7 @@ SEEDS = (1, 7, 284)
 @pytest.fixture(scope="module")
 def dictionary():
     dictionary = EmbeddedDictionary()
-    upstream.prepare(dictionary)
+    environment.prepare(dictionary)
     return dictionary
 
 
@@ -35,10 +35,12 @@ def inputs(tmp_path_factory, dictionary):
     root = tmp_path_factory.mktemp("root")
     cases.write_root(root)
     paths = [*cases.write_cases(folder).values(), cases.EXAMPLE]
-    rules = InputRules(model="m", rna_msa=True, template=True)
+    rules = InputRules(model="m", reads=ReadSettings(rna_msa=True, template=True))
     jobs = {job.name: job for job in read_jobs(paths, SEEDS, rules, dictionary)}
     settings = FeatureSettings(
-        rna_msa=True, template=True, template_mmcif_dir=folder / "mmcif", kalign=root / "bin" / "kalign"
+        template_mmcif_dir=folder / "mmcif",
+        kalign=root / "bin" / "kalign",
+        reads=ReadSettings(rna_msa=True, template=True),
     )
     return jobs, settings, root
 
@@ -64,7 +66,7 @@ def raw_features(job, settings, seed, tmp_path):
         kept.update(full)
         return original(full)
 
-    with upstream.replaced(layout, "compact", keep):
+    with environment.replaced(layout, "compact", keep):
         made = featurize_reference(job, settings, seed)
     return kept, made.seeds[0]
 
@@ -111,7 +113,7 @@ def test_a_dropped_template_hit_is_said(inputs, settings, tmp_path):
 
 
 def test_without_msa(inputs, settings, tmp_path):
-    bare = replace(settings, msa=False)
+    bare = replace(settings, reads=replace(settings.reads, msa=False))
     (features,) = featurize(inputs[0]["ligands"], bare)
     theirs, _ = raw_features(inputs[0]["ligands"], bare, SEEDS[0], tmp_path)
     assert features.n_msa == 1
@@ -119,7 +121,7 @@ def test_without_msa(inputs, settings, tmp_path):
 
 
 def made_job(inputs, spec, seeds=SEEDS):
-    return replace(inputs[0]["ligands"], name="made", seeds=seeds, spec={"name": "made", **spec})
+    return replace(inputs[0]["ligands"], name="made", seeds=seeds, spec=spec_of({"name": "made", **spec}))
 
 
 def test_constraints(inputs, settings, tmp_path):

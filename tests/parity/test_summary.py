@@ -4,17 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import cases
+from support.jobs import configs_of
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.model.fast.summary import Chains, has_clash, summarise
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 
 @pytest.fixture(scope="module")
 def configs():
-    upstream.prepare(EmbeddedDictionary())
-    return upstream.build_configs(model=cases.MODEL, overrides=cases.SMALL)
+    environment.prepare(EmbeddedDictionary())
+    return configs_of()
 
 
 def both(configs, arguments):

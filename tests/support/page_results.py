@@ -8,8 +8,8 @@ import numpy as np
 from biotite.structure import AtomArray
 from biotite.structure.io.pdbx import CIFFile, set_structure
 
-from protenix_multiseed.ensemble.interfaces import Interface
-from protenix_multiseed.outputs.compact import Compact, Tokens, write_compact
+from protenix_multiseed.analysis.compact import Compact, Tokens, write_compact
+from protenix_multiseed.analysis.interfaces import Interface
 from protenix_multiseed.outputs.modelcif import model_categories
 
 CHROMIUM_FLAGS = [

@@ -1,19 +1,18 @@
 """Features kept between runs: the same as made anew, and never another job's."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from support import cases
+from support.jobs import job_of
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.features import cache
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
-from protenix_multiseed.types import FeatureSettings, Job
+from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 BOND = {"entity1": 2, "position1": 3, "atom1": "ND2", "position2": 1, "atom2": "C1"}
 
@@ -21,7 +20,7 @@ BOND = {"entity1": 2, "position1": 3, "atom1": "ND2", "position2": 1, "atom2": "
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "cache_dir", lambda: tmp_path / "cache")
-    upstream.prepare(EmbeddedDictionary())
+    environment.prepare(EmbeddedDictionary())
     return tmp_path
 
 
@@ -62,8 +61,19 @@ def test_a_bond_moves_the_tokens_and_so_what_is_kept(folder):
         assert np.array_equal(made.arrays["msa"][0][protein_columns], made.arrays["restype"][protein_columns])
 
 
+@pytest.mark.parametrize("entity", [{"unpairedMsaPath": "gone.a3m"}, {"templatesPath": "relative/gone.hhr"}], ids=str)
+def test_a_file_that_is_not_read_is_not_looked_at(folder, entity):
+    """Without MSA or templates the file passed validation, and then the cache tried to hash it."""
+    path = folder / "in.json"
+    path.write_text(json.dumps([{"name": "a", "sequences": [{"proteinChain": {"sequence": "MKNAS", **entity}}]}]))
+    reads = ReadSettings(msa=False)
+    (job,) = read_jobs([path], (1,), InputRules(model="m", reads=reads), EmbeddedDictionary())
+    (made,) = featurize(job, FeatureSettings(reads=reads))
+    assert made.n_token == 5
+
+
 def test_what_is_missing_for_a_passing_reason_is_not_kept(folder):
-    job = Job(name="a", seeds=(1,), source=Path("x"), index=0, spec={"sequences": []})
+    job = job_of()
     made = cache.cached(job, FeatureSettings(), [], lambda: ({"a": np.zeros(1)}, ("a template could not be fetched",)))
     assert made[1] == ("a template could not be fetched",)
     assert not (folder / "cache").exists()

@@ -1,5 +1,5 @@
-"""Every Triton program compiles for a GPU that is not here, at the tiles it runs with; and all that a run launches is
-compiled by the probe, beside the loading of weights.
+"""Every Triton kernel compiles for a GPU that is not here, at the tiles it runs with; and the probe compiles all that a
+run launches, beside the loading of weights.
 """
 
 import os
@@ -9,24 +9,22 @@ import sys
 import pytest
 import torch
 from support import cases
+from support.jobs import configs_of, network_of, scored
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.kernels import compile as compile_module
+from protenix_multiseed.kernels import probe_process
+from protenix_multiseed.kernels.base import triton_kernels
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.fast import FAST
-from protenix_multiseed.model.kernels import ahead, probe
-from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.weights import build_model
-from protenix_multiseed.types import FeatureSettings
+from protenix_multiseed.settings import FeatureSettings, InputRules
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
-
-from protenix_multiseed.model.kernels.fused import FusedKernels  # noqa: E402
 
 CPU = torch.device("cpu")
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
@@ -59,7 +57,7 @@ def specialised(program, arguments):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_program_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capability, largest):
     compiled = set()
-    for program, arguments, options in ahead.launches(FusedKernels(), probe.operations(CPU, dtype)):
+    for program, arguments, options in compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, dtype)):
         signature, constants, divisible = specialised(program, arguments)
         kind = repr((program.__name__, constants))
         if kind in compiled:
@@ -75,54 +73,46 @@ def test_every_program_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capa
 
 
 @pytest.mark.parametrize("model", [cases.MODEL, "protenix-v2"])
-def test_a_run_finds_all_its_programs_compiled(model):
+def test_a_run_finds_all_its_kernels_compiled(model):
     """At the widths of Protenix's models, with few blocks. On a CPU all is float32, so types are left out."""
-    upstream.prepare(EmbeddedDictionary())
-    rules = InputRules(model="m", rna_msa=False, template=False)
-    (job,) = read_jobs([cases.EXAMPLE], (1, 2), rules, EmbeddedDictionary())
+    environment.prepare(EmbeddedDictionary())
+    (job,) = read_jobs([cases.EXAMPLE], (1, 2), InputRules(model="m"), EmbeddedDictionary())
     (features,) = featurize(job, FeatureSettings())
-    configs = upstream.build_configs(
-        model=model, cycles=1, steps=2, samples=2, msa=True, template=False, rna_msa=False, guidance=False,
-        kernels="torch", overrides={**cases.SMALL, "model.msa_module.n_blocks": 2},
-    )  # fmt: skip
-    network = Network(
-        module=demo.fill(build_model(configs)), configs=configs, name=model, device=CPU, kernels=FusedKernels(),
-        padding=16,
-    )  # fmt: skip
-
-    def run(kernels):
-        run_stages(FAST, network, features, features.seeds, 2, lambda *_: None)
+    more = {"model.msa_module.n_blocks": 2}
+    configs = configs_of(model, cycles=1, steps=2, template=False, rna_msa=False, **more)
+    network = network_of(demo.fill(build_model(configs)), configs, model, kernels=triton_kernels(), padding=16)
 
     def kinds(launches):
         return {
-            repr((program.__name__, constants, divisible))
-            for program, arguments, _ in launches
-            for _, constants, divisible in [specialised(program, arguments)]
+            repr((kernel.__name__, constants, divisible))
+            for kernel, arguments, _ in launches
+            for _, constants, divisible in [specialised(kernel, arguments)]
         }
 
-    wanted = kinds(ahead.launches(network.kernels, [run]))
+    wanted = kinds(compile_module.launches(network.kernels, [lambda _: scored(network, features, sample_chunk=2)]))
     assert len(wanted) > 20
-    assert wanted - kinds(ahead.launches(FusedKernels(), probe.operations(CPU, torch.float32))) == set()
+    probed = compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, torch.float32))
+    assert wanted - kinds(probed) == set()
 
 
 AHEAD = """
 import os, torch
 from pathlib import Path
 from triton.runtime.driver import driver
-from protenix_multiseed.model.kernels import ahead, probe
-from protenix_multiseed.model.kernels.fused import FusedKernels
+from protenix_multiseed.kernels import compile as ahead, probe_process
+from protenix_multiseed.kernels.base import triton_kernels
 
 def compiled():
     return len(list(Path(os.environ["TRITON_CACHE_DIR"]).glob("*/*.cubin")))
 
 torch.set_num_threads(1)
-wanted = ahead.launches(FusedKernels(), probe.operations(torch.device("cpu"), torch.bfloat16))
-wanted = [launch for launch in wanted if launch[0].__name__ in ("norm", "add_triangle", "swiglu")]
+wanted = ahead.launches(triton_kernels(), probe_process.cases_of(torch.device("cpu"), torch.bfloat16))
+wanted = [launch for launch in wanted if launch[0].__name__ in ("norm_kernel", "add_triangle_kernel", "swiglu_kernel")]
 program, arguments, options = wanted[0]
 broken = program, (arguments[0].to(torch.complex64), *arguments[1:]), options
 ahead.compile_ahead([broken, *wanted], (9, 0))
 before = compiled()
-driver.set_active(ahead.Elsewhere((9, 0)))
+driver.set_active(ahead.AbsentGpu((9, 0)))
 for program, arguments, options in wanted:
     program.warmup(*arguments, grid=(1,), **options)
 print(before, compiled())
@@ -139,10 +129,12 @@ def test_what_was_compiled_ahead_is_found_and_what_cannot_be_stops_nothing(tmp_p
     assert after == before
 
 
-def test_all_names_are_made_where_the_programs_are_imported():
+def test_all_names_are_made_where_the_kernels_are_imported():
     """Triton 3.6 makes them of whatever was named before, so that one process compiled again what another had."""
     script = (
-        "from protenix_multiseed.model.kernels import source; programs = vars(source).items(); "
-        "print([name for name, program in programs if hasattr(program, 'params') and program.hash is None])"
+        "from protenix_multiseed.kernels.ops import _modules; from protenix_multiseed.kernels import device_functions; "
+        "found = [vars(module).values() for module in (device_functions, *_modules)]; "
+        "jitted = [value for values in found for value in values if hasattr(value, 'params')]; "
+        "print(len(jitted) > 20, [value.__name__ for value in jitted if value.hash is None])"
     )
-    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "True []"

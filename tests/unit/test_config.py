@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protenix_multiseed import upstream
 from protenix_multiseed.config import RunConfig, load_config
 from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.settings import UpstreamSettings
+from protenix_multiseed.upstream.configs import build_configs
+from protenix_multiseed.upstream.models import model_names, model_spec
 
 MODEL = "protenix_base_default_v1.0.0"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,10 +27,13 @@ def test_option_over_yaml_over_preset_over_default(tmp_path):
 
 
 def test_presets_are_upstreams():
-    for name in upstream.model_names():
+    from configs.configs_model_type import model_configs
+
+    assert set(model_names()) == {*model_configs, "demo"}
+    for name, settings in model_configs.items():
         config = load_config({"model": name})
-        assert config.cycles == upstream.preset(name).cycles
-        assert config.steps == upstream.preset(name).steps
+        assert config.cycles == settings["model"]["N_cycle"]
+        assert config.steps == settings.get("sample_diffusion", {}).get("N_step", 200)
     assert load_config({"model": "protenix_mini_esm_v0.5.0"}).msa is False
     assert load_config({"model": "protenix_mini_esm_v0.5.0", "msa": True}).msa is True
 
@@ -74,6 +79,9 @@ def test_what_is_no_configuration_is_not_read(tmp_path):
         ("seeds: yes", "seeds: write for example 1-5"),
         ("upstream: {sample_diffusion.guidance.enable: true}", "set it with guidance"),
         ("upstream: {data.template.release_dates_path: x}", "it has no effect here"),
+        ("upstream: {dtype: fp16}", "upstream.dtype: 'fp16' cannot be run; choose one of bf16, fp32"),
+        ("upstream: {model.pairformer.n_blocks: three}", "upstream.model.pairformer.n_blocks: expected int"),
+        ("upstream: {model.pairformr.n_blocks: 3}", "Protenix has no such setting"),
         ("offline: true\ntemplates: {fetch: true}", "cannot be fetched with --offline"),
     ],
 )
@@ -85,7 +93,7 @@ def test_refusals(tmp_path, text, says):
 
 @pytest.mark.parametrize(("store", "kept"), [("full", None), ("slim", 1), ("top:3", 3)])
 def test_what_is_stored(store, kept):
-    assert load_config({"store": store}).kept_samples == kept
+    assert load_config({"store": store}).write_settings.kept == kept
 
 
 @pytest.mark.parametrize(("options", "says"), [
@@ -118,11 +126,11 @@ def test_commented_example_names_every_key():
 
 def test_unknown_upstream_setting_is_refused():
     with pytest.raises(ConfigError, match=r"upstream\.model\.pairformr\.n_blocks: Protenix has no such setting"):
-        upstream.build_configs(model=MODEL, overrides={"model.pairformr.n_blocks": 1})
+        build_configs(UpstreamSettings(model=MODEL, overrides={"model.pairformr.n_blocks": 1}))
 
 
 def test_old_cards_get_upstreams_settings():
-    configs = upstream.build_configs(model=MODEL, kernels="cuequivariance", device_capability=(7, 0))
+    configs = build_configs(UpstreamSettings(model=MODEL), kernels="cuequivariance", device_capability=(7, 0))
     assert (configs.dtype, configs.triangle_attention, configs.triangle_multiplicative) == ("fp32", "torch", "torch")
 
 
@@ -139,4 +147,4 @@ def test_precision_rules_are_upstreams(model, n_token):
                 update_inference_configs(configs, n_token)
             return
         update_inference_configs(configs, n_token)
-    assert upstream.skip_amp_rules(model, n_token) == configs.skip_amp.to_dict()
+    assert model_spec(model).skip_amp(n_token) == configs.skip_amp.to_dict()

@@ -10,7 +10,8 @@ import pytest
 from biotite.structure.io import pdbx
 from support import cases
 
-from protenix_multiseed.dictionary import (
+from protenix_multiseed.errors import DictionaryError
+from protenix_multiseed.upstream.dictionary import (
     UPSTREAM_FILES,
     EmbeddedDictionary,
     UpstreamDictionary,
@@ -18,7 +19,6 @@ from protenix_multiseed.dictionary import (
     find_dictionary,
     make_molecule,
 )
-from protenix_multiseed.errors import DictionaryError
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_conformers_are_made_again_alike(dictionary, tmp_path):
     fresh.molecule("ATP")
     loaded = EmbeddedDictionary(dictionary.folder).molecule("ATP")
     code = (
-        "import sys, pickle; from protenix_multiseed.dictionary import *; d = EmbeddedDictionary();"
+        "import sys, pickle; from protenix_multiseed.upstream.dictionary import *; d = EmbeddedDictionary();"
         "m = make_molecule('ATP', d['ATP']);"
         "sys.stdout.buffer.write(pickle.dumps(m.GetConformer(m.ref_conf_id).GetPositions()))"
     )
@@ -139,7 +139,7 @@ def test_molecules_are_made_where_rdkit_cannot_draw():
     """Bare GPU hosts lack the X11 libraries that RDKit's drawing needs."""
     script = (
         "import sys; sys.modules['rdkit.Chem.Draw'] = None\n"
-        "from protenix_multiseed.dictionary import EmbeddedDictionary\n"
+        "from protenix_multiseed.upstream.dictionary import EmbeddedDictionary\n"
         "print(EmbeddedDictionary().molecule('ATP').GetNumAtoms())"
     )
     environment = {**os.environ, "PYTHONPATH": str(cases.REPOSITORY)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import docked
 
-from protenix_multiseed.ensemble.dockq import Atoms, dock, read_coordinates
+from protenix_multiseed.analysis.dockq import Atoms, dock, read_coordinates
 
 # DockQ 2.1.3 on the two structures of tests/support/docked.py, chains mapped to themselves.
 PUBLISHED = {("A", "B"): 0.51122826, ("A", "C"): 0.9240935}

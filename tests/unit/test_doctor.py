@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from protenix_multiseed import doctor
+from protenix_multiseed.commands import doctor
+from protenix_multiseed.commands.doctor import as_record, examine
 from protenix_multiseed.config import load_config
-from protenix_multiseed.doctor import as_record, examine
 
 
 def found(**options):

@@ -14,12 +14,13 @@ from scipy.spatial.transform import Rotation
 from support import docked
 from typer.testing import CliRunner
 
+from protenix_multiseed.analysis.agreement import agreement, choose_core, cluster, superpose_pairs
+from protenix_multiseed.analysis.compact import Compact, Tokens, read_compact, shrink_pae, write_compact
+from protenix_multiseed.analysis.convergence import convergence, expected_best, is_stable
+from protenix_multiseed.analysis.findings import gather, loose_regions
+from protenix_multiseed.analysis.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
 from protenix_multiseed.cli import app
-from protenix_multiseed.ensemble.agreement import agreement, choose_core, cluster, superpose_pairs
-from protenix_multiseed.ensemble.convergence import convergence, expected_best, is_stable
-from protenix_multiseed.ensemble.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
-from protenix_multiseed.outputs.compact import Compact, Tokens, read_compact, shrink_pae, write_compact
-from protenix_multiseed.outputs.findings import gather, loose_regions, write_findings
+from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.page.collect import collect, pack, structures_of
 from protenix_multiseed.types import Sample
 
@@ -410,7 +411,7 @@ def test_the_page_shows_what_is_kept(tmp_path):
     job_on_disk(tmp_path, (1, 2))
     samples = [replace(one, ranking_score=1 - place / 10) for place, one in enumerate(samples_of(tmp_path))]
     samples[1] = replace(samples[1], structure=None)
-    findings = gather(samples)
+    findings = gather(samples, {})
     assert [one.members for one in findings.agreement.clusters] == [(0, 2), (1, 3)]
     assert structures_of(findings, slim=True) == [0, 3]
     assert structures_of(findings, slim=False) == [0, 3, 2]
@@ -420,13 +421,13 @@ def test_the_page_shows_what_is_kept(tmp_path):
 
 def test_one_sample_says_so(tmp_path):
     job_on_disk(tmp_path, (1,))
-    findings = gather(samples_of(tmp_path)[:1])
+    findings = gather(samples_of(tmp_path)[:1], {})
     assert findings.sentences == ("one sample: nothing to compare it with",)
     write_findings(tmp_path / "job", findings)
 
 
 def test_agreement_in_words(tmp_path):
     job_on_disk(tmp_path, (1, 2), coordinates=conformers()[::2])
-    first, second = gather(samples_of(tmp_path)).sentences
+    first, second = gather(samples_of(tmp_path), {}).sentences
     assert first.startswith("all 4 samples agree: no two are more than")
     assert second == "from 1 to 2 seeds the best score rises by 0.0000 on average"

@@ -1,24 +1,20 @@
 """Language model embeddings, with a tiny ESM-2 in the place of the 3B one that no test machine has."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from biotite.structure import AtomArray
+from support.jobs import job_of
 
 from protenix_multiseed.errors import WeightsError
 from protenix_multiseed.features import esm as module
-from protenix_multiseed.types import Job
 
 FIRST, SECOND = "MKTAYIAKQR", "GHKLMNPQ"
 
 
 def job(*sequences):
     entities = [{"proteinChain": {"sequence": sequence, "count": 1}} for sequence in sequences]
-    return Job(
-        name="a", seeds=(1,), source=Path("in.json"), index=0, spec={"sequences": [{"ion": {"ion": "MG"}}, *entities]}
-    )
+    return job_of({"sequences": [{"ion": {"ion": "MG"}}, *entities]})
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import threading
 import pytest
 from rich.console import Console
 
-from protenix_multiseed import fetch
+from protenix_multiseed.commands import fetch
 from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.hashes import hash_file, recorded_sha256
-from protenix_multiseed.upstream import checkpoint_urls
+from protenix_multiseed.upstream.checkpoints import download_urls
 
 CONTENT = bytes(range(256)) * 20_000
 
@@ -106,7 +106,7 @@ def test_models_come_from_upstreams_table(monkeypatch, tmp_path):
     monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target.name)))
     fetch.fetch_model("protenix_mini_esm_v0.5.0", tmp_path, None)
     names = ["protenix_mini_esm_v0.5.0", "esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"]
-    assert asked == [(checkpoint_urls()[name], f"{name}.pt") for name in names]
+    assert asked == [(download_urls()[name], f"{name}.pt") for name in names]
 
 
 def test_what_is_there_is_kept(monkeypatch, tmp_path):
@@ -127,8 +127,8 @@ def test_template_data_goes_where_upstream_looks(monkeypatch, tmp_path):
     monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target)))
     fetch.fetch_model("template-data", None, None)
     assert asked == [
-        (checkpoint_urls()["release_dates_path"], tmp_path / "common" / "release_date_cache.json"),
-        (checkpoint_urls()["obsolete_pdbs_path"], tmp_path / "common" / "obsolete_to_successor.json"),
+        (download_urls()["release_dates_path"], tmp_path / "common" / "release_date_cache.json"),
+        (download_urls()["obsolete_pdbs_path"], tmp_path / "common" / "obsolete_to_successor.json"),
     ]
     with pytest.raises(ConfigError, match="--to and --url do not apply"):
         fetch.fetch_model("template-data", tmp_path, None)

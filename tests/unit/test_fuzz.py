@@ -15,18 +15,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from protenix_multiseed.config import load_config
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
-from protenix_multiseed.seeds import parse_seeds
+from protenix_multiseed.inputs.seeds import parse_seeds
+from protenix_multiseed.settings import InputRules, ReadSettings
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 EXAMPLES = int(os.environ.get("PROTENIX_MS_EXAMPLES", "60"))
 SECONDS = 10
 fuzzed = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000
 )
-RULES = InputRules(model="m", msa=True, rna_msa=True, template=True, max_tokens=2560)
+RULES = InputRules(model="m", max_tokens=2560, reads=ReadSettings(msa=True, rna_msa=True, template=True))
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from protenix_multiseed import hardware
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.hardware import card_of, choose_device, is_out_of_memory
+from protenix_multiseed.execution import hardware
+from protenix_multiseed.execution.hardware import card_of, choose_device, is_out_of_memory
 
 GPU = torch.device("cuda:0")
 

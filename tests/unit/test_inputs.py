@@ -3,10 +3,11 @@ import os
 
 import pytest
 
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
+from protenix_multiseed.settings import InputRules, ReadSettings
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream.job_dict import to_upstream
 
 SEQUENCE = "MKTAYIAKQR"
 
@@ -101,7 +102,10 @@ BAD = {
     "path of no user": (job(protein(unpairedMsaPath="~nobody-of-that-name/x.a3m")), "no such file"),
     "path with a NUL": (job(protein(unpairedMsaPath="a\0b")), "no such file"),
     "MSA as text of another": (job(protein(unpairedMsa=">q\nMKT\n")), "they differ at position 4 (3 and 10 residues)"),
-    "old MSA folder": (job(protein(msa={"precomputed_msa_dir": "nowhere"})), "no pairing.a3m or non_pairing.a3m there"),
+    "old MSA folder": (
+        job(protein(msa={"precomputed_msa_dir": "nowhere"})),
+        "pairing.a3m or non_pairing.a3m in nowhere: no such file",
+    ),
     "bond to no entity": (
         job(protein(), ATP, covalent_bonds=[bond(entity2=3)]),
         "entity2: 3: the job has entities 1 to 2",
@@ -251,14 +255,16 @@ def test_everything_upstream_accepts(read, tmp_path):
     ]
     (made,) = read(content, seeds=None)
     assert made.seeds == (7, 8)
-    assert made.spec["sequences"][0]["proteinChain"]["unpairedMsaPath"] == str(tmp_path / "good.a3m")
-    assert made.spec["covalent_bonds"][0]["entity1"] == "1"
-    assert "label_entity_id" not in made.spec["sequences"][0]["proteinChain"]
+    spec = to_upstream(made.spec)
+    assert spec["sequences"][0]["proteinChain"]["unpairedMsaPath"] == str(tmp_path / "good.a3m")
+    assert (spec["covalent_bonds"][0]["entity1"], spec["covalent_bonds"][0]["copy1"]) == (1, 1)
+    assert "label_entity_id" not in spec["sequences"][0]["proteinChain"]
 
 
 def test_count_may_be_left_to_the_ids(read):
     (made,) = read(job({"proteinChain": {"sequence": SEQUENCE, "id": ["X", "Y"]}}, {"ion": {"ion": "NA"}}))
-    assert [next(iter(item.values()))["count"] for item in made.spec["sequences"]] == [2, 1]
+    assert [entity.copies for entity in made.spec.entities] == [2, 1]
+    assert made.spec.entities[0].chain_ids == ("X", "Y")
 
 
 def test_seeds_of_the_run_come_before_the_jobs(read):
@@ -272,7 +278,7 @@ def test_old_msa_field(read, tmp_path):
     folder.mkdir()
     (folder / "non_pairing.a3m").write_text(f">query\n{SEQUENCE}\n")
     (made,) = read(job(protein(msa={"precomputed_msa_dir": "old", "pairing_db": "uniref100"})))
-    assert made.spec["sequences"][0]["proteinChain"] == {
+    assert to_upstream(made.spec)["sequences"][0]["proteinChain"] == {
         "sequence": SEQUENCE,
         "count": 1,
         "unpairedMsaPath": str(folder / "non_pairing.a3m"),
@@ -280,9 +286,12 @@ def test_old_msa_field(read, tmp_path):
 
 
 def test_files_are_needed_only_where_read(read):
-    assert read(job(protein(pairedMsaPath="no.a3m", templatesPath="no.hhr")), rules=InputRules(model="m", msa=False))
+    assert read(
+        job(protein(pairedMsaPath="no.a3m", templatesPath="no.hhr")),
+        rules=InputRules(model="m", reads=ReadSettings(msa=False)),
+    )
     with pytest.raises(RefusedInputsError, match=r"templatesPath: no.hhr: no such file"):
-        read(job(protein(templatesPath="no.hhr")), rules=InputRules(model="m", template=True))
+        read(job(protein(templatesPath="no.hhr")), rules=InputRules(model="m", reads=ReadSettings(template=True)))
 
 
 def test_paths_are_tried_from_the_file_then_from_the_working_folder(read, tmp_path, monkeypatch):
@@ -291,7 +300,7 @@ def test_paths_are_tried_from_the_file_then_from_the_working_folder(read, tmp_pa
     (elsewhere / "mine.a3m").write_text(f">query\n{SEQUENCE}\n")
     monkeypatch.chdir(elsewhere)
     (made,) = read(job(protein(pairedMsaPath="mine.a3m")))
-    assert made.spec["sequences"][0]["proteinChain"]["pairedMsaPath"] == str(elsewhere / "mine.a3m")
+    assert made.spec.entities[0].paired.file.path == elsewhere / "mine.a3m"
 
 
 def test_folders_and_missing_files(tmp_path, dictionary):
@@ -319,14 +328,14 @@ def test_a_contacts_atom_number_reaches_upstream_as_a_number(read):
     contact = {"entity1": 1, "copy1": 1, "position1": 1, "atom1": "CA"}
     contact |= {"entity2": 2, "copy2": 1, "position2": 1, "atom2": "1", "max_distance": 5}
     (made,) = read(job(protein(), ligand("[CH3:1]CO"), constraint={"contact": [contact]}))
-    assert made.spec["constraint"]["contact"][0]["atom2"] == 1
+    assert to_upstream(made.spec)["constraint"]["contact"][0]["atom2"] == 1
 
 
 def test_inline_msa_wins_over_the_old_folder(read, tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "pairing.a3m").write_text(f">query\n{SEQUENCE}\n")
     (made,) = read(job(protein(unpairedMsa=f">query\n{SEQUENCE}\n", msa={"precomputed_msa_dir": "old"})))
-    assert "pairedMsaPath" not in made.spec["sequences"][0]["proteinChain"]
+    assert made.spec.entities[0].paired is None
 
 
 def test_results_of_earlier_runs_are_no_inputs(tmp_path, dictionary):
@@ -336,6 +345,20 @@ def test_results_of_earlier_runs_are_no_inputs(tmp_path, dictionary):
         path.parent.mkdir(parents=True)
         path.write_text("{}")
     assert [made.name for made in read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary)] == ["a"]
+
+
+def test_results_in_the_folder_of_the_inputs(tmp_path, dictionary):
+    """``predict jobs --out jobs`` once worked only the first time: then the whole folder counted as results."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"name": name, "sequences": [ATP]}]))
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "c.json").write_text(json.dumps([{"name": "c", "sequences": [ATP]}]))
+    for path in ("protenix-ms/run.json", "protenix-ms/runs/1.json", "a/seed_1/record.json", "b/ensemble.json",
+                 "b/best_summary_confidence.json"):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("{}")
+    names = [made.name for made in read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary)]
+    assert names == ["a", "b", "c"]
 
 
 def test_what_may_never_end_is_not_read(tmp_path, dictionary, read):

@@ -9,10 +9,11 @@ import time
 import psutil
 import pytest
 
-from protenix_multiseed import kernel_probe
 from protenix_multiseed.config import load_config
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.kernel_probe import KINDS, KernelProbe, make_probe
+from protenix_multiseed.execution.local import make_probe
+from protenix_multiseed.kernels import probe as module
+from protenix_multiseed.kernels.probe import KINDS, KernelProbe
 
 TRITON, CUEQUIVARIANCE = (f'print(\'{{"{kind}": "ok"}}\', flush=True)' for kind in KINDS)
 BOTH = f"{TRITON}; {CUEQUIVARIANCE}"
@@ -22,8 +23,8 @@ HANGS = "import os, time; os.fork(); time.sleep(60)"  # with a child that holds 
 @pytest.fixture
 def probe(monkeypatch, tmp_path):
     """A probe whose process runs a given script in the place of the real one; ``started`` has its kinds."""
-    monkeypatch.setattr(kernel_probe, "cache_dir", lambda: tmp_path)
-    monkeypatch.setattr(kernel_probe, "_DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(module, "_DRIVER", tmp_path / "driver")
     started, popen = [], subprocess.Popen
 
     def make(script, wanted="auto", used=KINDS, card="a card", device="auto"):
@@ -33,6 +34,7 @@ def probe(monkeypatch, tmp_path):
 
         monkeypatch.setattr(subprocess, "Popen", start)
         made = KernelProbe(device, wanted, used)
+        made.start_early()
         make.early = list(started)
         made.begin(card)
         return made
@@ -87,7 +89,7 @@ def test_where_nothing_is_known_it_starts_before_the_card_is_named(probe):
     probe.driver.touch()
     assert probe("", card="another card").result()["triton"] == "the probe ended early"
     assert len(probe.early) == 1  # something is known of these versions: this is no first run
-    for path in kernel_probe.cache_dir().rglob("*.json"):
+    for path in module.cache_dir().rglob("*.json"):
         path.unlink()
     assert probe(BOTH, device="cuda:1").result() == {"triton": "ok", "cuequivariance": "ok"}
     assert probe.early[2:] == probe.started[2:] == [["cuda:1", *KINDS]]
@@ -121,7 +123,7 @@ def test_a_kind_that_aborts_spares_what_came_before(probe):
 
 
 def test_a_probe_that_hangs_is_ended(probe, monkeypatch):
-    monkeypatch.setattr(kernel_probe, "PROBE_SECONDS", 3)
+    monkeypatch.setattr(module, "PROBE_SECONDS", 3)
     made = probe(HANGS)
     process = made._process
     start = time.monotonic()
@@ -144,5 +146,20 @@ def test_nothing_is_tried_where_nothing_compiled_is_wanted(probe):
 
 
 def test_torch_is_not_imported_before_workers_start():
-    script = "import sys; import protenix_multiseed.pipeline; print('torch' in sys.modules)"
+    script = "import sys; import protenix_multiseed.run.pipeline, protenix_multiseed.execution.local; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
+
+
+def test_another_kernel_or_version_is_probed_anew(monkeypatch, tmp_path):
+    """The sources of the kernels themselves were once not looked at: a changed kernel inherited an old "ok"."""
+    folder = tmp_path / "kernels"
+    (folder / "ops").mkdir(parents=True)
+    (folder / "probe.py").write_text("")
+    source = folder / "ops" / "attention.py"
+    source.write_text("one")
+    monkeypatch.setattr(module, "__file__", str(folder / "probe.py"))
+    first = module._fingerprint()
+    source.write_text("two")
+    second = module._fingerprint()
+    monkeypatch.setattr(module, "__version__", "another")
+    assert len({first, second, module._fingerprint()}) == 3

@@ -1,4 +1,4 @@
-"""Triton's operations, interpreted on the CPU, against PyTorch's; and what the probe makes of wrong ones."""
+"""Triton's kernels, interpreted on the CPU, against PyTorch's; and what the probe makes of wrong ones."""
 
 import json
 import os
@@ -9,42 +9,58 @@ import pytest
 import torch
 from support import cases
 
-from protenix_multiseed.model.kernels import MASKED, mask_keys, probe
-from protenix_multiseed.model.kernels.plain import PlainKernels, outside, windows
+from protenix_multiseed.kernels import compile as compile_module
+from protenix_multiseed.kernels import probe_process
+from protenix_multiseed.kernels.base import MASKED, MAX_IDENTITY, mask_keys, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.operation import Inputs
+from protenix_multiseed.kernels.ops import attention as attention_module
+from protenix_multiseed.kernels.ops import operations
+from protenix_multiseed.kernels.ops.local_attention import outside, windows
+from protenix_multiseed.kernels.ops.pair_bias import pair_bias
+from protenix_multiseed.kernels.ops.transition import swiglu
 
+CPU = torch.device("cpu")
 CHECK = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from support import triton_interpreter
 import json, torch
-from protenix_multiseed.model import kernels
-from protenix_multiseed.model.kernels import fused, probe
-from protenix_multiseed.model.kernels.fused import FusedKernels
-from protenix_multiseed.model.kernels.plain import PlainKernels
+from protenix_multiseed.kernels import base, probe_process
+from protenix_multiseed.kernels.base import TileTable, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.operation import Inputs
+from protenix_multiseed.kernels.ops import attention, msa_average, operations, outer_product, pair_bias, _modules
+from protenix_multiseed.kernels.ops.attention import AttentionTiles
 
-def differences(runs):
-    return [probe._difference(run(FusedKernels()), run(PlainKernels())) for run in runs]
-
-def attending(runs):
-    return [run for run in runs if getattr(run, "func", None) in (probe._attend, probe._attend_pairs)]
-
-# Tiles so small that programs that know rows from columns have several blocks of them.
-few = ("pair_bias", "add_outer", "head_values", "add_gated_average")
-fused._ROW_TILES |= {key: (32, 32, *others) for key, (_, _, *others) in fused._ROW_TILES.items() if key[0] in few}
 cpu = torch.device("cpu")
-operations = probe.operations(cpu, torch.float32)
+# Tiles so small that kernels that tell rows from columns have several blocks of them.
+for module in (pair_bias, outer_product, msa_average):
+    for table in [value for value in vars(module).values() if isinstance(value, TileTable)]:
+        table.tiles = {key: tiles._replace(rows=32, columns=32) for key, tiles in table.tiles.items()}
+
+def differences(dtype, only=None):
+    made = {}
+    for operation in operations():
+        if operation.cases is not None and only in (None, operation.__name__):
+            cases = list(operation.cases(Inputs(cpu, dtype)))
+            offs = [probe_process.difference(case(triton_kernels()), case(torch_kernels())) for case in cases]
+            made[operation.__name__] = max(offs)
+    return made
+
 made = {}
-for pairs, runs in ((True, operations), (False, attending(operations))):
-    fused._TILES = {(torch.float32, 32): (pairs, 32, 32, 4, 2, None)}
-    made[f"float32 {pairs}"] = differences(runs)
-# What is done in 16 bits: the interpreter knows no bfloat16, and float16 no such small number.
-kernels.MASKED = fused.MASKED = -6e4
-tiles = fused._ROW_TILES.items()
-fused._ROW_TILES |= {(name, torch.float16, *of): tile for (name, dtype, *of), tile in tiles if dtype == torch.bfloat16}
-operations = probe.operations(cpu, torch.float16)
-for pairs, runs in ((True, operations), (False, attending(operations))):
-    fused._TILES = {(torch.float16, 32): (pairs, 32, 32, 4, 2, None)}
-    made[f"float16 {pairs}"] = differences(runs)
+for pairs, only in ((True, None), (False, "attention")):
+    attention.TILES = {(torch.float32, 32): AttentionTiles(pairs, 32, 32, 4, 2)}
+    made[f"float32 {pairs}"] = differences(torch.float32, only)
+# Kernels of 16 bits: the interpreter knows no bfloat16, and float16 no number as small as the mask.
+pair_bias.MASKED = base.MASKED = -6e4
+for module in _modules:
+    for table in [value for value in vars(module).values() if isinstance(value, TileTable)]:
+        for key, tiles in list(table.tiles.items()):
+            dtype, *width = key if isinstance(key, tuple) else (key,)
+            if dtype == torch.bfloat16:
+                table.tiles[(torch.float16, *width) if width else torch.float16] = tiles
+for pairs, only in ((True, None), (False, "attention")):
+    attention.TILES = {(torch.float16, 32): AttentionTiles(pairs, 32, 32, 4, 2)}
+    made[f"float16 {pairs}"] = differences(torch.float16, only)
 print(json.dumps(made))
 """
 
@@ -57,51 +73,54 @@ def test_tritons_operations_are_pytorchs():
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(cases.REPOSITORY)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    differences = json.loads(done.stdout.splitlines()[-1])
-    n_operation = len(probe.operations(torch.device("cpu"), torch.float32))
-    assert [len(made) for made in differences.values()] == [n_operation, 6, n_operation, 6]
-    for kind, made in differences.items():
-        assert max(made) < (1e-5 if kind.startswith("float32") else 2e-3), kind
+    found = json.loads(done.stdout.splitlines()[-1])
+    probed = {operation.__name__ for operation in operations() if operation.cases is not None}
+    assert [set(made) for made in found.values()] == [probed, {"attention"}, probed, {"attention"}]
+    for kind, made in found.items():
+        assert max(made.values()) < (1e-5 if kind.startswith("float32") else 2e-3), (kind, made)
 
 
-def test_what_is_no_number_is_no_small_difference():
+def test_what_is_not_finite_is_no_small_difference():
     wrong = torch.tensor([1.0, float("nan")])
-    assert max(1e-6, probe._difference(wrong, torch.ones(2)), 2e-6) > probe.TOLERANCE
+    assert max(1e-6, probe_process.difference(wrong, torch.ones(2)), 2e-6) > probe_process.TOLERANCE
 
 
-def test_every_operation_of_the_protocol_is_probed():
-    from protenix_multiseed.model.kernels import Kernels
-
+def test_every_operation_is_probed(monkeypatch):
+    """By cases of its own, or as a part of another operation's."""
     called = set()
+    for operation in operations():
+        plain = operation.plain
 
-    class Watched(PlainKernels):
-        def __getattribute__(self, name):
+        def watched(*arguments, plain=plain, name=operation.__name__, **named):
             called.add(name)
-            return super().__getattribute__(name)
+            return plain(*arguments, **named)
 
-    for run in probe.operations(torch.device("cpu"), torch.float32):
-        run(Watched())
-    assert {name for name in vars(Kernels) if not name.startswith("_")} <= called | {"name"}
+        monkeypatch.setattr(operation, "plain", watched)
+    for case in probe_process.cases_of(CPU, torch.float32):
+        case(torch_kernels())
+    assert {operation.__name__ for operation in operations()} == called
 
 
-def test_every_program_is_probed():
-    source = pytest.importorskip("protenix_multiseed.model.kernels.source", exc_type=ImportError)
-    from protenix_multiseed.model.kernels import ahead, fused
+def test_every_kernel_is_probed():
+    pytest.importorskip("triton")
+    launches = compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, torch.float32))
+    from protenix_multiseed.kernels.ops import _modules
 
-    launches = ahead.launches(fused.FusedKernels(), probe.operations(torch.device("cpu"), torch.float32))
-    assert {program.__name__ for program, *_ in launches} == set(source.__all__)
+    kernels = {name for module in _modules for name in vars(module) if name.endswith("_kernel")}
+    assert {kernel.__name__ for kernel, *_ in launches} == kernels
 
 
 def test_a_wrong_kernel_is_seen(monkeypatch, capsys):
-    class Wrong(PlainKernels):
-        def _swiglu(self, x):
-            return super()._swiglu(x) * 1.05
-
-    plain = probe.operations(torch.device("cpu"), torch.float32)
-    assert max(probe._difference(run(Wrong()), run(PlainKernels())) for run in plain) > probe.TOLERANCE
-    monkeypatch.setattr(probe, "probe_triton", lambda device: 0.05)
-    monkeypatch.setattr(probe, "probe_cuequivariance", lambda device: 0.0)
-    probe.main("cpu", "triton", "cuequivariance")
+    plain = swiglu.plain
+    wrong = [operation for operation in operations() if operation.__name__ == "swiglu"][0]
+    cases_ = list(wrong.cases(Inputs(CPU, torch.float32)))
+    truth = [case(torch_kernels()) for case in cases_]
+    monkeypatch.setattr(wrong, "plain", lambda kernels, x: plain(kernels, x) * 1.05)
+    offs = [probe_process.difference(case(torch_kernels()), true) for case, true in zip(cases_, truth, strict=True)]
+    assert max(offs) > probe_process.TOLERANCE
+    monkeypatch.setattr(probe_process, "probe_triton", lambda device: 0.05)
+    monkeypatch.setattr(probe_process, "probe_cuequivariance", lambda device: 0.0)
+    probe_process.main("cpu", "triton", "cuequivariance")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"triton": "results differ from PyTorch's by 5.0e-02"}, {"cuequivariance": "ok"}]
 
@@ -133,15 +152,14 @@ def test_masked_keys_let_nothing_through(n, n_key, block, reach):
 @pytest.mark.parametrize("starting", [True, False])
 def test_pair_biases_are_masked_at_padding_keys(starting):
     z, norm, weight = torch.randn(2, 8, 8, 16), (torch.ones(16), torch.zeros(16)), torch.randn(4, 16)
-    whole = PlainKernels().pair_bias(z, norm, weight, 8, starting=starting)
-    made = PlainKernels().pair_bias(z, norm, weight, 5, starting=starting)
+    whole = pair_bias(torch_kernels(), z, norm, weight, 8, starting)
+    made = pair_bias(torch_kernels(), z, norm, weight, 5, starting)
     assert torch.equal(made[..., :5], whole[..., :5])
     assert bool((made[..., 5:] == MASKED).all())
 
 
 def test_every_tile_of_keys_divides_a_block():
-    """Else a program would read beyond the masked rows."""
-    fused = pytest.importorskip("protenix_multiseed.model.kernels.fused", exc_type=ImportError)
-    for _, _, keys, *_ in (*fused._TILES.values(), fused._ANY_TILES):
-        assert fused.FusedKernels().key_block % keys == 0
-        assert keys <= fused._MOST_KEYS
+    """Else a kernel would read beyond the masked rows."""
+    for tiles in (*attention_module.TILES.values(), attention_module.OTHER_TILES):
+        assert triton_kernels().key_block % tiles.keys == 0
+        assert tiles.keys <= MAX_IDENTITY

@@ -1,8 +1,6 @@
 """The estimate against peaks measured on the CPU, and what planning relies on."""
 
-import importlib
 import json
-from collections import defaultdict
 
 import pytest
 import torch
@@ -10,29 +8,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import cases
 from support.allocations import Allocations
+from support.jobs import network_of, scored
 
-from protenix_multiseed import upstream
-from protenix_multiseed.config import load_config, parse_bytes
-from protenix_multiseed.dictionary import EmbeddedDictionary
-from protenix_multiseed.executor import PADDING, make_configs, make_planner
+from protenix_multiseed.config import load_config
+from protenix_multiseed.execution.memory import ModelSize, Settings, estimate_peak_bytes
+from protenix_multiseed.execution.model import make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
-from protenix_multiseed.inputs.check import InputRules
-from protenix_multiseed.memory import ModelSize, Settings, estimate_peak_bytes, format_bytes
+from protenix_multiseed.kernels import language
+from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast.pairformer import PairBlock
-from protenix_multiseed.model.kernels.plain import PlainKernels
-from protenix_multiseed.model.stages import Network, run_stages
 from protenix_multiseed.model.weights import build_model
-from protenix_multiseed.types import FeatureSettings, Sizes
+from protenix_multiseed.settings import FeatureSettings, InputRules
+from protenix_multiseed.types import Sizes
+from protenix_multiseed.units import format_bytes, parse_bytes
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.configs import build_configs
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
     paths = cases.write_cases(tmp_path_factory.mktemp("inputs"))
     dictionary = EmbeddedDictionary()
-    upstream.prepare(dictionary)
+    environment.prepare(dictionary)
     (job,) = read_jobs([paths["ligands"]], (1, 2, 3), InputRules(model="demo"), dictionary)
     (made,) = featurize(job, FeatureSettings())
     return made
@@ -43,16 +44,24 @@ def features(tmp_path_factory):
 ])  # fmt: skip
 def test_never_below_the_peak_and_not_far_above(features, seeds, samples, chunk, precision):
     config = load_config({"model": "demo", "samples": samples, "steps": 2, "cycles": 1, "precision": precision})
-    configs = make_configs(config, None)
+    configs = build_configs(config.upstream_settings)
     model = demo.fill(build_model(configs))
-    network = Network(module=model, configs=configs, name="demo", device=torch.device("cpu"), precision=precision)
-    estimate = make_planner(config, configs, model, on_gpu=False).estimate(features.sizes, seeds, chunk)
+    network = network_of(model, configs, "demo", precision=precision)
+    planner = make_planner(config.plan_settings, configs, model, on_gpu=False, fused=False)
+    estimate = planner.estimate(features.sizes, seeds, chunk)
     weights = sum(weight.nbytes for weight in model.parameters())
     with Allocations() as counted:
         for _ in range(2):  # the second time all joined weights are there, as they are through a run
-            run_stages(FAST, network, features, features.seeds[:seeds], chunk, lambda *_: None)
+            scored(network, features, features.seeds[:seeds], sample_chunk=chunk)
     measured = weights + counted.peak
     assert measured <= estimate.peak_bytes <= 1.25 * measured
+
+
+class Forgetful(list):
+    """Keeps no launch, whose arguments would live on."""
+
+    def append(self, launch):
+        pass
 
 
 @pytest.mark.parametrize("is_fused", [True, False])
@@ -64,14 +73,13 @@ def test_what_a_triangle_update_holds_on_a_gpu(planner, is_fused, monkeypatch):
         Sizes(n_token=64, n_atom=64, n_msa=1), seeds=2, sample_chunk=1, settings=settings, model=planner.model
     )
     z = torch.randn(2, 64, 64, planner.model.c_z)
-    block = build_model(make_configs(load_config({"model": "demo"}), None)).pairformer_stack.blocks[0]
+    block = build_model(build_configs(load_config({"model": "demo"}).upstream_settings)).pairformer_stack.blocks[0]
     triangles, biases = PairBlock(block, torch.float32).triangles, block.tri_att_start.no_heads * z[..., 0].nbytes
-    kernels = PlainKernels(on_gpu=True)
+    kernels = torch_kernels(on_gpu=True)
     if is_fused:
-        kernels = pytest.importorskip("protenix_multiseed.model.kernels.fused", exc_type=ImportError).FusedKernels()
-        source = importlib.import_module("protenix_multiseed.model.kernels.source")
-        for name in source.__all__:
-            monkeypatch.setattr(source, name, defaultdict(lambda: lambda *_, **options: None))  # by grid
+        pytest.importorskip("triton")
+        kernels = triton_kernels()
+        monkeypatch.setattr(language, "launches_kept", Forgetful())
     triangles[-1](kernels, z, 60)  # makes what is kept between updates
     with Allocations() as counted:
         for update in triangles:
@@ -87,7 +95,7 @@ CALIBRATION = json.loads((cases.REPOSITORY / "tests" / "support" / "memory_point
 def test_peaks_measured_on_a_gpu(point):
     """Points of ``scripts/calibrate_memory.py``: below no stage's peak, at most a quarter above the highest."""
     settings = Settings(
-        n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=PADDING, on_gpu=True,
+        n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=TOKEN_PADDING_GPU, on_gpu=True,
         diffusion_bytes=2 if point["precision"] == "fast" else 4,
     )  # fmt: skip
     estimate = estimate_peak_bytes(
@@ -103,8 +111,8 @@ def test_peaks_measured_on_a_gpu(point):
 @pytest.fixture(scope="module")
 def planner():
     config = load_config({"model": "demo"})
-    configs = make_configs(config, None)
-    return make_planner(config, configs, build_model(configs), on_gpu=True)
+    configs = build_configs(config.upstream_settings)
+    return make_planner(config.plan_settings, configs, build_model(configs), on_gpu=True, fused=True)
 
 
 sizes = st.builds(

@@ -1,21 +1,24 @@
-from pathlib import Path
+"""Notes on jobs, and remarks on a run."""
+
 from types import SimpleNamespace
 
 import pytest
+from support.jobs import spec_of
 
 from protenix_multiseed.config import load_config
-from protenix_multiseed.dictionary import EmbeddedDictionary
-from protenix_multiseed.pipeline import begin, job_notes
-from protenix_multiseed.types import Job
+from protenix_multiseed.execution.local import LocalExecutor
+from protenix_multiseed.features.pool import WorkerPool
+from protenix_multiseed.inputs.notes import notes_of
 
 PROTEIN = {"proteinChain": {"sequence": "MKT", "count": 1, "unpairedMsa": ">q\nMKT\n"}}
 BARE = {"proteinChain": {"sequence": "MKT", "count": 1}}
+EMPTY = {"proteinChain": {"sequence": "MKT", "count": 1, "unpairedMsa": ""}}
 ION = {"ion": {"ion": "MG", "count": 1}}
 
 
-def notes(*sequences, model="demo", **spec):
-    job = Job(name="a", seeds=(1,), source=Path("in.json"), index=0, spec={"sequences": sequences, **spec})
-    return " ".join(job_notes(load_config({"model": model}), job))
+def notes(*sequences, model="demo", **content):
+    spec = spec_of({"sequences": list(sequences), **content})
+    return " ".join(notes_of(spec, load_config({"model": model}).input_rules))
 
 
 @pytest.mark.parametrize(
@@ -29,22 +32,23 @@ def test_an_ion_before_a_chain(sequences, warned):
 
 def test_a_protein_without_msa():
     assert "protein 2 has no MSA" in notes(PROTEIN, BARE)
+    assert "protein 1 has no MSA" in notes(EMPTY)
     assert notes(PROTEIN) == ""
     assert notes(BARE, model="protenix_mini_esm_v0.5.0") == ""
 
 
 def test_a_constraint_that_the_model_cannot_read():
-    constraint = {"contact": [{}]}
-    assert "protenix_base_constraint_v0.5.0" in notes(PROTEIN, constraint=constraint)
-    assert notes(PROTEIN, constraint=constraint, model="protenix_base_constraint_v0.5.0") == ""
+    contact = {"entity1": 1, "copy1": 1, "position1": 1, "entity2": 2, "copy2": 1, "position2": 1, "max_distance": 5}
+    constraint = {"contact": [contact]}
+    assert "protenix_base_constraint_v0.5.0" in notes(PROTEIN, PROTEIN, constraint=constraint)
+    assert notes(PROTEIN, PROTEIN, constraint=constraint, model="protenix_base_constraint_v0.5.0") == ""
 
 
-def test_kernels_that_cannot_be_used(tmp_path):
-    said = []
-    executor = SimpleNamespace(
-        kernels={"batched": "torch", "reference": "torch", "no triton": "no C compiler"}, missing_weights=(),
-        device=SimpleNamespace(type="cpu"), checkpoint=None,
-    )  # fmt: skip
-    config = load_config({"model": "demo", "out": tmp_path})
-    begin(config, [], EmbeddedDictionary(), executor, {}, SimpleNamespace(stage=said.append))
-    assert said == ["no triton kernels, PyTorch's are used: no C compiler"]
+def test_kernels_that_cannot_be_used():
+    executor = LocalExecutor(load_config({"model": "demo"}), WorkerPool(1), lambda event: None)
+    kernels = {"batched": "torch", "reference": "torch", "no triton": "no C compiler"}
+    executor._model = SimpleNamespace(kernels=kernels, missing_weights=())
+    assert list(executor._remarks("biotite")) == ["no triton kernels, PyTorch's are used: no C compiler"]
+    executor._model.missing_weights = ("a", "b")
+    assert "2 weights are not in the checkpoint" in list(executor._remarks("biotite"))[-1]
+    assert "trust its source" in next(iter(executor._remarks("upstream")))

@@ -3,23 +3,27 @@ import hashlib
 import json
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import gemmi
 import numpy as np
 import pytest
 from biotite.structure import AtomArray, BondList
 from biotite.structure.io import pdbx
+from support.jobs import job_of
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
-from protenix_multiseed.outputs import files, write
-from protenix_multiseed.outputs.compact import compact
-from protenix_multiseed.outputs.files import publish_folder, remove_leftovers, write_text
-from protenix_multiseed.outputs.findings import gather, ranked, write_findings
+from protenix_multiseed import files
+from protenix_multiseed.analysis.compact import compact
+from protenix_multiseed.analysis.findings import gather, ranked
+from protenix_multiseed.files import publish_folder, remove_leftovers, write_text
+from protenix_multiseed.outputs import write
 from protenix_multiseed.outputs.record import write_failures
-from protenix_multiseed.outputs.write import WriteSettings, write_prediction
-from protenix_multiseed.types import Failure, Job, Prediction, Sample
+from protenix_multiseed.outputs.scan import read_record
+from protenix_multiseed.outputs.tables import write_findings
+from protenix_multiseed.outputs.write import write_prediction
+from protenix_multiseed.settings import WriteSettings
+from protenix_multiseed.types import Failure, Prediction, Sample
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 NAMES = ["N", "CA", "C", "O", "CB"]
 IDENTITY = {"steps": 2}
@@ -27,11 +31,11 @@ IDENTITY = {"steps": 2}
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared():
-    upstream.prepare(EmbeddedDictionary())
+    environment.prepare(EmbeddedDictionary())
 
 
 def job(name='it\'s a "job" 1.2'):
-    return Job(name=name, seeds=(3,), source=Path("in.json"), index=0, spec={})
+    return job_of(name=name, seeds=(3,))
 
 
 def prediction(scores=(0.2, 0.9, 0.5), **changes):
@@ -141,7 +145,7 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
     shuffled = samples[:]
     random.Random(0).shuffle(shuffled)
     assert ranked(shuffled) == ranked(samples)
-    findings = gather(shuffled)
+    findings = gather(shuffled, {})
     write_findings(tmp_path, findings)
     assert (findings.best.seed, findings.best.sample) == (2, 0)
     for name in ("best.cif", "best_summary_confidence.json"):
@@ -242,6 +246,10 @@ def files_of(samples):
     return sorted(path.name.removeprefix(f"{samples[0].job}_") for path in samples[0].confidence.parent.iterdir())
 
 
+def records_of(samples):
+    return {sample.seed: read_record(sample.folder) for sample in samples}
+
+
 def test_a_seed_keeps_the_structures_of_its_best_samples(tmp_path):
     settings = WriteSettings(out=tmp_path, kept=2, pae="npz")
     samples = write_prediction(prediction(), settings, IDENTITY)
@@ -250,13 +258,13 @@ def test_a_seed_keeps_the_structures_of_its_best_samples(tmp_path):
         *(f"summary_confidence_sample_{rank}.json" for rank in range(3)),
     ]  # fmt: skip
     assert [sample.structure is not None for sample in samples] == [True, True, False]
-    findings = gather(samples)
+    findings = gather(samples, records_of(samples))
     write_findings(tmp_path / "tables", findings)
     with (tmp_path / "tables" / "ranking.csv").open() as file:
         assert [bool(row["structure"]) for row in csv.DictReader(file)] == [True, True, False]
     assert (tmp_path / "tables" / "best.cif").read_bytes() == samples[0].structure.read_bytes()
     everything = write_prediction(prediction(), WriteSettings(out=tmp_path / "full"), IDENTITY)
-    assert 0 < findings.n_bytes < gather(everything).n_bytes + 5000
+    assert 0 < findings.n_bytes < gather(everything, records_of(everything)).n_bytes + 5000
 
 
 def test_more_kept_than_there_are_is_all(tmp_path):
@@ -292,7 +300,7 @@ def test_chains_are_told_in_the_order_of_the_matrices(tmp_path):
     assert chains[2]["first_component"] == "MG"
     assert [one["residues"] for one in chains] == [2, 2, 1]
     samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
-    write_findings(tmp_path, gather(samples))
+    write_findings(tmp_path, gather(samples, records_of(samples)))
     with (tmp_path / "chains.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["chain"], row["tokens"], row["atoms"]) == ("A", "2", "10")

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protenix_multiseed.plan import fits, plan_batches, smaller
-from protenix_multiseed.types import Batch
+from protenix_multiseed.execution.plan import fits, plan_batches, smaller
+from protenix_multiseed.types import BatchPlan
 
 seeds_lists = st.lists(st.integers(0, 2**31), min_size=1, max_size=40, unique=True)
 estimates = st.builds(
@@ -48,7 +48,7 @@ def test_samples_are_chunked_only_for_a_seed_that_does_not_fit_whole():
 
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_halving_ends_at_one_seed_and_one_sample(n_seed, chunk):
-    batches = [Batch(seeds=tuple(range(n_seed)), sample_chunk=chunk, estimated_bytes=0)]
+    batches = [BatchPlan(seeds=tuple(range(n_seed)), sample_chunk=chunk, estimated_bytes=0)]
     for _ in range(14):
         halved = [(batch, smaller(batch, lambda seeds, samples: seeds * samples)) for batch in batches]
         for batch, parts in halved:

@@ -4,19 +4,22 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
+from concurrent.futures import Future
 
 import pytest
 from pebble import ProcessExpired
+from support.jobs import job_of
 from support.workers import act
 
+from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features import pool as module
-from protenix_multiseed.features.pool import AHEAD, WorkerPool, failure
-from protenix_multiseed.types import Failure, FeatureSettings, Job
+from protenix_multiseed.features.pool import AHEAD, WorkerPool
+from protenix_multiseed.settings import FeatureSettings
+from protenix_multiseed.types import Failure
 
 
-def job(name, **spec):
-    return Job(name=name, seeds=(1,), source=Path("in.json"), index=0, spec=spec)
+def job(name):
+    return job_of(name=name)
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +80,75 @@ def test_the_terminal_is_left_alone(capfd, monkeypatch):
 
 
 def test_failures_of_any_kind_are_told():
-    assert failure(job("a"), 3, "predict", ValueError("two\nlines")).message == "ValueError: two lines"
-    assert "exit code 7" in failure(job("a"), None, "featurize", ProcessExpired("", code=7)).message
+    assert failure_of(job("a"), 3, "predict", ValueError("two\nlines")).message == "ValueError: two lines"
+    assert "exit code 7" in failure_of(job("a"), None, "featurize", ProcessExpired("", code=7)).message
 
 
 def test_a_pool_that_cannot_work_is_a_failure_not_a_crash():
     with WorkerPool(1) as pool:
+        pool.submit(os.getpid).result()
         pool._has_left = True
         pool._pool.stop()
         (made,) = pool.featurize([job("a")], FeatureSettings())
     assert isinstance(made, Failure)
     assert "worker processes cannot go on" in made.message
+
+
+def test_a_pool_that_gave_up_is_replaced_once_by_many_threads(monkeypatch):
+    """Two threads submit: features ahead of need, predictions to write. A broken pool was once replaced by each."""
+    started, together = [], threading.Barrier(4)
+
+    class Broken:
+        def schedule(self, function, args):
+            time.sleep(0.05)
+            raise RuntimeError("The pool is not active")
+
+    class Working:
+        def schedule(self, function, args):
+            made = Future()
+            made.set_result(function(*args))
+            return made
+
+    pool = WorkerPool(1)
+    pool._pool = Broken()
+    monkeypatch.setattr(pool, "_start", lambda: (started.append(1), Working())[1])
+
+    def submit():
+        together.wait(20)
+        pool.submit(abs, -1)
+
+    threads = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(started) == 1
+    assert len(pool._given) == 4
+
+
+def test_no_future_is_lost_while_many_threads_submit(monkeypatch):
+    """One that is not in the list is not cancelled when the pool ends, and who waits for it waits for ever."""
+    made = []
+
+    class Slow:
+        def schedule(self, function, args):
+            made.append(Future())
+            return made[-1]
+
+    class Patient(list):
+        def append(self, future):
+            time.sleep(0.002)  # a thread that is interrupted here once lost what another had appended
+            super().append(future)
+
+    pool = WorkerPool(1)
+    pool._pool, pool._given = Slow(), Patient()
+    threads = [threading.Thread(target=lambda: [pool.submit(abs, 1) for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(made) == 80
+    assert {id(future) for future in pool._given} == {id(future) for future in made}
 
 
 def test_an_idle_worker_that_is_killed_is_replaced(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from protenix_multiseed.config import load_config
 from protenix_multiseed.errors import ConfigError, WeightsError
-from protenix_multiseed.preflight import check_surroundings
+from protenix_multiseed.run.preflight import check_surroundings
 
 
 @pytest.fixture

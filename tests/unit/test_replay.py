@@ -1,12 +1,12 @@
-"""Loops: when a body is captured, what a replay does, and what one batch leaves for the next."""
+"""CUDA graphs: when a loop is captured, what a replay does, and what one batch leaves for the next."""
 
 from functools import partial
 
 import pytest
 import torch
 
-from protenix_multiseed.model import replay
-from protenix_multiseed.model.replay import Loop, Loops
+from protenix_multiseed.model import cuda_graphs as module
+from protenix_multiseed.model.cuda_graphs import GraphCache, GraphedLoop
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def captured(monkeypatch):
         made.append(function)
         return function
 
-    monkeypatch.setattr(replay, "capture", capture)
-    monkeypatch.setattr(replay, "can_capture", lambda device: True)
+    monkeypatch.setattr(module, "capture", capture)
+    monkeypatch.setattr(module, "can_capture", lambda device: True)
     return made
 
 
@@ -30,7 +30,7 @@ def doubling(values, called):
         called.append(x.data_ptr())
         x *= 2
 
-    return Loop(partial(body, x), tensors=(x,), fixed=(len(values),))
+    return GraphedLoop(partial(body, x), tensors=(x,), fixed=(len(values),))
 
 
 def test_the_second_call_is_captured_and_all_later_ones_replay_it(captured):
@@ -46,8 +46,8 @@ def test_the_second_call_is_captured_and_all_later_ones_replay_it(captured):
 def test_a_replay_runs_nothing_of_ours(monkeypatch):
     """So it allocates nothing: a graph only sends again what was captured."""
     called, replayed = [], []
-    monkeypatch.setattr(replay, "can_capture", lambda device: True)
-    monkeypatch.setattr(replay, "capture", lambda body: (body(), lambda: replayed.append(True))[1])
+    monkeypatch.setattr(module, "can_capture", lambda device: True)
+    monkeypatch.setattr(module, "capture", lambda body: (body(), lambda: replayed.append(True))[1])
     loop = doubling([1.0], called)
     for _ in range(5):
         loop()
@@ -56,7 +56,7 @@ def test_a_replay_runs_nothing_of_ours(monkeypatch):
 
 
 def test_elsewhere_every_call_runs_as_it_is(monkeypatch):
-    monkeypatch.setattr(replay, "capture", lambda body: pytest.fail("captured"))
+    monkeypatch.setattr(module, "capture", lambda body: pytest.fail("captured"))
     loop = doubling([1.0], [])
     for _ in range(3):
         loop()
@@ -65,7 +65,7 @@ def test_elsewhere_every_call_runs_as_it_is(monkeypatch):
 
 
 def test_the_next_batch_of_the_same_sizes_takes_over_tensors_and_graph(captured):
-    loops, called = Loops(), []
+    loops, called = GraphCache(), []
     for values in ([1.0, 2.0], [5.0, 6.0]):
         loops.begin(2)
         loop = loops.take("a", doubling(values, called))
@@ -78,7 +78,7 @@ def test_the_next_batch_of_the_same_sizes_takes_over_tensors_and_graph(captured)
 
 @pytest.mark.parametrize("other", [[1.0, 2.0, 3.0], [1, 2]], ids=["shape", "type"])
 def test_a_batch_of_other_sizes_gets_its_own(captured, other):
-    loops = Loops()
+    loops = GraphCache()
     loops.begin(2)
     first = loops.take("a", doubling([1.0, 2.0], []))
     second = doubling(other, [])
@@ -90,13 +90,13 @@ def test_a_batch_of_other_sizes_gets_its_own(captured, other):
 
 
 def test_what_is_forgotten_or_too_large_is_not_kept(captured, monkeypatch):
-    loops = Loops()
+    loops = GraphCache()
     loops.begin(1)
     loops.take("a", doubling([1.0], []))
     loops.forget()
     second = doubling([2.0], [])
     assert loops.take("a", second) is second
-    monkeypatch.setattr(replay, "KEPT_BYTES", 3)
+    monkeypatch.setattr(module, "CUDA_GRAPH_MAX_KEPT_BYTES", 3)
     loops.forget()
     loops.take("a", doubling([1.0], []))
     third = doubling([3.0], [])

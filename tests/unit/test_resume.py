@@ -6,16 +6,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.jobs import job_of, task_of
 
 from protenix_multiseed.config import load_config
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.identity import differences, fingerprint, identify
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.survey import done_samples, inspect, survey
-from protenix_multiseed.types import Job
+from protenix_multiseed.outputs.scan import done_samples, inspect, scan
+from protenix_multiseed.settings import FolderSettings
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 DICTIONARY = EmbeddedDictionary()
 
@@ -28,8 +29,7 @@ def job(folder, name="a", seeds=(1, 2), sequence="MKTAYIAKQR", msa=">q\nMKTAYIAK
     path = folder / file
     path.write_text(msa)
     entity = {"sequence": sequence, "count": 1, "unpairedMsaPath": str(path), **more}
-    spec = {"name": name, "sequences": [{"proteinChain": entity}]}
-    return Job(name=name, seeds=seeds, source=Path("in.json"), index=0, spec=spec)
+    return job_of({"sequences": [{"proteinChain": entity}]}, name=name, seeds=seeds)
 
 
 def mark(folder, **changes):
@@ -94,14 +94,18 @@ def out(tmp_path):
 def look(tmp_path, out, *, seeds=(1, 2, 3), verify=False, overwrite=False, **options):
     jobs = [job(tmp_path, seeds=seeds)]
     identities = {"a": identify(config(**options), jobs[0], DICTIONARY, None)}
-    return survey(out, jobs, identities, verify=verify, overwrite=overwrite)
+    return scan(jobs, identities, FolderSettings(out=out, verify=verify, overwrite=overwrite))
+
+
+def todo(found):
+    return [task.todo for task in found.tasks if task.todo]
 
 
 def test_only_what_is_missing_is_to_do(tmp_path, out):
     found = look(tmp_path, out)
-    assert [made.seeds for made in found.todo] == [(3,)]
-    assert (found.n_done, found.damaged, found.others) == (2, (), ())
-    assert look(tmp_path, out, seeds=(2, 1)).todo == ()
+    assert todo(found) == [(3,)]
+    assert (found.n_done, found.n_todo, found.damaged, found.n_other) == (2, 1, (), 0)
+    assert todo(look(tmp_path, out, seeds=(2, 1))) == []
 
 
 def test_results_made_in_another_way_are_refused_with_the_difference(tmp_path, out):
@@ -114,9 +118,29 @@ def test_results_made_in_another_way_are_refused_with_the_difference(tmp_path, o
 
 def test_overwrite_replaces_what_is_asked_for_and_removes_the_rest(tmp_path, out):
     found = look(tmp_path, out, seeds=(2, 3), steps=7, overwrite=True)
-    assert [made.seeds for made in found.todo] == [(2, 3)]
-    assert found.others == (out / "a" / "seed_1",)
-    assert look(tmp_path, out, seeds=(1, 2), overwrite=True).todo == ()  # the same results are kept
+    assert todo(found) == [(2, 3)]
+    assert found.n_other == 1
+    assert todo(look(tmp_path, out, seeds=(1, 2), overwrite=True)) == []  # the same results are kept
+    with Locks(out) as locks:
+        _, units = claims(tmp_path, out, locks, seeds=(2, 3), overwrite=True, steps=7)
+        units.delete_others()
+    assert [path.name for path in sorted((out / "a").iterdir())] == ["seed_2"]
+
+
+def test_overwrite_deletes_no_result_made_by_the_present_settings(tmp_path, out):
+    """Two runs for seeds 1 and 2 of one folder once deleted each other's new results, looked at before both loaded."""
+    with Locks(out) as locks:
+        _, units = claims(tmp_path, out, locks, seeds=(1,), overwrite=True)  # seed 2 is another run's, made as by this
+        units.delete_others()
+        assert (out / "a" / "seed_2").exists()
+        _, units = claims(tmp_path, out, locks, seeds=(1,), overwrite=True, steps=7)
+        held = SimpleNamespace(take=lambda name: name != "unit:a:2", give_back=lambda name: None)
+        units._locks = held  # another process is at seed 2
+        units.delete_others()
+        assert (out / "a" / "seed_2").exists()
+        units._locks = locks
+        units.delete_others()
+        assert not (out / "a" / "seed_2").exists()
 
 
 def confidence_of(out, seed):
@@ -128,7 +152,7 @@ def test_a_truncated_or_missing_file_is_noticed(tmp_path, out):
     path.write_text(path.read_text()[:-3])
     confidence_of(out, 2).unlink()
     found = look(tmp_path, out)
-    assert [made.seeds for made in found.todo] == [(1, 2, 3)]
+    assert todo(found) == [(1, 2, 3)]
     assert "a/seed_1: predictions/a_summary_confidence_sample_0.json has another length" in found.damaged[0]
     assert "a/seed_2: predictions/a_summary_confidence_sample_0.json: No such file" in found.damaged[1]
 
@@ -136,8 +160,8 @@ def test_a_truncated_or_missing_file_is_noticed(tmp_path, out):
 def test_an_edited_file_is_noticed_where_asked_for(tmp_path, out):
     path = confidence_of(out, 1)
     path.write_text(path.read_text().replace("50.0", "90.0"))
-    assert [made.seeds for made in look(tmp_path, out).todo] == [(3,)]
-    assert [made.seeds for made in look(tmp_path, out, verify=True).todo] == [(1, 3)]
+    assert todo(look(tmp_path, out)) == [(3,)]
+    assert todo(look(tmp_path, out, verify=True)) == [(1, 3)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"fingerprint": 1}', '{"files": {"a": 3}}', "[" * 50_000])
@@ -166,10 +190,10 @@ def test_the_ranking_holds_every_seed_that_is_done(tmp_path, out):
     assert [(sample.seed, sample.ranking_score) for sample in samples] == [(2, 0.2)]
 
 
-def claims(tmp_path, out, locks, **options):
-    made = job(tmp_path, seeds=(1, 2, 3))
-    identities = {"a": identify(config(**options), made, DICTIONARY, None)}
-    return made, Claims(locks, out, identities, verify=False, overwrite=False)
+def claims(tmp_path, out, locks, seeds=(1, 2, 3), overwrite=False, names=("a",), **options):
+    made = [job(tmp_path, name=name, seeds=seeds) for name in names]
+    tasks = [task_of(one, identify(config(**options), one, DICTIONARY, None)) for one in made]
+    return made[0], Claims(locks, tasks, FolderSettings(out=out, overwrite=overwrite))
 
 
 def test_what_is_done_meanwhile_is_not_done_again(tmp_path, out):
@@ -190,9 +214,8 @@ def test_what_another_made_in_another_way_meanwhile_is_a_failure(tmp_path, out):
 def test_every_unit_in_other_hands_is_waited_for(tmp_path, out):
     """Two jobs with two holders, of which one lets go first: the other is not forgotten."""
     with Locks(out) as locks:
-        first, units = claims(tmp_path, out, locks)
+        first, units = claims(tmp_path, out, locks, names=("a", "b"))
         second = replace(first, name="b", seeds=(1,))
-        units._identities["b"] = units._identities["a"]
         held = {"a:3", "b:1"}
         units._locks = SimpleNamespace(
             take=lambda name: name.removeprefix("unit:") not in held, give_back=lambda name: None
@@ -201,7 +224,7 @@ def test_every_unit_in_other_hands_is_waited_for(tmp_path, out):
         units.claim(second, (1,))
         pauses = iter(range(10))
         held.discard("a:3")
-        assert [(left.name, left.seeds) for left in units.left_to_us([first, second], lambda: True)] == [("a", (3,))]
+        assert [(left.job.name, left.todo) for left in units.released(lambda: True)] == [("a", (3,))]
         assert units.elsewhere == 1
 
         def pause():
@@ -209,5 +232,5 @@ def test_every_unit_in_other_hands_is_waited_for(tmp_path, out):
                 held.discard("b:1")
             return True
 
-        assert [(left.name, left.seeds) for left in units.left_to_us([first, second], pause)] == [("b", (1,))]
+        assert [(left.job.name, left.todo) for left in units.released(pause)] == [("b", (1,))]
         assert units.elsewhere == 0

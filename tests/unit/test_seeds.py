@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.seeds import MAX_SEED, format_seeds, parse_seeds
+from protenix_multiseed.inputs.seeds import MAX_SEED, format_seeds, parse_seeds
 
 
 @pytest.mark.parametrize(

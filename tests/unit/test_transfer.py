@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from protenix_multiseed.model.transfer import Transfer
+from protenix_multiseed.execution.transfer import Transfer
 
 
 @pytest.fixture
@@ -24,15 +24,22 @@ def test_one_item_is_made_ahead_and_no_more(transfer):
             second.set()
         return -item
 
-    coming = transfer.ahead(range(5), make)
+    coming = transfer.ahead(range(5), make, lambda: False)
     assert next(coming) == 0
     assert second.wait(5)  # while the caller has the first
     assert taken == [0, 1]
     assert list(coming) == [-1, -2, -3, -4]
 
 
+def test_a_wait_ends_when_the_run_is_asked_to_stop(transfer):
+    never, asked = threading.Event(), []
+    coming = transfer.ahead(range(2), lambda item: never.wait(20), lambda: asked.append(1) or len(asked) > 2)
+    assert list(coming) == []
+    never.set()
+
+
 def test_none_lost_where_there_is_nothing(transfer):
-    assert list(transfer.ahead([], lambda item: item)) == []
+    assert list(transfer.ahead([], lambda item: item, lambda: False)) == []
 
 
 def test_an_error_reaches_who_waits_for_it(transfer):
@@ -40,7 +47,7 @@ def test_an_error_reaches_who_waits_for_it(transfer):
         raise ValueError(f"item {item}")
 
     with pytest.raises(ValueError, match="item 3"):
-        next(transfer.ahead([3], break_))
+        next(transfer.ahead([3], break_, lambda: False))
     with pytest.raises(ValueError, match="item 4"):
         transfer.download(4, break_).result()
 

@@ -2,17 +2,17 @@ import pytest
 import torch
 from support import cases
 
-from protenix_multiseed import upstream
-from protenix_multiseed.dictionary import EmbeddedDictionary
 from protenix_multiseed.errors import WeightsError
 from protenix_multiseed.hashes import hash_file, sha256
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, load_model
-from protenix_multiseed.preflight import check_sha256
+from protenix_multiseed.run.preflight import check_sha256
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 
 def configs_of(model=cases.MODEL, **overrides):
-    upstream.prepare(EmbeddedDictionary())
+    environment.prepare(EmbeddedDictionary())
     return upstream.build_configs(model=model, overrides={**cases.SMALL, **overrides})
 
 
@@ -103,7 +103,7 @@ def test_refusals(configs, state, tmp_path):
             load_model(configs, path, cases.MODEL)
         assert str(path) in str(error.value)
         assert f"protenix-ms fetch {cases.MODEL}" in str(error.value)
-        assert upstream.checkpoint_urls()[cases.MODEL] in str(error.value)
+        assert upstream.download_urls()[cases.MODEL] in str(error.value)
         path.touch()
 
 

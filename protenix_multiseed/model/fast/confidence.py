@@ -5,20 +5,21 @@ from typing import Any
 
 import torch
 
-from protenix_multiseed.memory import scored_at_once
+from protenix_multiseed.limits import samples_scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
 from protenix_multiseed.model.fast.summary import summarise
-from protenix_multiseed.model.reference_stages import Scores
-from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.reference.stages import Scores
+from protenix_multiseed.model.stages import Inputs, TrunkOutput
 
-_CHUNK = 2**22  # distances embedded at once
+_MAX_DISTANCES = 2**22  # embedded at once
 
 
 def score(
     network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, sample_chunk: int
 ) -> Iterator[dict[str, Any]]:
     """``ConfidenceHead.forward`` and the summary, samples batched -> upstream's output dictionary of each seed."""
-    chunk = min(sample_chunk, scored_at_once(inputs.n_token))
+    chunk = min(sample_chunk, samples_scored_at_once(inputs.n_token))
     for index in range(inputs.n_seed):
         made = Scores(network, inputs, trunk, index, summarise)
         for part in torch.split(coordinates[index], chunk):
@@ -54,8 +55,8 @@ def confidence_logits(
 def _of_atoms(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, Any]) -> torch.Tensor:
     """Alg. 31 lines 7-8: each atom's logits from its token's ``s`` [N_sample, N_token, c_s], by its place in the token.
 
-    All places of all tokens are computed and the real atoms picked, which takes a fraction of the memory of a matrix
-    for every atom.
+    Logits are computed for all places of all tokens, and those of real atoms picked: a fraction of the memory that one
+    matrix per atom would take.
     """
     n_place, width, n_bin = weight.shape
     every = s @ weight.permute(1, 0, 2).reshape(width, n_place * n_bin)
@@ -63,12 +64,12 @@ def _of_atoms(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, Any]
 
 
 def _embed_distances(head: Any, distance: torch.Tensor) -> torch.Tensor:
-    """Alg. 31 line 3 and upstream's linear term [N_sample, N_token, N_token, c_z], row by row: bins take memory."""
+    """Alg. 31 line 3 and upstream's linear term [N_sample, N_token, N_token, c_z], in parts: the bins take memory."""
     from protenix.model.utils import one_hot
 
     rows = [
         head.linear_no_bias_d(one_hot(x=part, lower_bins=head.lower_bins, upper_bins=head.upper_bins))
-        for part in torch.split(distance, max(1, _CHUNK // distance[:, :1].numel()), dim=1)
+        for part in torch.split(distance, max(1, _MAX_DISTANCES // distance[:, :1].numel()), dim=1)
     ]
     embedded: torch.Tensor = torch.cat(rows, dim=1) + head.linear_no_bias_d_wo_onehot(distance[..., None])
     return embedded

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.kernels import (
+from protenix_multiseed.kernels.base import (
     EPSILON,
     MASKED,
     N_KEY,
@@ -28,29 +28,34 @@ from protenix_multiseed.model.kernels import (
     scale_queries,
     split_heads,
 )
-from protenix_multiseed.model.kernels.plain import outside, windows
-from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
+from protenix_multiseed.kernels.ops.attention import attention
+from protenix_multiseed.kernels.ops.conditioned_transition import add_conditioned_transition, modulated_norm
+from protenix_multiseed.kernels.ops.local_attention import local_attention, outside, windows
+from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
+from protenix_multiseed.kernels.ops.norm import norm as layer_norm
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.stages import Conditioning, Inputs, TrunkOutput
 
 
 class _Block:
     """Alg. 23 lines 2-3: attention with pair bias, then the conditioned transition, with joined weights."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        attention, transition = block.attention_pair_bias, block.conditioned_transition_block
-        self._n_head = attention.n_heads
-        self._is_local = attention.cross_attention_mode
-        norms = [attention.layernorm_a, transition.adaln]
+        module, transition = block.attention_pair_bias, block.conditioned_transition_block
+        self._n_head = module.n_heads
+        self._is_local = module.cross_attention_mode
+        norms = [module.layernorm_a, transition.adaln]
         if self._is_local:
-            norms.insert(1, attention.layernorm_kv)
+            norms.insert(1, module.layernorm_kv)
         self._norm_weight = torch.cat(
             [_folded(norm, linear) for norm in norms for linear in (norm.linear_s, norm.linear_nobias_s)]
         )
         self._norm_bias = torch.cat(
             [part for norm in norms for part in (norm.linear_s.bias, torch.zeros_like(norm.linear_s.bias))]
         )
-        self._gate_weight = torch.cat([attention.linear_a_last.weight, transition.linear_s.weight])
-        self._gate_bias = torch.cat([attention.linear_a_last.bias, transition.linear_s.bias])
-        core = attention.attention
+        self._gate_weight = torch.cat([module.linear_a_last.weight, transition.linear_s.weight])
+        self._gate_bias = torch.cat([module.linear_a_last.bias, transition.linear_s.bias])
+        core = module.attention
         query_weight, query_bias = (
             scale_queries(part, self._n_head) for part in (core.linear_q.weight, core.linear_q.bias)
         )
@@ -63,7 +68,7 @@ class _Block:
         self._out_weight = core.linear_o.weight
         self._expand_weight = torch.cat([transition.linear_nobias_a1.weight, transition.linear_nobias_a2.weight])
         self._contract_weight = transition.linear_nobias_b.weight
-        self._bias_weight = attention.linear_nobias_z.weight * attention.layernorm_z.weight
+        self._bias_weight = module.linear_nobias_z.weight * module.layernorm_z.weight
         for name, weight in vars(self).items():
             if isinstance(weight, torch.Tensor):
                 setattr(self, name, weight.to(dtype))
@@ -88,20 +93,20 @@ class _Block:
     ) -> torch.Tensor:
         """One block on ``a`` [N_seed, N_sample, N, c_a], which is overwritten."""
         *norms, attention_gate, transition_gate = conditioning
-        queried = kernels.modulated_norm(a, *norms[:2])
+        queried = modulated_norm(kernels, a, *norms[:2])
         if self._is_local:
             queries = functional.linear(queried, self._query_weight, self._query_bias)
-            keys = functional.linear(kernels.modulated_norm(queried, *norms[2:4]), self._key_weight)
+            keys = functional.linear(modulated_norm(kernels, queried, *norms[2:4]), self._key_weight)
             query, gate, key, value = (part for x in (queries, keys) for part in split_heads(x, 2, self._n_head))
-            attended = kernels.local_attention(query, key, value, gate, bias)
+            attended = local_attention(kernels, query, key, value, gate, bias)
         else:
             projected = functional.linear(queried, self._query_weight, self._query_bias)
             query, gate, key, value = split_heads(projected, 4, self._n_head)
             attended = torch.empty_like(query, memory_format=torch.contiguous_format)
-            kernels.attention(query, key, value, gate, bias, attended, a.shape[2])
+            attention(kernels, query, key, value, gate, bias, attended, a.shape[2])
         update = functional.linear(attended.flatten(-2), self._out_weight)
         rest = (attention_gate, *norms[-2:], transition_gate)
-        return kernels.add_conditioned_transition(a, update, rest, self._expand_weight, self._contract_weight)
+        return add_conditioned_transition(kernels, a, update, rest, self._expand_weight, self._contract_weight)
 
 
 class Weights:
@@ -200,12 +205,12 @@ class Denoiser:
         q = (self._atom_single + encoder.linear_no_bias_r(r_noisy)).to(weights.dtype)
         for index, block in enumerate(weights.encoder):
             q = block(kernels, q, self._atom_conditioning[index], self._atom_bias[index])
-        a = kernels.mean_of_atoms(functional.linear(q, weights.to_tokens), self._atoms, self._count)
+        a = mean_of_atoms(kernels, functional.linear(q, weights.to_tokens), self._atoms, self._count)
         a = (a + diffusion.linear_no_bias_s(diffusion.layernorm_s(single))).to(weights.dtype)
         single, normed = single.to(weights.dtype), _normalise(single).to(weights.dtype)
         for block, bias in zip(weights.token, self._token_bias, strict=True):
             a = block(kernels, a, block.condition(single, normed), bias)
-        from_tokens = functional.linear(kernels.norm(a, *weights.token_norm), weights.from_tokens)
+        from_tokens = functional.linear(layer_norm(kernels, a, *weights.token_norm), weights.from_tokens)
         q = q + from_tokens[..., self._atom_to_token, :]
         for index, block in enumerate(weights.decoder, start=len(weights.encoder)):
             q = block(kernels, q, self._atom_conditioning[index], self._atom_bias[index])

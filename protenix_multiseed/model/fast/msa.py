@@ -1,6 +1,6 @@
 """Alg. 8 for all seeds: each seed's own MSA rows, whose number differs, and one batched pair stack.
 
-Rows are padded in their tokens like the pair representation; padding tokens are given no weight.
+The tokens of a row are padded like those of the pair representation; padding tokens get no weight.
 """
 
 from typing import Any
@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.kernels.base import Kernels
+from protenix_multiseed.kernels.ops.msa_average import add_gated_average, head_values
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.outer_product import add_outer
+from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights
-from protenix_multiseed.model.kernels import Kernels
-from protenix_multiseed.model.seed_stream import SeedStream
+from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import Inputs
 
-_ROWS = 2048  # of an MSA at once, as upstream has it
+_ROWS = 2048  # of an MSA that are computed at once, as in upstream
 
 
 class MsaModule:
@@ -52,10 +56,10 @@ class MsaModule:
         return projected
 
 
-def draw_rows(module: Any, inputs: Inputs, stream: SeedStream) -> torch.Tensor:
+def draw_rows(module: Any, inputs: Inputs, rng: SeedRng) -> torch.Tensor:
     """The rows of the MSA that one cycle of one seed reads."""
     settings = module.msa_configs
-    return stream.msa_rows(len(inputs.shared["msa"]), settings["test_cutoff"], settings["test_lowerb"])
+    return rng.msa_rows(len(inputs.shared["msa"]), settings["test_cutoff"], settings["test_lowerb"])
 
 
 class _OuterProductMean:
@@ -73,15 +77,15 @@ class _OuterProductMean:
         first, second = m.new_empty(2, n_row, n, width)
         for start in range(0, n_row, _ROWS):
             rows = slice(start, start + _ROWS)
-            first[rows] = kernels.norm_linear(m[rows], self._norm, self._first)
-            second[rows] = kernels.norm_linear(m[rows], self._norm, self._second)
+            first[rows] = norm_linear(kernels, m[rows], self._norm, self._first)
+            second[rows] = norm_linear(kernels, m[rows], self._norm, self._second)
         first, second = (part.view(n_row, n * width) for part in (first, second))
         # Rounded to the type, as upstream's sum over a mask of ones is.
         count = float(torch.tensor(float(n_row), dtype=m.dtype) + self._eps)
         step = max(1, kernels.elements // (n * width * width))
         for start in range(0, n, step):
             outer = first[:, start * width : (start + step) * width].t() @ second  # [i * c, j * c']
-            kernels.add_outer(z[start : start + step], outer, self._out, self._bias, count)
+            add_outer(kernels, z[start : start + step], outer, self._out, self._bias, count)
 
 
 class _MsaStack:
@@ -106,14 +110,14 @@ class _MsaStack:
 
     def weights(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> torch.Tensor:
         """Alg. 10 line 3 of all seeds -> [N_seed, n_head, N, N]."""
-        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight, n_token)
+        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, n_token)
         return torch.softmax(bias.float(), dim=-1).to(z.dtype)
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:
         """Update ``m`` [N_row, N, c_m] with one seed's weights [n_head, N, N]."""
         for rows in torch.split(m, _ROWS):
-            values = kernels.head_values(rows, self._norm, self._value, self._n_head)
+            values = head_values(kernels, rows, self._norm, self._value, self._n_head)
             average = torch.bmm(weights, values).view(self._n_head, rows.shape[1], len(rows), -1).permute(2, 1, 0, 3)
-            kernels.add_gated_average(rows, average, self._norm, self._gate, self._out)
+            add_gated_average(kernels, rows, average, self._norm, self._gate, self._out)
             del values, average
             self._transition(kernels, rows)

@@ -1,7 +1,7 @@
 """Alg. 17 for all seeds: Pairformer blocks with joined weights, cast once, on a padded pair representation.
 
-The number of tokens is padded to a multiple of :attr:`Network.padding`, because matrix units want aligned rows. Padding
-tokens take part in no sum: triangle products are zeroed there and attention does not look there.
+Tokens are padded to a multiple of :attr:`Network.padding`, because matrix units want aligned rows. Padding tokens take
+part in no sum: triangle products are zero there, and attention masks them.
 """
 
 from typing import Any
@@ -9,9 +9,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.model.kernels import Kernels, Norm, scale_queries, split_heads
-from protenix_multiseed.model.kernels.plain import pieces
-from protenix_multiseed.model.stages import Network
+from protenix_multiseed.kernels.base import Kernels, Norm, chunks, scale_queries, split_heads
+from protenix_multiseed.kernels.ops.attention import attention
+from protenix_multiseed.kernels.ops.msa_average import add_gated_average
+from protenix_multiseed.kernels.ops.norm import norm as layer_norm
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.pair_bias import pair_bias
+from protenix_multiseed.kernels.ops.transition import add_transition
+from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
+from protenix_multiseed.model.network import Network
 
 
 class PairBlock:
@@ -37,26 +43,26 @@ class SingleBlock:
     """Alg. 17 lines 7-8 on ``s`` [N_seed, N, c_s], in place."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        attention = block.attention_pair_bias
-        core = attention.attention
-        self._n_head = attention.n_heads
+        module = block.attention_pair_bias
+        core = module.attention
+        self._n_head = module.n_heads
         self._norm, self._pair_norm = (
-            norm_weights(attention.layernorm_a, dtype),
-            norm_weights(attention.layernorm_z, dtype),
+            norm_weights(module.layernorm_a, dtype),
+            norm_weights(module.layernorm_z, dtype),
         )
         self._weight = torch.cat([joined_projections(core, self._n_head), core.linear_g.weight]).to(dtype)
         bias = scale_queries(core.linear_q.bias, self._n_head)
         self._bias = torch.cat([bias, bias.new_zeros(3 * len(bias))]).to(dtype)
-        self._pair_weight, self._out = attention.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
+        self._pair_weight, self._out = module.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
         self._transition = Transition(block.single_transition, dtype)
 
     def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
         """Update ``s`` from itself and ``z``."""
-        projected = functional.linear(kernels.norm(s, *self._norm), self._weight, self._bias)[:, None]
+        projected = functional.linear(layer_norm(kernels, s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
-        bias = kernels.pair_bias(z, self._pair_norm, self._pair_weight, n_token)
+        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, n_token)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        kernels.attention(query, key, value, gate, bias, out, n_token)
+        attention(kernels, query, key, value, gate, bias, out, n_token)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
         self._transition(kernels, s)
 
@@ -87,7 +93,7 @@ class PairformerStack:
 
 
 def pad(x: torch.Tensor, network: Network, *, dims: int) -> torch.Tensor:
-    """Fill up the tokens of ``x``, which are its last ``dims`` dimensions before the channels, in memory of its own."""
+    """Pad the tokens of ``x``, which are its last ``dims`` dimensions before the channels; always a copy."""
     missing = -x.shape[-2] % network.padding
     return functional.pad(x, (0, 0) + dims * (0, missing)) if missing else x.clone()
 
@@ -107,10 +113,10 @@ class _TriangleProduct:
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         n_seed, n = z.shape[:2]
-        first, second = kernels.gated_channels(z, self._norm, self._project, n_token).view(2, -1, n, n)
+        first, second = gated_channels(kernels, z, self._norm, self._project, n_token).view(2, -1, n, n)
         product = torch.bmm(first, second.mT) if self._outgoing else torch.bmm(first.mT, second)
         del first, second
-        kernels.add_triangle(z, product.view(-1, n_seed, n, n), self._norm, self._gate, self._norm_out, self._out)
+        add_triangle(kernels, z, product.view(-1, n_seed, n, n), self._norm, self._gate, self._norm_out, self._out)
 
 
 class _TriangleAttention:
@@ -125,18 +131,18 @@ class _TriangleAttention:
         self._gate, self._out = module.mha.linear_g.weight.to(dtype), module.mha.linear_o.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        bias = kernels.pair_bias(z, self._norm, self._pair_weight, n_token, starting=self._starting)
-        for seeds, rows in pieces(z, len(self._weight), kernels.pair_elements):
+        bias = pair_bias(kernels, z, self._norm, self._pair_weight, n_token, self._starting)
+        for seeds, rows in chunks(z, len(self._weight), kernels.pair_elements):
             place = (seeds, rows) if self._starting else (seeds, slice(None), rows)
-            projected = kernels.norm_linear(z[place], self._norm, self._weight)
+            projected = norm_linear(kernels, z[place], self._norm, self._weight)
             query, key, value = split_heads(projected, 3, self._n_head)
             out = torch.empty_like(query, memory_format=torch.contiguous_format)
             into = out
             if not self._starting:
                 query, key, value, into = (part.transpose(1, 2) for part in (query, key, value, out))
-            kernels.attention(query, key, value, None, bias[seeds], into, n_token)
+            attention(kernels, query, key, value, None, bias[seeds], into, n_token)
             del query, key, value, into, projected
-            kernels.add_gated_average(z[place], out, self._norm, self._gate, self._out)
+            add_gated_average(kernels, z[place], out, self._norm, self._gate, self._out)
 
 
 class Transition:
@@ -149,7 +155,7 @@ class Transition:
 
     def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
         """Update ``x`` [..., c]."""
-        kernels.add_transition(x, self._norm, self._expand, self._contract)
+        add_transition(kernels, x, self._norm, self._expand, self._contract)
 
 
 def joined_projections(attention: Any, n_head: int) -> torch.Tensor:

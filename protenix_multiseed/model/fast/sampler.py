@@ -1,4 +1,4 @@
-"""Alg. 18 for all seeds and samples: draws made before the loop, every step one function of static tensors."""
+"""Alg. 18 for all seeds and samples. Draws are made before the loop; each step is one function of static tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,14 +7,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from protenix_multiseed.model import reference_stages
+from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.denoiser import Denoiser
-from protenix_multiseed.model.replay import Loop
-from protenix_multiseed.model.seed_stream import SeedStream
-from protenix_multiseed.model.stages import Conditioning, Inputs, Network, TrunkOutput
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.reference import stages as reference
+from protenix_multiseed.model.rng import SeedRng
+from protenix_multiseed.model.stages import Conditioning, Inputs, SampleSteps, StepsDone, TrunkOutput
 
-# Once per seed and far from the loop: upstream's own functions do.
-prepare_conditioning = reference_stages.prepare_conditioning
+# It runs once per seed and outside the loop, so upstream's own functions serve.
+prepare_conditioning = reference.prepare_conditioning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,26 +57,29 @@ def sample(
     inputs: Inputs,
     trunk: TrunkOutput,
     conditioning: Conditioning,
-    streams: Sequence[SeedStream],
+    rngs: Sequence[SeedRng],
     sample_chunk: int,
-) -> torch.Tensor:
+) -> SampleSteps:
     """Upstream's ``sample_diffusion`` for all seeds -> [N_seed, N_sample, N_atom, 3], Angstrom."""
     with torch.autocast(network.device.type, enabled=False):  # types are explicit here
         schedule = make_schedule(network, inputs)
-        draws = make_draws(network, inputs, streams, n_step=len(schedule.t_hat))
+        draws = make_draws(network, inputs, rngs, n_step=len(schedule.t_hat))
         denoise = Denoiser(network, inputs, trunk, conditioning, schedule.t_hat)
         x = schedule.start * draws.initial
         step = torch.zeros(1, dtype=torch.int64, device=x.device)
         drawn = (draws.rotations, draws.translations, draws.noise)
-        fresh = Loop(
+        fresh = GraphedLoop(
             partial(take_step, denoise, schedule, draws, x, step, sample_chunk),
             tensors=(x, step, *drawn, schedule.added, schedule.change, *denoise.tensors()),
             fixed=(sample_chunk, inputs.n_token),
         )
-        advance = network.loops.take("sample", fresh)
-        for _ in range(len(schedule.t_hat)):
+        advance = network.graphs.take("sample", fresh)
+    n_step = len(schedule.t_hat)
+    for done in range(1, n_step + 1):
+        with torch.autocast(network.device.type, enabled=False):
             advance()
-        return advance.tensors[0].clone()
+        yield StepsDone("sample", done, n_step)
+    return advance.tensors[0].clone()
 
 
 def take_step(
@@ -83,7 +87,7 @@ def take_step(
 ) -> None:
     """Alg. 18 lines 4-11: takes ``x`` [N_seed, N_sample, N_atom, 3] one step on, and ``step`` [1] to the next.
 
-    A function of static tensors that asks for no value of theirs, so that a GPU can replay it.
+    A function of static tensors that reads no value of theirs on the CPU, so that a GPU can replay it.
     """
     rotations, translations, noise = (
         draw.index_select(0, step)[0] for draw in (draws.rotations, draws.translations, draws.noise)
@@ -108,16 +112,18 @@ def make_schedule(network: Network, inputs: Inputs) -> Schedule:
     return Schedule(start=levels[0], t_hat=t_hat, added=added, change=settings.step_scale_eta * (now - t_hat) / t_hat)
 
 
-def make_draws(network: Network, inputs: Inputs, streams: Sequence[SeedStream], *, n_step: int) -> Draws:
-    """Every seed's draws. Upstream samples in chunks, one after another, each drawing for all its steps before the
-    next: the chunks are kept for the draws, and only for them.
-    """  # noqa: D205
+def make_draws(network: Network, inputs: Inputs, rngs: Sequence[SeedRng], *, n_step: int) -> Draws:
+    """Every seed's draws.
+
+    Upstream samples in chunks, one after another, and each draws for all its steps before the next begins. Draws keep
+    upstream's chunks; nothing else does.
+    """
     n_sample, chunk = (
         network.configs.sample_diffusion.N_sample,
         network.configs.infer_setting.sample_diffusion_chunk_size,
     )
     sizes = [min(chunk or n_sample, n_sample - start) for start in range(0, n_sample, chunk or n_sample)]
-    made = [[_draw_chunk(stream, size, inputs.n_atom, n_step) for size in sizes] for stream in streams]
+    made = [[_draw_chunk(rng, size, inputs.n_atom, n_step) for size in sizes] for rng in rngs]
     seeds = [tuple(torch.cat(parts, dim=-3) for parts in zip(*chunks, strict=True)) for chunks in made]
     initial, rotations, translations, noise = (list(parts) for parts in zip(*seeds, strict=True))
     return Draws(
@@ -128,14 +134,14 @@ def make_draws(network: Network, inputs: Inputs, streams: Sequence[SeedStream], 
     )
 
 
-def _draw_chunk(stream: SeedStream, n_sample: int, n_atom: int, n_step: int) -> tuple[torch.Tensor, ...]:
+def _draw_chunk(rng: SeedRng, n_sample: int, n_atom: int, n_step: int) -> tuple[torch.Tensor, ...]:
     """One chunk's draws: initial noise, then for each step rotations, translations, noise."""
-    initial = stream.normal(n_sample, n_atom, 3)
+    initial = rng.normal(n_sample, n_atom, 3)
     rotations, translations, noise = [], [], []
     for _ in range(n_step):
-        rotations.append(stream.rotations(n_sample))
-        translations.append(stream.normal(n_sample, 3))
-        noise.append(stream.normal(n_sample, n_atom, 3))
+        rotations.append(rng.rotations(n_sample))
+        translations.append(rng.normal(n_sample, 3))
+        noise.append(rng.normal(n_sample, n_atom, 3))
     on_device = torch.from_numpy(np.stack(rotations)).float().to(initial.device)
     return initial, on_device, torch.stack(translations)[:, :, None, :], torch.stack(noise)
 

@@ -1,9 +1,8 @@
 """Alg. 1 lines 1-13 for all seeds: embedding, templates, MSA and pairformer with a leading dimension of seeds.
 
-What is batched, and why it is right: every module here acts on each seed's tensors alone, so a leading dimension
-changes no answer. What differs between seeds stays theirs: reference conformers, the MC-dropout coin and its masks,
-and the MSA rows of each cycle, whose number differs too, so that the MSA itself is run seed by seed and only its pair
-stack is batched.
+Every module here acts on each seed's tensors alone, so a leading dimension of seeds changes no answer. Each seed keeps
+its own reference conformers, MC-dropout coin and masks, and MSA rows of each cycle. The number of these rows differs
+between seeds, so the MSA runs seed by seed and only its pair stack is batched.
 """
 
 from collections.abc import Sequence
@@ -14,21 +13,23 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.memory import LAUNCH_BOUND
+from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
+from protenix_multiseed.limits import CUDA_GRAPH_MAX_PAIRS
+from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.denoiser import token_atoms
 from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
 from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, pad
-from protenix_multiseed.model.replay import Loop
-from protenix_multiseed.model.seed_stream import SeedStream
-from protenix_multiseed.model.stages import Inputs, Network, TrunkOutput
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.rng import SeedRng
+from protenix_multiseed.model.stages import Inputs, StepsDone, TrunkOutput, TrunkSteps
 
 _BROADCAST = ("restype", "profile", "deletion_mean", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars")
 
 
-def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -> TrunkOutput:
+def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> TrunkSteps:
     """``Protenix.get_pairformer_output`` for all seeds."""
     module, n, dtype = network.module, inputs.n_token, network.trunk_dtype()
-    has_dropout = [stream.coin(network.configs.mc_dropout_apply_rate) for stream in streams]
+    has_dropout = [rng.coin(network.configs.mc_dropout_apply_rate) for rng in rngs]
     s_inputs = embed_inputs(network, inputs)
     s_init = module.linear_no_bias_sinit(s_inputs)
     z_init = module.linear_no_bias_zinit1(s_init)[..., None, :] + module.linear_no_bias_zinit2(s_init)[..., None, :, :]
@@ -37,22 +38,23 @@ def run_trunk(network: Network, inputs: Inputs, streams: Sequence[SeedStream]) -
     templates = project_templates(network, inputs)
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
-    is_small = inputs.n_seed * n * n < LAUNCH_BOUND
-    fresh = Loop(partial(stack, network.kernels, s, z, n), tensors=(s, z), fixed=(n,), captures=is_small)
-    run_stack = network.loops.take("trunk", fresh)
+    is_small = inputs.n_seed * n * n < CUDA_GRAPH_MAX_PAIRS
+    fresh = GraphedLoop(partial(stack, network.kernels, s, z, n), tensors=(s, z), fixed=(n,), captures=is_small)
+    run_stack = network.graphs.take("trunk", fresh)
     s, z = run_stack.tensors
-    for _ in range(module.N_cycle):
+    for cycle in range(module.N_cycle):
         update = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n]))
-        for index, stream in enumerate(streams):
+        for index, rng in enumerate(rngs):
             if has_dropout[index]:
-                update[index] = stream.dropout(update[index], p=network.configs.mc_dropout_rate)
+                update[index] = rng.dropout(update[index], p=network.configs.mc_dropout_rate)
         z[:, :n, :n] = z_init + update
         del update
         if templates:
             z[:, :n, :n] += embed_templates(network, z, templates, n)
-        run_msa(network, inputs, z, s_inputs, streams)
+        run_msa(network, inputs, z, s_inputs, rngs)
         s[:, :n] = s_init + module.linear_no_bias_s(module.layernorm_s(s[:, :n]))
         run_stack()
+        yield StepsDone("trunk", cycle + 1, module.N_cycle)
     return TrunkOutput(s_inputs=s_inputs, s=s[:, :n].clone(), z=z[:, :n, :n].clone())
 
 
@@ -75,10 +77,10 @@ def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
     finally:
         hook.remove()
     if network.device.type == "cuda":
-        # Upstream adds up a token's atoms there in whatever order they come, which no two runs share.
+        # On a GPU upstream sums a token's atoms in an order that differs from run to run.
         (made,) = of_atoms
         places = token_atoms(features["atom_to_token_idx"], inputs.n_token)
-        embedded[..., : made.shape[-1]] = network.kernels.mean_of_atoms(made[:, None], *places)[:, 0]
+        embedded[..., : made.shape[-1]] = mean_of_atoms(network.kernels, made[:, None], *places)[:, 0]
     return embedded
 
 
@@ -91,9 +93,11 @@ class _Template:
 
 
 def project_templates(network: Network, inputs: Inputs) -> list[_Template]:
-    """Template slots, equal ones in a row as one. Without templates upstream fills four: one of gaps and three of
-    zeros, all empty but for their residue types, so two passes do for four.
-    """  # noqa: D205
+    """Projected template slots, adjacent equal ones as one.
+
+    Without templates upstream fills four slots, one with gaps and three with zeros. They are empty but for their
+    residue types, so that two passes replace four.
+    """
     embedder = network.module.template_embedder
     features = inputs.shared
     if embedder.n_blocks < 1 or "template_aatype" not in features:
@@ -139,22 +143,20 @@ def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Temp
         v = pad(base + template.projected, network, dims=2).to(network.trunk_dtype())
         stack(network.kernels, v, n_token)
         v = embedder.layernorm_v(v[:, :n_token, :n_token])
-        for _ in range(template.n_slot):  # one after another, as upstream does: sums of floats depend on it
+        for _ in range(template.n_slot):  # one after another, as in upstream: the order changes sums of floats
             total += v
     total /= 1e-7 + sum(template.n_slot for template in templates)
     embedded: torch.Tensor = embedder.linear_no_bias_u(embedder.relu(total))
     return embedded
 
 
-def run_msa(
-    network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.Tensor, streams: Sequence[SeedStream]
-) -> None:
+def run_msa(network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.Tensor, rngs: Sequence[SeedRng]) -> None:
     """Alg. 8 for all seeds; ``z`` (padded) is overwritten."""
     module = network.module.msa_module
     if module.n_blocks < 1:
         return
     ours = network.prepared(MsaModule, module, network.trunk_dtype())
     single = ours.single(s_inputs)
-    rows = [draw_rows(module, inputs, stream) for stream in streams]
+    rows = [draw_rows(module, inputs, rng) for rng in rngs]
     msa = [ours.embed(inputs, rows[seed], single[seed], z.shape[1]) for seed in range(inputs.n_seed)]
     ours(network.kernels, msa, z, inputs.n_token)

@@ -1,0 +1,180 @@
+"""What comparing seeds needs of every sample, small and quick to read: ``<out>/<job>/seed_<seed>/ensemble.npz``.
+
+A sample of 245 tokens takes some 40 KB. The predicted aligned error is kept in steps of 1/8 A and, beyond 256 tokens,
+as means over blocks of them; scores of interfaces are computed from the whole of it before.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from protenix_multiseed.analysis.interfaces import Interface, interfaces
+from protenix_multiseed.types import Prediction
+
+NAME = "ensemble.npz"
+PAE_SIDE = 256  # tokens, or blocks of tokens
+PAE_STEP = 1 / 8  # Angstrom
+_CENTRAL = ("CA", "C1'")  # of residues and nucleotides, as Protenix has it
+_BETA = ("CB", "C3'")  # between which contacts are counted, as ipSAE's script has it; CA of glycine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """A job's tokens, in the model's order [N_token].
+
+    Attributes:
+        kind: ``protein``, ``nucleic`` or ``ligand``.
+        is_residue: Whether the token stands for a residue: its only one, or of a modified residue the central atom's.
+    """
+
+    chain: np.ndarray
+    residue: np.ndarray
+    component: np.ndarray
+    kind: np.ndarray
+    is_residue: np.ndarray
+
+    @property
+    def chains(self) -> tuple[str, ...]:
+        """Names of the chains, in the model's order."""
+        return tuple(dict.fromkeys(self.chain.tolist()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compact:
+    """The samples of one seed, in the order of their ranks.
+
+    Attributes:
+        coordinates: Central atoms: CA, C1' or the token's only atom [N_sample, N_token, 3], Angstrom.
+        plddt: Mean over each token's atoms [N_sample, N_token], 0 to 100.
+        pae: [N_sample, M, M], Angstrom, M at most 256; None where it was not asked for.
+        interfaces: Of each sample.
+    """
+
+    tokens: Tokens
+    coordinates: np.ndarray
+    plddt: np.ndarray
+    pae: np.ndarray | None
+    interfaces: tuple[tuple[Interface, ...], ...]
+
+
+def compact(prediction: Prediction, order: Sequence[int]) -> Compact:
+    """Reduce a prediction, its samples in ``order``."""
+    atoms = prediction.atom_array
+    token_of = np.asarray(atoms.token)
+    first = np.unique(token_of, return_index=True)[1]
+    is_central = np.isin(atoms.atom_name, _CENTRAL)
+    kinds = {number: _kind(name) for number, name in prediction.entity_poly_type.items()}
+    kind = np.array([kinds.get(entity, "ligand") for entity in atoms.label_entity_id[first]])
+    tokens = Tokens(
+        chain=atoms.chain_id[first].astype(str),
+        residue=atoms.res_id[first].astype(np.int64),
+        component=atoms.res_name[first].astype(str),
+        kind=kind,
+        is_residue=(kind != "ligand") & (np.bincount(token_of[is_central], minlength=len(first)) > 0),
+    )
+    central = _one_per_token(token_of, is_central, first)
+    is_beta = np.isin(atoms.atom_name, _BETA) | ((atoms.atom_name == "CA") & (atoms.res_name == "GLY"))
+    beta = _one_per_token(token_of, is_beta, first)
+    count = np.bincount(token_of)
+    plddt = [np.bincount(token_of, weights=100 * prediction.full[index]["atom_plddt"]) / count for index in order]
+    chosen = tokens.is_residue
+    scores = []
+    for index in order:
+        pae = np.asarray(prediction.full[index]["token_pair_pae"], dtype=np.float32)
+        scores.append(
+            tuple(
+                interfaces(
+                    pae[np.ix_(chosen, chosen)],
+                    100 * np.asarray(prediction.full[index]["atom_plddt"])[beta[chosen]],
+                    prediction.coordinates[index][beta[chosen]],
+                    tokens.chain[chosen].tolist(),
+                    kind[chosen] == "nucleic",
+                )
+            )
+        )
+    return Compact(
+        tokens=tokens,
+        coordinates=prediction.coordinates[list(order)][:, central].astype(np.float32),
+        plddt=np.stack(plddt).astype(np.float32),
+        pae=np.stack([shrink_pae(prediction.full[index]["token_pair_pae"]) for index in order]),
+        interfaces=tuple(scores),
+    )
+
+
+def write_compact(path: Path, made: Compact) -> None:
+    """Write ``ensemble.npz``: plain arrays, no pickle."""
+    if made.pae is None:
+        raise ValueError("without its predicted aligned error")
+    flat = [(place, one) for place, found in enumerate(made.interfaces) for one in found]
+    np.savez_compressed(
+        path,
+        **{f"token_{name}": value for name, value in asdict(made.tokens).items()},
+        coordinates=made.coordinates,
+        plddt=made.plddt.astype(np.float16),
+        pae=np.round(made.pae / PAE_STEP).clip(0, 255).astype(np.uint8),
+        interface_sample=np.array([place for place, _ in flat], dtype=np.int64),
+        interface_chains=np.array([(one.chain_1, one.chain_2) for _, one in flat], dtype=str).reshape(-1, 2),
+        interface_scores=np.array(
+            [(one.ipsae, one.pdockq2, one.lis, one.n_contact) for _, one in flat], dtype=np.float64
+        ).reshape(-1, 4),
+    )
+
+
+def read_compact(path: Path, *, with_pae: bool = False) -> Compact:
+    """Read ``ensemble.npz``, and its largest part only where it is asked for.
+
+    Raises:
+        OSError, ValueError, KeyError: if it cannot be read.
+    """
+    try:
+        return _read(path, with_pae=with_pae)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+
+
+def _read(path: Path, *, with_pae: bool) -> Compact:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+        tokens = Tokens(**{name: held[f"token_{name}"] for name in Tokens.__dataclass_fields__})
+        found: list[list[Interface]] = [[] for _ in held["coordinates"]]
+        rows = zip(held["interface_sample"], held["interface_chains"], held["interface_scores"], strict=True)
+        for place, (one, other), (ipsae, pdockq2, lis, contacts) in rows:
+            found[place].append(
+                Interface(
+                    chain_1=str(one), chain_2=str(other), ipsae=float(ipsae), pdockq2=float(pdockq2), lis=float(lis),
+                    n_contact=int(contacts),
+                )
+            )  # fmt: skip
+        return Compact(
+            tokens=tokens,
+            coordinates=held["coordinates"],
+            plddt=held["plddt"].astype(np.float32),
+            pae=held["pae"].astype(np.float32) * PAE_STEP if with_pae else None,
+            interfaces=tuple(tuple(one) for one in found),
+        )
+
+
+def shrink_pae(pae: np.ndarray) -> np.ndarray:
+    """Means over blocks of tokens, so that no side is longer than :data:`PAE_SIDE`."""
+    n = len(pae)
+    if n <= PAE_SIDE:
+        return np.asarray(pae, dtype=np.float32)
+    starts = np.arange(PAE_SIDE) * n // PAE_SIDE
+    size = np.diff([*starts, n])
+    rows = np.add.reduceat(np.asarray(pae, dtype=np.float64), starts, axis=0)
+    return np.asarray(np.add.reduceat(rows, starts, axis=1) / np.outer(size, size), dtype=np.float32)
+
+
+def _kind(poly_type: str) -> str:
+    return "protein" if poly_type.startswith("polypeptide") else "nucleic"
+
+
+def _one_per_token(token_of: np.ndarray, wanted: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The index of each token's first wanted atom; its first atom where none is."""
+    chosen = first.copy()
+    places = np.flatnonzero(wanted)[::-1]  # the first of a token's is written last
+    chosen[token_of[places]] = places
+    return chosen

@@ -1,0 +1,1 @@
+"""The commands: each module is a verb and its view."""

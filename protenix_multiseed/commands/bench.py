@@ -1,0 +1,280 @@
+"""``protenix-ms bench``: Protenix seed by seed and all seeds batched, side by side on this machine.
+
+The job is made up, so that nothing but this program is needed. Weights are the checkpoint's, or made up if there is
+none, which changes no time. Neither side featurizes or writes. Every side runs once to warm up, then all run in turn,
+so that a busy machine disturbs all alike.
+"""
+
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from protenix_multiseed.commands.common import make_console
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.execution.hardware import peak_bytes, reset_peak
+from protenix_multiseed.execution.memory import DIFFUSION_BYTES
+from protenix_multiseed.execution.model import LoadedModel
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.job_spec import Alignment, JobSpec, Polymer, SourceFile
+from protenix_multiseed.kernels.probe import KernelProbe
+from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
+from protenix_multiseed.model.stages import Scored, run_stages
+from protenix_multiseed.settings import FeatureSettings
+from protenix_multiseed.types import Batch, Features, Job
+from protenix_multiseed.units import format_bytes
+from protenix_multiseed.upstream.dictionary import find_dictionary
+from protenix_multiseed.upstream.environment import prepare
+
+_LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+_CHAIN = 600  # residues of the longest chain of a made-up job
+# Upstream's names of its parts -> ours.
+_PARTS = {"pairformer": "trunk", "diffusion": "sample", "confidence": "score"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One way of predicting all seeds, measured.
+
+    Attributes:
+        seconds: Of every repeat, all seeds together.
+        stages: Median seconds of each stage. On a GPU, Protenix's own are those of its log, which does not wait for
+            the GPU between them.
+        peak_bytes: The most memory held: of the GPU in the last repeat, on a CPU of the process until then.
+    """
+
+    name: str
+    seconds: tuple[float, ...]
+    stages: Mapping[str, float]
+    peak_bytes: int
+
+    @property
+    def median(self) -> float:
+        """Median seconds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """All sides of one job."""
+
+    features: Features
+    device: str
+    made_up_weights: bool
+    sides: tuple[Side, ...]
+
+    @property
+    def baseline(self) -> Side:
+        """The faster of Protenix's sides: of its two kinds of triangle kernels, the better on this device."""
+        return min((side for side in self.sides if side.name.startswith("Protenix")), key=lambda side: side.median)
+
+
+def bench(config: RunConfig, *, tokens: int, rows: int, repeats: int, as_json: bool) -> None:
+    """Measure every side of one made-up job, and show the figures.
+
+    Args:
+        config: Model, seeds, samples, cycles, steps and device. A missing checkpoint is replaced by made-up weights.
+        tokens: Residues of the job.
+        rows: Of its MSA.
+    """
+    progress = Console(file=sys.stderr, highlight=False)
+    with progress.status("loading", spinner="dots") as status:
+        made = measure_all(config, tokens=tokens, rows=rows, repeats=repeats, tell=status.update)
+    _show(make_console(), made, config, as_json=as_json)
+
+
+def measure_all(config: RunConfig, *, tokens: int, rows: int, repeats: int, tell: Callable[[str], None]) -> Bench:
+    """The same without showing it.
+
+    Args:
+        tell: Told what is being done.
+    """
+    prepare(find_dictionary())
+    with tempfile.TemporaryDirectory() as folder:
+        job = make_job(Path(folder), tokens, rows, config.seeds or (1,))
+        (features,) = featurize(job, FeatureSettings())
+    with loaded_model(config) as model:
+        sides = make_sides(model, features)
+        # A GPU compiles and allocates for these sizes; a CPU gains nothing from more than one seed.
+        first = features if model.device.type == "cuda" else replace(features, seeds=features.seeds[:1])
+        for name, side in make_sides(model, first).items():
+            tell(f"warming up: {name}")
+            side()
+        taken: dict[str, list[tuple[float, Mapping[str, float], int]]] = {name: [] for name in sides}
+        for repeat in range(repeats):
+            for name, side in sides.items():
+                tell(f"repeat {repeat + 1} of {repeats}: {name}")
+                taken[name].append(measure(model.device, side))
+        return Bench(
+            features=features,
+            device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",
+            made_up_weights=model.checkpoint is None,
+            sides=tuple(summarise(name, measured) for name, measured in taken.items()),
+        )
+
+
+@contextmanager
+def loaded_model(config: RunConfig, probe: KernelProbe | None = None) -> Iterator[LoadedModel]:
+    """A loaded model with kernels for both paths. Its weights are made up if its checkpoint is missing."""
+    with probe or KernelProbe(config.device, config.kernels) as found:
+        model = LoadedModel(config, found)
+        if model.checkpoint is not None and not model.checkpoint.is_file():
+            model.checkpoint = None
+        model.load()
+        try:
+            yield model
+        finally:
+            model.close()
+
+
+def make_job(folder: Path, n_token: int, n_row: int, seeds: Sequence[int]) -> Job:
+    """A job of protein chains, each with an MSA of mutants, written to ``folder``."""
+    generator = random.Random(n_token)
+    chains = []
+    for start in range(0, n_token, _CHAIN):
+        sequence = "".join(generator.choices(_LETTERS, k=min(_CHAIN, n_token - start)))
+        path = folder / f"{start}.a3m"
+        with path.open("w") as file:
+            file.write(f">query\n{sequence}\n")
+            for number in range(1, n_row):
+                row = list(sequence)
+                for place in generator.sample(range(len(row)), k=max(1, len(row) // 5)):
+                    row[place] = generator.choice(_LETTERS)
+                file.write(f">mutant{number}\n{''.join(row)}\n")
+        alignment = Alignment(file=SourceFile(path=path, written=path.name))
+        chains.append(Polymer(kind="protein", sequence=sequence, unpaired=alignment))
+    spec = JobSpec(name=f"bench_{n_token}", entities=tuple(chains))
+    return Job(name=spec.name, seeds=tuple(seeds), source=folder, index=0, spec=spec, n_token=n_token)
+
+
+def make_sides(model: LoadedModel, features: Features) -> dict[str, Callable[[], dict[str, float]]]:
+    """Each side as a function that predicts all seeds and returns the seconds of each stage."""
+    network = model.network
+    kinds = ["torch"] + (["cuequivariance"] if model.kernels["reference"] == "cuequivariance" else [])
+    sides: dict[str, Callable[[], dict[str, float]]] = {
+        f"Protenix, {kind} kernels": partial(_seed_by_seed, network, features, kind) for kind in kinds
+    }
+    on_gpu = network.device.type == "cuda"
+    for precision in ("reference", "fast") if on_gpu else ("reference",):  # bfloat16 is slow on a CPU
+        sides[f"all seeds batched, {precision}"] = partial(_batched, model, precision, features)
+    return sides
+
+
+def _seed_by_seed(network: Network, features: Features, kernels: str) -> dict[str, float]:
+    with kernels_of_protenix(network, kernels):
+        made = [predict_seed(network, features, seed, full=False).run["stage_seconds"] for seed in features.seeds]
+    return {ours: sum(seconds.get(theirs, 0.0) for seconds in made) for theirs, ours in _PARTS.items()}
+
+
+def _batched(model: LoadedModel, precision: str, features: Features) -> dict[str, float]:
+    """All seeds, in the batches that a run would plan."""
+    network, planner = replace(model.network, precision=precision), model.planner
+    planner = replace(planner, memory=replace(planner.memory, diffusion_bytes=DIFFUSION_BYTES[precision]))
+    stages: dict[str, float] = defaultdict(float)
+    seeds = tuple(seed.seed for seed in features.seeds)
+    for plan in planner.plan(features.sizes, seeds, model.free_bytes()):
+        batch = Batch(features=features.only(plan.seeds), sample_chunk=plan.sample_chunk)
+        of_batch: Mapping[str, float] = {}
+        for step in run_stages(FAST, network, batch):
+            if isinstance(step, Scored):
+                of_batch = step.seconds
+                to_prediction(step.raw, features, batch.seeds[step.index], full=False)
+        for stage, seconds in of_batch.items():
+            stages[stage] += seconds
+    return {
+        **stages,
+        "trunk": stages["trunk"] + stages.pop("inputs"),
+        "sample": stages["sample"] + stages.pop("conditioning"),
+    }
+
+
+@contextmanager
+def kernels_of_protenix(network: Network, kind: str) -> Iterator[None]:
+    """Have Protenix use this kind of triangle kernels."""
+    names = ("triangle_attention", "triangle_multiplicative")
+    before = {name: network.configs[name] for name in names}
+    network.configs.update(dict.fromkeys(names, kind))
+    try:
+        yield
+    finally:
+        network.configs.update(before)
+
+
+def measure(device: torch.device, side: Callable[[], dict[str, float]]) -> tuple[float, Mapping[str, float], int]:
+    """Seconds of one run of a side, those of its stages, and the most memory it held."""
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        torch.cuda.synchronize(device)
+        reset_peak(device)
+    start = time.perf_counter()
+    stages = side()
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start, stages, peak_bytes(device)
+
+
+def summarise(name: str, measured: Sequence[tuple[float, Mapping[str, float], int]]) -> Side:
+    """All repeats of one side."""
+    seconds, stages, peaks = zip(*measured, strict=True)
+    medians = {part: statistics.median(one[part] for one in stages) for part in _PARTS.values()}
+    return Side(name=name, seconds=seconds, stages=medians, peak_bytes=peaks[-1])
+
+
+def _show(console: Console, bench: Bench, config: RunConfig, *, as_json: bool) -> None:
+    """Each side beside the faster of Protenix's."""
+    features, base = bench.features, bench.baseline
+    facts = {
+        "device": bench.device,
+        "model": config.model,
+        "made_up_weights": bench.made_up_weights,
+        "tokens": features.n_token,
+        "atoms": features.n_atom,
+        "msa_rows": features.n_msa,
+        "seeds": len(features.seeds),
+        "samples": config.samples,
+        "cycles": config.cycles,
+        "steps": config.steps,
+        "versions": {name: metadata.version(name) for name in ("protenix", "torch")},
+    }
+    if as_json:
+        sides = [asdict(side) | {"median": side.median, "speedup": base.median / side.median} for side in bench.sides]
+        console.print_json(json.dumps({**facts, "sides": sides}))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for column in ("seconds", "from", "to", "speed-up", "trunk", "sample", "score", "memory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for side in bench.sides:
+        table.add_row(
+            escape(side.name),
+            f"{side.median:.2f}",
+            f"{min(side.seconds):.2f}",
+            f"{max(side.seconds):.2f}",
+            f"{base.median / side.median:.2f} x",
+            *(f"{seconds:.2f}" for seconds in side.stages.values()),
+            format_bytes(side.peak_bytes),
+        )
+    weights = "made-up weights, " if bench.made_up_weights else ""
+    console.print(
+        f"{bench.device}: {config.model}, {weights}{features.n_token} tokens, {features.n_msa} MSA rows, "
+        f"{len(features.seeds)} seeds x {config.samples} samples, {config.cycles} cycles, {config.steps} steps; "
+        f"medians of {len(base.seconds)}; Protenix {facts['versions']['protenix']}, torch {facts['versions']['torch']}",  # type: ignore[index]
+        soft_wrap=True,
+    )
+    console.print(table)

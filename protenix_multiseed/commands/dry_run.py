@@ -1,0 +1,199 @@
+"""``predict --dry-run``: what a run would do, without weights, without a GPU and without featurizing."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from protenix_multiseed.commands.common import MAX_ROWS, make_console, read_inputs, show_note
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate, estimate_disk_bytes
+from protenix_multiseed.run.preflight import check_surroundings
+from protenix_multiseed.types import BatchPlan, Job, Sizes
+from protenix_multiseed.units import format_bytes
+from protenix_multiseed.upstream.dictionary import Dictionary
+
+if TYPE_CHECKING:
+    from protenix_multiseed.execution.plan import Planner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """What a run would do with one job.
+
+    Attributes:
+        one_seed, largest: Estimates of one seed with all its samples, and of the largest batch.
+        budget: Bytes that the plan may fill.
+        reference_reason: Why every seed would run alone through Protenix's own modules; None if none does.
+        refusal: Why the run would refuse it; None if it would not.
+    """
+
+    job: Job
+    sizes: Sizes
+    batches: tuple[BatchPlan, ...]
+    one_seed: MemoryEstimate
+    largest: MemoryEstimate
+    budget: int
+    n_sample: int
+    disk_bytes: int
+    reference_reason: str | None
+    refusal: str | None
+
+
+def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> int:
+    """Show sizes, memory and plan of every job. Returns 1 if the run would refuse one of them, else 0.
+
+    Raises:
+        ProtenixMsError: if the run would be refused before it looks at sizes.
+    """
+    jobs, dictionary = read_inputs(config, inputs)
+    config = check_surroundings(config, needs_checkpoint=False)
+    console = make_console()
+    plans = list(make_plans(config, jobs, dictionary))
+    if as_json:
+        console.print_json(json.dumps([_record(plan) for plan in plans]))
+    else:
+        _show(console, plans, show_all=show_all)
+    return int(any(plan.refusal for plan in plans))
+
+
+def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -> Iterator[JobPlan]:
+    """Plan every job as the run would. With ``assume_free``, plan for a GPU, unless the CPU is asked for."""
+    from protenix_multiseed.features.sizes import count_sizes
+    from protenix_multiseed.upstream.environment import prepare
+
+    prepare(dictionary)
+    planner, budget = _planner(config)
+    n_sample, reason = config.samples, planner.settings.reference_reason
+    write = config.write_settings
+    for job in jobs:
+        sizes = count_sizes(job.spec, config.feature_settings)
+        batches = planner.plan(sizes, job.seeds, budget)
+        widest = max(batches, key=lambda batch: batch.estimated_bytes)
+        one_seed = planner.estimate(sizes, 1, n_sample)
+        largest = one_seed if reason else planner.estimate(sizes, len(widest.seeds), widest.sample_chunk)
+        yield JobPlan(
+            job=job,
+            sizes=sizes,
+            batches=batches,
+            one_seed=one_seed,
+            largest=largest,
+            budget=budget,
+            n_sample=n_sample,
+            disk_bytes=estimate_disk_bytes(
+                sizes,
+                seeds=len(job.seeds),
+                n_sample=n_sample,
+                kept=write.kept,
+                full_confidence=write.full_confidence,
+                pae=write.pae,
+            ),
+            reference_reason=reason,
+            refusal=planner.refusal(sizes, budget),
+        )
+
+
+def _planner(config: RunConfig) -> "tuple[Planner, int]":
+    """The run's planner, and the bytes that a plan may fill."""
+    from protenix_multiseed.execution import hardware
+    from protenix_multiseed.execution.model import make_planner
+    from protenix_multiseed.kernels.probe import known_outcomes
+    from protenix_multiseed.model.weights import build_model
+    from protenix_multiseed.upstream.configs import build_configs
+
+    device = hardware.choose_device(config.device)
+    on_gpu = device.type == "cuda" or (config.assume_free is not None and config.device != "cpu")
+    configs = build_configs(config.upstream_settings, device_capability=hardware.capability_of(device))
+    card = hardware.card_of(device)
+    outcome = known_outcomes(card).get("triton", "ok") if card else "ok" if device.type == "cpu" else "no GPU for it"
+    planner = make_planner(
+        config.plan_settings,
+        configs,
+        build_model(configs),
+        on_gpu=on_gpu,
+        fused=on_gpu and config.kernels != "torch" and outcome == "ok",
+    )
+    return planner, int(MARGIN * (config.assume_free or hardware.available_bytes(device)))
+
+
+def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None:
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    table.add_column("job")
+    for column in ("tokens", "atoms", "MSA rows", "one seed", "batch", "free", "batches", "disk"):
+        table.add_column(column, justify="right", no_wrap=True)
+    shown = plans if show_all else plans[:MAX_ROWS]
+    for plan in shown:
+        table.add_row(
+            escape(plan.job.name),
+            f"{plan.sizes.n_token:,}",
+            f"{plan.sizes.n_atom:,}",
+            f"{plan.sizes.n_msa:,}",
+            format_bytes(plan.one_seed.peak_bytes),
+            format_bytes(plan.largest.peak_bytes),
+            format_bytes(plan.budget),
+            _batches(plan),
+            format_bytes(plan.disk_bytes),
+        )
+    console.print(table)
+    if len(shown) < len(plans):
+        console.print(f"... and {len(plans) - len(shown)} more jobs (-v shows all, --json has all)")
+        n_batch = sum(len(plan.batches) for plan in plans)
+        n_unit = sum(len(plan.job.seeds) for plan in plans)
+        disk = format_bytes(sum(plan.disk_bytes for plan in plans))
+        most = max(plan.sizes.n_token for plan in plans)
+        console.print(f"{len(plans)} jobs, {n_unit} predictions in {n_batch} batches, up to {most:,} tokens, {disk}")
+    for plan in shown:
+        for note in plan.job.notes:
+            show_note(console, plan.job.name, note)
+        if plan.reference_reason and not plan.refusal:
+            text = (
+                "one seed at a time through Protenix's own modules, because of "
+                f"{plan.reference_reason}; its memory is not what is estimated here"
+            )
+            show_note(console, plan.job.name, text)
+    refused = [plan for plan in plans if plan.refusal]
+    for plan in refused if show_all else refused[:MAX_ROWS]:
+        console.print(f"[red]refused[/red] {escape(plan.job.where)}: {escape(plan.refusal or '')}", soft_wrap=True)
+    if not show_all and len(refused) > MAX_ROWS:
+        console.print(f"[red]refused[/red] ... and {len(refused) - MAX_ROWS} more")
+
+
+def _batches(plan: JobPlan) -> str:
+    """``2 x 10 seeds``, and the sample chunk if it is not all samples."""
+    if plan.reference_reason:
+        return f"{len(plan.batches)} x 1 seed"
+    widths = Counter((len(batch.seeds), batch.sample_chunk) for batch in plan.batches)
+    return ", ".join(
+        f"{count} x {width} seed{'s' if width > 1 else ''}"
+        f"{f', {chunk} sample(s) at once' if chunk < plan.n_sample else ''}"
+        for (width, chunk), count in widths.items()
+    )
+
+
+def _record(plan: JobPlan) -> dict[str, Any]:
+    return {
+        "job": plan.job.name,
+        "seeds": list(plan.job.seeds),
+        "budget_bytes": plan.budget,
+        "tokens": plan.sizes.n_token,
+        "atoms": plan.sizes.n_atom,
+        "msa_rows": plan.sizes.n_msa,
+        "one_seed_bytes": plan.one_seed.peak_bytes,
+        "largest_batch_bytes": plan.largest.peak_bytes,
+        "resident": dict(plan.largest.resident),
+        "stages": {name: dict(terms) for name, terms in plan.largest.stages.items()},
+        "batches": [
+            {"seeds": list(b.seeds), "sample_chunk": b.sample_chunk, "estimated_bytes": b.estimated_bytes}
+            for b in plan.batches
+        ],
+        "disk_bytes": plan.disk_bytes,
+        "path": "reference" if plan.reference_reason else "batched",
+        "notes": list(plan.job.notes),
+        **({"refused": plan.refusal} if plan.refusal else {}),
+    }

@@ -1,0 +1,135 @@
+"""Downloading checkpoints: from upstream's addresses, resumed, moved into place whole, their SHA-256 recorded."""
+
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from protenix_multiseed import __version__
+from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
+from protenix_multiseed.upstream.checkpoints import default_checkpoint_dir, download_urls, template_data_dir
+from protenix_multiseed.upstream.models import MODELS
+
+TIMEOUT_SECONDS = 60
+TEMPLATE_DATA = "template-data"
+_BLOCK = 1 << 20
+_DATA_FILES = frozenset(
+    {
+        "ccd_components_file",
+        "ccd_components_rdkit_mol_file",
+        "pdb_cluster_file",
+        "obsolete_release_data_csv",
+        "obsolete_pdbs_path",
+        "release_dates_path",
+    }
+)
+_TEMPLATE_FILES = ("release_dates_path", "obsolete_pdbs_path")
+
+
+def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
+    """Download a model's checkpoint, with its language model's if it has one, or the template data; keep what is there.
+
+    Raises:
+        ConfigError: if upstream knows no such model.
+        WeightsError: if the download fails; what came so far is kept for the next try.
+    """
+    console = Console(stderr=True, highlight=False)
+    if model == TEMPLATE_DATA:
+        if to is not None or url is not None:
+            raise ConfigError(
+                f"{TEMPLATE_DATA}: --to and --url do not apply; set PROTENIX_ROOT_DIR to choose the folder"
+            )
+        targets = {
+            template_data_dir() / url.rsplit("/", 1)[-1]: url
+            for url in map(download_urls().get, _TEMPLATE_FILES)
+            if url
+        }
+        return [_fetch(url, target, console) for target, url in targets.items()]
+    urls = {name: address for name, address in download_urls().items() if name not in _DATA_FILES}
+    if model not in urls:
+        raise ConfigError(f"{model!r} cannot be fetched; known: {', '.join(urls)}, {TEMPLATE_DATA}")
+    names = [model]
+    if url is None:
+        names += [name for spec in MODELS if spec.name == model and spec.esm for name in spec.esm.checkpoints]
+    folder = to or default_checkpoint_dir()
+    return [_fetch(url or urls[name], folder / f"{name}.pt", console) for name in names]
+
+
+def _fetch(url: str, target: Path, console: Console) -> Path:
+    if target.exists():
+        state = "SHA-256 recorded" if recorded_sha256(target) else "no SHA-256 recorded"
+        console.print(f"{target} is there already ({state})", soft_wrap=True)
+    else:
+        download(url, target, console)
+        console.print(f"{target}  SHA-256 {recorded_sha256(target)}", soft_wrap=True)
+    return target
+
+
+def download(url: str, target: Path, console: Console) -> None:
+    """Download one file; an earlier partial download is resumed if the server can.
+
+    Raises:
+        WeightsError: if it cannot be completed, naming the address and what to do.
+    """
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        have = partial.stat().st_size if partial.exists() else 0
+        request = urllib.request.Request(url, headers={"User-Agent": f"protenix-ms/{__version__}"})
+        if have:
+            request.add_header("Range", f"bytes={have}-")
+        with _open(request) as response:
+            resumed = response.status == http.client.PARTIAL_CONTENT
+            have = have if resumed else 0
+            length = response.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            with partial.open("ab" if resumed else "wb") as file, _progress(console) as progress:
+                task = progress.add_task(target.name, total=total, completed=have)
+                while block := response.read(_BLOCK):
+                    file.write(block)
+                    progress.advance(task, len(block))
+                file.flush()
+                os.fsync(file.fileno())
+        got = partial.stat().st_size
+        if total is not None and got != total:
+            raise WeightsError(f"{url}: {got} of {total} bytes came; run the same command again to resume")
+        hash_file(target).write_text(f"{sha256(partial)}  {target.name}\n")
+        os.replace(partial, target)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            partial.unlink(missing_ok=True)
+            raise WeightsError(
+                f"{url}: the partial download no longer fits; it was removed, run the same command again"
+            ) from None
+        raise WeightsError(
+            f"{url}: the server answered {error.code} {error.reason}; download it by hand to {target}"
+        ) from None
+    except (urllib.error.URLError, http.client.HTTPException, ValueError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"{url}: {reason}; run the same command again to resume, or download it by hand to {target}"
+        ) from error
+
+
+def _open(request: urllib.request.Request) -> Any:
+    if not request.full_url.startswith(("http://", "https://")):
+        raise ValueError("only http and https addresses are fetched")
+    return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

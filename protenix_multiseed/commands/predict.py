@@ -1,0 +1,122 @@
+"""``protenix-ms predict``: check everything, from cheap to expensive, then run."""
+
+import contextlib
+import importlib
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from protenix_multiseed.commands.common import MAX_ROWS, make_console, read_inputs, show_findings
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.events import Watchers
+from protenix_multiseed.offline import forbid_network
+from protenix_multiseed.outputs.identity import identify
+from protenix_multiseed.outputs.scan import Scan, scan
+from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings
+from protenix_multiseed.types import Job
+
+if TYPE_CHECKING:
+    from protenix_multiseed.run.result import RunResult
+
+
+def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int:
+    """Predict every job of some inputs with every seed, and rank them. Returns the exit code.
+
+    Args:
+        verbosity: -1 shows errors only, 0 progress and results, 1 details of every seed.
+
+    Raises:
+        ProtenixMsError: if anything is refused; nothing has been written then.
+    """
+    if config.offline:
+        forbid_network()
+    checkpoint_hash = CheckpointHash(config)
+    jobs, dictionary = read_inputs(config, inputs)
+    config = check_surroundings(config)
+    _import_ahead(config, jobs)
+    identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
+    found = scan(jobs, identities, config.folder_settings)
+    console = make_console()
+    if verbosity >= 0:
+        _show_scan(console, found)
+    from protenix_multiseed.run.log import EventLog
+    from protenix_multiseed.run.pipeline import run
+    from protenix_multiseed.run.terminal import Terminal
+
+    terminal = Terminal(console, found.n_todo, verbosity)
+    with EventLog(config.log_path, as_json=config.log_format == "json") as log, terminal.shown():
+        result = run(config, found.tasks, Watchers(log, terminal))
+    if verbosity >= 0:
+        _show_result(console, result, config)
+    return result.exit_code
+
+
+def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:
+    """On what is most likely a first run, import torch beside the remaining checks."""
+    if any((config.out / job.name).exists() for job in jobs):
+        return
+    importlib.import_module("protenix_multiseed.run.pipeline")
+    importlib.import_module("concurrent.futures.thread")  # torch imports it: too late once a refused run is ending
+    threading.Thread(target=_import_torch).start()
+
+
+def _import_torch() -> None:
+    with contextlib.suppress(Exception):  # whoever needs it fails in the same way, and says so
+        importlib.import_module("torch")
+
+
+def _show_scan(console: Console, found: Scan) -> None:
+    """What is there already and will not be computed again."""
+    for problem in found.damaged:
+        console.print(f"[yellow]damaged[/yellow] {escape(problem)}; it is done again", soft_wrap=True)
+    if found.n_other:
+        console.print(f"[yellow]removing[/yellow] {found.n_other} seeds that were made in another way")
+    if found.n_done:
+        console.print(f"{found.n_done} seeds are done already, {found.n_todo} to do")
+
+
+def _show_result(console: Console, result: "RunResult", config: RunConfig) -> None:
+    """The ranking of every job, where its best structure is, and what failed."""
+    for name, findings in result.findings.items():
+        show_findings(console, name, findings, config.out / name)
+    _show_failures(console, result, config.out)
+    if result.n_elsewhere:
+        console.print(f"{result.n_elsewhere} seeds were done by other processes meanwhile")
+    if result.n_left:
+        console.print(
+            f"[yellow]stopped[/yellow] with {result.n_left} of {result.n_unit} seeds to do; the same command goes on",
+            soft_wrap=True,
+        )
+    if config.spec.notice:
+        console.print(f"[yellow]{escape(config.spec.notice)}[/yellow]")
+
+
+def _show_failures(console: Console, result: "RunResult", out: Path) -> None:
+    """What failed, why, and what to try."""
+    if not result.failures:
+        return
+    table = Table(
+        title=f"{len(result.failures)} failed",
+        title_justify="left",
+        title_style="bold red",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for column in ("job", "seed", "stage", "message", "what to try"):
+        table.add_column(column, overflow="fold")
+    for failed in result.failures[:MAX_ROWS]:
+        seed = "all" if failed.seed is None else str(failed.seed)
+        message = failed.message.removeprefix(f"{failed.job.where}: ")
+        table.add_row(*map(escape, (failed.job.name, seed, failed.stage, message, failed.advice)))
+    console.print(table)
+    if len(result.failures) > MAX_ROWS:
+        console.print(f"[dim]... and {len(result.failures) - MAX_ROWS} more[/dim]")
+    folder = out / RUN_FOLDER
+    console.print(f"all failures: {escape(str(folder / 'failures.jsonl'))}   tracebacks: the log\n", soft_wrap=True)

@@ -1,0 +1,53 @@
+"""``protenix-ms validate``: the checks of ``predict``, and nothing more."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from protenix_multiseed.commands.common import MAX_ROWS, make_console, read_inputs, show_note
+from protenix_multiseed.config import RunConfig
+
+
+def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> None:
+    """Check inputs and show what was read.
+
+    Args:
+        show_all: Show every job, however many there are.
+
+    Raises:
+        ProtenixMsError: if predict would refuse them.
+    """
+    jobs, _ = read_inputs(config, inputs)
+    console = make_console()
+    if as_json:
+        rows = [
+            {
+                "job": job.name,
+                "source": str(job.source),
+                "index": job.index,
+                "tokens": job.n_token,
+                "seeds": len(job.seeds),
+                "notes": list(job.notes),
+            }
+            for job in jobs
+        ]
+        console.print_json(json.dumps(rows))
+        return
+    shown = jobs if show_all else jobs[:MAX_ROWS]
+    for job in shown:
+        text = f"ok    {escape(job.where)}: about {job.n_token} tokens, {len(job.seeds)} seeds"
+        console.print(text, soft_wrap=True)
+        for note in job.notes:
+            show_note(console, job.name, note)
+    if len(shown) < len(jobs):
+        noted = sum(bool(job.notes) for job in jobs[MAX_ROWS:])
+        console.print(
+            f"... and {len(jobs) - len(shown)} more jobs that are ok, {noted} of them with notes "
+            "(-v shows all, --json has all)",
+            soft_wrap=True,
+        )
+        n_unit = sum(len(job.seeds) for job in jobs)
+        most = max(job.n_token for job in jobs)
+        console.print(f"{len(jobs)} jobs, {n_unit} predictions, up to {most} tokens")

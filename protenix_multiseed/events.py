@@ -1,0 +1,96 @@
+"""What a run tells its watchers. The terminal display and the log are two watchers.
+
+An executor yields events in one stream; :class:`~protenix_multiseed.types.Prediction` and
+:class:`~protenix_multiseed.types.Failure` are events too.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protenix_multiseed.types import Failure, Job, Prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOpened:
+    """Everything is loaded and checked: from here on the run writes to its output folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntered:
+    """The run as a whole enters a stage, such as ``loading protenix-v2``."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Featurized:
+    """The features of a job have arrived."""
+
+    job: Job
+    n_token: int
+    n_atom: int
+    n_msa: int
+    n_chain: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProgress:
+    """A batch of a job has finished some steps of a stage.
+
+    Attributes:
+        stage: ``trunk``, ``sample`` or ``score``.
+        done, total: Cycles, diffusion steps or seeds.
+    """
+
+    job: Job
+    seeds: tuple[int, ...]
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Seeds skipped by early stopping."""
+
+    job: Job
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something about a job that the user should know."""
+
+    job: Job
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """The run was asked to stop; the batch in hand has ``grace`` seconds to finish."""
+
+    signal: str
+    grace: float
+
+
+Event: TypeAlias = (
+    OutputOpened | StageEntered | Featurized | BatchProgress | Prediction | Skipped | Failure | Note | Stopping
+)
+Watcher: TypeAlias = Callable[[Event], None]
+
+
+class Watchers:
+    """Several watchers as one. Give those first that must not miss an event, such as the log."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def __call__(self, event: Event) -> None:
+        """Tell all of them."""
+        for watcher in self._watchers:
+            # A closed terminal, a broken pipe or a full disk is no reason to lose the work of a run.
+            with contextlib.suppress(OSError, ValueError):
+                watcher(event)

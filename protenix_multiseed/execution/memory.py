@@ -1,0 +1,260 @@
+"""How much device memory a batch takes, from its sizes alone.
+
+The estimate names the tensors that make it up. The tensors of one stage are in memory together; the peak is that of the
+largest stage, plus what lives through all stages.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protenix_multiseed.limits import (
+    CUDA_GRAPH_MAX_KEPT_BYTES,
+    CUDA_GRAPH_MAX_PAIRS,
+    KEY_BLOCK,
+    MAX_TEMPORARY_ELEMENTS_CPU,
+    MAX_TEMPORARY_ELEMENTS_GPU,
+    samples_scored_at_once,
+)
+from protenix_multiseed.types import Sizes
+
+DIFFUSION_BYTES = {"reference": 4, "fast": 2}  # of a number of the diffusion network, by precision
+MARGIN = 0.92  # of the free memory is planned with; the rest is for fragments and for other programs
+_WORKSPACE = 128 * 2**20  # of matrix products
+_WINDOW_QUERIES, _WINDOW_KEYS = 32, 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """Widths and weights of a model that memory depends on.
+
+    Attributes:
+        n_weight: Of the whole model, held in float32.
+        n_trunk_weight: Of its Pairformer blocks, held once more in the trunk's type.
+        n_diffusion_weight: Of its diffusion transformers' blocks, held once more in their type.
+        n_confidence_weight: Of the confidence head's Pairformer blocks, held once more.
+    """
+
+    c_z: int
+    c_s: int
+    c_m: int
+    c_outer: int
+    c_atom: int
+    c_atompair: int
+    c_token: int
+    n_token_block: int
+    n_token_head: int
+    n_atom_block: int
+    n_atom_head: int
+    n_bin: int
+    c_template: int
+    n_weight: int
+    n_trunk_weight: int
+    n_diffusion_weight: int
+    n_confidence_weight: int
+
+    @classmethod
+    def of(cls, configs: Any, module: Any) -> "ModelSize":
+        """Read from upstream's configuration and the built model, whose weights need not be loaded."""
+        model = configs.model
+        diffusion = module.diffusion_module
+        trunk = [module.pairformer_stack, module.msa_module, module.template_embedder]
+        transformers = [
+            diffusion.diffusion_transformer,
+            diffusion.atom_attention_encoder.atom_transformer,
+            diffusion.atom_attention_decoder.atom_transformer,
+        ]
+        return cls(
+            c_z=module.confidence_head.c_z,
+            c_s=module.confidence_head.c_s,
+            c_m=model.msa_module.c_m,
+            c_outer=module.msa_module.blocks[0].c_hidden if len(module.msa_module.blocks) else 0,
+            c_atom=model.diffusion_module.c_atom,
+            c_atompair=model.diffusion_module.c_atompair,
+            c_token=model.diffusion_module.c_token,
+            n_token_block=model.diffusion_module.transformer.n_blocks,
+            n_token_head=model.diffusion_module.transformer.n_heads,
+            n_atom_block=model.diffusion_module.atom_encoder.n_blocks + model.diffusion_module.atom_decoder.n_blocks,
+            n_atom_head=model.diffusion_module.atom_encoder.n_heads,
+            n_bin=module.confidence_head.b_pae,
+            c_template=model.template_embedder.c if model.template_embedder.n_blocks else 0,
+            n_weight=_count(module),
+            n_trunk_weight=sum(_count(part) for part in trunk),
+            n_diffusion_weight=sum(_count(part) for part in transformers),
+            n_confidence_weight=_count(module.confidence_head.pairformer_stack),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a batch is run, as far as memory goes.
+
+    Attributes:
+        trunk_bytes, diffusion_bytes: Bytes of a number of the trunk and of the diffusion network.
+        n_step: Diffusion steps, for all of which noise is drawn beforehand.
+        padding: Tokens are padded to a multiple of it.
+        on_gpu: Loops are captured as graphs and kept for the next batch, and pair projections are computed whole.
+        fused: Whether Triton kernels keep on the chip what others write to memory.
+    """
+
+    n_sample: int
+    n_step: int
+    trunk_bytes: int
+    diffusion_bytes: int
+    padding: int = 1
+    on_gpu: bool = False
+    fused: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes by stage and by the tensors that make them up.
+
+    Attributes:
+        resident: What lives through all stages.
+        stages: What each stage holds beside it.
+    """
+
+    resident: Mapping[str, int]
+    stages: Mapping[str, Mapping[str, int]]
+
+    @property
+    def peak_stage(self) -> str:
+        """The stage that holds most."""
+        return max(self.stages, key=lambda name: sum(self.stages[name].values()))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The highest point of the whole batch."""
+        return self.peak_bytes_of(self.peak_stage)
+
+    def peak_bytes_of(self, stage: str) -> int:
+        """The highest point of the stages whose names begin with ``stage``, with what lives through all of them."""
+        held = max(sum(held.values()) for name, held in self.stages.items() if name.startswith(stage))
+        return sum(self.resident.values()) + held
+
+
+def estimate_peak_bytes(
+    sizes: Sizes, *, seeds: int, sample_chunk: int, settings: Settings, model: ModelSize
+) -> MemoryEstimate:
+    """Estimate a batch on the fast path.
+
+    Args:
+        sizes: Of the job.
+        seeds: In the batch.
+        sample_chunk: Samples of a seed that run at once.
+    """
+    n = -(-sizes.n_token // settings.padding) * settings.padding
+    pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
+    is_fused = settings.on_gpu and settings.fused
+    biases = n * -(-n // KEY_BLOCK) * KEY_BLOCK if is_fused else pairs
+    trunk, diffusion, samples = settings.trunk_bytes, settings.diffusion_bytes, settings.n_sample
+    windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
+    pair = seeds * pairs * model.c_z * trunk
+    resident = {
+        "weights": 4 * model.n_weight,
+        "workspaces": _WORKSPACE if settings.on_gpu else 0,
+        "weights in the trunk's type": trunk * model.n_trunk_weight,
+        "weights of the diffusion transformers, joined": diffusion * model.n_diffusion_weight,
+        "weights of the confidence head, joined": 4 * model.n_confidence_weight,
+        "relative positions": pairs * 139 * 4,
+        "template features": 4 * pairs * 44 * 4 if model.c_template else 0,
+        "MSA": rows * n * 16,
+        "atom features": atoms * 1600 + windows * (3 + 1 + 1) * 4 * (1 + seeds),
+        "trunk output": pair + seeds * n * (model.c_s * trunk + 449 * 4),
+    }
+    elements = MAX_TEMPORARY_ELEMENTS_GPU if settings.on_gpu else MAX_TEMPORARY_ELEMENTS_CPU
+    most_rows = elements // (8 * model.c_z)
+    row = (8 + 4) * model.c_z  # expanded, gated
+    # Pair representations that a triangle update holds: query, key, value and the attention's output; without Triton
+    # the normed z, all projections and both gated factors; on a CPU these factors, their transposed copy, the product.
+    triangles = (4 if settings.fused else 7) if settings.on_gpu else 4
+    products = 1 if is_fused else 2  # without Triton with a copy, in the order of pairs
+    # In addition to z, which is counted as the trunk's output: both are held only when all else is freed.
+    kept = {"z_init": pair, "templates, projected": 4 * pairs * model.c_template * trunk}
+    template = seeds * pairs * model.c_template * trunk
+    msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
+    scored = min(sample_chunk, samples_scored_at_once(sizes.n_token))
+    sample_pair = scored * pairs * model.c_z * 4
+    logits = 2 * pairs * model.n_bin * 4
+    scores = {
+        "confidence of every seed": seeds * samples * pairs * 3 * 4,
+        "pairs of the samples": sample_pair,
+    }
+    shared_by_steps = {
+        "token attention biases": model.n_token_block * seeds * model.n_token_head * biases * diffusion,
+        "pair_cond": seeds * pairs * model.c_z * 4,
+        "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
+        "atom pairs": seeds * windows * model.c_atompair * 4,
+        "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * diffusion,
+        "noise of all steps": (settings.n_step + 3) * seeds * samples * atoms * 3 * 4,
+    }
+    step = {
+        "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 10 * model.c_atom) * diffusion,
+        "tokens of a step": seeds * sample_chunk * n * 6 * model.c_token * diffusion,
+    }
+    pair_cond = pairs * model.c_z * 4  # of one seed
+    if settings.on_gpu:
+        loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
+        # Larger ones are not kept. But planning needs an estimate that never falls as seeds are added.
+        resident["last batch's steps and their graph"] = min(
+            loop + sum(step.values()), CUDA_GRAPH_MAX_KEPT_BYTES * 5 // 4
+        )
+        resident["last batch's trunk and its graph"] = (1 + triangles) * min(
+            pair, CUDA_GRAPH_MAX_PAIRS * model.c_z * trunk
+        )
+    stages = {
+        # A template's pair representation is narrow, but the triangle attention of its blocks is not.
+        "trunk, templates": kept | {"base, template and sum": 3 * template, "updates": triangles * pair},
+        "trunk, triangle product": kept | msa | {"updates": triangles * pair},
+        "trunk, MSA": kept
+        | msa
+        | {
+            "rows of one seed, projected": rows * n * model.c_m * trunk,
+            "outer products": products * min(pairs * model.c_outer**2, max(elements, n * model.c_outer**2)) * trunk,
+        },
+        "conditioning": {
+            "pair_cond of every seed and their copy": 2 * seeds * pair_cond,
+            "concatenated, normed and expanded": 6 * pair_cond,
+            "atom pairs": 2 * shared_by_steps["atom pairs"],
+        },
+        "sample, preparing": shared_by_steps
+        | {"atom pairs": 2 * shared_by_steps["atom pairs"]}
+        | {
+            "pair_cond normed and cast": (4 + diffusion % 4) * seeds * pairs * model.c_z,
+            "a block's biases before they are padded": is_fused * seeds * model.n_token_head * pairs * diffusion,
+        },
+        "sample": shared_by_steps | step,
+        "score, triangle product": scores | {"updates": triangles * sample_pair},
+        "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": scored * logits},
+        "score, summary": scores | {"logits, probabilities and their product": 5 * scored * logits // 2},
+    }
+    if not is_fused:
+        stages |= {
+            "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
+            "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
+        }
+    return MemoryEstimate(resident=resident, stages=stages)
+
+
+def estimate_disk_bytes(
+    sizes: Sizes, *, seeds: int, n_sample: int, kept: int | None, full_confidence: bool, pae: str
+) -> int:
+    """Bytes of a job's files.
+
+    About 98 bytes of mmCIF per atom; per pair of tokens 18 of the full confidence, 6 of the predicted aligned error as
+    JSON and 2 compressed, and one that is always kept for every pair of 256 tokens or blocks of them.
+
+    Args:
+        kept: How many of a seed's samples keep more than their scores; None for all.
+    """
+    pairs = sizes.n_token**2
+    scores = 4000 + 10 * sizes.n_token + min(sizes.n_token, 256) ** 2
+    more = 98 * sizes.n_atom + 2000 + 100 * sizes.n_token + {"none": 0, "json": 6, "npz": 2}[pae] * pairs
+    if full_confidence:
+        more += 18 * pairs + 20 * sizes.n_atom
+    return seeds * (n_sample * scores + min(n_sample, kept or n_sample) * more + 2000)
+
+
+def _count(module: Any) -> int:
+    return sum(weight.numel() for weight in module.parameters())

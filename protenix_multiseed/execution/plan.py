@@ -1,0 +1,129 @@
+"""Which seeds go through the model together. Pure: integers in, batches out.
+
+A plan changes memory and time, never an answer: random numbers belong to seeds, not to batches.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from protenix_multiseed.execution.memory import MemoryEstimate, ModelSize, Settings, estimate_peak_bytes
+from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
+from protenix_multiseed.settings import PlanSettings
+from protenix_multiseed.types import BatchPlan, Sizes
+from protenix_multiseed.units import format_bytes
+
+Estimate = Callable[[int, int], int]
+"""Estimated peak bytes of a batch from its number of seeds and its sample chunk; it grows with both."""
+
+
+def plan_batches(
+    seeds: Sequence[int], n_sample: int, budget: int, estimate: Estimate, max_seeds: int = MAX_SEEDS_PER_BATCH
+) -> tuple[BatchPlan, ...]:
+    """The fewest batches that fit in ``budget`` bytes, of even sizes, in the order of the seeds.
+
+    Samples are chunked only if one seed does not fit with all of them. If not even one seed with one sample at a time
+    fits, such batches are planned nevertheless: the caller decides whether to try (:func:`fits`).
+    """
+    if not seeds:
+        return ()
+    most = _largest(min(len(seeds), max_seeds), lambda count: estimate(count, n_sample) <= budget)
+    chunk = n_sample
+    if most == 0:
+        most = 1
+        chunk = max(1, _largest(n_sample, lambda count: estimate(1, count) <= budget))
+        chunk = _even(n_sample, chunk)
+    width = _even(len(seeds), most)
+    return tuple(
+        BatchPlan(
+            seeds=tuple(seeds[start : start + width]),
+            sample_chunk=chunk,
+            estimated_bytes=estimate(min(width, len(seeds) - start), chunk),
+        )
+        for start in range(0, len(seeds), width)
+    )
+
+
+def fits(batches: Sequence[BatchPlan], budget: int) -> bool:
+    """Whether every batch of a plan fits in ``budget`` bytes."""
+    return all(batch.estimated_bytes <= budget for batch in batches)
+
+
+def smaller(batch: BatchPlan, estimate: Estimate, left: Sequence[int] | None = None) -> tuple[BatchPlan, ...]:
+    """What to try after a batch did not fit: half the seeds at a time, then half the samples; nothing after that.
+
+    Args:
+        left: The seeds still to be run, if some of the batch's are done.
+    """
+    seeds = tuple(batch.seeds if left is None else left)
+    if len(batch.seeds) > 1:
+        half = (len(batch.seeds) + 1) // 2
+        parts = [seeds[start : start + half] for start in range(0, len(seeds), half)]
+        return tuple(
+            replace(batch, seeds=part, estimated_bytes=estimate(len(part), batch.sample_chunk)) for part in parts
+        )
+    if batch.sample_chunk > 1:
+        chunk = (batch.sample_chunk + 1) // 2
+        return (replace(batch, sample_chunk=chunk, estimated_bytes=estimate(1, chunk)),)
+    return ()
+
+
+def _largest(limit: int, holds: Callable[[int], bool]) -> int:
+    """The largest count from 1 to ``limit`` that holds, 0 if none does. If a count holds, so do all below it."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
+
+
+def _even(total: int, most: int) -> int:
+    """The smallest part that divides ``total`` into as few parts as ``most`` does."""
+    return -(-total // -(-total // most))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planner:
+    """Plans the batches of a run. The run and ``--dry-run`` ask the same planner.
+
+    Attributes:
+        model: Sizes of the model.
+        memory: How a batch runs, as far as memory is concerned.
+        settings: Of the run.
+    """
+
+    model: ModelSize
+    memory: Settings
+    settings: PlanSettings
+
+    def estimate(self, sizes: Sizes, seeds: int, sample_chunk: int) -> MemoryEstimate:
+        """Memory of a batch on the fast path."""
+        return estimate_peak_bytes(
+            sizes, seeds=seeds, sample_chunk=sample_chunk, settings=self.memory, model=self.model
+        )
+
+    def peak_bytes(self, sizes: Sizes) -> Estimate:
+        """The estimate for batches of one job, in the form that planning takes."""
+        return lambda seeds, sample_chunk: self.estimate(sizes, seeds, sample_chunk).peak_bytes
+
+    def plan(self, sizes: Sizes, seeds: Sequence[int], budget: int) -> tuple[BatchPlan, ...]:
+        """The batches of a job. Where every seed runs alone through Protenix's own modules, they have no estimate."""
+        if self.settings.reference_reason is not None:
+            return tuple(BatchPlan(seeds=(seed,), sample_chunk=1, estimated_bytes=0) for seed in seeds)
+        n_sample, most = self.settings.samples, self.settings.max_seeds
+        return plan_batches(seeds, n_sample, budget, self.peak_bytes(sizes), most)
+
+    def refusal(self, sizes: Sizes, budget: int) -> str | None:
+        """Why a job of these sizes cannot run in ``budget`` bytes, with the figures; None if it can."""
+        limit = self.settings.max_tokens
+        if limit is not None and sizes.n_token > limit:
+            return f"{sizes.n_token} tokens: {self.settings.model} takes at most {limit}; choose another --model"
+        if self.settings.reference_reason is not None or self.settings.force:
+            return None
+        least = self.estimate(sizes, 1, 1)
+        if least.peak_bytes <= budget:
+            return None
+        return (
+            f"{sizes.n_token} tokens need about {format_bytes(least.peak_bytes)} for one seed, one sample at a time "
+            f"({least.peak_stage} stage), and {format_bytes(budget)} are free: use a larger GPU or a smaller "
+            "complex, or try all the same with --force"
+        )

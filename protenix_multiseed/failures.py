@@ -1,0 +1,42 @@
+"""Exceptions as failures of a job or seed, each with advice that fits its cause."""
+
+import errno
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+
+from pebble import ProcessExpired
+
+from protenix_multiseed.errors import ProtenixMsError
+from protenix_multiseed.types import Failure, Job
+
+_AGAIN = "then run the same command again: what is done is kept"
+
+
+def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
+    """The failure of a job, or of one seed of it."""
+    if isinstance(error, ProcessExpired | BrokenProcessPool):
+        message = f"the worker process ended (exit code {getattr(error, 'exitcode', 'unknown')})"
+        advice = f"if it was killed for memory, use fewer --workers or a machine with more, {_AGAIN}"
+    elif isinstance(error, ProtenixMsError):
+        message, advice = str(error), f"correct it, {_AGAIN}"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message, advice = f"{error.strerror}: {error.filename or 'the output folder'}", f"free some space, {_AGAIN}"
+    elif isinstance(error, OSError) and error.strerror:
+        message, advice = f"{error.strerror}: {error.filename or ''}".removesuffix(": "), f"correct it, {_AGAIN}"
+    else:
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        advice = "see its traceback in the log; run the same command again, or with --sequential"
+    trace = "".join(traceback.format_exception(error))
+    return Failure(job=job, seed=seed, stage=stage, message=message, advice=advice, traceback=trace)
+
+
+def ranking_failure(job: Job, error: Exception) -> Failure:
+    """A job whose seeds are done but could not be ranked."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return Failure(
+        job=job,
+        seed=None,
+        stage="rank",
+        message=f"its seeds are done, but could not be ranked: {reason}",
+        advice="run the same command again with --verify",
+    )

@@ -1,0 +1,76 @@
+"""Which files a job reads under some settings, and what their contents are.
+
+The checks, the identity of a prediction and the feature cache all ask here, so that none of them looks at a file that
+another ignores.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from protenix_multiseed.hashes import sha256_once
+from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Polymer, SourceFile
+from protenix_multiseed.settings import ReadSettings
+
+
+def alignments_read(polymer: Polymer, reads: ReadSettings) -> dict[str, Alignment]:
+    """The alignments of a polymer that are read, by their role: ``paired`` or ``unpaired``."""
+    is_read = reads.msa and (polymer.kind == "protein" or (polymer.kind == "rna" and reads.rna_msa))
+    given = {"paired": polymer.paired, "unpaired": polymer.unpaired}
+    return {role: one for role, one in given.items() if one is not None and is_read}
+
+
+def files_read(spec: JobSpec, reads: ReadSettings) -> Iterator[SourceFile]:
+    """Every file of a job that is read."""
+    for entity in spec.entities:
+        yield from _files_of(entity, reads).values()
+
+
+def content_of(spec: JobSpec, reads: ReadSettings) -> dict[str, Any]:
+    """Everything of a job but its name that its prediction depends on, as JSON: files by their contents.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    content: dict[str, Any] = _without(asdict(spec), ("name", "place"))
+    return content | {"entities": entities_content(spec, reads)}
+
+
+def entities_content(spec: JobSpec, reads: ReadSettings) -> list[dict[str, Any]]:
+    """The same of its entities alone, without bonds and constraints."""
+    return [_content_of(entity, reads) for entity in spec.entities]
+
+
+def _content_of(entity: Entity, reads: ReadSettings) -> dict[str, Any]:
+    content = {"type": type(entity).__name__, **asdict(entity)}
+    if isinstance(entity, Polymer):
+        read = alignments_read(entity, reads)
+        content["paired"], content["unpaired"] = (
+            None if one is None else one.text for one in (read.get("paired"), read.get("unpaired"))
+        )
+        content["templates"] = None
+    for role, file in _files_of(entity, reads).items():
+        content[role] = f"sha256:{sha256_once(file.path)}"
+    made: dict[str, Any] = _without(content, ("place",))
+    return made
+
+
+def _files_of(entity: Entity, reads: ReadSettings) -> dict[str, SourceFile]:
+    """Files of one entity that are read, by the field that names them."""
+    if isinstance(entity, Ligand):
+        return {"file": entity.file} if entity.file else {}
+    if not isinstance(entity, Polymer):
+        return {}
+    found = {role: one.file for role, one in alignments_read(entity, reads).items() if one.file}
+    if entity.templates and reads.template:
+        found["templates"] = entity.templates.file
+    return found
+
+
+def _without(content: Any, keys: tuple[str, ...]) -> Any:
+    """The same without these keys, at any depth."""
+    if isinstance(content, dict):
+        return {key: _without(value, keys) for key, value in content.items() if key not in keys}
+    if isinstance(content, list | tuple):
+        return [_without(value, keys) for value in content]
+    return content

@@ -1,0 +1,214 @@
+"""Protenix's own JSON, current and older: a list of jobs (``docs/infer_json_format.md`` of Protenix)."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from protenix_multiseed.errors import ConfigError, InputError
+from protenix_multiseed.inputs.dialects import protenix_schema as schema
+from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.explain import explain, json_type
+from protenix_multiseed.inputs.seeds import check_seeds
+from protenix_multiseed.job_spec import (
+    Alignment,
+    AtomRef,
+    Bond,
+    Contact,
+    Entity,
+    Ion,
+    JobSpec,
+    Ligand,
+    Modification,
+    Pocket,
+    Polymer,
+    PolymerKind,
+    SourceFile,
+    TemplateHits,
+)
+
+NAME = "Protenix JSON"
+SUFFIXES: tuple[str, ...] = (".json",)
+_KINDS: dict[str, PolymerKind] = {"proteinChain": "protein", "dnaSequence": "dna", "rnaSequence": "rna"}
+_OLD_FILES = {"paired": "pairing.a3m", "unpaired": "non_pairing.a3m"}
+
+
+def recognizes(document: Document) -> bool:
+    """Every document: what no other dialect takes is explained in this one's terms."""
+    return True
+
+
+def parse(document: Document) -> Iterator[ParsedJob]:
+    """The jobs of a list.
+
+    Raises:
+        InputError: if the document is no list of jobs.
+    """
+    content = document.json
+    if not isinstance(content, list) or not content:
+        found = "an empty list" if content == [] else f"one {json_type(content)}"
+        raise InputError(
+            f"{document.path.name}: the top level is {found}: "
+            'expected a list of jobs, [{"name": ..., "sequences": ...}]'
+        )
+    for index, raw in enumerate(content):
+        yield _parse_job(document, index, raw)
+
+
+def _parse_job(document: Document, index: int, raw: Any) -> ParsedJob:
+    name = raw.get("name") if isinstance(raw, dict) else None
+    name = name if isinstance(name, str) else None
+    try:
+        job = schema.ProtenixJob.model_validate(raw)
+    except ValidationError as error:
+        return ParsedJob(index=index, name=name, problems=tuple(explain(error, schema.ProtenixJob)))
+    seeds, problem = None, None
+    if job.modelSeeds:
+        try:
+            seeds = check_seeds([_seed(value) for value in job.modelSeeds], "modelSeeds")
+        except ConfigError as error:
+            problem = str(error)
+    return ParsedJob(index=index, name=name, spec=_spec(document, job), seeds=seeds, seed_problem=problem)
+
+
+def _spec(document: Document, job: schema.ProtenixJob) -> JobSpec:
+    constraint = job.constraint or schema.Constraint()
+    return JobSpec(
+        name=job.name,
+        entities=tuple(
+            _entity(document, f"sequences[{number}].{box.kind}", box.kind or "", box.entity)
+            for number, box in enumerate(job.sequences)
+        ),
+        bonds=tuple(_bond(f"covalent_bonds[{index}]", bond) for index, bond in enumerate(job.covalent_bonds or ())),
+        contacts=tuple(
+            _contact(f"constraint.contact[{index}]", contact) for index, contact in enumerate(constraint.contact or ())
+        ),
+        pocket=_pocket(constraint.pocket) if constraint.pocket else None,
+        has_constraint=job.constraint is not None,
+    )
+
+
+def _entity(document: Document, place: str, kind: str, entity: schema.Entity) -> Entity:
+    more: dict[str, Any] = {"copies": entity.copies, "chain_ids": tuple(entity.id or ()), "place": place}
+    if isinstance(entity, schema.Ion):
+        return Ion(component=entity.ion, **more)
+    if isinstance(entity, schema.Ligand):
+        return Ligand(**_ligand(document, entity.ligand), **more)
+    assert isinstance(entity, schema.ProteinChain | schema.DnaSequence)
+    if isinstance(entity, schema.ProteinChain) and entity.templatesPath:
+        file = document.find(entity.templatesPath)
+        more["templates"] = TemplateHits(file=file, place=f"{place}.templatesPath")
+    alignments = _alignments(document, place, entity)
+    modifications: Sequence[schema.ProteinModification | schema.NucleotideModification] = entity.modifications or ()
+    return Polymer(
+        kind=_KINDS[kind],
+        sequence=entity.sequence,
+        modifications=tuple(
+            _modification(f"{place}.modifications[{index}]", one) for index, one in enumerate(modifications)
+        ),
+        paired=alignments.get("paired"),
+        unpaired=alignments.get("unpaired"),
+        **more,
+    )
+
+
+def _ligand(document: Document, text: str) -> dict[str, Any]:
+    if text.startswith("CCD_"):
+        return {"components": tuple(text.removeprefix("CCD_").split("_"))}
+    if text.startswith("FILE_"):
+        return {"file": document.find(text.removeprefix("FILE_"))}
+    return {"smiles": text}
+
+
+def _modification(place: str, one: schema.ProteinModification | schema.NucleotideModification) -> Modification:
+    if isinstance(one, schema.ProteinModification):
+        code, position = one.ptmType, one.ptmPosition
+    else:
+        code, position = one.modificationType, one.basePosition
+    return Modification(component=code.removeprefix("CCD_"), position=position, place=place)
+
+
+def _alignments(
+    document: Document, place: str, entity: schema.ProteinChain | schema.DnaSequence
+) -> dict[str, Alignment]:
+    """Text wins over a path, as upstream has it; the older ``msa`` field counts if no other is given."""
+    made = {}
+    for role in ("paired", "unpaired"):
+        text, path = getattr(entity, f"{role}Msa", None), getattr(entity, f"{role}MsaPath", None)
+        if text is not None:
+            made[role] = Alignment(text=text, place=f"{place}.{role}Msa")
+        elif path:
+            made[role] = Alignment(file=document.find(path), place=f"{place}.{role}MsaPath")
+    if isinstance(entity, schema.ProteinChain) and entity.msa and entity.msa.precomputed_msa_dir:
+        given = (entity.pairedMsa, entity.unpairedMsa, entity.pairedMsaPath, entity.unpairedMsaPath)
+        if all(one is None for one in given):
+            made |= _old_alignments(document, f"{place}.msa.precomputed_msa_dir", entity.msa.precomputed_msa_dir)
+    return made
+
+
+def _old_alignments(document: Document, place: str, written: str) -> dict[str, Alignment]:
+    folder = document.find(written).path
+    found = {
+        role: Alignment(file=SourceFile(path=folder / name, written=f"{written}/{name}"), place=place)
+        for role, name in _OLD_FILES.items()
+        if (folder / name).is_file()
+    }
+    if found:
+        return found
+    missing = SourceFile(path=folder / "non_pairing.a3m", written=f"pairing.a3m or non_pairing.a3m in {written}")
+    return {"unpaired": Alignment(file=missing, place=place)}
+
+
+def _bond(place: str, bond: schema.CovalentBond) -> Bond:
+    first, second = (
+        AtomRef(
+            entity=int(getattr(bond, f"entity{end}")),
+            copy=None if (copy := getattr(bond, f"copy{end}")) is None else int(copy),
+            position=int(getattr(bond, f"position{end}")),
+            atom=_atom(getattr(bond, f"atom{end}")),
+        )
+        for end in (1, 2)
+    )
+    return Bond(first=first, second=second, place=place)
+
+
+def _contact(place: str, contact: schema.Contact) -> Contact:
+    first, second = (
+        AtomRef(
+            entity=getattr(contact, f"entity{end}"),
+            copy=getattr(contact, f"copy{end}"),
+            position=getattr(contact, f"position{end}"),
+            atom=_atom(getattr(contact, f"atom{end}")),
+        )
+        for end in (1, 2)
+    )
+    return Contact(
+        first=first,
+        second=second,
+        max_distance=contact.max_distance,
+        min_distance=contact.min_distance,
+        place=place,
+    )
+
+
+def _pocket(pocket: schema.Pocket) -> Pocket:
+    binder = pocket.binder_chain
+    return Pocket(
+        binder=AtomRef(entity=binder.entity, copy=binder.copy_),
+        residues=tuple(
+            AtomRef(entity=one.entity, copy=one.copy_, position=one.position) for one in pocket.contact_residues
+        ),
+        max_distance=pocket.max_distance,
+        place="constraint.pocket",
+    )
+
+
+def _atom(atom: int | str | None) -> int | str | None:
+    """An atom's name, or its number: upstream takes digits for a number."""
+    return int(atom) if isinstance(atom, str) and atom.isascii() and atom.isdigit() else atom
+
+
+def _seed(value: int | str) -> int:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit() and len(value) <= 12):
+        raise ConfigError(f"modelSeeds: {value!r} is not a whole number")
+    return int(value)

@@ -1,0 +1,239 @@
+"""The input format of Protenix, key by key.
+
+Field names are upstream's (``docs/infer_json_format.md`` of Protenix; read where upstream reads them in
+``json_parser.py``, ``json_to_feature.py``, ``msa_featurizer.py``, ``template_featurizer.py`` and
+``constraint_featurizer.py``). Keys that upstream's own converters write and its inference never reads are listed and
+let through; any other key is an error, since a misspelt key that is ignored gives another answer than the one asked
+for.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PROTEIN_LETTERS = "ARNDCQEGHILKMFPSTWYVX"
+DNA_LETTERS = "ACGTUXIN"
+RNA_LETTERS = "ACGUXIN"
+Count = Annotated[int, Field(ge=1, le=10_000)]
+Position = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values are not coerced from one type to another."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class Entity(Strict):
+    """What every kind of entity has: how many copies, and the chain IDs to give them."""
+
+    count: Count | None = None
+    id: list[Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\s'\"]+$")]] | None = None
+    label_entity_id: Any = None  # written by `protenix json`, read by nobody
+    label_asym_id: Any = None
+
+    @field_validator("id")
+    @classmethod
+    def _no_ids(cls, ids: list[str] | None) -> list[str] | None:
+        return ids or None  # upstream takes an empty list for none
+
+    @model_validator(mode="after")
+    def _count_matches_ids(self) -> "Entity":
+        if self.id is not None and self.count is not None and len(self.id) != self.count:
+            raise ValueError(f"{len(self.id)} ids for count {self.count}: give one id per copy")
+        if self.id is not None and len(set(self.id)) != len(self.id):
+            raise ValueError(f"an id is given twice in {self.id}")
+        return self
+
+    @property
+    def copies(self) -> int:
+        """Number of chains of this entity."""
+        return self.count or (len(self.id) if self.id else 1)
+
+
+class ProteinModification(Strict):
+    """A residue replaced by a component of the dictionary."""
+
+    ptmType: Annotated[str, Field(pattern=r"^CCD_.+")]
+    ptmPosition: Position
+
+
+class NucleotideModification(Strict):
+    """A base replaced by a component of the dictionary."""
+
+    modificationType: Annotated[str, Field(pattern=r"^CCD_.+")]
+    basePosition: Position
+
+
+class OldMsa(Strict):
+    """The MSA field of older inputs: a folder with ``pairing.a3m`` and ``non_pairing.a3m``."""
+
+    precomputed_msa_dir: str | None = None
+    pairing_db: str | None = None
+
+
+class ProteinChain(Entity):
+    """A protein, with its MSAs as paths or as text, and its template hits."""
+
+    sequence: Annotated[str, Field(min_length=1)]
+    modifications: list[ProteinModification] | None = None
+    pairedMsa: str | None = None
+    unpairedMsa: str | None = None
+    pairedMsaPath: str | None = None
+    unpairedMsaPath: str | None = None
+    msa: OldMsa | None = None
+    templatesPath: str | None = None
+    glycans: list[Any] | None = None
+    maxTemplateDate: Any = None  # AlphaFold server keys, which upstream does not read
+    useStructureTemplate: Any = None
+
+
+class DnaSequence(Entity):
+    """A DNA strand."""
+
+    sequence: Annotated[str, Field(min_length=1)]
+    modifications: list[NucleotideModification] | None = None
+
+
+class RnaSequence(DnaSequence):
+    """An RNA strand, with its MSA."""
+
+    unpairedMsa: str | None = None
+    unpairedMsaPath: str | None = None
+
+
+class Ligand(Entity):
+    """A ligand: ``CCD_ATP``, several components joined as ``CCD_NAG_BMA``, a SMILES string, or ``FILE_path``."""
+
+    ligand: Annotated[str, Field(min_length=1)]
+
+
+class Ion(Entity):
+    """An ion, by its component code."""
+
+    ion: Annotated[str, Field(min_length=1)]
+
+
+class EntityBox(Strict):
+    """One item of ``sequences``: exactly one entity under the key of its kind."""
+
+    proteinChain: ProteinChain | None = None
+    dnaSequence: DnaSequence | None = None
+    rnaSequence: RnaSequence | None = None
+    ligand: Ligand | None = None
+    ion: Ion | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "EntityBox":
+        if len(self.model_fields_set) != 1 or self.kind is None:
+            kinds = ", ".join(type(self).model_fields)
+            raise ValueError(f"expected exactly one of {kinds}")
+        return self
+
+    @property
+    def kind(self) -> str | None:
+        """The key in use, such as ``proteinChain``."""
+        return next((name for name in type(self).model_fields if getattr(self, name) is not None), None)
+
+    @property
+    def entity(self) -> Entity:
+        """The entity itself."""
+        entity: Entity = getattr(self, str(self.kind))
+        return entity
+
+
+def _either(new: str, old: str) -> Any:
+    return Field(validation_alias=AliasChoices(new, old), default=None)
+
+
+class CovalentBond(Strict):
+    """A bond between two atoms, in upstream's names or in the older ``left_``/``right_`` ones."""
+
+    entity1: int | str = Field(validation_alias=AliasChoices("entity1", "left_entity"))
+    copy1: int | str | None = _either("copy1", "left_copy")
+    position1: int | str = Field(validation_alias=AliasChoices("position1", "left_position"))
+    atom1: int | str = Field(validation_alias=AliasChoices("atom1", "left_atom"))
+    entity2: int | str = Field(validation_alias=AliasChoices("entity2", "right_entity"))
+    copy2: int | str | None = _either("copy2", "right_copy")
+    position2: int | str = Field(validation_alias=AliasChoices("position2", "right_position"))
+    atom2: int | str = Field(validation_alias=AliasChoices("atom2", "right_atom"))
+
+    @model_validator(mode="after")
+    def _numbers(self) -> "CovalentBond":
+        for end in (1, 2):
+            for key in ("entity", "copy", "position"):
+                value = getattr(self, f"{key}{end}")
+                if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+                    raise ValueError(f"{key}{end} is {value!r}: expected a number")
+        return self
+
+
+class Contact(Strict):
+    """A distance between two residues or two atoms of different chains."""
+
+    entity1: int
+    copy1: int
+    position1: int
+    atom1: int | str | None = None
+    entity2: int
+    copy2: int
+    position2: int
+    atom2: int | str | None = None
+    max_distance: float | int
+    min_distance: float | int = 0
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Contact":
+        if (self.entity1, self.copy1) == (self.entity2, self.copy2):
+            raise ValueError("a contact joins two different chains, these are one")
+        if self.max_distance < self.min_distance:
+            raise ValueError(f"max_distance {self.max_distance} is less than min_distance {self.min_distance}")
+        return self
+
+
+class ChainReference(Strict):
+    """A chain, as entity number and copy number, both from 1."""
+
+    entity: int
+    copy_: int = Field(validation_alias="copy")
+
+
+class ResidueReference(ChainReference):
+    """A residue of a chain, from 1."""
+
+    position: int
+
+
+class Pocket(Strict):
+    """Residues that line the pocket of one binder chain."""
+
+    binder_chain: ChainReference
+    contact_residues: list[ResidueReference]
+    max_distance: float | int
+
+
+class Constraint(Strict):
+    """What ``protenix_base_constraint_v0.5.0`` can be told about the complex."""
+
+    contact: list[Contact] | None = None
+    pocket: Pocket | None = None
+
+    @field_validator("pocket", mode="before")
+    @classmethod
+    def _no_pocket(cls, pocket: Any) -> Any:
+        return pocket or None  # upstream takes an empty object for none
+
+    structure: dict[Any, Any] | None = None  # accepted and not read by upstream
+
+
+class ProtenixJob(Strict):
+    """One job: one complex to predict."""
+
+    name: Annotated[str, Field(min_length=1)]
+    sequences: Annotated[list[EntityBox], Field(min_length=1)]
+    modelSeeds: list[int | str] | None = None
+    covalent_bonds: list[CovalentBond] | None = None
+    constraint: Constraint | None = None
+    assembly_id: Any = None  # written by `protenix json`, read by nobody
+    dialect: Any = None  # AlphaFold server keys, which upstream does not read
+    version: Any = None

@@ -1,0 +1,77 @@
+"""Errors of pydantic as sentences: field, what was found, what to do."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Every error of one validation.
+
+    Args:
+        model: That was validated, whose keys are suggested for a misspelt one.
+    """
+    return [_explain(problem, model) for problem in error.errors(include_url=False)]
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls a value."""
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
+
+def shorten(value: Any) -> str:
+    """A value as it would be written, cut after 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    field = _path(problem["loc"])
+    found = problem.get("input")
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _keys_at(problem["loc"][:-1], model)
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.6)
+            return f"{field}: unknown key; " + (
+                f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            )
+        case "missing":
+            return f"{field}: missing"
+        case "value_error":
+            return f"{field or 'job'}: {problem['ctx']['error']}"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{field or 'job'}: expected an object, found {json_type(found)}"
+        case "too_short" | "string_too_short":
+            return f"{field}: empty"
+        case _:
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            return f"{field}: {message}, found {shorten(found)}"
+
+
+def _path(location: Sequence[int | str]) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part not in {"int", "str", "float"}:  # pydantic names the branch of a union, which is no key
+            text += f".{part}" if text else part
+    return text
+
+
+def _keys_at(location: Sequence[int | str], model: Any) -> list[str]:
+    for part in location:
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    return [
+        str(field.validation_alias or name) if isinstance(field.validation_alias, str) else name
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for argument in getattr(annotation, "__args__", ()) if (model := _model_in(argument))), None)

@@ -1,0 +1,29 @@
+"""One-letter codes of residues and their components, as upstream's ``json_parser`` maps them."""
+
+from protenix_multiseed.job_spec import Polymer, PolymerKind
+
+_PROTEIN = {
+    "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS",
+    "I": "ILE", "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP",
+    "Y": "TYR", "V": "VAL", "X": "UNK",
+}  # fmt: skip
+COMPONENTS: dict[PolymerKind, dict[str, str]] = {
+    "protein": _PROTEIN,
+    "dna": {letter: f"D{'N' if letter == 'X' else letter}" for letter in "ACGTUXIN"},
+    "rna": {letter: "N" if letter == "X" else letter for letter in "ACGUXIN"},
+}
+
+
+def component_at(polymer: Polymer, position: int) -> str:
+    """The component at a residue, from 1, with modifications."""
+    modified = {one.position: one.component for one in polymer.modifications}
+    return modified.get(position) or COMPONENTS[polymer.kind].get(polymer.sequence[position - 1], "UNK")
+
+
+def components_of(polymer: Polymer) -> tuple[str, ...]:
+    """The components of all residues, with modifications."""
+    letters = COMPONENTS[polymer.kind]
+    made = [letters.get(letter, "UNK") for letter in polymer.sequence]
+    for one in polymer.modifications:
+        made[one.position - 1] = one.component
+    return tuple(made)

@@ -1,0 +1,177 @@
+"""Alg. 10: values of an MSA's rows by head, and averages gated, projected and added to the rows that gate them."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable
+from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
+from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.rows import fits_whole
+
+VALUE_TILES = TileTable({torch.bfloat16: Tiles(64, 64, 4, 3), torch.float32: Tiles(64, 64, 4, 2)})
+UPDATE_TILES = TileTable({
+    torch.bfloat16: Tiles(64, 32, 4, 3),
+    torch.float32: Tiles(64, 32, 4, 1),
+    (torch.bfloat16, 256): Tiles(64, 64, 8, 2),
+})  # fmt: skip
+_HEADS = (8, 16, 32, 64)  # widths of heads of which a thread reads whole pieces
+
+
+@Operation
+def head_values(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
+    """Alg. 10 lines 1-2: ``norm(m) weight^T``, heads apart: [N_row, N, c_m] -> [n_head, N, N_row * c]."""
+    n_row, n, _ = m.shape
+    values = norm_linear(kernels, m, norm, weight).view(n_row, n, n_head, -1)
+    return values.permute(2, 1, 0, 3).reshape(n_head, n, -1)
+
+
+@Operation
+def add_gated_average(
+    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+) -> None:
+    """Alg. 10 lines 4-7 and Alg. 14 lines 4, 6, 7 into ``x``: ``x += (average * sigmoid(norm(x) gate^T)) out^T``.
+
+    Args:
+        x: An MSA or a pair representation [..., N, c_x], of any strides but the last.
+        average: Each head's average of values [..., N, n_head, c], of any strides but the last, multiples of c.
+    """
+    gated = norm_linear(kernels, x, norm, gate).sigmoid_().mul_(average.flatten(-2))
+    if x.is_contiguous():
+        x.view(-1, x.shape[-1]).addmm_(gated.view(-1, gated.shape[-1]), out.t())
+    else:
+        x += functional.linear(gated, out)
+
+
+@triton.jit
+def places_of_heads(first, row, token, by_row, by_token, by_head, HEAD: tl.constexpr, COLUMNS: tl.constexpr):
+    """Where channels from ``first`` on of a token's rows lie; strides count pieces of a head's channels."""
+    channel = first + tl.arange(0, COLUMNS)[None, :]
+    piece = row[:, None].to(tl.int64) * by_row + token.to(tl.int64) * by_token + channel // HEAD * by_head
+    return piece * HEAD + channel % HEAD
+
+
+@triton.jit(do_not_specialize=["n_row", "n"])
+def head_values_kernel(
+    x,
+    norm,
+    shift,
+    weight,
+    out,
+    n_row,
+    n,
+    n_out,
+    epsilon,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """A block of one token's rows: what is read lies in whole lines of memory, what is written in a piece a head."""
+    token = tl.program_id(0) % n
+    row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
+    a = norm_rows(load_rows(x, row * n + token, n_row * n, WIDTH), norm, shift, epsilon, WIDTH)
+    for first in range(0, n_out, COLUMNS):
+        made = tl.dot(a, tl.trans(load_weight(weight, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
+        inside = (row[:, None] < n_row) & (first + tl.arange(0, COLUMNS)[None, :] < n_out)
+        at = places_of_heads(first, row, token, 1, n_row, n * n_row, HEAD, COLUMNS)
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["n_row", "n", "by_row", "by_token", "by_head"])
+def add_gated_average_kernel(
+    x,
+    average,
+    norm,
+    shift,
+    gate,
+    weight,
+    n_row,
+    n,
+    n_out,
+    by_row,
+    by_token,
+    by_head,
+    epsilon,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """A block of one token's rows; what lies in the order of ``x`` comes as rows of one token."""
+    token = tl.program_id(0) % n
+    row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    a = load_rows(x, row * n + token, n_row * n, WIDTH)
+    normed = norm_rows(a, norm, shift, epsilon, WIDTH)
+    for first in range(0, n_out, COLUMNS):
+        gates = tl.dot(normed, tl.trans(load_weight(gate, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
+        channel = first + tl.arange(0, COLUMNS)[None, :]
+        inside = (row[:, None] < n_row) & (channel < n_out)
+        at = places_of_heads(first, row, token, by_row, by_token, by_head, HEAD, COLUMNS)
+        gated = tl.load(average + at, mask=inside, other=0.0).to(tl.float32) * sigmoid(gates)
+        back = tl.load(weight + column[:, None] * n_out + channel, mask=channel < n_out, other=0.0)
+        a = tl.dot(gated.to(weight.dtype.element_ty), tl.trans(back), a, input_precision="tf32")
+    store_rows(x, a, row * n + token, n_row * n, WIDTH)
+
+
+def _values_fit(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> bool:
+    return fits_whole(m.shape[-1], m) and len(weight) // n_head in _HEADS
+
+
+@head_values.triton(_values_fit)
+def _(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
+    n_row, n, width = m.shape
+    head, tiles = len(weight) // n_head, VALUE_TILES.of(m)
+    out = m.new_empty(n_head, n, n_row * head)
+    grid = (n * triton.cdiv(n_row, tiles.rows),)
+    launch(
+        head_values_kernel, grid, m, *norm, weight, out, n_row, n, len(weight), EPSILON, width, head, tiles.rows,
+        tiles.columns, **tiles.options,
+    )  # fmt: skip
+    return out
+
+
+def _update_fits(
+    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+) -> bool:
+    return fits_whole(x.shape[-1], x) and average.shape[-1] in _HEADS and x.is_contiguous()
+
+
+@add_gated_average.triton(_update_fits)
+def _(
+    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+) -> None:
+    width, head = x.shape[-1], average.shape[-1]
+    # Averages in the order of x are taken as rows of one token.
+    average = average.flatten(0, -3)[:, None] if average.is_contiguous() else average.flatten(0, -4)
+    n_row, n = average.shape[:2]
+    strides = [stride // head for stride in average.stride()[:3]]
+    tiles = UPDATE_TILES.of(x)
+    grid = (n * triton.cdiv(n_row, tiles.rows),)
+    launch(
+        add_gated_average_kernel, grid, x, average, *norm, gate, out, n_row, n, len(gate), *strides, EPSILON, width,
+        head, tiles.rows, tiles.columns, **tiles.options,
+    )  # fmt: skip
+
+
+@head_values.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    for width in (64, 128):
+        yield head_values.making(inputs.random(70, 32, width), inputs.norm(width), inputs.matrix(64, width), 8)
+
+
+@add_gated_average.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    averaged = inputs.random(8, 32, 70, 8).permute(2, 1, 0, 3)
+    for width in (64, 128):  # an MSA
+        msa, gate, out = inputs.random(70, 32, width), inputs.matrix(64, width), inputs.matrix(width, 64)
+        yield add_gated_average.changing(msa, averaged, inputs.norm(width), gate, out)
+    for width in (256, 128, 64):  # pairs
+        z, hidden = inputs.random(2, 32, 32, width), max(width, 128)
+        average = inputs.random(2, 32, 32, hidden // 32, 32)
+        gate, out = inputs.matrix(hidden, width), inputs.matrix(width, hidden)
+        yield add_gated_average.changing(z, average, inputs.norm(width), gate, out)

@@ -1,0 +1,71 @@
+"""Layer norm over the last dimension."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+
+from protenix_multiseed.kernels.base import EPSILON, Kernels
+from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+
+
+@Operation
+def norm(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
+    """Layer norm over the last dimension of ``x``, in its type."""
+    return functional.layer_norm(x, x.shape[-1:], weight, bias, EPSILON)
+
+
+@triton.jit(do_not_specialize=["n_row"])
+def norm_kernel(
+    x,
+    weight,
+    bias,
+    out,
+    n_row,
+    width,
+    epsilon,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    a = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    mean = tl.sum(a, axis=1)[:, None] / width
+    centred = tl.where(column < width, a - mean, 0.0)
+    variance = tl.sum(centred * centred, axis=1)[:, None] / width
+    a = centred * tl.rsqrt(variance + epsilon)
+    if HAS_WEIGHT:
+        a *= tl.load(weight + column, mask=column < width, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        a += tl.load(bias + column, mask=column < width, other=0.0).to(tl.float32)
+    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+
+
+@norm.triton()
+def _(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
+    x = x.contiguous()
+    width = x.shape[-1]
+    n_row = x.numel() // width
+    out = torch.empty_like(x)
+    rows, columns = tile_of(width)
+    launch(
+        norm_kernel, (triton.cdiv(n_row, rows),), x, weight, bias, out, n_row, width, EPSILON, weight is not None,
+        bias is not None, rows, columns,
+    )  # fmt: skip
+    return out
+
+
+def tile_of(width: int) -> tuple[int, int]:
+    """Rows and columns of a block that reads whole rows of this width."""
+    columns = triton.next_power_of_2(width)
+    return max(1, 1024 // columns), columns
+
+
+@norm.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    yield norm.making(inputs.random(2, 32, 384), *inputs.norm(384))
+    yield norm.making(inputs.random(2, 2, 35, 768), inputs.random(768), None)

@@ -1,0 +1,56 @@
+"""A layer norm and the matrix that meets its output."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable
+from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows
+from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops.norm import norm as layer_norm
+from protenix_multiseed.kernels.rows import fits_whole
+
+TILES = TileTable({torch.bfloat16: Tiles(64, 64, 4, 3), torch.float32: Tiles(128, 64, 8, 3)})
+
+
+@Operation
+def norm_linear(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+    """``norm(x) weight^T``."""
+    return functional.linear(layer_norm(kernels, x, *norm), weight)
+
+
+@triton.jit(do_not_specialize=["size"])
+def norm_linear_kernel(
+    x, norm, shift, weight, out, size, n_out, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    a = norm_rows(load_rows(x, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    for first in range(0, n_out, COLUMNS):
+        made = tl.dot(a, tl.trans(load_weight(weight, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
+        column = first + tl.arange(0, COLUMNS)[None, :]
+        at = row[:, None].to(tl.int64) * n_out + column
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=(row[:, None] < size) & (column < n_out))
+
+
+@norm_linear.triton(lambda kernels, x, norm, weight: fits_whole(x.shape[-1], x))
+def _(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+    x = x.contiguous()
+    out = x.new_empty(*x.shape[:-1], len(weight))
+    size, tiles = x.numel() // x.shape[-1], TILES.of(x)
+    launch(
+        norm_linear_kernel, (triton.cdiv(size, tiles.rows),), x, *norm, weight, out, size, len(weight), EPSILON,
+        x.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+    )  # fmt: skip
+    return out
+
+
+@norm_linear.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    for width in (256, 128, 64):  # of pairs: protenix-v2's, the other models', templates'
+        hidden = max(width, 128)
+        z = inputs.random(2, 32, 32, width)
+        yield norm_linear.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width))
+    for width in (64, 128):  # of an MSA
+        yield norm_linear.making(inputs.random(70, 32, width), inputs.norm(width), inputs.matrix(32, width))

@@ -1,0 +1,110 @@
+"""Alg. 11: the SwiGLU transition."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional
+
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable
+from protenix_multiseed.kernels.device_functions import load_rows, norm_rows, sigmoid, store_rows, transition
+from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops.norm import tile_of
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.rows import fits_whole
+
+TILES = TileTable({
+    torch.bfloat16: Tiles(128, 32, 8, 3, 128),
+    torch.float32: Tiles(64, 16, 4, 3),
+    (torch.bfloat16, 256): Tiles(64, 32, 8, 2),  # chosen by the registers it takes, and not timed
+})  # fmt: skip
+
+
+@Operation
+def swiglu(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
+    """``silu(first half) * second half`` of the last dimension."""
+    first, second = x.chunk(2, dim=-1)
+    return functional.silu(first).mul_(second)
+
+
+@Operation
+def add_transition(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
+    """Alg. 11 into ``x`` [..., c]: ``x += swiglu(norm(x) expand^T) contract^T``.
+
+    Args:
+        expand: Both halves of the expansion [2 * c_hidden, c].
+        contract: [c, c_hidden].
+    """
+    for rows in torch.split(x.view(-1, x.shape[-1]), max(1, kernels.elements // len(expand))):
+        rows.addmm_(swiglu(kernels, norm_linear(kernels, rows, norm, expand)), contract.t())
+
+
+@triton.jit(do_not_specialize=["n_row"])
+def swiglu_kernel(x, out, n_row, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = (row < n_row) & (column < width)
+    first = tl.load(x + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(x + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+    a = first * sigmoid(first) * second
+    tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["size"])
+def add_transition_kernel(
+    x,
+    norm,
+    shift,
+    expand,
+    contract,
+    size,
+    n_hidden,
+    epsilon,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    a = load_rows(x, row, size, WIDTH)
+    a = transition(norm_rows(a, norm, shift, epsilon, WIDTH), a, expand, contract, n_hidden, WIDTH, HIDDEN)
+    store_rows(x, a, row, size, WIDTH)
+
+
+@swiglu.triton()
+def _(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
+    width = x.shape[-1] // 2
+    out = x.new_empty(*x.shape[:-1], width)
+    n_row = out.numel() // width
+    rows, columns = tile_of(width)
+    launch(swiglu_kernel, (triton.cdiv(n_row, rows),), x, out, n_row, width, rows, columns)
+    return out
+
+
+def _fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> bool:
+    return fits_whole(x.shape[-1], x) and contract.shape[1] % TILES.of(x).columns == 0
+
+
+@add_transition.triton(_fits)
+def _(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
+    size, tiles = x.numel() // x.shape[-1], TILES.of(x)
+    launch(
+        add_transition_kernel, (triton.cdiv(size, tiles.rows),), x, *norm, expand, contract, size, len(expand) // 2,
+        EPSILON, x.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+    )  # fmt: skip
+
+
+@add_transition.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    # Of single rows, too wide to be held whole: their parts are kernels, swiglu among them.
+    yield add_transition.changing(
+        inputs.random(2, 32, 384), inputs.norm(384), inputs.matrix(2 * 1536, 384), inputs.matrix(384, 1536)
+    )
+    for width in (256, 128, 64):
+        z = inputs.random(2, 32, 32, width)
+        both = inputs.matrix(8 * width, width), inputs.matrix(width, 4 * width)
+        yield add_transition.changing(z, inputs.norm(width), *both)
+
+
+@swiglu.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    yield swiglu.making(inputs.random(2, 35, 768))

@@ -1,0 +1,201 @@
+"""Alg. 12 and 13 around their matrix product: both gated factors before it, the gated update after it."""
+
+from collections.abc import Iterator
+
+import torch
+
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable, chunks
+from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
+from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops.norm import norm as layer_norm
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.rows import fits_whole
+
+# Of 256 channels, as protenix-v2's pairs have: chosen by the registers they take, and not timed.
+FACTOR_TILES = TileTable({
+    torch.bfloat16: Tiles(128, 32, 8, 2, 80),
+    torch.float32: Tiles(64, 32, 8, 2),
+    (torch.bfloat16, 256): Tiles(128, 32, 8, 2),
+})  # fmt: skip
+UPDATE_TILES = TileTable({
+    torch.bfloat16: Tiles(64, 128, 4, 1),
+    torch.float32: Tiles(32, 128, 4, 1),
+    (torch.bfloat16, 256): Tiles(32, 128, 8, 1),
+})  # fmt: skip
+_MAX_KEPT_BYTES = 64 * 1024  # a block of threads that takes many rows keeps both weights of an update if they fit
+
+
+@Operation
+def gated_channels(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+    """Alg. 12 lines 1-2: both factors of a triangle product, zero at padding.
+
+    Args:
+        z: [A, N, N, c_z].
+        weight: Values of both factors, then their gates [4 * c, c_z].
+
+    Returns:
+        [2 * c, A, N, N].
+    """
+    gated = z.new_empty(len(weight) // 2, *z.shape[:-1])
+    for seeds, rows in chunks(z, len(weight), kernels.pair_elements):
+        x = layer_norm(kernels, z[seeds, rows], *norm)
+        values, gates = (weight @ x.view(-1, x.shape[-1]).t()).view(-1, *x.shape[:-1]).chunk(2)
+        torch.mul(gates.sigmoid_(), values, out=gated[:, seeds, rows])
+    gated[:, :, n_token:] = 0
+    gated[..., n_token:] = 0
+    return gated
+
+
+@Operation
+def add_triangle(
+    kernels: Kernels,
+    z: torch.Tensor,
+    product: torch.Tensor,
+    norm: Norm,
+    gate: torch.Tensor,
+    norm_out: Norm,
+    out: torch.Tensor,
+) -> None:
+    """Alg. 12 lines 3-4 into ``z``: ``z += norm_out(product) out^T * sigmoid(norm(z) gate^T)``.
+
+    Args:
+        z: [A, N, N, c_z].
+        product: [c, A, N, N]; its norm is over the first dimension.
+    """
+    for seeds, rows in chunks(z, 3 * len(product), kernels.pair_elements):
+        update = norm_linear(kernels, product[:, seeds, rows].permute(1, 2, 3, 0), norm_out, out)
+        z[seeds, rows].addcmul_(update, torch.sigmoid(norm_linear(kernels, z[seeds, rows], norm, gate)))
+
+
+@triton.jit(do_not_specialize=["n", "n_token"])
+def gated_channels_kernel(
+    z,
+    norm,
+    shift,
+    weight,
+    out,
+    size,
+    n,
+    n_token,
+    n_out,
+    epsilon,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    real = (row // n % n < n_token) & (row % n < n_token)
+    normed = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
+    a = tl.trans(tl.where(real[:, None], normed, 0.0).to(normed.dtype))
+    # Eight values and their eight gates in turn, in one product: a thread then has a value with its gate.
+    place = tl.arange(0, 2 * COLUMNS)
+    at_row = place // 16 * 8 + place % 8 + tl.where(place // 8 % 2 == 1, n_out, 0)
+    at_weight = at_row[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    for first in range(0, n_out, COLUMNS):
+        both = tl.dot(tl.load(weight + first * WIDTH + at_weight), a, input_precision="tf32")
+        value, gates = tl.split(tl.permute(tl.reshape(both, (COLUMNS // 8, 2, 8, ROWS)), (0, 2, 3, 1)))
+        made = tl.reshape(value * sigmoid(gates), (COLUMNS, ROWS))
+        channel = first + tl.arange(0, COLUMNS)[:, None]
+        at = channel.to(tl.int64) * size + row[None, :]
+        tl.store(out + at, made.to(out.dtype.element_ty), mask=row[None, :] < size)
+
+
+@triton.jit
+def add_triangle_kernel(
+    z,
+    product,
+    norm,
+    shift,
+    gate,
+    norm_out,
+    shift_out,
+    weight,
+    size,
+    epsilon,
+    WIDTH: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEEPS_WEIGHTS: tl.constexpr,
+):
+    """Blocks of rows, of which a program takes many where it can keep both weights meanwhile."""
+    channel = tl.arange(0, HIDDEN)[:, None]
+    if KEEPS_WEIGHTS:
+        back = load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)
+        gates = load_weight(gate, 0, WIDTH, WIDTH, WIDTH)
+    for block in range(tl.program_id(0), tl.cdiv(size, ROWS), tl.num_programs(0)):
+        row = block * ROWS + tl.arange(0, ROWS)
+        at = channel.to(tl.int64) * size + row[None, :]
+        p = tl.load(product + at, mask=row[None, :] < size, other=0.0).to(tl.float32)
+        p = norm_rows(tl.trans(p), norm_out, shift_out, epsilon, HIDDEN)
+        if not KEEPS_WEIGHTS:
+            back = load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)
+        update = tl.dot(p, tl.trans(back), input_precision="tf32")
+        a = load_rows(z, row, size, WIDTH)
+        if not KEEPS_WEIGHTS:
+            gates = load_weight(gate, 0, WIDTH, WIDTH, WIDTH)
+        gated = tl.dot(norm_rows(a, norm, shift, epsilon, WIDTH), tl.trans(gates), input_precision="tf32")
+        store_rows(z, a + update * sigmoid(gated), row, size, WIDTH)
+
+
+def _factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> bool:
+    return fits_whole(z.shape[-1], z) and len(weight) // 2 % FACTOR_TILES.of(z).columns == 0
+
+
+@gated_channels.triton(_factors_fit)
+def _(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+    n_out, n = len(weight) // 2, z.shape[-2]
+    size, tiles = z.numel() // z.shape[-1], FACTOR_TILES.of(z)
+    out = z.new_empty(n_out, *z.shape[:-1])
+    launch(
+        gated_channels_kernel, (triton.cdiv(size, tiles.rows),), z, *norm, weight, out, size, n, n_token, n_out,
+        EPSILON, z.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+    )  # fmt: skip
+    return out
+
+
+def _update_fits(
+    kernels: Kernels,
+    z: torch.Tensor,
+    product: torch.Tensor,
+    norm: Norm,
+    gate: torch.Tensor,
+    norm_out: Norm,
+    out: torch.Tensor,
+) -> bool:
+    return fits_whole(z.shape[-1], z) and fits_whole(len(product), z)
+
+
+@add_triangle.triton(_update_fits)
+def _(
+    kernels: Kernels,
+    z: torch.Tensor,
+    product: torch.Tensor,
+    norm: Norm,
+    gate: torch.Tensor,
+    norm_out: Norm,
+    out: torch.Tensor,
+) -> None:
+    size, tiles = z.numel() // z.shape[-1], UPDATE_TILES.of(z)
+    n_tile = triton.cdiv(size, tiles.rows)
+    keeps_weights = gate.nbytes + out.nbytes <= _MAX_KEPT_BYTES
+    grid = (min(n_tile, kernels.n_block(z.device)) if keeps_weights else n_tile,)
+    launch(
+        add_triangle_kernel, grid, z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product),
+        tiles.rows, keeps_weights, **tiles.options,
+    )  # fmt: skip
+
+
+@gated_channels.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    for width in (256, 128, 64):
+        z, hidden = inputs.random(2, 32, 32, width), max(width, 128)
+        yield gated_channels.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width), 27)
+
+
+@add_triangle.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    for width, hidden in ((256, 256), (128, 128), (64, 128), (64, 64)):
+        z, product = inputs.random(2, 32, 32, width), inputs.random(hidden, 2, 32, 32)
+        gate, out = inputs.matrix(width, width), inputs.matrix(width, hidden)
+        yield add_triangle.changing(z, product, inputs.norm(width), gate, inputs.norm(hidden), out)

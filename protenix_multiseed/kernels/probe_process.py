@@ -1,0 +1,84 @@
+"""Do compiled kernels give PyTorch's results? ``python -m protenix_multiseed.kernels.probe_process cuda:0 triton``.
+
+Prints a line of JSON for each kind, ``{"triton": "ok"}`` or the reason why not, so that a kind that aborts the process
+does not lose the outcome of those before it.
+"""
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.kernels.compile import capability_of, compile_ahead, launches
+from protenix_multiseed.kernels.operation import Case, Inputs
+from protenix_multiseed.kernels.ops import operations
+
+TOLERANCE = 0.02  # relative to the norm of the result; bfloat16 rounds to 0.004
+
+
+def main(device_name: str, *kinds: str) -> None:
+    """Probe each kind and print its outcome."""
+    device = torch.device(device_name)
+    if device.type == "cuda":
+        if "triton" in kinds and torch.version.hip is None:
+            with contextlib.suppress(Exception):  # only a head start
+                torch.set_num_threads(1)
+                compile_ahead(launches(triton_kernels(), all_cases(torch.device("cpu"))), capability_of(device))
+        torch.cuda.set_device(device)
+    for kind in kinds:
+        try:
+            off = {"triton": probe_triton, "cuequivariance": probe_cuequivariance}[kind](device)
+            outcome = "ok" if off < TOLERANCE else f"results differ from PyTorch's by {off:.1e}"
+        except Exception as error:
+            outcome = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        print(json.dumps({kind: outcome}), flush=True)
+
+
+def probe_triton(device: torch.device) -> float:
+    """The largest relative difference between Triton's and PyTorch's results over all operations and both types."""
+    # So few blocks at once that each takes several tiles, which would otherwise take large tensors.
+    kernels = triton_kernels(blocks_at_once=7)
+    return max(difference(case(kernels), case(torch_kernels())) for case in all_cases(device))
+
+
+def probe_cuequivariance(device: torch.device) -> float:
+    """The relative difference between cuEquivariance's triangle attention and PyTorch's."""
+    from cuequivariance_torch.primitives.triangle import triangle_attention
+
+    generator = torch.Generator(device).manual_seed(0)
+    query, key, value = (
+        torch.randn(1, 32, 4, 32, 32, device=device, generator=generator, dtype=torch.bfloat16) for _ in range(3)
+    )
+    bias = torch.randn(1, 1, 4, 32, 32, device=device, generator=generator)
+    mask = torch.ones(1, 32, 1, 1, 32, device=device, dtype=torch.bool)
+    ours = torch.nn.functional.scaled_dot_product_attention(
+        query[0].float(), key[0].float(), value[0].float(), attn_mask=bias[0]
+    )
+    theirs = triangle_attention(query, key, value, bias, mask=mask, scale=32**-0.5)
+    theirs = theirs[0] if isinstance(theirs, Sequence) else theirs
+    return difference(theirs.reshape(ours.shape), ours)
+
+
+def all_cases(device: torch.device) -> list[Case]:
+    """Every operation's cases in both types."""
+    return [case for dtype in (torch.bfloat16, torch.float32) for case in cases_of(device, dtype)]
+
+
+def cases_of(device: torch.device, dtype: torch.dtype) -> list[Case]:
+    """Every operation's cases in one type."""
+    found = [operation.cases for operation in operations() if operation.cases is not None]
+    return [case for cases in found for case in cases(Inputs(device, dtype))]
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Relative to the norm; infinite if a result is not finite, since a maximum would pass over a NaN."""
+    found = float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+    return found if math.isfinite(found) else math.inf
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

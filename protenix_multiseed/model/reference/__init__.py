@@ -1,0 +1,1 @@
+"""Protenix's own modules, unchanged: the path that defines what a prediction is."""

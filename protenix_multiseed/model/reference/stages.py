@@ -1,0 +1,183 @@
+"""The stages through upstream's own functions, unchanged, one seed after another: the twins of the fast stages."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.rng import SeedRng
+from protenix_multiseed.model.stages import (
+    Conditioning,
+    Inputs,
+    SampleSteps,
+    Stages,
+    StepsDone,
+    TrunkOutput,
+    TrunkSteps,
+)
+
+
+def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> TrunkSteps:
+    """``Protenix.get_pairformer_output`` for each seed."""
+    made = []
+    for index, rng in enumerate(rngs):
+        mc_dropout = rng.coin(network.configs.mc_dropout_apply_rate)
+        with rng.as_globals():
+            made.append(
+                network.module.get_pairformer_output(
+                    input_feature_dict=inputs.of_seed(index),
+                    N_cycle=network.module.N_cycle,
+                    inplace_safe=True,
+                    chunk_size=network.chunk_size(inputs.n_token),
+                    mc_dropout=mc_dropout,
+                )
+            )
+        yield StepsDone("trunk", index + 1, len(rngs))
+    s_inputs, s, z = (torch.stack(parts) for parts in zip(*made, strict=True))
+    return TrunkOutput(s_inputs=s_inputs, s=s, z=z)
+
+
+def prepare_conditioning(network: Network, inputs: Inputs, trunk: TrunkOutput) -> Conditioning:
+    """``prepare_cache`` of the diffusion conditioning and of the atom encoder, for each seed."""
+    diffusion = network.module.diffusion_module
+    made = []
+    with network.full_precision("sample_diffusion", inputs.n_token):
+        for index in range(inputs.n_seed):
+            features = inputs.of_seed(index)
+            pair_cond = diffusion.diffusion_conditioning.prepare_cache(features["relp"], trunk.z[index].float(), False)
+            names = ("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars", "atom_to_token_idx")
+            atom_pair, atom_single = diffusion.atom_attention_encoder.prepare_cache(
+                **{name: features[name] for name in (*names, "d_lm", "v_lm", "pad_info")},
+                r_l=True,
+                z=pair_cond,
+                inplace_safe=False,
+            )
+            made.append((pair_cond, atom_pair[0], atom_single))
+    pair_cond, atom_pair, atom_single = (torch.stack(parts) for parts in zip(*made, strict=True))
+    return Conditioning(pair_cond=pair_cond, atom_pair=atom_pair, atom_single=atom_single)
+
+
+def sample(
+    network: Network,
+    inputs: Inputs,
+    trunk: TrunkOutput,
+    conditioning: Conditioning,
+    rngs: Sequence[SeedRng],
+    sample_chunk: int,  # not used: upstream's own chunk is part of its draws
+) -> SampleSteps:
+    """``Protenix.sample_diffusion`` for each seed -> [N_seed, N_sample, N_atom, 3], Angstrom."""
+    module, settings = network.module, network.configs.sample_diffusion
+    made = []
+    for index, rng in enumerate(rngs):
+        s_inputs = trunk.s_inputs[index]
+        schedule = module.inference_noise_scheduler(
+            N_step=settings.N_step, device=s_inputs.device, dtype=s_inputs.dtype
+        )
+        with rng.as_globals():
+            made.append(
+                module.sample_diffusion(
+                    denoise_net=module.diffusion_module,
+                    input_feature_dict=inputs.of_seed(index),
+                    s_inputs=s_inputs,
+                    s_trunk=trunk.s[index],
+                    z_trunk=None,
+                    pair_z=conditioning.pair_cond[index],
+                    p_lm=conditioning.atom_pair[index][None],
+                    c_l=conditioning.atom_single[index],
+                    N_sample=settings.N_sample,
+                    noise_schedule=schedule,
+                    inplace_safe=True,
+                    enable_efficient_fusion=module.enable_efficient_fusion,
+                )
+            )
+        yield StepsDone("sample", index + 1, len(rngs))
+    return torch.stack(made)
+
+
+def score(
+    network: Network,
+    inputs: Inputs,
+    trunk: TrunkOutput,
+    coordinates: torch.Tensor,
+    sample_chunk: int,  # not used: upstream scores sample by sample
+) -> Iterator[dict[str, Any]]:
+    """The confidence head and the summary, for each seed."""
+    from protenix.model import sample_confidence
+
+    for index in range(inputs.n_seed):
+        logits = network.module.run_confidence_head(
+            input_feature_dict=inputs.of_seed(index),
+            s_inputs=trunk.s_inputs[index],
+            s_trunk=trunk.s[index],
+            z_trunk=trunk.z[index],
+            pair_mask=None,
+            x_pred_coords=coordinates[index],
+            triangle_multiplicative=network.configs.triangle_multiplicative,
+            triangle_attention=network.configs.triangle_attention,
+            inplace_safe=True,
+            chunk_size=network.chunk_size(inputs.n_token),
+        )
+        scores = Scores(network, inputs, trunk, index, sample_confidence._compute_full_data_and_summary)
+        for place in range(len(coordinates[index])):  # one by one, as upstream's wrapper does
+            part = slice(place, place + 1)
+            scores.add(coordinates[index, part], tuple(one[part] for one in logits))
+        yield scores.raw()
+
+
+class Scores:
+    """Upstream's output dictionary of one seed, from the confidence logits of its samples.
+
+    Args:
+        summarise: Upstream's ``_compute_full_data_and_summary``, or what stands for it.
+    """
+
+    def __init__(
+        self, network: Network, inputs: Inputs, trunk: TrunkOutput, index: int, summarise: Callable[..., Any]
+    ) -> None:
+        from protenix.model import sample_confidence
+        from protenix.utils.torch_utils import autocasting_disable_decorator
+
+        full_precision = autocasting_disable_decorator(True)
+        self._network, self._features = network, inputs.of_seed(index)
+        self._summarise = full_precision(summarise)
+        self._contact_probs = full_precision(sample_confidence.compute_contact_prob)(
+            distogram_logits=network.module.distogram_head(trunk.z[index]),
+            **sample_confidence.get_bin_params(network.configs.loss.distogram),
+        )
+        self._coordinates: list[torch.Tensor] = []
+        self._summary: list[dict[str, Any]] = []
+        self._full: list[dict[str, Any]] = []
+
+    def add(self, coordinates: torch.Tensor, logits: tuple[torch.Tensor, ...]) -> None:
+        """Add samples [N_sample, N_atom, 3] with their logits (plddt, pae, pde, resolved), summarised together."""
+        features = self._features
+        plddt, pae, pde, _ = logits
+        summary, full = self._summarise(
+            configs=self._network.configs,
+            pae_logits=pae,
+            plddt_logits=plddt,
+            pde_logits=pde,
+            contact_probs=self._contact_probs,
+            token_asym_id=features["asym_id"],
+            token_has_frame=features["has_frame"],
+            atom_coordinate=coordinates,
+            atom_to_token_idx=features["atom_to_token_idx"],
+            atom_is_polymer=1 - features["is_ligand"],
+            N_recycle=self._network.module.N_cycle,
+            return_full_data=True,
+        )
+        self._summary += summary
+        self._full += full
+        self._coordinates.append(coordinates)
+
+    def raw(self) -> dict[str, Any]:
+        """What upstream's ``forward`` returns."""
+        return {
+            "coordinate": torch.cat(self._coordinates),
+            "summary_confidence": self._summary,
+            "full_data": self._full,
+        }
+
+
+REFERENCE = Stages(run_trunk=run_trunk, prepare_conditioning=prepare_conditioning, sample=sample, score=score)

@@ -1,0 +1,124 @@
+"""The command-line options of settings, each declared once. Nothing here imports the configuration: help comes at once.
+
+Defaults are decided by the configuration, so they stand in the help texts.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_MODEL, _HARDWARE, OUTPUT = "Model", "Hardware", "Output"
+
+
+def option(help_text: str, *names: str, panel: str | None = None) -> Any:
+    """An option without a default of its own."""
+    return typer.Option(*names, help=help_text, show_default=False, rich_help_panel=panel)
+
+
+def _flag(name: str) -> str:
+    return f"--{name}/--no-{name}"
+
+
+SETTINGS: dict[str, tuple[Any, Any]] = {
+    "seeds": (str, option("1-5 or 1,7,20-30. If not given: each job's modelSeeds, else 101.", "--seeds", "-s")),
+    "out": (Path, option("Output folder (output).", "--out", "-o")),
+    "config": (Path, option("YAML file with any of these settings; options win over it.", "--config", "-c")),
+    "model": (
+        str,
+        option("Any model of Protenix, or demo (protenix_base_default_v1.0.0).", "--model", "-m", panel=_MODEL),
+    ),
+    "checkpoint": (Path, option("Checkpoint ($PROTENIX_ROOT_DIR/checkpoint/MODEL.pt).", panel=_MODEL)),
+    "samples": (int, option("Diffusion samples per seed (5).", panel=_MODEL)),
+    "cycles": (int, option("Recycling cycles (the model's own).", panel=_MODEL)),
+    "steps": (int, option("Diffusion steps (the model's own).", panel=_MODEL)),
+    "msa": (bool, option("Use MSAs (the model's own).", _flag("msa"), panel=_MODEL)),
+    "rna_msa": (bool, option("Use RNA MSAs (no).", _flag("rna-msa"), panel=_MODEL)),
+    "template": (bool, option("Use templates (no).", _flag("template"), panel=_MODEL)),
+    "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_MODEL)),
+    "stop_when_stable": (
+        int,
+        option("End a job when N further seeds brought no better ranking score (never).", panel=_MODEL),
+    ),
+    "device": (str, option("auto, cpu, cuda or cuda:1 (auto).", panel=_HARDWARE)),
+    "kernels": (str, option("Triangle kernels: auto, torch or cuequivariance (auto).", panel=_HARDWARE)),
+    "workers": (int, option("CPU worker processes (cores - 1, at most 8).", panel=_HARDWARE)),
+    "precision": (
+        str,
+        option("reference, or fast: bfloat16 in the diffusion network (reference).", panel=_HARDWARE),
+    ),
+    "max_seeds_per_batch": (int, option("At most this many seeds at once (20).", panel=_HARDWARE)),
+    "assume_free": (
+        str,
+        option("Plan for this much device memory, such as 24GiB (what is free).", panel=_HARDWARE),
+    ),
+    "force": (bool, option("Try jobs that seem too large for the device.", "--force", panel=_HARDWARE)),
+    "sequential": (
+        bool,
+        option("One seed at a time through Protenix's own modules.", "--sequential", panel=_HARDWARE),
+    ),
+    "offline": (bool, option("Never touch the network.", "--offline", panel=_HARDWARE)),
+    "grace": (
+        float,
+        option("Seconds that the batch in hand has to finish after Ctrl-C or SIGTERM (20).", panel=_HARDWARE),
+    ),
+    "overwrite": (bool, option("Replace results that were made in another way.", "--overwrite", panel=OUTPUT)),
+    "verify": (
+        bool,
+        option("Compare the contents of what is there; redo what is damaged.", "--verify", panel=OUTPUT),
+    ),
+    "log_file": (Path, option("Log (<out>/protenix-ms/run.log).", panel=OUTPUT)),
+    "log_format": (str, option("Lines of the log: text or json (text).", panel=OUTPUT)),
+    "full_confidence": (
+        bool,
+        option("Write per-atom and per-pair confidence too (no).", _flag("full-confidence"), panel=OUTPUT),
+    ),
+    "pae": (
+        str,
+        option("A file of each sample's predicted aligned error: none, json or npz (none).", panel=OUTPUT),
+    ),
+    "store": (
+        str,
+        option("Beside all scores: full, top:K samples of a seed, or slim, its best structure (full).", panel=OUTPUT),
+    ),
+}
+
+
+def takes(*keys: str, **helps: str) -> Callable[[_Command], _Command]:
+    """Give a command some settings as options; it gets those that were given as its argument ``settings``.
+
+    Args:
+        keys: Of :data:`SETTINGS`, in the order of the help; all of them if none is named.
+        helps: Help texts that differ for this command, by key.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        own = [one for name, one in inspect.signature(command).parameters.items() if name != "settings"]
+        added = [_parameter(key, helps.get(key)) for key in keys or SETTINGS]
+
+        def call(**values: Any) -> Any:
+            settings = {one.name: values.pop(one.name) for one in added}
+            return command(**values, settings={key: value for key, value in settings.items() if value is not None})
+
+        first = [one for one in own if one.default is inspect.Parameter.empty]
+        rest = [one for one in own if one.default is not inspect.Parameter.empty]
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*first, *added, *rest)]
+        made: Any = call
+        made.__signature__ = inspect.Signature(parameters)
+        made.__annotations__ = {one.name: one.annotation for one in parameters}
+        made.__name__, made.__doc__ = command.__name__, command.__doc__
+        decorated: _Command = made
+        return decorated
+
+    return decorate
+
+
+def _parameter(key: str, help_text: str | None) -> inspect.Parameter:
+    kind, declared = SETTINGS[key]
+    if help_text is not None:
+        declared = option(help_text, *(declared.param_decls or ()), panel=declared.rich_help_panel)
+    annotation: Any = Annotated[kind | None, declared]
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -1,0 +1,64 @@
+"""The main path: tasks -> executor -> files. Every command that predicts goes through it."""
+
+from collections.abc import Sequence
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import Stopped
+from protenix_multiseed.events import Note, Watcher
+from protenix_multiseed.execution.base import make_executor
+from protenix_multiseed.features.pool import WorkerPool
+from protenix_multiseed.run.early_stopping import EarlyStopping
+from protenix_multiseed.run.folder import OutputFolder
+from protenix_multiseed.run.gate import RunGate
+from protenix_multiseed.run.result import RunResult
+from protenix_multiseed.run.signals import Signals
+from protenix_multiseed.types import Task
+
+
+def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher) -> RunResult:
+    """Predict what is left to do of checked tasks, write it, and rank each job.
+
+    Args:
+        tasks: Everything asked for, done or not. Nothing is loaded if nothing is left to do.
+        tell: Told every event.
+
+    Raises:
+        ProtenixMsError: if the run cannot start; nothing has been written then.
+    """
+    result = RunResult(
+        n_unit=sum(len(task.job.seeds) for task in tasks),
+        n_before=sum(len(task.job.seeds) - len(task.todo) for task in tasks),
+    )
+    # Jobs of like size one after another, which share graphs and buffers.
+    todo: Sequence[Task] = sorted((task for task in tasks if task.todo), key=lambda task: task.job.n_token)
+    for task in todo:
+        for note in task.job.notes:
+            tell(Note(job=task.job, text=note))
+    # Two spare workers write the last job's seeds while no job is left to featurize.
+    n_worker = min(config.workers or 1, len(todo) + 2)
+    with (
+        Signals(config.grace, tell) as signals,
+        WorkerPool(n_worker, offline=config.offline) as workers,
+        make_executor(config, workers, tell) as executor,
+    ):
+        try:
+            if todo:
+                executor.load(todo, lambda: signals.is_asked)
+        except Stopped:
+            result.stopped_by = signals.exit_code
+            return result
+        with OutputFolder(config, tasks, workers, tell, result) as folder:
+            if todo:
+                folder.begin(executor.facts())
+            gate = RunGate(todo, signals, folder, EarlyStopping(config.stop_when_stable, tasks, config.out))
+            while todo:
+                for event in executor.predict(todo, gate):
+                    tell(event)
+                    folder.take(event)
+                    gate.watch(event)
+                if signals.is_asked:
+                    workers.drop_features()
+                folder.settle()
+                todo = folder.released(signals)
+            result.stopped_by = signals.exit_code if signals.is_asked else None
+    return result

@@ -1,0 +1,110 @@
+"""Checks that need no torch, before a run starts: the checkpoint's file, the output folder, the aligner."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
+from protenix_multiseed.upstream.checkpoints import fetch_hint, template_data_dir
+
+
+def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> RunConfig:
+    """Refuse what would fail later, and find the programs that the run will call.
+
+    Raises:
+        ConfigError, WeightsError: saying what is missing and how to get it.
+    """
+    checkpoint = config.checkpoint_path
+    if needs_checkpoint and checkpoint is not None and not checkpoint.is_file():
+        raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
+    _check_output(config.out)
+    if config.log_file is not None:
+        folder = config.log_file.absolute().parent
+        if not folder.is_dir() or config.log_file.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"--log-file {config.log_file}: cannot be written there; choose another place")
+    if not config.template:
+        return config
+    config = _find_kalign(config)
+    dates = template_data_dir() / "release_date_cache.json"
+    if not dates.is_file():  # upstream drops every template without a known date
+        raise ConfigError(f"--template: no release dates at {dates}; run 'protenix-ms fetch template-data'")
+    structures = config.templates.mmcif_dir or template_data_dir().parent / "mmcif"
+    if not structures.is_dir() and not config.templates.fetch:
+        raise ConfigError(
+            f"--template: no folder of template structures at {structures}; set templates.mmcif_dir in the YAML, or "
+            "templates.fetch: true to fetch them from PDBe during the run"
+        )
+    return config
+
+
+def check_sha256(checkpoint: Path, model_name: str) -> str:
+    """The checkpoint's SHA-256, compared with the recorded one.
+
+    Raises:
+        WeightsError: if the file has changed since it was fetched, or cannot be read.
+    """
+    try:
+        found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
+    except OSError as error:
+        raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}; {fetch_hint(model_name)}") from None
+    if recorded is not None and recorded != found:
+        raise WeightsError(
+            f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
+            f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}"
+        )
+    return found
+
+
+class CheckpointHash(threading.Thread):
+    """Hashes a run's checkpoint beside the other checks; hashing releases the GIL."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(daemon=True)
+        self._checkpoint, self._model = config.checkpoint_path, config.model
+        self._outcome: str | WeightsError | None = None
+        self.start()
+
+    def run(self) -> None:
+        """The thread's work."""
+        if self._checkpoint is None:
+            return
+        try:
+            self._outcome = check_sha256(self._checkpoint, self._model)
+        except WeightsError as error:
+            self._outcome = error
+
+    def result(self) -> str | None:
+        """The SHA-256; None for the demo, whose weights are made up.
+
+        Raises:
+            WeightsError: if the file has changed since it was fetched, or cannot be read.
+        """
+        self.join()
+        if isinstance(self._outcome, WeightsError):
+            raise self._outcome
+        return self._outcome
+
+
+def _check_output(out: Path) -> None:
+    try:
+        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--out: not a folder's name ({getattr(error, 'strerror', None) or error})") from None
+    if not existing.is_dir():
+        raise ConfigError(f"--out {out}: {existing} is a file; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: {existing} cannot be written; choose another folder")
+
+
+def _find_kalign(config: RunConfig) -> RunConfig:
+    kalign = config.templates.kalign or shutil.which("kalign")
+    if kalign is None or not os.access(kalign, os.X_OK):
+        raise ConfigError(
+            f"--template: Protenix aligns templates with the program kalign, which is not "
+            f"{'on PATH' if kalign is None else f'at {kalign}'}; install it (apt-get install kalign, or conda install "
+            "-c bioconda kalign) or set templates.kalign in the YAML file"
+        )
+    return config.model_copy(update={"templates": config.templates.model_copy(update={"kalign": Path(kalign)})})

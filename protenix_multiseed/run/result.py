@@ -1,0 +1,67 @@
+"""What became of a run."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from protenix_multiseed.types import Failure, Sample
+
+if TYPE_CHECKING:
+    from protenix_multiseed.analysis.findings import Findings
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What became of a run.
+
+    Attributes:
+        samples: Of every job that has any, of this run and of those before it, in the order of the jobs.
+        findings: What the samples of each job say together.
+        n_unit, n_before, n_elsewhere: Units (job, seed) asked for; of those, done before this run and done by other
+            processes while it ran.
+        n_done: Units that this run wrote.
+        skipped: Seeds of each job skipped by early stopping.
+        stopped_by: 128 plus the number of the signal that stopped the run, if one did.
+    """
+
+    n_unit: int = 0
+    n_before: int = 0
+    n_elsewhere: int = 0
+    n_done: int = 0
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    findings: "dict[str, Findings]" = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: dict[str, list[int]] = field(default_factory=dict)
+    stopped_by: int | None = None
+
+    @property
+    def n_left(self) -> int:
+        """Units that were neither done nor failed, because the run was stopped."""
+        lost = [failed for failed in self.failures if failed.stage != "rank"]
+        failed = sum(1 if one.seed is not None else len(one.job.seeds) for one in lost)
+        skipped = sum(map(len, self.skipped.values()))
+        return max(0, self.n_unit - self.n_before - self.n_elsewhere - self.n_done - failed - skipped)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is done, 1 if anything failed, 128 plus the signal's number if a signal left something undone."""
+        if self.stopped_by is not None and self.n_left:
+            return self.stopped_by
+        return 1 if self.failures else 0
+
+    def summary(self) -> dict[str, Any]:
+        """For the run's record."""
+        made: dict[str, Any] = {
+            "failures": len(self.failures),
+            "samples": sum(map(len, self.samples.values())),
+            "units": {
+                "asked": self.n_unit,
+                "done_before": self.n_before,
+                "done": self.n_done,
+                "done_elsewhere": self.n_elsewhere,
+                "skipped": sum(map(len, self.skipped.values())),
+                "left": self.n_left,
+            },
+        }
+        if self.skipped:
+            made["stopped_when_stable"] = {name: {"seeds_not_run": seeds} for name, seeds in self.skipped.items()}
+        return made

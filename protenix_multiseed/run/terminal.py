@@ -1,0 +1,129 @@
+"""The terminal display of a run: a live line on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from protenix_multiseed import events
+from protenix_multiseed.inputs.seeds import format_seeds
+from protenix_multiseed.types import Failure, Prediction
+
+
+class Terminal:
+    """A watcher that shows a run on a console.
+
+    Args:
+        n_seed: Units (job, seed) to do.
+        verbosity: -1 shows errors only, 0 progress and results, 1 details of every seed.
+    """
+
+    def __init__(self, console: Console, n_seed: int, verbosity: int) -> None:
+        self._console, self._verbosity = console, verbosity
+        self._is_live = console.is_terminal and verbosity >= 0
+        self._n_seed, self._n_done, self._n_token = n_seed, 0, 0
+        self._started = time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("seeds"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator["Terminal"]:
+        """Show the display for the length of a block."""
+        if not self._is_live or not self._n_seed:
+            yield self
+            return
+        with self._progress:
+            self._task = self._progress.add_task("starting", total=self._n_seed)
+            yield self
+
+    def __call__(self, event: events.Event) -> None:
+        """Show one event."""
+        match event:
+            case events.StageEntered():
+                self._stage(event.text)
+            case events.Featurized():
+                self._featurized(event)
+            case events.BatchProgress():
+                self._batch(event)
+            case Prediction():
+                self._predicted(event)
+            case events.Skipped():
+                self._advance(len(event.seeds))
+                text = f"stopped, as further seeds brought no better score; not run: {format_seeds(event.seeds)}"
+                self._say(0, f"[green]stable[/green] {escape(event.job.name)}: {text}")
+            case Failure():
+                self._failed(event)
+            case events.Note():
+                self._say(0, f"[yellow]note[/yellow] {escape(event.job.name)}: {escape(event.text)}")
+            case events.Stopping():
+                text = (
+                    f"the batch in hand has {event.grace:g} s to finish, then what is done is written; a second signal "
+                    "ends at once"
+                )
+                self._say(-1, f"[yellow]stopping[/yellow] after {event.signal}: {text}")
+
+    def _stage(self, text: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, description=escape(text))
+        elif self._verbosity >= 0:
+            self._line(text)
+
+    def _featurized(self, event: events.Featurized) -> None:
+        name = event.job.name
+        self._n_token = event.n_token
+        size = f"{event.n_token} tokens, {event.n_atom} atoms, {event.n_msa} MSA rows"
+        if self._task is not None:
+            self._progress.update(self._task, description=f"{escape(name)}: {size}")
+        if self._shows_seeds:
+            self._line(f"{name}: {size}, {event.n_chain} chains; featurized in {event.seconds:.1f} s")
+
+    def _batch(self, event: events.BatchProgress) -> None:
+        if self._task is None:
+            return
+        seeds = f"seeds {format_seeds(event.seeds)}" if len(event.seeds) > 1 else f"seed {event.seeds[0]}"
+        text = f"{event.job.name}, {self._n_token} tokens: {seeds}, {event.stage} {event.done}/{event.total}"
+        self._progress.update(self._task, description=escape(text))
+
+    def _predicted(self, prediction: Prediction) -> None:
+        self._advance()
+        if self._shows_seeds:
+            best = max(float(sample["ranking_score"]) for sample in prediction.summary)
+            self._line(
+                f"{prediction.job.name} seed {prediction.seed}: {len(prediction.summary)} samples in "
+                f"{prediction.run.get('seconds', 0):.1f} s, best ranking score {best:.4f} "
+                f"({self._n_done}/{self._n_seed})"
+            )
+
+    def _failed(self, failure: Failure) -> None:
+        self._advance(1 if failure.seed is not None else len(failure.job.seeds))
+        place = failure.job.where + (f" seed {failure.seed}" if failure.seed is not None else "")
+        message = failure.message.removeprefix(f"{place}: ").removeprefix(f"{failure.job.where}: ")
+        self._say(-1, f"[red]failed[/red] {escape(place)} ({failure.stage}): {escape(message)}")
+
+    @property
+    def _shows_seeds(self) -> bool:
+        return self._verbosity >= 1 or (not self._is_live and self._verbosity >= 0)
+
+    def _advance(self, seeds: int = 1) -> None:
+        self._n_done += seeds
+        if self._task is not None:
+            self._progress.update(self._task, completed=min(self._n_done, self._n_seed))
+
+    def _say(self, least: int, markup: str) -> None:
+        if self._verbosity >= least:
+            self._console.print(markup, soft_wrap=True)
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"[dim]{time.monotonic() - self._started:7.1f} s[/dim]  {escape(text)}", soft_wrap=True)

@@ -1,0 +1,471 @@
+"""The Chemical Component Dictionary, embedded: every component of biotite's wheel, with no download.
+
+Protenix reads two files, ``components.cif`` and ``components.cif.rdkit_mol.pkl``, whole and in every process. This
+module offers the same content one component at a time, from the copy of the dictionary that biotite ships as
+``structure/info/components.bcif``. On first use its columns are decoded once into memory-mapped arrays under the
+user's cache; after that, a component costs a slice. Reference conformers are made as Protenix makes them
+(``scripts/gen_ccd_cache.py``: the PDBe component reader, then RDKit's ETKDGv3), but from a seed fixed by the
+component's code, so that two machines agree.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import mmap
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from protenix_multiseed.errors import DictionaryError
+from protenix_multiseed.paths import cache_dir
+
+if TYPE_CHECKING:
+    from biotite.structure.io.pdbx import CIFBlock
+    from rdkit import Chem
+
+LAYOUT = 2  # raise when the arrays or the stored molecules change their meaning
+CONFORMER_TIMEOUT_SECONDS = 120
+UPSTREAM_FILES = ("components.cif", "components.cif.rdkit_mol.pkl")
+MISSING = np.iinfo(np.int32).min  # in a coordinate column
+
+_COMPONENT_COLUMNS = (
+    "type",
+    "name",
+    "one_letter_code",
+    "pdbx_synonyms",
+    "formula",
+    "formula_weight",
+    "pdbx_release_status",
+    "pdbx_modified_date",
+    "mon_nstd_parent_comp_id",
+)
+_ATOM_TEXT = {
+    "atom_id": "atom_id",
+    "alt_atom_id": "alt_atom_id",
+    "pdbx_component_atom_id": "component_atom_id",
+    "type_symbol": "type_symbol",
+    "pdbx_leaving_atom_flag": "leaving",
+    "pdbx_aromatic_flag": "aromatic",
+    "pdbx_stereo_config": "stereo",
+}
+_BOND_TEXT = {
+    "atom_id_1": "atom_id_1",
+    "atom_id_2": "atom_id_2",
+    "value_order": "value_order",
+    "pdbx_aromatic_flag": "aromatic",
+    "pdbx_stereo_config": "stereo",
+}
+_COORDINATES = {"ideal": "pdbx_model_Cartn_{}_ideal", "model": "model_Cartn_{}"}
+
+
+class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
+    """biotite's copy of the dictionary, as a mapping from component code to its mmCIF block.
+
+    Membership and :meth:`atom_names` touch only the index; a block is built when it is asked for.
+
+    Raises:
+        DictionaryError: if the index cannot be written to the cache folder.
+    """
+
+    name = "biotite"
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or _index_folder()
+        if not (self.folder / "complete").exists():
+            _build_index(self.folder)
+        self._components, self._atoms, self._bonds, self._text = (
+            np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("components", "atoms", "bonds", "text")
+        )
+        self._codes = np.asarray(self._components["id"])
+        # Upstream's writer asks for each block six times a structure, as if it were a table that holds them.
+        self._block = lru_cache(maxsize=256)(self._make_block)
+        self._molecules: dict[str, Chem.Mol] = {}
+
+    @property
+    def identity(self) -> str:
+        """What its conformers depend on: the dictionary's version and RDKit's."""
+        return f"biotite {metadata.version('biotite')}, rdkit {_rdkit_version()}"
+
+    def _row(self, code: str) -> int:
+        row = int(np.searchsorted(self._codes, code))
+        if not code or row == len(self._codes) or self._codes[row] != code:
+            raise KeyError(code)
+        return row
+
+    def __contains__(self, code: object) -> bool:
+        try:
+            self._row(str(code))
+        except KeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(code) for code in self._codes)
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def atom_names(self, code: str) -> tuple[str, ...]:
+        """Names of the component's atoms, hydrogens left out, in the dictionary's order."""
+        component = self._components[self._row(code)]
+        atoms = self._atoms[component["first_atom"] : component["last_atom"]]
+        heavy = ~np.isin(atoms["type_symbol"], (b"H", b"D"))
+        return tuple(name.decode() for name in atoms["atom_id"][heavy])
+
+    def _summary(self, row: int) -> dict[str, str]:
+        component = self._components[row]
+        text = bytes(self._text[component["first_text"] : component["last_text"]])
+        return dict(zip(_COMPONENT_COLUMNS, json.loads(text), strict=True))
+
+    def __getitem__(self, code: str) -> "CIFBlock":
+        return self._block(str(code))
+
+    def _make_block(self, code: str) -> "CIFBlock":
+        row = self._row(code)
+        component = self._components[row]
+        atoms = self._atoms[component["first_atom"] : component["last_atom"]]
+        bonds = self._bonds[component["first_bond"] : component["last_bond"]]
+        return _cif_block(code, self._summary(row), atoms, bonds)
+
+    def molecule(self, code: str) -> Any:
+        """The component as Protenix's RDKit molecule, reference conformer included; None if it is unknown.
+
+        The attributes ``atom_map``, ``name``, ``sanitized``, ``ref_conf_id``, ``ref_conf_type`` and ``ref_mask`` are
+        those of ``scripts/gen_ccd_cache.py``. Molecules are kept in the cache folder once made.
+        """
+        if code in self._molecules:
+            return self._molecules[code]
+        if code not in self:
+            return None
+        stored = self.folder / "molecules" / _rdkit_version() / f"{code}.mol"
+        molecule = _load_molecule(stored)
+        if molecule is None:
+            molecule = make_molecule(code, self[code])
+            with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the run
+                _store_molecule(molecule, stored)
+        self._molecules[code] = molecule
+        return molecule
+
+
+class UpstreamDictionary:
+    """The two files that Protenix downloads, under ``PROTENIX_ROOT_DIR/common``. Protenix itself reads them.
+
+    This class answers only what the input checks ask. A component of the embedded dictionary is taken to be in the
+    files too if its data block is; atom names of components that the embedded dictionary lacks are not known here.
+    """
+
+    name = "upstream"
+
+    def __init__(self, root: Path) -> None:
+        self.components, self.molecules = (root / "common" / name for name in UPSTREAM_FILES)
+        self._known: dict[str, bool] = {}
+        self._embedded = EmbeddedDictionary()
+
+    @property
+    def identity(self) -> str:
+        """The two files, told by their lengths and their ends: hashing them whole takes seconds."""
+        digest = hashlib.sha256()
+        for path in (self.components, self.molecules):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                start = file.read(1 << 20)
+                file.seek(max(0, size - (1 << 20)))
+                digest.update(f"{size}:".encode() + start + file.read())
+        return f"upstream {digest.hexdigest()[:16]}"
+
+    def __contains__(self, code: object) -> bool:
+        if code not in self._known:
+            marker = f"data_{code}".encode()
+            with self.components.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                pattern = rb"(?m)^" + re.escape(marker) + rb"\s"
+                self._known[str(code)] = re.search(pattern, content) is not None
+        return self._known[str(code)]
+
+    def atom_names(self, code: str) -> tuple[str, ...] | None:
+        """Heavy-atom names, or None if they are not known without reading the file whole."""
+        return self._embedded.atom_names(code) if code in self._embedded else None
+
+
+Dictionary = EmbeddedDictionary | UpstreamDictionary
+
+
+def find_dictionary() -> Dictionary:
+    """Upstream's files where ``PROTENIX_ROOT_DIR`` holds both, else the embedded dictionary."""
+    root = os.environ.get("PROTENIX_ROOT_DIR")
+    if root and all((Path(root) / "common" / name).is_file() for name in UPSTREAM_FILES):
+        return UpstreamDictionary(Path(root))
+    return EmbeddedDictionary()
+
+
+class MoleculeTable(dict[str, Any]):
+    """Stands where Protenix keeps its unpickled table of molecules, and makes each on demand."""
+
+    def __init__(self, dictionary: EmbeddedDictionary) -> None:
+        super().__init__()
+        self._dictionary = dictionary
+
+    def __bool__(self) -> bool:
+        return True
+
+    def get(self, code: str, default: Any = None) -> Any:
+        """The component's molecule, or ``default``."""
+        molecule = self._dictionary.molecule(code)
+        return default if molecule is None else molecule
+
+
+def make_molecule(code: str, block: "CIFBlock") -> Any:
+    """Make one component's RDKit molecule and reference conformer, as ``scripts/gen_ccd_cache.py`` does.
+
+    Args:
+        code: The component's code, which also fixes the seed of its conformer.
+        block: Its mmCIF block.
+    """
+    import gemmi
+
+    _do_without_drawing()
+    from pdbeccdutils.core import ccd_reader
+    from rdkit import RDLogger
+    from rdkit.Chem import rdDistGeom
+
+    document = gemmi.cif.read_string(serialize(code, block))
+    with _quiet(RDLogger):
+        parsed = ccd_reader._parse_pdb_mmcif(document.sole_block(), sanitize=True)
+        molecule: Any = parsed.component.mol
+        molecule.name = code
+        molecule.sanitized = parsed.sanitized
+        molecule.ref_conf_id, molecule.ref_conf_type = 0, "idea"  # upstream's spelling
+        molecule.atom_map = {atom.GetProp("name"): atom.GetIdx() for atom in molecule.GetAtoms()}
+        if molecule.GetNumAtoms() == 0:
+            molecule.ref_mask = np.zeros(0, dtype=bool)
+            return molecule
+        ideal_x = block["chem_comp_atom"]["pdbx_model_Cartn_x_ideal"]
+        present = np.ones(molecule.GetNumAtoms(), dtype=bool) if ideal_x.mask is None else ideal_x.mask.array == 0
+        molecule.ref_mask = np.zeros(molecule.GetNumAtoms(), dtype=bool)
+        for name, is_present in zip(block["chem_comp_atom"]["atom_id"].as_array(), present, strict=True):
+            molecule.ref_mask[molecule.atom_map[str(name)]] = is_present
+        if not molecule.sanitized:
+            return molecule
+        options: Any = rdDistGeom.ETKDGv3()
+        options.clearConfs = False
+        options.randomSeed = zlib.crc32(code.encode()) & 0x7FFFFFFF
+        options.timeout = CONFORMER_TIMEOUT_SECONDS
+        with contextlib.suppress(Exception):  # upstream: the ideal conformer stands where embedding raises
+            molecule.ref_conf_id = rdDistGeom.EmbedMolecule(molecule, options)
+            molecule.ref_conf_type = "rdkit"
+            molecule.ref_mask[:] = True
+    return molecule
+
+
+def _do_without_drawing() -> None:
+    """Pdbeccdutils imports RDKit's drawing, which needs X11 libraries that bare GPU hosts lack; nothing here draws."""
+    try:
+        importlib.import_module("rdkit.Chem.Draw")
+    except ImportError:
+        chem: Any = importlib.import_module("rdkit.Chem")
+        chem.Draw = sys.modules["rdkit.Chem.Draw"] = ModuleType("rdkit.Chem.Draw")
+
+
+def serialize(code: str, block: "CIFBlock") -> str:
+    """The component as the text of one mmCIF data block."""
+    from biotite.structure.io.pdbx import CIFFile
+
+    text = io.StringIO()
+    CIFFile({code: block}).write(text)
+    return text.getvalue()
+
+
+@contextlib.contextmanager
+def _quiet(rd_logger: Any) -> Iterator[None]:
+    rd_logger.DisableLog("rdApp.*")
+    try:
+        yield
+    finally:
+        rd_logger.EnableLog("rdApp.error")
+
+
+def _load_molecule(path: Path) -> Any:
+    from rdkit import Chem
+
+    from_bytes: Any = Chem.Mol
+    try:
+        molecule = from_bytes(path.read_bytes())
+    except (OSError, RuntimeError):  # not stored yet, or cut short
+        return None
+    for attribute, read in (
+        ("name", molecule.GetProp),
+        ("sanitized", molecule.GetBoolProp),
+        ("ref_conf_id", molecule.GetIntProp),
+        ("ref_conf_type", molecule.GetProp),
+    ):
+        setattr(molecule, attribute, read(f"_ms_{attribute}"))
+    molecule.ref_mask = np.array([flag == "1" for flag in molecule.GetProp("_ms_ref_mask")], dtype=bool)
+    molecule.atom_map = {atom.GetProp("name"): atom.GetIdx() for atom in molecule.GetAtoms()}
+    return molecule
+
+
+def _store_molecule(molecule: "Chem.Mol", path: Path) -> None:
+    from rdkit import Chem
+
+    copy: Any = Chem.Mol(molecule)
+    attributes: Any = molecule
+    copy.SetProp("_ms_name", attributes.name)
+    copy.SetBoolProp("_ms_sanitized", bool(attributes.sanitized))
+    copy.SetIntProp("_ms_ref_conf_id", attributes.ref_conf_id)
+    copy.SetProp("_ms_ref_conf_type", attributes.ref_conf_type)
+    copy.SetProp("_ms_ref_mask", "".join("1" if flag else "0" for flag in attributes.ref_mask))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # As doubles: else the first run of a component, which makes it, and later ones, which load it, would differ.
+    kept = Chem.PropertyPickleOptions.AllProps | Chem.PropertyPickleOptions.CoordsAsDouble
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(copy.ToBinary(int(kept)))
+    os.replace(file.name, path)
+
+
+def _rdkit_version() -> str:
+    return metadata.version("rdkit")
+
+
+def _source() -> Path:
+    spec = importlib.util.find_spec("biotite")  # without importing it, which takes most of a second
+    folders = spec.submodule_search_locations if spec else None
+    source = Path(*folders, "structure/info/components.bcif") if folders else None
+    if source is None or not source.exists():
+        raise DictionaryError(
+            "biotite's components.bcif is missing: reinstall biotite, or run 'python -m biotite.setup_ccd'"
+        )
+    return source
+
+
+def _index_folder() -> Path:
+    size = _source().stat().st_size
+    key = hashlib.sha256(f"{LAYOUT}:{metadata.version('biotite')}:{size}".encode()).hexdigest()[:12]
+    return cache_dir() / f"dictionary-{key}"
+
+
+def _build_index(folder: Path) -> None:
+    """Decode the dictionary's columns into memory-mappable arrays. Concurrent builders are harmless: the first wins."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="dictionary-"))
+        try:
+            for name, array in _decode(_source()).items():
+                np.save(scratch / f"{name}.npy", array)
+            (scratch / "complete").touch()
+            os.replace(scratch, folder)
+        except OSError:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not (folder / "complete").exists():
+                raise
+    except OSError as error:
+        raise DictionaryError(
+            f"cannot write the chemical dictionary's index to {folder.parent}: {error.strerror or error}; "
+            "set PROTENIX_MS_CACHE to a folder that can be written"
+        ) from error
+
+
+def _decode(source: Path) -> dict[str, np.ndarray]:
+    from biotite.structure.io.pdbx import BinaryCIFFile
+
+    block = BinaryCIFFile.read(source).block
+    atoms, bonds, components = block["chem_comp_atom"], block["chem_comp_bond"], block["chem_comp"]
+
+    def text(category: Any, column: str) -> np.ndarray:
+        values, mask = category[column].data.array, category[column].mask
+        if mask is not None:
+            values = np.where(mask.array == 0, values, "?")
+        width = values.dtype.itemsize // 4  # numpy keeps text as 4-byte code points; these columns are ASCII
+        characters = np.ascontiguousarray(values).view(np.uint32).astype(np.uint8)
+        return characters.view(f"S{width}")
+
+    def milliangstroms(column: str) -> np.ndarray:
+        values, mask = atoms[column].data.array, atoms[column].mask
+        return np.where(mask.array == 0, np.rint(values * 1000), MISSING).astype(np.int32)
+
+    atom_columns = {ours: text(atoms, theirs) for theirs, ours in _ATOM_TEXT.items()}
+    atom_columns["charge"] = atoms["charge"].data.array
+    for kind, pattern in _COORDINATES.items():
+        atom_columns |= {f"{kind}_{axis}": milliangstroms(pattern.format(axis)) for axis in "xyz"}
+    bond_columns = {ours: text(bonds, theirs) for theirs, ours in _BOND_TEXT.items()}
+
+    ids = components["id"].data.array
+    order = np.argsort(ids)
+    component_columns = {"id": ids[order]}
+    for name, category in (("atom", atoms), ("bond", bonds)):
+        first, last = _runs(category["comp_id"].data.array, component_columns["id"])
+        component_columns |= {f"first_{name}": first, f"last_{name}": last}
+    summaries = zip(
+        *(components[c].as_array(str, masked_value="?")[order].tolist() for c in _COMPONENT_COLUMNS), strict=True
+    )
+    texts = [json.dumps(summary).encode() for summary in summaries]
+    ends = np.cumsum([len(entry) for entry in texts])
+    component_columns |= {"first_text": np.r_[0, ends[:-1]], "last_text": ends}
+    return {
+        "atoms": _records(atom_columns),
+        "bonds": _records(bond_columns),
+        "components": _records(component_columns),
+        "text": np.frombuffer(b"".join(texts), dtype=np.uint8),
+    }
+
+
+def _runs(keys: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and exclusive last row of each code in a column where equal keys stand together; (0, 0) where absent."""
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+    stops = np.r_[starts[1:], len(keys)]
+    where = {key: index for index, key in enumerate(keys[starts].tolist())}
+    at = np.array([where.get(code, -1) for code in codes.tolist()])
+    return np.where(at >= 0, starts[at], 0), np.where(at >= 0, stops[at], 0)
+
+
+def _records(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    records = np.empty(
+        len(next(iter(columns.values()))), dtype=[(name, array.dtype) for name, array in columns.items()]
+    )
+    for name, array in columns.items():
+        records[name] = array
+    return records
+
+
+def _cif_block(code: str, summary: Mapping[str, str], atoms: np.ndarray, bonds: np.ndarray) -> "CIFBlock":
+    """One component's mmCIF block with the columns that Protenix and its dictionary script read."""
+    from biotite.structure.io.pdbx import CIFBlock, CIFCategory, CIFColumn
+
+    def category(name: str, columns: Mapping[str, np.ndarray]) -> CIFCategory:
+        return CIFCategory({column: _column(CIFColumn, array) for column, array in columns.items()}, name=name)
+
+    block = {
+        "chem_comp": category("chem_comp", {"id": np.array([code])} | {k: np.array([v]) for k, v in summary.items()})
+    }
+    if len(atoms):
+        columns = {"comp_id": np.full(len(atoms), code)}
+        columns |= {theirs: atoms[ours].astype(str) for theirs, ours in _ATOM_TEXT.items()}
+        columns["charge"] = atoms["charge"].astype(str)
+        for kind, pattern in _COORDINATES.items():
+            for axis in "xyz":
+                values = atoms[f"{kind}_{axis}"].tolist()
+                columns[pattern.format(axis)] = np.array(["?" if v == MISSING else f"{v / 1000:.3f}" for v in values])
+        columns["pdbx_ordinal"] = np.arange(1, len(atoms) + 1).astype(str)
+        block["chem_comp_atom"] = category("chem_comp_atom", columns)
+    if len(bonds):
+        columns = {"comp_id": np.full(len(bonds), code)}
+        columns |= {theirs: bonds[ours].astype(str) for theirs, ours in _BOND_TEXT.items()}
+        columns["pdbx_ordinal"] = np.arange(1, len(bonds) + 1).astype(str)
+        block["chem_comp_bond"] = category("chem_comp_bond", columns)
+    return CIFBlock(block)
+
+
+def _column(column_type: Any, values: np.ndarray) -> Any:
+    missing = values == "?"
+    return column_type(values, np.where(missing, 2, 0).astype(np.uint8) if missing.any() else None)

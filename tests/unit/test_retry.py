@@ -1,0 +1,183 @@
+"""Memory that runs out at chosen sizes and calls: every seed comes out once, finished or with a reason."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protenix_multiseed.errors import Stopped
+from protenix_multiseed.execution.plan import plan_batches
+from protenix_multiseed.execution.retry import Done, MemoryLimit, Retry, Retrying
+
+
+class OutOfMemoryError(Exception):
+    pass
+
+
+class FakeDevice:
+    """Runs out of memory above a size, and at chosen calls whatever the size, after having finished some seeds.
+
+    Args:
+        capacity: Seeds times samples that fit at once.
+        unlucky: Number of the call -> seeds finished before it fails.
+        broken: Seeds that fail by themselves, and take their batch with them.
+    """
+
+    def __init__(self, capacity, unlucky, broken):
+        self.capacity, self.unlucky, self.broken = capacity, unlucky, broken
+        self.calls = 0
+        self.released = 0
+        self.tried = []
+
+    def run(self, batch):
+        self.calls += 1
+        self.tried.append(batch)
+        fails_after = self.unlucky.get(self.calls)
+        for number, seed in enumerate(batch.seeds):
+            if fails_after is not None and number >= fails_after:
+                raise OutOfMemoryError
+            if len(batch.seeds) * batch.sample_chunk > self.capacity:
+                raise OutOfMemoryError
+            if seed in self.broken:
+                raise ValueError(f"seed {seed} is broken")
+            yield Done(seed, f"done {seed}")
+
+    def release(self):
+        self.released += 1
+
+
+def estimate(seeds, chunk):
+    return 10 * seeds * chunk
+
+
+def events(device, seeds, n_sample, limit, budget=10_000, **more):
+    retry = Retry(
+        run=device.run,
+        estimate=estimate,
+        is_out_of_memory=lambda error: isinstance(error, OutOfMemoryError),
+        release=device.release,
+        fail=lambda batch, seed, error: f"lost {seed}: {type(error).__name__}",
+        limit=limit,
+        **more,
+    )
+    return retry.run_all(plan_batches(seeds, n_sample, limit.budget(budget), estimate))
+
+
+def climb(*arguments, **more):
+    """Seeds and their results."""
+    return [(item.seed, item.result) for item in events(*arguments, **more) if isinstance(item, Done)]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=12, unique=True), min_size=1, max_size=4),
+    st.integers(1, 8),
+    st.integers(0, 60),
+    st.dictionaries(st.integers(1, 30), st.integers(0, 4), max_size=8),
+    st.sets(st.integers(0, 99), max_size=5),
+)
+def test_none_lost_none_twice(jobs, n_sample, capacity, unlucky, broken):
+    device, limit = FakeDevice(capacity, unlucky, broken), MemoryLimit()
+    for seeds in jobs:
+        results = climb(device, seeds, n_sample, limit)
+        assert sorted(seed for seed, _ in results) == sorted(seeds)
+        for seed, result in results:
+            assert result in (f"done {seed}", f"lost {seed}: OutOfMemoryError", f"lost {seed}: ValueError")
+            if seed in broken:
+                assert result != f"done {seed}"
+    assert all(len(batch.seeds) == len(set(batch.seeds)) for batch in device.tried)
+
+
+@given(st.integers(1, 12), st.integers(1, 8), st.integers(1, 60))
+def test_what_fits_alone_is_never_lost(n_seed, n_sample, capacity):
+    results = climb(FakeDevice(capacity, {}, set()), list(range(n_seed)), n_sample, MemoryLimit())
+    assert [result for _, result in sorted(results)] == [f"done {seed}" for seed in range(n_seed)]
+
+
+def test_seeds_are_halved_before_samples():
+    device = FakeDevice(2, {}, set())
+    climb(device, [1, 2], 4, MemoryLimit())
+    assert [(batch.seeds, batch.sample_chunk) for batch in device.tried][:3] == [((1, 2), 4), ((1,), 4), ((1,), 2)]
+
+
+def test_the_learned_limit_serves_the_jobs_after():
+    device, limit = FakeDevice(6, {}, set()), MemoryLimit()
+    climb(device, [1, 2, 3, 4], 3, limit)
+    first = device.calls
+    results = climb(device, [5, 6, 7, 8], 3, limit)
+    assert all(len(batch.seeds) * batch.sample_chunk <= 6 for batch in device.tried[first:])
+    assert len(results) == 4
+
+
+def test_what_was_finished_is_kept():
+    device = FakeDevice(100, {1: 3}, set())
+    climb(device, [1, 2, 3, 4, 5], 1, MemoryLimit())
+    assert [batch.seeds for batch in device.tried] == [(1, 2, 3, 4, 5), (4, 5)]
+
+
+def test_memory_that_runs_out_twice_in_a_row():
+    device = FakeDevice(100, {1: 0, 2: 0}, set())
+    results = climb(device, [1, 2, 3, 4], 1, MemoryLimit())
+    assert [result for _, result in sorted(results)] == ["done 1", "done 2", "done 3", "done 4"]
+    assert [len(batch.seeds) for batch in device.tried[:3]] == [4, 2, 1]
+    assert device.released == 2
+
+
+def test_one_broken_seed_spoils_no_other():
+    device = FakeDevice(100, {}, {2})
+    results = dict(climb(device, [1, 2, 3], 1, MemoryLimit()))
+    assert results == {1: "done 1", 2: "lost 2: ValueError", 3: "done 3"}
+
+
+def test_a_failed_batchs_tensors_are_free_before_the_next_try():
+    """The error's frames hold them; nothing may refer to the error when memory is released."""
+    import gc
+    import weakref
+
+    class Tensor:
+        pass
+
+    held = []
+
+    class Device(FakeDevice):
+        def run(self, batch):
+            tensor = Tensor()
+            held.append(weakref.ref(tensor))
+            yield from super().run(batch)
+
+        def release(self):
+            gc.collect()
+            assert held[-1]() is None
+
+    climb(Device(1, {}, set()), [1, 2], 1, MemoryLimit())
+    assert len(held) == 3
+
+
+def test_a_retry_is_told_between_the_results():
+    device = FakeDevice(100, {1: 1}, set())
+    told = list(events(device, [1, 2, 3], 1, MemoryLimit()))
+    assert [type(item) for item in told] == [Done, Retrying, Done, Done]
+    assert (told[1].reason, [batch.seeds for batch in told[1].instead]) == ("out of memory", [(2, 3)])
+
+
+def test_what_was_finished_comes_out_when_the_run_is_stopped():
+    """Three seeds were finished when the fourth was given up: none of the three may be lost, and nothing new begins."""
+
+    class Device(FakeDevice):
+        def run(self, batch):
+            for seed in batch.seeds[:3]:
+                yield Done(seed, f"done {seed}")
+            raise Stopped
+
+    device = Device(100, {}, set())
+    assert [seed for seed, _ in climb(device, list(range(30)), 1, MemoryLimit())] == [0, 1, 2]
+
+
+def test_only_admitted_seeds_run_and_each_is_asked_for_once():
+    asked = []
+
+    def admit(seeds):
+        asked.extend(seeds)
+        return [seed for seed in seeds if seed % 2]
+
+    device = FakeDevice(3, {}, set())
+    results = climb(device, list(range(8)), 1, MemoryLimit(), admit=admit)
+    assert sorted(seed for seed, _ in results) == [1, 3, 5, 7]
+    assert asked == list(range(8))

@@ -1,0 +1,120 @@
+"""Signals: what is asked, what is given up, and the second one."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from protenix_multiseed.run.signals import Signals
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+def send(number=signal.SIGINT):
+    os.kill(os.getpid(), number)
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)
+
+
+def test_the_first_signal_asks_and_is_told():
+    told = []
+    with Signals(60, told.append) as signals:
+        assert (signals.is_asked, signals.time_is_up) == (False, False)
+        send(signal.SIGTERM)
+        assert (signals.is_asked, signals.exit_code, signals.time_is_up) == (True, 143, False)
+        wait_for(lambda: told)
+    assert [(event.signal, event.grace) for event in told] == [("SIGTERM", 60)]
+
+
+def test_time_is_up_after_the_grace():
+    with Signals(0.05, lambda event: None) as signals:
+        send()
+        assert signals.exit_code == 130
+        wait_for(lambda: signals.time_is_up)
+
+
+def test_a_pause_ends_when_the_run_is_asked_to_stop():
+    with Signals(60, lambda event: None) as signals:
+        assert signals.pause(0.01)
+        timer = threading.Timer(0.2, send)
+        timer.start()
+        start = time.monotonic()
+        assert not signals.pause(60)
+        assert time.monotonic() - start < 30
+        timer.join()
+
+
+def test_a_handler_prints_nothing(capfd):
+    """It may have interrupted a print, into which Python lets it write nothing."""
+    tellers = []
+    with Signals(60, lambda event: tellers.append(threading.current_thread())) as signals:
+        send()
+        assert signals.is_asked
+        wait_for(lambda: tellers)
+    assert tellers[0] is not threading.main_thread()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_watcher_that_is_stuck_keeps_nothing_waiting():
+    stuck = threading.Event()
+    with Signals(0.05, lambda event: stuck.wait(60)) as signals:
+        send()
+        wait_for(lambda: signals.time_is_up)
+    stuck.set()
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in NUMBERS]
+    with Signals(1, lambda event: None):
+        send()
+    assert [signal.getsignal(number) for number in NUMBERS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_outside_the_main_thread_it_watches_for_nothing():
+    found = []
+
+    def run():
+        with Signals(1, lambda event: None) as signals:
+            found.append(signals.is_asked)
+
+    before = [signal.getsignal(number) for number in NUMBERS]
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert found == [False]
+    assert [signal.getsignal(number) for number in NUMBERS] == before
+
+
+def test_the_second_signal_ends_the_process_and_its_children():
+    code = (
+        "import subprocess, sys, time\n"
+        "from protenix_multiseed.run.signals import Signals\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "with Signals(60, lambda event: print(event.signal, flush=True)):\n"
+        "    print(child.pid, flush=True)\n"
+        "    sum(range(10**10))  # a long call, which a handler would have to wait for\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "SIGINT\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    process.stdout.close()
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    state = Path(f"/proc/{child}/stat").read_text().split()[2]
+    assert state == "Z", "the child lives on"
