@@ -49,9 +49,10 @@ class Transfer:
 
         waiting = self._inbox.submit(take)
         while True:
-            while not wait([waiting], timeout=POLL_SECONDS).done:
+            while not waiting.done():
                 if should_stop():
                     return
+                wait([waiting], timeout=POLL_SECONDS)
             if (made := waiting.result()) is end:
                 return
             waiting = self._inbox.submit(take)

@@ -105,9 +105,10 @@ class WorkerPool:
         def gather() -> Iterator[list[Features] | Failure]:
             while waiting:
                 job, future = waiting.popleft()
-                while not wait([future], timeout=POLL_SECONDS).done:
+                while not future.done():  # asked of the future itself: wait() overlooks one that is cancelled
                     if should_stop():
                         return
+                    wait([future], timeout=POLL_SECONDS)
                 try:
                     try:
                         made = future.result()

@@ -101,7 +101,7 @@ def test_the_second_signal_ends_the_process_and_its_children():
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "with Signals(60, lambda event: print(event.signal, flush=True)):\n"
         "    print(child.pid, flush=True)\n"
-        "    sum(range(10**10))  # a long call, which a handler would have to wait for\n"
+        "    time.sleep(120)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(process.stdout.readline())

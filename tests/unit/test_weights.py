@@ -1,6 +1,6 @@
 import pytest
 import torch
-from support import cases
+from support import cases, jobs
 
 from protenix_multiseed.errors import WeightsError
 from protenix_multiseed.hashes import hash_file, sha256
@@ -8,12 +8,13 @@ from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.run.preflight import check_sha256
 from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.checkpoints import download_urls
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 
 def configs_of(model=cases.MODEL, **overrides):
     environment.prepare(EmbeddedDictionary())
-    return upstream.build_configs(model=model, overrides={**cases.SMALL, **overrides})
+    return jobs.configs_of(model, template=False, rna_msa=False, **overrides)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_loads_upstreams_format(configs, state, tmp_path, monkeypatch, prefix, i
 def test_the_same_architecture_as_upstream_builds(configs, state):
     from protenix.model.protenix import Protenix
 
-    theirs = upstream.call_quietly(Protenix, configs).state_dict()
+    theirs = environment.call_quietly(Protenix, configs).state_dict()
     assert {key: (value.shape, value.dtype) for key, value in theirs.items()} == {
         key: (value.shape, value.dtype) for key, value in state.items()
     }
@@ -60,7 +61,7 @@ def test_the_same_architecture_as_upstream_builds(configs, state):
 def test_buffers_outside_the_checkpoint_are_upstreams(configs):
     from protenix.model.protenix import Protenix
 
-    theirs = dict(upstream.call_quietly(Protenix, configs).named_buffers())
+    theirs = dict(environment.call_quietly(Protenix, configs).named_buffers())
     ours = dict(build_model(configs).named_buffers())
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
@@ -103,7 +104,7 @@ def test_refusals(configs, state, tmp_path):
             load_model(configs, path, cases.MODEL)
         assert str(path) in str(error.value)
         assert f"protenix-ms fetch {cases.MODEL}" in str(error.value)
-        assert upstream.download_urls()[cases.MODEL] in str(error.value)
+        assert download_urls()[cases.MODEL] in str(error.value)
         path.touch()
 
 

@@ -14,7 +14,7 @@ _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkg
 def operations() -> Iterator[Operation[Any, Any]]:
     """Every operation of every module."""
     for module in _modules:
-        for value in vars(module).values():
+        for value in tuple(vars(module).values()):
             if isinstance(value, Operation) and value.plain.__module__ == module.__name__:
                 yield value
 
@@ -26,7 +26,7 @@ def _name_kernels() -> None:
     this order all processes make the same names, and each finds what another has compiled.
     """
     for module in (device_functions, *_modules):
-        for value in vars(module).values():
+        for value in tuple(vars(module).values()):
             getattr(value, "cache_key", None)  # kernels that are interpreted have none
 
 
