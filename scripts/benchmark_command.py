@@ -29,15 +29,15 @@ OURS = "from protenix_multiseed.cli import app; app()"
 IDLE = """
 import json, sys, time
 import torch
-from protenix_multiseed import executor
-spans, original = [], executor.run_stages
+from protenix_multiseed.execution import model
+spans, original = [], model.run_stages
 def timed(*arguments):
     if torch.cuda.is_available(): torch.cuda.synchronize()
     start = time.perf_counter()
-    original(*arguments)
+    yield from original(*arguments)
     if torch.cuda.is_available(): torch.cuda.synchronize()
     spans.append((start, time.perf_counter()))
-executor.run_stages = timed
+model.run_stages = timed
 from protenix_multiseed.cli import app
 path = sys.argv.pop(1)
 try:
@@ -142,11 +142,12 @@ def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict
 def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> dict:
     """Many jobs in one run: how much of the time from first to last batch no batch was on the device."""
     from protenix_multiseed.commands.bench import make_job
+    from protenix_multiseed.upstream.job_dict import to_upstream
 
     jobs = []
     for number in range(arguments.idle_jobs):
         n_token = 120 + 37 * number
-        spec = dict(make_job(scratch, n_token, 300, (1,)).spec)
+        spec = to_upstream(make_job(scratch, n_token, 300, (1,)).spec)
         alignment = scratch / f"job{number}.a3m"
         (scratch / "0.a3m").rename(alignment)
         spec["name"] = f"job{number}"

@@ -27,14 +27,14 @@ from pull_request_284 import pull_request_284
 from protenix_multiseed.commands.bench import (
     Side,
     kernels_of_protenix,
-    make_executor,
+    loaded_model,
     make_job,
     make_sides,
     measure,
     summarise,
 )
 from protenix_multiseed.config import load_config
-from protenix_multiseed.execution.model import Executor
+from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.model.network import Network
@@ -43,6 +43,7 @@ from protenix_multiseed.types import Features
 from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import find_dictionary
+from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 MSA_ROWS = {120: 500, 245: 700, 600: 4000}  # of made-up jobs; 1,000 for all other sizes
 Measured = tuple[float, Mapping[str, float], int]
@@ -54,15 +55,14 @@ def main() -> None:
     wanted = arguments.sides.split(",")
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
     environment.prepare(find_dictionary())
-    executor = make_executor(config)
     rows: list[dict[str, Any]] = []
-    with executor, tempfile.TemporaryDirectory() as scratch:
-        device = executor.device
+    with loaded_model(config) as model, tempfile.TemporaryDirectory() as scratch:
+        device = model.device
         ceilings = measure_ceilings(device) if arguments.floor else {}
         about = {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-            "torch": torch.__version__, "model": config.model, "kernels": executor.kernels, "ceilings": ceilings,
-            "cycles": executor.network.module.N_cycle, "steps": executor.network.configs.sample_diffusion.N_step,
+            "torch": torch.__version__, "model": config.model, "kernels": model.kernels, "ceilings": ceilings,
+            "cycles": model.network.module.N_cycle, "steps": model.network.configs.sample_diffusion.N_step,
             "samples": config.samples,
         }  # fmt: skip
         print(json.dumps(about), flush=True)
@@ -70,13 +70,13 @@ def main() -> None:
             name, _, own = name.partition(":")
             counts = [int(number) for number in (own or arguments.seeds).split(",")]
             features = read_features(name, Path(scratch), max([*counts, arguments.protenix_seeds]))
-            theirs = measure_protenix(executor, features, wanted, arguments)
+            theirs = measure_protenix(model, features, wanted, arguments)
             for n_seed in counts:
                 batch = of_seeds(features, n_seed)
                 sides = [scaled(side, n_seed) for side in theirs]
                 if "pr284" in wanted and n_seed == arguments.pr284_seeds:
-                    sides += measure_sides(executor, batch, partial(pr284, executor, theirs), arguments)
-                sides += measure_sides(executor, batch, partial(ours, executor, wanted), arguments)
+                    sides += measure_sides(model, batch, partial(pr284, model, theirs), arguments)
+                sides += measure_sides(model, batch, partial(ours, model, wanted), arguments)
                 row = {
                     "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": n_seed,
                     "sides": [
@@ -86,7 +86,7 @@ def main() -> None:
                     ],
                 }  # fmt: skip
                 if ceilings:
-                    row["floor"] = floor(executor.network, features, n_seed, ceilings)
+                    row["floor"] = floor(model.network, features, n_seed, ceilings)
                     print(json.dumps(row["floor"]["seconds"]), flush=True)
                 rows.append(row)
                 arguments.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
@@ -96,7 +96,7 @@ def main() -> None:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", nargs="+", help="input files, or numbers of tokens")
-    parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--seeds", default="5", help="numbers of seeds, separated by commas")
     parser.add_argument(
         "--sides", default="torch,cuequivariance,pr284,reference,fast", help="Protenix's by their kernels"
@@ -147,23 +147,23 @@ def few_rounds(network: Network) -> Iterator[None]:
 
 
 def measure_protenix(
-    executor: Executor, features: Features, wanted: Sequence[str], arguments: argparse.Namespace
+    model: LoadedModel, features: Features, wanted: Sequence[str], arguments: argparse.Namespace
 ) -> list[Side]:
     """Protenix seed by seed: each kind of its kernels with one, the faster kind with all."""
-    each = [make_sides(executor, replace(features, seeds=(seed,))) for seed in features.seeds]
+    each = [make_sides(model, replace(features, seeds=(seed,))) for seed in features.seeds]
     names = [name for name in each[0] if name.startswith("Protenix") and name.split()[1] in wanted]
     taken: dict[str, list[Measured]] = {}
     for name in names:
-        forget(executor)
-        with few_rounds(executor.network):
+        forget(model)
+        with few_rounds(model.network):
             each[0][name]()
-        taken[name] = [measure(executor.device, each[0][name])]
+        taken[name] = [measure(model.device, each[0][name])]
         tell(features, 1, summarise(name, taken[name]))
     if taken:
         best = min(taken, key=lambda name: taken[name][0][0])
         for sides in each[1 : arguments.protenix_seeds]:
             if sum(seconds for seconds, *_ in taken[best]) < arguments.patience:
-                taken[best].append(measure(executor.device, sides[best]))
+                taken[best].append(measure(model.device, sides[best]))
         tell(features, 1, summarise(best, taken[best]))
     return [summarise(name, measured) for name, measured in taken.items()]
 
@@ -177,37 +177,37 @@ def scaled(side: Side, n_seed: int) -> Side:
     )
 
 
-def ours(executor: Executor, wanted: Sequence[str], features: Features) -> Sides:
+def ours(model: LoadedModel, wanted: Sequence[str], features: Features) -> Sides:
     """All seeds of a job, in the batches that a run would plan, in each precision."""
-    sides = make_sides(executor, features)
+    sides = make_sides(model, features)
     return {name: side for name, side in sides.items() if name.rsplit(maxsplit=1)[-1] in wanted}
 
 
-def pr284(executor: Executor, theirs: Sequence[Side], features: Features) -> Sides:
+def pr284(model: LoadedModel, theirs: Sequence[Side], features: Features) -> Sides:
     """Pull request 284's design with the better of Protenix's kernels."""
     best = min(theirs, key=lambda side: side.median).name.split()[1] if theirs else "torch"
 
     def run() -> dict[str, float]:
-        with kernels_of_protenix(executor.network, best):
-            return pull_request_284(executor.network, features)
+        with kernels_of_protenix(model.network, best):
+            return pull_request_284(model.network, features)
 
     return {"pull request 284": run}
 
 
 def measure_sides(
-    executor: Executor, features: Features, make: Callable[[Features], Sides], arguments: argparse.Namespace
+    model: LoadedModel, features: Features, make: Callable[[Features], Sides], arguments: argparse.Namespace
 ) -> list[Side]:
     """Sides that take all seeds at once, each after a warm-up of few rounds."""
     made = []
     first = make(of_seeds(features, min(len(features.seeds), arguments.warm_seeds)))
     for name, side in make(features).items():
-        forget(executor)
+        forget(model)
         taken: list[Measured] = []
         try:
-            with few_rounds(executor.network):
+            with few_rounds(model.network):
                 first[name]()
             while len(taken) < arguments.repeats and sum(one[0] for one in taken) < arguments.patience:
-                taken.append(measure(executor.device, side))
+                taken.append(measure(model.device, side))
             if arguments.profile:
                 profile(side)
         except torch.OutOfMemoryError as error:
@@ -218,9 +218,9 @@ def measure_sides(
     return made
 
 
-def forget(executor: Executor) -> None:
-    executor.network.loops.forget()
-    if executor.device.type == "cuda":
+def forget(model: LoadedModel) -> None:
+    model.network.graphs.forget()
+    if model.device.type == "cuda":
         torch.cuda.empty_cache()
 
 

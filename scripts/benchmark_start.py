@@ -26,15 +26,16 @@ os.environ.setdefault("LAYERNORM_TYPE", "torch")
 import numpy as np
 import torch
 
-from protenix_multiseed import dictionary as dictionary_module
 from protenix_multiseed.features import featurize as featurize_module
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, load_model
-from protenix_multiseed.settings import FeatureSettings, InputRules
+from protenix_multiseed.settings import FeatureSettings, InputRules, UpstreamSettings
 from protenix_multiseed.types import Job
+from protenix_multiseed.upstream import dictionary as dictionary_module
 from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "7r6r.json"
@@ -122,7 +123,7 @@ def total_bytes(value: Any) -> int:
 def compare_model() -> None:
     from protenix.model.protenix import Protenix
 
-    configs = upstream.build_configs(model=MODEL)
+    configs = build_configs(UpstreamSettings(model=MODEL))
     state = demo.fill(build_model(configs)).state_dict()
     count = sum(value.numel() for value in state.values())
     for prefix in ("", "module."):
@@ -132,7 +133,7 @@ def compare_model() -> None:
 
             def theirs(path: Path = path) -> torch.nn.Module:
                 """As upstream's InferenceRunner: init_model, then load_checkpoint."""
-                model = upstream.call_quietly(Protenix, configs)
+                model = environment.call_quietly(Protenix, configs)
                 checkpoint = torch.load(path, map_location="cpu", weights_only=False)["model"]
                 model.load_state_dict(
                     {key.removeprefix("module."): value for key, value in checkpoint.items()}, strict=True

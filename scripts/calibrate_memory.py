@@ -3,14 +3,14 @@
     python scripts/calibrate_memory.py --out points.json
 
 Weights are made up, cycles and steps few: neither changes the peak, but for the noise, which the estimate counts. A
-point that runs out of memory is reported and left out. Every stage's own peak stands beside its estimate, so that a term
-that is off can be told.
+point that runs out of memory is reported and left out. Every stage's own peak stands beside its estimate, so that a wrong term
+can be found.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,22 @@ import torch
 
 from protenix_multiseed.commands.bench import make_job
 from protenix_multiseed.config import load_config
-from protenix_multiseed.execution.model import PADDING, make_configs, make_planner
+from protenix_multiseed.execution.model import make_planner
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.kernels.base import torch_kernels
+from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.stages import run_stages
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.settings import FeatureSettings
-from protenix_multiseed.types import Features
+from protenix_multiseed.types import Batch, Features
 from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.dictionary import find_dictionary
+from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 # tokens, MSA rows, seeds, samples, samples at once, precision
 POINTS = [
@@ -55,7 +58,7 @@ STAGES = {"run_trunk": "trunk", "prepare_conditioning": "conditioning", "sample"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--out", type=Path, default=Path("points.json"))
     parser.add_argument("--largest", type=int, default=10**6, help="leave out points of more tokens")
     parser.add_argument("--steps", type=int, default=20)
@@ -63,13 +66,10 @@ def main() -> None:
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     dictionary = find_dictionary()
     environment.prepare(dictionary)
-    configs = make_configs(load_config({"model": arguments.model}), None)
+    configs = build_configs(load_config({"model": arguments.model}).upstream_settings)
     model = demo.fill(build_model(configs)).to(device)
-    kernels = PlainKernels(on_gpu=device.type == "cuda")
-    if device.type == "cuda":
-        from protenix_multiseed.kernels.base import triton_kernels
-
-        kernels = triton_kernels()
+    on_gpu = device.type == "cuda"
+    kernels = triton_kernels() if on_gpu else torch_kernels()
     points: list[dict[str, Any]] = []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as scratch:
@@ -80,16 +80,16 @@ def main() -> None:
                 "model": arguments.model, "samples": samples, "steps": arguments.steps, "cycles": 2,
                 "precision": precision,
             })  # fmt: skip
-            configs = make_configs(config, None)
-            planner = make_planner(config, configs, model, on_gpu=device.type == "cuda")
+            configs = build_configs(config.upstream_settings)
+            planner = make_planner(config.plan_settings, configs, model, on_gpu=on_gpu, fused=on_gpu)
             job = make_job(Path(scratch), n_token, n_row, range(seeds))
             (features,) = featurize(job, FeatureSettings())
             estimate = planner.estimate(features.sizes, seeds, chunk)
             estimated = {name: estimate.peak_bytes_of(name) for name in STAGES.values()}
             model.N_cycle = 2
             network = Network(
-                module=model, configs=configs, name=arguments.model, device=device, precision=precision,
-                kernels=kernels, padding=PADDING if device.type == "cuda" else 1,
+                module=model, configs=configs, spec=config.spec, device=device, precision=precision,
+                kernels=kernels, padding=TOKEN_PADDING_GPU if on_gpu else 1,
             )  # fmt: skip
             measured, peaks = None, {}
             try:
@@ -129,19 +129,26 @@ def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, i
             peaks[name] = torch.cuda.max_memory_allocated()
             return made
 
+        def steps(*arguments: Any) -> Generator[Any, None, Any]:
+            torch.cuda.reset_peak_memory_stats()
+            made = yield from stage(*arguments)
+            peaks[name] = torch.cuda.max_memory_allocated()
+            return made
+
         def score(*arguments: Any) -> Iterator[Any]:
             torch.cuda.reset_peak_memory_stats()
             for made in stage(*arguments):
                 yield made
                 peaks[name] = torch.cuda.max_memory_allocated()
 
-        return score if name == "score" else run
+        return {"score": score, "conditioning": run}.get(name, steps)
 
     stages = FAST
     if network.device.type == "cuda":
         torch.cuda.empty_cache()
         stages = replace(FAST, **{stage: watched(name, getattr(FAST, stage)) for stage, name in STAGES.items()})
-    run_stages(stages, network, features, features.seeds, chunk, lambda *_: None)
+    for _ in run_stages(stages, network, Batch(features=features, sample_chunk=chunk)):
+        pass
     return peaks
 
 

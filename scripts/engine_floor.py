@@ -1,7 +1,7 @@
 """The least time that a prediction can take on a card: operations and bytes counted, over ceilings measured there."""
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from protenix_multiseed.kernels.base import torch_kernels
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast.denoiser import Denoiser
 from protenix_multiseed.model.network import Network
-from protenix_multiseed.model.stages import run_stages
-from protenix_multiseed.types import Features
+from protenix_multiseed.model.stages import result_of, run_stages
+from protenix_multiseed.types import Batch, Features
 
 
 def measure_ceilings(device: torch.device) -> dict[str, float]:
@@ -50,7 +50,7 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
     """
     module, configs = network.module, network.configs
     counted: dict[str, int] = {}
-    plain = replace(network, kernels=PlainKernels(on_gpu=network.device.type == "cuda"))
+    plain = replace(network, kernels=torch_kernels(on_gpu=network.device.type == "cuda"))
     n_cycle, n_step = module.N_cycle, configs.sample_diffusion.N_step
     one_seed = replace(features, seeds=features.seeds[:1])
 
@@ -58,11 +58,17 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
         def run(*args: Any) -> Any:
             with FlopCounterMode(display=False) as counter:
                 made = function(*args)
+                if name in ("run_trunk", "sample"):
+                    made = result_of(made)
                 made = list(made) if name == "score" else made
             counted[name] = counter.get_total_flops()
             return made
 
-        return run
+        def steps(*args: Any) -> Generator[Any, None, Any]:
+            yield from ()
+            return run(*args)
+
+        return steps if name in ("run_trunk", "sample") else run
 
     stages = {
         name: counting(name, getattr(FAST, name)) for name in ("run_trunk", "prepare_conditioning", "sample", "score")
@@ -71,11 +77,11 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
     Denoiser.__call__ = counting("step", step)  # type: ignore[method-assign]
     module.N_cycle, configs.sample_diffusion.N_step = 1, 1
     try:
-        run_stages(replace(FAST, **stages), plain, one_seed, one_seed.seeds, 5, lambda *_: None)
+        list(run_stages(replace(FAST, **stages), plain, Batch(features=one_seed, sample_chunk=5)))
     finally:
         Denoiser.__call__ = step  # type: ignore[method-assign]
         module.N_cycle, configs.sample_diffusion.N_step = n_cycle, n_step
-        network.loops.forget()
+        network.graphs.forget()
     flops = {
         "trunk": n_seed * n_cycle * counted["run_trunk"],
         "sample": n_seed * (counted["prepare_conditioning"] + counted["sample"] + (n_step - 1) * counted["step"]),

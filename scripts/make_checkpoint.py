@@ -14,8 +14,11 @@ import torch
 
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model
+from protenix_multiseed.settings import UpstreamSettings
 from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.dictionary import find_dictionary
+from protenix_multiseed.upstream.models import model_names
 
 
 def make_checkpoint(
@@ -23,7 +26,7 @@ def make_checkpoint(
 ) -> None:
     """Build the model, fill it with made-up weights and save ``{"model": state}``."""
     environment.prepare(find_dictionary())
-    configs = upstream.build_configs(model=model, overrides=overrides)
+    configs = build_configs(UpstreamSettings(model=model, overrides=overrides))
     state = demo.fill(build_model(configs), seed).state_dict()
     torch.save({"model": {("module." if prefix else "") + key: value for key, value in state.items()}}, path)
 
@@ -31,7 +34,7 @@ def make_checkpoint(
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=upstream.model_names())
+    parser.add_argument("model", choices=model_names())
     parser.add_argument("path", type=Path)
     parser.add_argument("--prefix", action="store_true", help="write keys as distributed training does, with 'module.'")
     parser.add_argument("--seed", type=int, default=demo.SEED)

@@ -2,7 +2,7 @@
 
     python scripts/measure_limits.py examples/7r6r.json --limits 6,12,24 --seeds 5
 
-The plan is made for the whole card, which it believes is free, so that what the log tells are the rungs of the ladder.
+The plan is made for the whole card, which it believes is free, so that its notes tell of every retry.
 Answers are compared with those of the free card, which are made twice as the yardstick. Made-up weights amplify every
 rounding: ``--gain 0.3`` damps them, as in ``measure_parity.py``.
 """
@@ -10,6 +10,7 @@ rounding: ``--gain 0.3`` damps them, as in ``measure_parity.py``.
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,34 +18,33 @@ import torch
 from benchmark_engine import read_features
 from measure_parity import damp, rmsd
 
-from protenix_multiseed.commands.bench import make_executor
+from protenix_multiseed.commands.bench import loaded_model
 from protenix_multiseed.config import load_config
+from protenix_multiseed.events import Note
+from protenix_multiseed.execution.local import JobRun
 from protenix_multiseed.execution.retry import MemoryLimit
 from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.types import Failure, Job, Prediction
 from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import find_dictionary
+from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 
-class Log:
-    """Keeps what a run says."""
+class OpenGate:
+    """Admits everything."""
 
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+    is_closed = time_is_up = False
 
-    def progress(self, job: Job, text: str) -> None:
-        """Nothing is shown."""
-
-    def warn(self, job: Job, text: str) -> None:
-        """Keep it."""
-        self.lines.append(text)
+    def admit(self, job: Job, seeds: Sequence[int]) -> Sequence[int]:
+        """All of them."""
+        return seeds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path)
-    parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--limits", default="24,12,6", help="GiB, separated by commas")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cycles", type=int, default=2)
@@ -58,21 +58,20 @@ def main() -> None:
     })  # fmt: skip
     environment.prepare(find_dictionary())
     features = read_features(str(arguments.job), Path(), arguments.seeds)
-    executor = make_executor(config)
     rows = []
-    with executor:
-        device = executor.device
-        damp(executor.network.module, arguments.gain)
+    with loaded_model(config) as model:
+        device = model.device
+        damp(model.network.module, arguments.gain)
         known: dict[int, np.ndarray] = {}
         for limit in [None, None, *(float(part) for part in arguments.limits.split(","))]:
-            executor._limit = MemoryLimit()  # each limit starts as a run does, knowing nothing
-            executor.network.loops.forget()
+            model.limit = MemoryLimit()  # each limit starts as a run does, knowing nothing
+            model.network.graphs.forget()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
                 whole = torch.cuda.get_device_properties(device).total_memory
                 torch.cuda.set_per_process_memory_fraction(1.0 if limit is None else limit * 2**30 / whole, device)
-            log, start = Log(), time.perf_counter()
-            outcomes = list(executor.predict(Arriving(features), log))
+            start = time.perf_counter()
+            outcomes = list(JobRun(model, Arriving(features), OpenGate()).events())
             seconds = time.perf_counter() - start
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
             made = {one.seed: one for one in outcomes if isinstance(one, Prediction)}
@@ -85,7 +84,7 @@ def main() -> None:
             row = {
                 "limit_gib": limit, "tokens": features.n_token, "seeds": len(made), "failed": [str(one) for one in failed],
                 "seconds": round(seconds, 1), "rmsd_median": float(np.median(far)) if far else None,
-                "rmsd_max": max(far, default=None), "rungs": log.lines,
+                "rmsd_max": max(far, default=None), "retries": [one.text for one in outcomes if isinstance(one, Note)],
                 "batches": sorted({tuple(one.run["batch"]) for one in made.values()}),
                 "peak": format_bytes(max((one.run["peak_bytes"] for one in made.values()), default=0)),
             }  # fmt: skip

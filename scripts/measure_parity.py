@@ -19,24 +19,25 @@ import numpy as np
 import torch
 from benchmark_engine import read_features
 
-from protenix_multiseed.commands.bench import kernels_of_protenix, make_executor
+from protenix_multiseed.commands.bench import kernels_of_protenix, loaded_model
 from protenix_multiseed.config import load_config
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.reference.stages import REFERENCE
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import make_inputs, run_stages
-from protenix_multiseed.types import Features, Prediction
+from protenix_multiseed.model.stages import Scored, make_inputs, result_of, run_stages
+from protenix_multiseed.types import Batch, Features, Prediction
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import silenced
+from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path)
-    parser.add_argument("--model", default=upstream.DEFAULT_MODEL)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cycles", type=int)
     parser.add_argument("--steps", type=int)
@@ -52,10 +53,9 @@ def main() -> None:
     config = load_config({"model": arguments.model, "cycles": arguments.cycles, "steps": arguments.steps})
     environment.prepare(find_dictionary())
     features = read_features(str(arguments.job), Path(), arguments.seeds)
-    executor = make_executor(config)
     rows = []
-    with executor:
-        network = executor.network
+    with loaded_model(config) as model:
+        network, device = model.network, model.device
         damp(network.module, arguments.gain)
         stages = []
         for precision in ("reference", "fast"):
@@ -64,7 +64,7 @@ def main() -> None:
             stages += by_stage(replace(network, precision=precision), features)
         for stage in stages:
             print(json.dumps(stage), flush=True)
-        other = "cuequivariance" if executor.kernels["reference"] == "cuequivariance" else "torch"
+        other = "cuequivariance" if model.kernels["reference"] == "cuequivariance" else "torch"
         base = protenix(network, features, "torch")
         sides = {
             "Protenix again": lambda: protenix(network, features, "torch"),
@@ -88,7 +88,7 @@ def main() -> None:
     spread = float(np.median([rmsd(p.coordinates[0], p.coordinates[1]) for p in base]))
     print(f"two samples of a seed differ by {spread:.2f} A; a batch again gives the same bytes: {same}")
     about = {
-        "device": torch.cuda.get_device_name(executor.device) if executor.device.type == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__, "model": config.model, "tokens": features.n_token, "seeds": arguments.seeds,
         "gain": arguments.gain, "spread": spread, "same_bytes": same,
     }  # fmt: skip
@@ -119,10 +119,9 @@ def batched(network: Network, features: Features, width: int) -> list[Prediction
     made: list[Prediction] = []
     for start in range(0, len(features.seeds), width):
         seeds = features.seeds[start : start + width]
-        run_stages(
-            FAST, network, features, seeds, 5,
-            lambda index, raw, _, seeds=seeds: made.append(to_prediction(raw, features, seeds[index].seed, full=True)),
-        )  # fmt: skip
+        batch = Batch(features=replace(features, seeds=seeds), sample_chunk=5)
+        steps = [step for step in run_stages(FAST, network, batch) if isinstance(step, Scored)]
+        made += [to_prediction(step.raw, features, seeds[step.index].seed, full=True) for step in steps]
     return made
 
 
@@ -156,15 +155,16 @@ def by_stage(network: Network, features: Features) -> list[dict[str, Any]]:
         made.append({"precision": network.precision, "stage": stage, **values})
 
     with torch.no_grad(), network.autocast(), silenced():
-        inputs = make_inputs(network, features, seeds)
-        streams = [[SeedRng(seed, network.device) for seed in seeds] for _ in range(2)]
-        theirs, ours = REFERENCE.run_trunk(network, inputs, streams[0]), FAST.run_trunk(network, inputs, streams[1])
+        inputs = make_inputs(network, Batch(features=replace(features, seeds=seeds), sample_chunk=5))
+        rngs = [[SeedRng(seed, network.device) for seed in seeds] for _ in range(2)]
+        theirs, ours = (result_of(stages.run_trunk(network, inputs, each))
+                        for stages, each in zip((REFERENCE, FAST), rngs, strict=True))  # fmt: skip
         tell("trunk", s=relative(ours.s, theirs.s), z=relative(ours.z, theirs.z))
         conditioning = REFERENCE.prepare_conditioning(network, inputs, theirs)
         mine = FAST.prepare_conditioning(network, inputs, theirs)
         tell("conditioning", pair=relative(mine.pair_cond, conditioning.pair_cond))
-        first = REFERENCE.sample(network, inputs, theirs, conditioning, streams[0], 5)
-        second = FAST.sample(network, inputs, theirs, conditioning, streams[1], 5)
+        first = result_of(REFERENCE.sample(network, inputs, theirs, conditioning, rngs[0], 5))
+        second = result_of(FAST.sample(network, inputs, theirs, conditioning, rngs[1], 5))
         far = ((first - second) ** 2).sum(-1).mean(-1).sqrt()
         tell("sample", rmsd_median=float(far.median()), rmsd_max=float(far.max()))
         scored = [to_prediction(next(iter(stages.score(network, inputs, theirs, first, 5))), features, 0, full=True)

@@ -3,16 +3,17 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from protenix_multiseed.model import reference_stages
 from protenix_multiseed.model.network import Network
+from protenix_multiseed.model.reference import stages as reference
 from protenix_multiseed.model.reference.predict import to_prediction
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import make_inputs
-from protenix_multiseed.types import Features
+from protenix_multiseed.model.stages import make_inputs, result_of
+from protenix_multiseed.types import Batch, Features
 from protenix_multiseed.upstream.environment import silenced
 
 
@@ -23,12 +24,13 @@ def pull_request_284(network: Network, features: Features) -> dict[str, float]:
     module, settings = network.module, network.configs.sample_diffusion
     lap = _Laps(network.device)
     network.set_size(features.n_token)
-    streams = [SeedRng(seed, network.device) for seed in features.seeds]
+    rngs = [SeedRng(seed, network.device) for seed in features.seeds]
     with torch.no_grad(), network.autocast(), silenced(), _embedded_once(module):
-        inputs = make_inputs(network, features, [features.seeds[0]] * len(features.seeds))
-        trunk = reference_stages.run_trunk(network, inputs, streams)
+        first = replace(features, seeds=(features.seeds[0],) * len(features.seeds))
+        inputs = make_inputs(network, Batch(features=first, sample_chunk=settings.N_sample))
+        trunk = result_of(reference.run_trunk(network, inputs, rngs))
         lap("trunk")
-        made = reference_stages.prepare_conditioning(network, inputs, trunk)
+        made = reference.prepare_conditioning(network, inputs, trunk)
         coordinates = module.sample_diffusion(
             denoise_net=module.diffusion_module,
             input_feature_dict=inputs.of_seed(0),
@@ -47,7 +49,7 @@ def pull_request_284(network: Network, features: Features) -> dict[str, float]:
         )
         lap("sample")
         for seed, raw in zip(
-            features.seeds, reference_stages.score(network, inputs, trunk, coordinates, settings.N_sample), strict=True
+            features.seeds, reference.score(network, inputs, trunk, coordinates, settings.N_sample), strict=True
         ):
             to_prediction(raw, features, seed.seed, full=False)
         lap("score")

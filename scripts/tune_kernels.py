@@ -1,8 +1,8 @@
-"""Time the tiles of the Triton programs on this GPU, at the shapes of the trunk and of the diffusion network.
+"""Time the tiles of the Triton kernels on this GPU, at the shapes of the trunk and of the diffusion network.
 
     python scripts/tune_kernels.py --only attention,add_transition
 
-Prints, for every program and type, the tiles by their time relative to the best over all shapes, with the largest
+Prints, for every kernel and type, the tiles by their time relative to the best over all shapes, with the largest
 difference from PyTorch's result; and cuEquivariance's triangle attention beside ours where it is installed.
 """
 
@@ -20,10 +20,27 @@ from typing import Any
 import torch
 from triton.testing import do_bench
 
-from protenix_multiseed.execution.memory import KEY_BLOCK
-from protenix_multiseed.kernels.base import Kernels, fused, mask_keys, split_heads, torch_kernels
+from protenix_multiseed.kernels.base import (
+    Kernels,
+    Tiles,
+    TileTable,
+    mask_keys,
+    split_heads,
+    torch_kernels,
+    triton_kernels,
+)
+from protenix_multiseed.kernels.ops import (
+    attention,
+    conditioned_transition,
+    msa_average,
+    norm_linear,
+    outer_product,
+    pair_bias,
+    transition,
+    triangle_product,
+)
+from protenix_multiseed.limits import KEY_BLOCK
 
-Tiles = tuple[Any, ...]
 Case = tuple[Any, ...]
 Run = Callable[[Kernels], torch.Tensor]
 
@@ -39,7 +56,7 @@ _ATTENTION = {
         (False, 64, 64, 4, 2, None), (False, 128, 32, 8, 2, 128), (False, 128, 32, 8, 3, 128),
     ],
 }  # fmt: skip
-_ROWS = {
+_ROWS: dict[str, list[tuple[Any, ...]]] = {
     "add_transition": [
         (64, 64, 4, 2, None), (64, 32, 4, 2, 168), (128, 32, 8, 2, None), (128, 32, 8, 2, 128), (128, 32, 8, 3, 128),
         (128, 16, 8, 3, 128), (256, 32, 8, 2, None), (256, 32, 16, 2, None), (256, 32, 16, 3, 128),
@@ -65,7 +82,7 @@ _ROWS = {
         (128, 64, 8, 2, None), (128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 4, 3, None), (64, 32, 4, 3, None),
     ],
 }  # fmt: skip
-_WIDE_ROWS = {
+_WIDE_ROWS: dict[str, list[tuple[Any, ...]]] = {
     "add_transition": [(128, 32, 8, 2, None), (64, 32, 4, 2, None), (64, 16, 4, 2, None), (64, 16, 4, 3, None), (128, 16, 8, 2, None)],
     "gated_channels": [(128, 64, 8, 2, None), (64, 32, 4, 2, None), (64, 32, 8, 2, None), (128, 32, 8, 2, None)],
     "add_triangle": [
@@ -87,7 +104,7 @@ _GATED_PAIRS = {
         (32, 32, 4, 1, None), (32, 32, 4, 2, None), (64, 32, 8, 1, None), (64, 32, 4, 1, None), (32, 64, 4, 1, None),
     ],
 }  # fmt: skip
-_ATOM_ROWS = {
+_ATOM_ROWS: dict[str, list[tuple[Any, ...]]] = {
     "add_conditioned_transition": [
         (64, 16, 4, 2, None), (64, 16, 4, 3, None), (64, 32, 4, 2, None), (64, 32, 4, 2, 168), (64, 32, 8, 2, None),
         (128, 16, 8, 2, None), (128, 32, 8, 2, None), (128, 32, 8, 2, 128), (64, 64, 4, 2, None),
@@ -107,13 +124,29 @@ _MSA = [(350, 256), (2048, 608)]  # rows, tokens
 _ATOMS = [(5, 2100), (1, 5222), (5, 5222)]  # seeds, atoms
 
 
+# The table of tiles of each operation, and the operation.
+TABLES: dict[str, tuple[TileTable, Any]] = {
+    "add_transition": (transition.TILES, transition.add_transition),
+    "gated_channels": (triangle_product.FACTOR_TILES, triangle_product.gated_channels),
+    "add_triangle": (triangle_product.UPDATE_TILES, triangle_product.add_triangle),
+    "norm_linear": (norm_linear.TILES, norm_linear.norm_linear),
+    "pair_bias": (pair_bias.TILES, pair_bias.pair_bias),
+    "add_outer": (outer_product.TILES, outer_product.add_outer),
+    "head_values": (msa_average.VALUE_TILES, msa_average.head_values),
+    "add_gated_average": (msa_average.UPDATE_TILES, msa_average.add_gated_average),
+    "add_conditioned_transition": (
+        conditioned_transition.TILES, conditioned_transition.add_conditioned_transition,
+    ),
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program with its place in the tables of tiles, what is tried and at which shapes."""
+    """An operation with its place in a table of tiles, the tiles that are tried, and the shapes."""
 
     name: str
     key: tuple[Any, ...]
-    tiles: Sequence[Tiles]
+    tiles: Sequence[tuple[Any, ...]]
     cases: Sequence[Case]
 
     @property
@@ -121,9 +154,13 @@ class Program:
         """In which it computes."""
         return next(part for part in self.key if isinstance(part, torch.dtype))
 
-    def set(self, tiles: Tiles) -> None:
+    def set(self, tiles: tuple[Any, ...]) -> None:
         """Use these tiles."""
-        (fused._TILES if self.name == "attention" else fused._ROW_TILES)[self.key] = tiles
+        if self.name == "attention":
+            attention.TILES[self.key] = attention.AttentionTiles(*tiles)
+            return
+        _, dtype, width = self.key
+        TABLES[self.name][0].tiles[(dtype, width) if width else dtype] = Tiles(*tiles)
 
     def make(self, case: Case) -> Run:
         """Its inputs at a shape, as a function of the kernels that returns what they make."""
@@ -132,7 +169,7 @@ class Program:
         return _rows(self.name, self.key[2], case, self.dtype)
 
 
-def _single(tiles: Sequence[Tiles]) -> list[Tiles]:
+def _single(tiles: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Those of one row of queries: of heads of two parts no two are attended to together."""
     return [tile for tile in tiles if not tile[0]]
 
@@ -177,7 +214,7 @@ def _attention(case: Case, dtype: torch.dtype) -> Run:
     query, key, value, *gates = parts
 
     def run(kernels: Kernels) -> torch.Tensor:
-        kernels.attention(query, key, value, gates[0] if gates else None, masked, out, n - 3)
+        attention.attention(kernels, query, key, value, gates[0] if gates else None, masked, out, n - 3)
         return out
 
     return run
@@ -192,7 +229,7 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
     if name in ("head_values", "add_gated_average") and width is None:
         m, norm, weight = random(n_seed, n, 64), (random(64), random(64)), random(64, 64) / 8
         if name == "head_values":
-            return lambda kernels: kernels.head_values(m, norm, weight, 8)
+            return lambda kernels: msa_average.head_values(kernels, m, norm, weight, 8)
         average, back = random(8, n, n_seed, 8).permute(2, 1, 0, 3), random(64, 64) / 8
         return _changing(name, m, average, norm, weight, back)
     width = width or 128
@@ -207,11 +244,11 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
         return _changing(name, few, outer, weight, bias, 1000.0)
     z, norm, matrix = random(n_seed, n, n, width), (random(width), random(width)), random(4 * width, width) / width**0.5
     if name == "gated_channels":
-        return lambda kernels: kernels.gated_channels(z, norm, matrix, n - 3)
+        return lambda kernels: triangle_product.gated_channels(kernels, z, norm, matrix, n - 3)
     if name == "pair_bias":
-        return lambda kernels: kernels.pair_bias(z, norm, matrix[:4], n - 3)[..., : n - 3]
+        return lambda kernels: pair_bias.pair_bias(kernels, z, norm, matrix[:4], n - 3)[..., : n - 3]
     if name == "norm_linear":
-        return lambda kernels: kernels.norm_linear(z, norm, matrix)
+        return lambda kernels: norm_linear.norm_linear(kernels, z, norm, matrix)
     if name == "add_gated_average":
         average = random(n_seed, n, n, width // 32, 32)
         return _changing(name, z, average, norm, matrix[:width], matrix[width : 2 * width])
@@ -226,33 +263,33 @@ def _changing(name: str, x: torch.Tensor, *arguments: Any) -> Run:
     """An operation that changes ``x``, in its place every time."""
 
     def run(kernels: Kernels) -> torch.Tensor:
-        getattr(kernels, name)(x, *arguments)
+        TABLES[name][1](kernels, x, *arguments)
         return x
 
     return run
 
 
-def compile_one(work: tuple[int, Tiles]) -> None:
+def compile_one(work: tuple[int, tuple[Any, ...]]) -> None:
     program = PROGRAMS[work[0]]
     program.set(work[1])
     case = program.cases[0]
     try:
-        program.make((1, 2, *case[2:]) if program.name == "attention" else (16, 64))(fused.triton_kernels())
+        program.make((1, 2, *case[2:]) if program.name == "attention" else (16, 64))(triton_kernels())
     except Exception as error:
         print(f"{program.key} {work[1]}: {str(error).splitlines()[0][:100]}")
 
 
-def tune(program: Program) -> Tiles:
-    """Measure all tiles of a program, print the best and return them."""
-    taken: dict[Tiles, list[float]] = {tiles: [] for tiles in program.tiles}
-    far: dict[Tiles, float] = dict.fromkeys(program.tiles, 0.0)
+def tune(program: Program) -> tuple[Any, ...]:
+    """Measure all tiles of an operation, print the best and return them."""
+    taken: dict[tuple[Any, ...], list[float]] = {tiles: [] for tiles in program.tiles}
+    far: dict[tuple[Any, ...], float] = dict.fromkeys(program.tiles, 0.0)
     for case in program.cases:
         torch.manual_seed(0)
         wanted = program.make(case)(torch_kernels(on_gpu=True)).float().clone()
         for tiles in program.tiles:
             program.set(tiles)
             torch.manual_seed(0)
-            run = partial(program.make(case), fused.triton_kernels())
+            run = partial(program.make(case), triton_kernels())
             try:
                 far[tiles] = max(far[tiles], float((run().float() - wanted).norm() / wanted.norm()))
                 taken[tiles].append(do_bench(run, warmup=5, rep=30, return_mode="median"))
@@ -289,7 +326,7 @@ def beside_cuequivariance() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="programs, separated by commas")
+    parser.add_argument("--only", help="operations, separated by commas")
     parser.add_argument("--out", type=Path, help="write the best tiles as JSON")
     parser.add_argument("--processes", type=int, default=12, help="that compile")
     arguments = parser.parse_args()

@@ -104,7 +104,7 @@ class LocalExecutor:
                 yield arriving
                 continue
             yield from _notes_of(arriving.features)
-            yield from _JobRun(model, arriving, gate).events()
+            yield from JobRun(model, arriving, gate).events()
 
     def facts(self) -> Mapping[str, Any]:
         """See :class:`protenix_multiseed.execution.base.Executor`."""
@@ -194,7 +194,7 @@ def _notes_of(features: Features) -> Iterator[Event]:
         yield Note(job=features.job, text=warning)
 
 
-class _JobRun:
+class JobRun:
     """One job's batches, with retry."""
 
     def __init__(self, model: "LoadedModel", arriving: "Arriving", gate: Gate) -> None:

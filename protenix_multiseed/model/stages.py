@@ -7,7 +7,7 @@ traced. All tensors carry a leading dimension of seeds; one seed is a batch of o
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
@@ -17,6 +17,7 @@ from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.types import Batch
 from protenix_multiseed.upstream.environment import silenced
 
+_Made = TypeVar("_Made")
 POLL_SECONDS = 0.001
 WAITING_SECONDS = 0.1
 
@@ -133,6 +134,16 @@ class Stages:
     prepare_conditioning: Callable[[Network, Inputs, TrunkOutput], Conditioning]
     sample: Callable[[Network, Inputs, TrunkOutput, Conditioning, Sequence[SeedRng], int], SampleSteps]
     score: Callable[[Network, Inputs, TrunkOutput, torch.Tensor, int], Iterator[dict[str, Any]]]
+
+
+def result_of(steps: Generator[StepsDone, None, _Made]) -> _Made:
+    """Run a stage to its end and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            made: _Made = end.value
+            return made
 
 
 def make_inputs(network: Network, batch: Batch) -> Inputs:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support import cases
-from support.jobs import batch_of, configs_of, network_of, predictions, result_of
+from support.jobs import batch_of, configs_of, network_of, predictions
 
 from protenix_multiseed.features import featurize as featurize_module
 from protenix_multiseed.features.featurize import featurize
@@ -22,7 +22,7 @@ from protenix_multiseed.model.fast.trunk import embed_templates, project_templat
 from protenix_multiseed.model.reference.predict import predict_seed
 from protenix_multiseed.model.reference.stages import REFERENCE
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import make_inputs
+from protenix_multiseed.model.stages import make_inputs, result_of
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream import environment

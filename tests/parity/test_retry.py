@@ -9,7 +9,7 @@ from support.jobs import OpenGate
 from protenix_multiseed.config import load_config
 from protenix_multiseed.events import Note
 from protenix_multiseed.execution import hardware
-from protenix_multiseed.execution.local import _JobRun
+from protenix_multiseed.execution.local import JobRun
 from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.features.featurize import featurize
@@ -57,7 +57,7 @@ def truth(features):
 
 def predict(model, features, notes=None):
     """Predictions and failures; notes go to the list."""
-    made = list(_JobRun(model, Arriving(features), OpenGate()).events())
+    made = list(JobRun(model, Arriving(features), OpenGate()).events())
     if notes is not None:
         notes += [event.text for event in made if isinstance(event, Note)]
     return [event for event in made if isinstance(event, Prediction | Failure)]
@@ -164,7 +164,7 @@ class Gate(OpenGate):
 @pytest.mark.parametrize(("steps", "finished"), [(3, []), (12, [1]), (14, [1, 2]), (100, [1, 2, 3])])
 def test_a_batch_is_given_up_between_two_steps_and_what_is_finished_comes_out(features, model, steps, finished):
     """One cycle and ten steps; then a seed after the other is scored, each followed by its progress."""
-    made = list(_JobRun(model, Arriving(features), Gate(steps)).events())
+    made = list(JobRun(model, Arriving(features), Gate(steps)).events())
     assert [event.seed for event in made if isinstance(event, Prediction)] == finished
 
 
@@ -172,6 +172,6 @@ def test_a_seed_on_protenixs_own_modules_is_given_up_too(features):
     config = load_config({"model": "demo", "samples": 2, "steps": 10, "cycles": 1, "device": "cpu", "sequential": True})
     model = LoadedModel(config, KernelProbe("cpu", "torch"))
     model.load()
-    made = list(_JobRun(model, Arriving(features), Gate(20)).events())
+    made = list(JobRun(model, Arriving(features), Gate(20)).events())
     assert [event.seed for event in made if isinstance(event, Prediction)] == [1]  # some 13 checks a seed
     model.close()

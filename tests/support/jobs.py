@@ -57,15 +57,6 @@ def batch_of(features, seeds=None, sample_chunk=5):
     return Batch(features=chosen, sample_chunk=sample_chunk)
 
 
-def result_of(steps):
-    """What a stage returns once all its steps are done."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def scored(network, features, seeds=None, stages=FAST, sample_chunk=5):
     """What the stages give of some seeds of the features, in their order: upstream's output dictionaries."""
     steps = run_stages(stages, network, batch_of(features, seeds, sample_chunk))

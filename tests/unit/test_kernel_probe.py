@@ -146,7 +146,8 @@ def test_nothing_is_tried_where_nothing_compiled_is_wanted(probe):
 
 
 def test_torch_is_not_imported_before_workers_start():
-    script = "import sys; import protenix_multiseed.run.pipeline, protenix_multiseed.execution.local; print('torch' in sys.modules)"
+    modules = "protenix_multiseed.run.pipeline, protenix_multiseed.execution.local"
+    script = f"import sys; import {modules}; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
 
 

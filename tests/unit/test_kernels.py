@@ -112,7 +112,7 @@ def test_every_kernel_is_probed():
 
 def test_a_wrong_kernel_is_seen(monkeypatch, capsys):
     plain = swiglu.plain
-    wrong = [operation for operation in operations() if operation.__name__ == "swiglu"][0]
+    wrong = next(operation for operation in operations() if operation.__name__ == "swiglu")
     cases_ = list(wrong.cases(Inputs(CPU, torch.float32)))
     truth = [case(torch_kernels()) for case in cases_]
     monkeypatch.setattr(wrong, "plain", lambda kernels, x: plain(kernels, x) * 1.05)
