@@ -63,7 +63,7 @@ class Operation(Generic[P, R]):
         """A case of an operation that returns what it makes."""
 
         def run(kernels: Kernels) -> torch.Tensor:
-            return cast("torch.Tensor", self(kernels, *arguments, **named))  # type: ignore[no-any-return]
+            return cast("torch.Tensor", self(kernels, *arguments, **named))
 
         return run
 
@@ -98,4 +98,5 @@ class Inputs:
 
     def matrix(self, n_out: int, n_in: int) -> torch.Tensor:
         """A weight matrix [n_out, n_in] that keeps the size of what it multiplies."""
-        return self.random(n_out, n_in) / n_in**0.5
+        made: torch.Tensor = self.random(n_out, n_in) / n_in**0.5
+        return made

@@ -287,12 +287,15 @@ def test_batches_and_single_seeds_give_the_same_answers(tmp_path):
 def test_validate_checks_as_predict_does_and_stops(tmp_path):
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein()), job("b", protein("MKT"), modelSeeds=[1, 2])]))
     done = run("validate", "in.json", cwd=tmp_path)
-    assert (done.returncode, done.stdout.splitlines()) == (0, [
-        "ok    in.json[0] 'a': about 10 tokens, 1 seeds",
-        "note a: protein 1 has no MSA; accuracy suffers. Make one with 'protenix msa'",
-        "ok    in.json[1] 'b': about 3 tokens, 2 seeds",
-        "note b: protein 1 has no MSA; accuracy suffers. Make one with 'protenix msa'",
-    ])
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            "ok    in.json[0] 'a': about 10 tokens, 1 seeds",
+            "note a: protein 1 has no MSA; accuracy suffers. Make one with 'protenix msa'",
+            "ok    in.json[1] 'b': about 3 tokens, 2 seeds",
+            "note b: protein 1 has no MSA; accuracy suffers. Make one with 'protenix msa'",
+        ],
+    )
     as_json = json.loads(run("validate", "in.json", "--json", cwd=tmp_path).stdout)
     assert [(one["job"], one["tokens"], one["seeds"]) for one in as_json] == [("a", 10, 1), ("b", 3, 2)]
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKB"))]))
