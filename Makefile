@@ -1,4 +1,4 @@
-# The two commands of the README are `make demo` and `make test`. Both make a virtual environment of their own first.
+# The README uses `make demo` and `make test`. Both first create a virtual environment in .venv.
 VENV ?= .venv
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$python && break; done)
@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What takes too long for every change: 30 kills, 8 processes on one folder, 20,000 fuzzed inputs, 200 jobs in one run.
+# Tests too slow to run on every change: 30 kills, 8 processes on one folder, 20,000 fuzzed inputs, 200 jobs in one run.
 torture: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 	PROTENIX_MS_KILLS=30 PROTENIX_MS_PROCESSES=8 $(BIN)/python -m pytest tests/end_to_end/test_resume.py
@@ -25,7 +25,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@for folder in configs scripts tests; do test ! -e $$folder/__init__.py || \
-		{ echo "$$folder/__init__.py hides the package of that name that Protenix installs: remove it"; exit 1; }; done
+		{ echo "$$folder/__init__.py hides the package of the same name that Protenix installs: remove it"; exit 1; }; done
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
@@ -33,7 +33,7 @@ format: $(VENV)/installed-dev
 
 install: $(VENV)/installed
 
-# For a host that brings its own PyTorch: into the environment that is active, without Protenix's pins.
+# For a host that brings its own PyTorch: install into the active environment, without Protenix's version pins.
 install-own-torch:
 	python3 -c 'import torch'
 	python3 -m pip install --no-deps -r requirements-own-torch.txt

@@ -1,3 +1,3 @@
-"""protenix-ms: many seeds from Protenix, each exactly its own."""
+"""protenix-ms: run many Protenix seeds in one GPU batch. Each result equals that seed run alone."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

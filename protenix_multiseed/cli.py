@@ -1,6 +1,8 @@
-"""The command line: parse, call a command, exit code. Nothing here imports torch, so that help comes at once.
+"""The command line: parse the options, call the command, return the exit code.
 
-Exit codes: 0 all done, 1 some failed, 2 refused before starting, 130 and 143 stopped by SIGINT and SIGTERM.
+This module does not import torch, so the help appears at once.
+
+Exit codes: 0 all done, 1 some failed, 2 refused before the start, 130 stopped by SIGINT, 143 stopped by SIGTERM.
 """
 
 from collections.abc import Iterator
@@ -29,7 +31,7 @@ app = typer.Typer(
 )
 Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT", help="Input files, or folders of them.")]
 Results = Annotated[list[Path], typer.Argument(metavar="OUT", help="Output folders of predict.")]
-AsJson = Annotated[bool, option("As JSON.", "--json")]
+AsJson = Annotated[bool, option("Print JSON.", "--json")]
 
 
 def _version(is_asked: bool) -> None:
@@ -44,7 +46,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Handle the options that come before the command's name."""
 
 
 @app.command()
@@ -55,14 +57,14 @@ def predict(
     dry_run: Annotated[
         bool, option("Show sizes, memory and the plan of every job; predict nothing.", "--dry-run", panel=OUTPUT)
     ] = False,
-    as_json: Annotated[bool, option("With --dry-run: as JSON.", "--json", panel=OUTPUT)] = False,
+    as_json: Annotated[bool, option("With --dry-run: print JSON.", "--json", panel=OUTPUT)] = False,
     quiet: Annotated[bool, option("Show errors only.", "--quiet", "-q", panel=OUTPUT)] = False,
     verbose: Annotated[bool, option("Show every seed.", "--verbose", "-v", panel=OUTPUT)] = False,
 ) -> None:
     """Predict structures for every job in INPUT with every seed, and rank them."""
     with _refusals():
         if as_json and not dry_run:
-            raise ConfigError("--json: it shows the plan, and goes with --dry-run")
+            raise ConfigError("--json: it works only with --dry-run; add --dry-run, or leave --json out")
         config = _load(settings)
         if dry_run:
             from protenix_multiseed.commands.dry_run import dry_run as command
@@ -83,7 +85,7 @@ def validate(
     as_json: AsJson = False,
     verbose: Annotated[bool, option("Show every job, however many there are.", "--verbose", "-v")] = False,
 ) -> None:
-    """Check inputs and configuration as predict does, and stop. Exit code 0 if predict would take them, else 2."""
+    """Check inputs and configuration as predict does, then stop. Exit code 0 if predict would accept them, else 2."""
     with _refusals():
         from protenix_multiseed.commands.validate import validate as command
 
@@ -93,7 +95,7 @@ def validate(
 @app.command()
 @takes("model", "checkpoint", "out", "config", "device")
 def doctor(settings: dict[str, Any], as_json: AsJson = False) -> None:
-    """Look at everything a run needs on this machine. Exit code 1 if predict would not run."""
+    """Check everything that a run needs on this machine. Exit code 1 if predict would not run."""
     with _refusals():
         from protenix_multiseed.commands.doctor import doctor as command
 
@@ -107,9 +109,9 @@ def fetch(
         str, typer.Argument(metavar="MODEL", help="A model of Protenix, one of its ESM models, or template-data.")
     ],
     to: Annotated[Path | None, option("Folder for the checkpoint ($PROTENIX_ROOT_DIR/checkpoint).")] = None,
-    url: Annotated[str | None, option("Another address, such as a mirror (Protenix's own).")] = None,
+    url: Annotated[str | None, option("Another address to download from, such as a mirror (Protenix's own).")] = None,
 ) -> None:
-    """Download a checkpoint from Protenix's own address, resuming what an earlier try left."""
+    """Download a checkpoint from Protenix's own address. An interrupted download is resumed."""
     with _refusals():
         from protenix_multiseed.commands.fetch import fetch_model
 
@@ -119,13 +121,13 @@ def fetch(
 @app.command()
 def rank(
     outs: Results,
-    to: Annotated[Path | None, option("Where the tables go (the first OUT).")] = None,
+    to: Annotated[Path | None, option("Folder for the tables (the first OUT).")] = None,
     cluster_rmsd: Annotated[
         float, typer.Option(min=0.01, max=1000, help="Average distance within a cluster, Angstrom.")
     ] = 2.0,
     parquet: Annotated[bool, option("Write the tables as Parquet too; it needs the package pyarrow.")] = False,
 ) -> None:
-    """Rank and compare finished results again, of one run or of several in several places."""
+    """Rank and compare finished results again, from one output folder or from several."""
     with _refusals():
         from protenix_multiseed.commands.rank import rank as command
 
@@ -135,10 +137,10 @@ def rank(
 @app.command()
 def report(
     outs: Results,
-    to: Annotated[Path | None, option("The page (OUT/report.html).")] = None,
-    slim: Annotated[bool, option("Carry fewer structures: the best and the clusters' representatives.")] = False,
+    to: Annotated[Path | None, option("File for the page (OUT/report.html).")] = None,
+    slim: Annotated[bool, option("Include fewer structures: the best and each cluster's representative.")] = False,
 ) -> None:
-    """Make one HTML page of finished results: opens from disk, needs no network."""
+    """Make one HTML page of finished results. It opens from disk and needs no network."""
     with _refusals():
         from protenix_multiseed.commands.report import report as command
 
@@ -154,10 +156,10 @@ def bench(
     settings: dict[str, Any],
     tokens: Annotated[int, typer.Option(min=4, max=5000, help="Residues of the made-up job.")] = 245,
     msa_rows: Annotated[int, typer.Option(min=1, max=20_000, help="Rows of its MSA.")] = 700,
-    repeats: Annotated[int, typer.Option(min=1, max=50, help="Repeats, of which the median counts.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=50, help="Repeats; the median time is shown.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Time Protenix seed by seed and all seeds batched, side by side on this machine."""
+    """Time two ways on this machine: Protenix seed by seed, and all seeds in batches."""
     with _refusals():
         config = _load({"seeds": "1-5", **settings})
         from protenix_multiseed.commands.bench import bench as command
@@ -175,12 +177,12 @@ def _load(settings: dict[str, Any]) -> "RunConfig":
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Turn errors that are meant for the user into messages and exit codes."""
+    """Turn errors that the user can act on into messages and exit codes."""
     try:
         yield
     except ProtenixMsError as error:
         _refuse(str(error))
-    except KeyboardInterrupt:  # before the run's own handling of signals began
+    except KeyboardInterrupt:  # before the run installed its signal handlers
         raise typer.Exit(130) from None
     except ImportError as error:
         _refuse(f"a package is missing or broken ({error}); install protenix-ms again as its README says")

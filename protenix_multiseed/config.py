@@ -1,6 +1,7 @@
-"""The configuration of a run: option over YAML file over model default over program default.
+"""The configuration of a run.
 
-What a part of the program needs of it is a property of :class:`RunConfig`, made here and nowhere else.
+Precedence, highest first: command-line option, YAML file, the model's default, the program's default. Each part of the
+program gets its settings from one property of :class:`RunConfig`.
 """
 
 import difflib
@@ -31,7 +32,7 @@ from protenix_multiseed.upstream.checkpoints import checkpoint_path, default_che
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import DEFAULT_MODEL, ModelSpec, model_names, model_spec
 
-# Settings of Protenix that have a key of their own here. Only through that key do they reach every part of a run.
+# Settings of Protenix, and the key that sets them here. Only the key here reaches every part of a run.
 OWN_KEYS = {
     "model_name": "model",
     "model.N_cycle": "cycles",
@@ -51,9 +52,9 @@ OWN_KEYS = {
     "load_checkpoint_dir": "checkpoint",
 }
 MAX_YAML_BYTES = 2**20
-DTYPES = ("bf16", "fp32")  # Protenix knows fp16 too, for which no kernel here was ever checked
+DTYPES = ("bf16", "fp32")  # Protenix accepts fp16 too, but the kernels of this package are not tested with fp16
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2  # aliases of YAML can nest without end
+_SHORT.maxlevel = 2  # YAML aliases can nest without end
 SEQUENTIAL_VARIABLE = "PROTENIX_NOBATCHED_SEEDS"
 
 
@@ -62,17 +63,17 @@ class _Strict(BaseModel):
 
 
 class TemplateConfig(_Strict):
-    """Where template structures come from, and the aligner that upstream calls."""
+    """The source of template structures, and the alignment program that upstream calls."""
 
     mmcif_dir: Path | None = Field(
         default=None, description="folder of <pdb id>.cif files; PROTENIX_ROOT_DIR/mmcif if not given"
     )
-    kalign: Path | None = Field(default=None, description="the kalign program; looked for on PATH if not given")
+    kalign: Path | None = Field(default=None, description="the kalign program; searched on PATH if not given")
     fetch: bool = Field(default=False, description="fetch structures that the folder lacks from PDBe during the run")
 
 
 class RunConfig(_Strict):
-    """Everything a run can be told. The YAML file has these keys."""
+    """All settings of a run. The keys of the YAML file are the names of these fields."""
 
     out: Path = Field(default=Path("output"), description="output folder")
     seeds: tuple[int, ...] | None = Field(
@@ -90,7 +91,7 @@ class RunConfig(_Strict):
         default=None, description="diffusion steps; the model's own by default"
     )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, description="CPU worker processes")
-    executor: str = Field(default="local", description="what runs the model: local, on one device of this machine")
+    executor: str = Field(default="local", description="how to run the model: local, on one device of this machine")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
         default="auto", description="auto, cpu, cuda or cuda:1"
     )
@@ -102,7 +103,7 @@ class RunConfig(_Strict):
         default=None, description="at most this many seeds in one batch"
     )
     stop_when_stable: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="end a job when its last N seeds brought no better ranking score"
+        default=None, description="end a job when its last N seeds did not improve the best ranking score"
     )
     assume_free: int | None = Field(
         default=None, description="plan for this much free device memory, such as 24GiB, instead of asking the device"
@@ -119,17 +120,17 @@ class RunConfig(_Strict):
     )
     store: Annotated[str, Field(pattern=r"^(full|slim|top:[1-9]\d{0,3})$")] = Field(
         default="full",
-        description="full; top:K, all scores, other files of each seed's K best samples only; slim, as top:1, no pairs",
+        description="full: all files; top:K: all scores, other files of K best samples; slim: top:1, no pair errors",
     )
     guidance: bool = Field(default=False, description="training-free guidance (TFG)")
-    offline: bool = Field(default=False, description="never touch the network")
-    overwrite: bool = Field(default=False, description="replace results that were made in another way")
-    verify: bool = Field(default=False, description="compare the contents of results that are there already")
+    offline: bool = Field(default=False, description="never use the network")
+    overwrite: bool = Field(default=False, description="replace results of other inputs, settings or versions")
+    verify: bool = Field(default=False, description="check the contents of existing files, not only their lengths")
     grace: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        default=20.0, description="seconds that work in hand has to finish after SIGINT or SIGTERM"
+        default=20.0, description="seconds that the running batch has to finish after SIGINT or SIGTERM"
     )
     log_file: Path | None = Field(default=None, description="log; <out>/protenix-ms/run.log by default")
-    log_format: Literal["text", "json"] = Field(default="text", description="lines of the log")
+    log_format: Literal["text", "json"] = Field(default="text", description="format of the lines of the log")
     upstream: dict[str, bool | int | float | str | None] = Field(
         default={}, description="any setting of Protenix, by dotted path"
     )
@@ -155,22 +156,22 @@ class RunConfig(_Strict):
 
     @property
     def spec(self) -> ModelSpec:
-        """The model's entry."""
+        """The entry of the model in the table of models."""
         return model_spec(self.model)
 
     @property
     def checkpoint_path(self) -> Path | None:
-        """The checkpoint; None for a model whose weights are made up."""
+        """The checkpoint file; None for a model with made-up weights."""
         return checkpoint_path(self.spec, self.checkpoint)
 
     @property
     def esm_checkpoint_dir(self) -> Path:
-        """The folder with the checkpoints of a language model."""
+        """The folder with the checkpoints of the ESM language models."""
         return self.checkpoint.parent if self.checkpoint else default_checkpoint_dir()
 
     @property
     def reference_reason(self) -> str | None:
-        """Why every seed runs alone through Protenix's own modules; None if none does."""
+        """Why every seed runs alone through Protenix's own modules; None if seeds run in batches."""
         if self.sequential:
             return "--sequential"
         if self.guidance:
@@ -181,12 +182,12 @@ class RunConfig(_Strict):
 
     @property
     def read_settings(self) -> ReadSettings:
-        """Which files of a job are read."""
+        """Which kinds of files the run reads."""
         return ReadSettings(msa=bool(self.msa), rna_msa=self.rna_msa, template=self.template)
 
     @property
     def input_rules(self) -> InputRules:
-        """What inputs may say."""
+        """The inputs that the model and the options accept."""
         spec = self.spec
         return InputRules(
             model=self.model, reads=self.read_settings, constraint=spec.constraint, max_tokens=spec.max_tokens
@@ -194,7 +195,7 @@ class RunConfig(_Strict):
 
     @property
     def upstream_settings(self) -> UpstreamSettings:
-        """What upstream's configuration is made of."""
+        """The settings from which upstream's configuration is built."""
         return UpstreamSettings(
             model=self.model,
             cycles=self.cycles,
@@ -207,7 +208,7 @@ class RunConfig(_Strict):
 
     @property
     def feature_settings(self) -> FeatureSettings:
-        """What featurization depends on."""
+        """The settings that featurization depends on."""
         esm = self.spec.esm
         return FeatureSettings(
             reads=self.read_settings,
@@ -222,7 +223,7 @@ class RunConfig(_Strict):
 
     @property
     def plan_settings(self) -> PlanSettings:
-        """What planning depends on."""
+        """The settings that planning depends on."""
         most = min(self.max_seeds_per_batch or MAX_SEEDS_PER_BATCH, self.stop_when_stable or MAX_SEEDS_PER_BATCH)
         return PlanSettings(
             model=self.model,
@@ -249,12 +250,12 @@ class RunConfig(_Strict):
 
     @property
     def folder_settings(self) -> FolderSettings:
-        """How the output folder is looked at."""
+        """How results that already exist in the output folder are treated."""
         return FolderSettings(out=self.out, verify=self.verify, overwrite=self.overwrite)
 
     @property
     def answer_settings(self) -> dict[str, Any]:
-        """The settings that decide an answer, and what is kept of it, as the record of each seed has them."""
+        """The settings that determine the prediction and the files that are kept, as written to each seed's record."""
         names = (
             "model", "samples", "cycles", "steps", "precision", "msa", "rna_msa", "template", "guidance",
             "full_confidence", "pae", "store", "upstream",
@@ -264,19 +265,19 @@ class RunConfig(_Strict):
 
     @property
     def log_path(self) -> Path:
-        """The log of the run."""
+        """The log file of the run."""
         return self.log_file or self.out / RUN_FOLDER / "run.log"
 
 
 def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConfig:
-    """Put the configuration together and check it.
+    """Build the configuration and check it.
 
     Args:
-        options: Command-line options by key; those not given are None.
+        options: Command-line options by key. Options that were not given are None.
         file: A YAML file, or None.
 
     Raises:
-        ConfigError: naming file, key, what was found and what to do.
+        ConfigError: if a setting is invalid. The message names the file, the key, the value and the way out.
     """
     content = _read_yaml(file) if file else {}
     if os.environ.get(SEQUENTIAL_VARIABLE, "").strip().lower() in {"1", "true", "yes"}:
@@ -295,7 +296,7 @@ def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConf
 
 
 def _resolve(config: RunConfig) -> RunConfig:
-    """Fill in the model's preset and refuse what the model cannot do."""
+    """Fill in the model's defaults, and refuse settings that the model does not support."""
     model = config.spec
     for switch, name in ((config.template, "template"), (config.rna_msa, "rna_msa")):
         if switch and not model.template:
@@ -311,11 +312,13 @@ def _resolve(config: RunConfig) -> RunConfig:
             "--model"
         )
     if config.sequential and config.precision == "fast":
-        raise ConfigError("precision: fast is for batches of seeds; leave --sequential out, or --precision fast")
+        raise ConfigError(
+            "precision: fast works only for batches of seeds; leave out --sequential, or leave out --precision fast"
+        )
     if config.store == "slim" and (config.full_confidence or config.pae != "none"):
         what = "full_confidence" if config.full_confidence else "pae"
         raise ConfigError(
-            f"store: slim keeps no errors of pairs, and {what} asks for them; use top:1, or leave one out"
+            f"store: slim keeps no per-pair errors, but {what} asks for them; use top:1, or leave {what} out"
         )
     if config.offline and config.templates.fetch:
         raise ConfigError(
@@ -335,16 +338,16 @@ def _check_upstream(config: RunConfig) -> None:
     """Refuse settings of Protenix that cannot be run, before anything is loaded.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError: if there is one; the message names the setting.
     """
     for path in config.upstream:
         if path in OWN_KEYS:
-            raise ConfigError(f"upstream.{path}: set it with {OWN_KEYS[path]}, which tells every part of the run")
+            raise ConfigError(f"upstream.{path}: use the key {OWN_KEYS[path]} instead, which sets it for the whole run")
         if path.startswith("data.") or path == "sorted_by_ranking_score":
             raise ConfigError(f"upstream.{path}: it has no effect here; template files are set under templates")
     if not config.upstream:
         return
-    build_configs(config.upstream_settings)  # names and types
+    build_configs(config.upstream_settings)  # checks the names and types of all overrides
     dtype = config.upstream.get("dtype", "bf16")
     if dtype not in DTYPES:
         raise ConfigError(f"upstream.dtype: {dtype!r} cannot be run; choose one of {', '.join(DTYPES)}")
@@ -352,7 +355,7 @@ def _check_upstream(config: RunConfig) -> None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device may never end
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise ConfigError(f"{path}: not a file")
         if path.stat().st_size > MAX_YAML_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes: not a configuration")

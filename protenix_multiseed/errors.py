@@ -1,4 +1,4 @@
-"""Errors that reach the user. Each message says where it happened, what was found and what to do."""
+"""Errors that reach the user. Each message names the place, the problem and the way out."""
 
 from collections.abc import Iterable
 
@@ -8,15 +8,15 @@ class ProtenixMsError(Exception):
 
 
 class ConfigError(ProtenixMsError):
-    """An option, a YAML file or a combination of settings that cannot be run."""
+    """An option, a YAML file or a combination of settings cannot be run."""
 
 
 class InputError(ProtenixMsError):
-    """One problem at one place of an input file."""
+    """One problem in one place of an input file."""
 
 
 class RefusedInputsError(ProtenixMsError):
-    """All problems found in the inputs of a run, so that one edit can fix them all."""
+    """All problems in the inputs of a run, reported together so that the user can fix them in one edit."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -28,7 +28,7 @@ class DictionaryError(ProtenixMsError):
 
 
 class WeightsError(ProtenixMsError):
-    """A checkpoint is missing, truncated, of another model, or not the file that was downloaded."""
+    """A checkpoint is missing or truncated, belongs to another model, or has changed since its download."""
 
 
 class FeaturizationError(ProtenixMsError):
@@ -36,8 +36,8 @@ class FeaturizationError(ProtenixMsError):
 
 
 class PredictionError(ProtenixMsError):
-    """A seed whose result cannot be used, for example because coordinates are not finite."""
+    """The result of a seed cannot be used, for example because coordinates are not finite."""
 
 
-class Stopped(Exception):  # noqa: N818  it is no error: the user asked for it
-    """The run was asked to stop, and the work in hand is given up."""
+class Stopped(Exception):  # noqa: N818  not an error: the user asked the run to stop
+    """The run was asked to stop, and abandons the batch or the loading that is in progress."""

@@ -1,6 +1,6 @@
-"""What a run tells its watchers. The terminal display and the log are two watchers.
+"""Events that a run sends to its watchers. The terminal display and the log are two watchers.
 
-An executor yields events in one stream; :class:`~protenix_multiseed.types.Prediction` and
+An executor yields all events in one stream. :class:`~protenix_multiseed.types.Prediction` and
 :class:`~protenix_multiseed.types.Failure` are events too.
 """
 
@@ -14,19 +14,19 @@ from protenix_multiseed.types import Failure, Job, Prediction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOpened:
-    """Everything is loaded and checked: from here on the run writes to its output folder."""
+    """Everything is loaded and checked. From now on the run writes to its output folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEntered:
-    """The run as a whole enters a stage, such as ``loading protenix-v2``."""
+    """The whole run enters a stage, such as ``loading protenix-v2``."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Featurized:
-    """The features of a job have arrived."""
+    """The features of a job have arrived from a CPU worker."""
 
     job: Job
     n_token: int
@@ -42,7 +42,7 @@ class BatchProgress:
 
     Attributes:
         stage: ``trunk``, ``sample`` or ``score``.
-        done, total: Cycles, diffusion steps or seeds.
+        done, total: Number of trunk cycles, diffusion steps or scored seeds.
     """
 
     job: Job
@@ -70,7 +70,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """The run was asked to stop; the batch in hand has ``grace`` seconds to finish."""
+    """The run was asked to stop. The running batch has ``grace`` seconds to finish."""
 
     signal: str
     grace: float
@@ -83,14 +83,14 @@ Watcher: TypeAlias = Callable[[Event], None]
 
 
 class Watchers:
-    """Several watchers as one. Give those first that must not miss an event, such as the log."""
+    """Sends each event to several watchers, in order. Put the log first, so that it misses no event."""
 
     def __init__(self, *watchers: Watcher) -> None:
         self._watchers = watchers
 
     def __call__(self, event: Event) -> None:
-        """Tell all of them."""
+        """Send the event to all watchers."""
         for watcher in self._watchers:
-            # A closed terminal, a broken pipe or a full disk is no reason to lose the work of a run.
+            # A closed terminal, a broken pipe or a full disk must not end the run.
             with contextlib.suppress(OSError, ValueError):
                 watcher(event)

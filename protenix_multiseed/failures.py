@@ -1,4 +1,4 @@
-"""Exceptions as failures of a job or seed, each with advice that fits its cause."""
+"""Turn exceptions into failures of a job or seed, with advice that fits the cause."""
 
 import errno
 import traceback
@@ -9,14 +9,19 @@ from pebble import ProcessExpired
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.types import Failure, Job
 
-_AGAIN = "then run the same command again: what is done is kept"
+_AGAIN = "then run the same command again: finished seeds are kept"
 
 
 def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
-    """The failure of a job, or of one seed of it."""
+    """Return the failure of a job, or of one seed of the job.
+
+    Args:
+        seed: None if the whole job failed.
+        stage: ``featurize``, ``predict``, ``write`` or ``rank``.
+    """
     if isinstance(error, ProcessExpired | BrokenProcessPool):
         message = f"the worker process ended (exit code {getattr(error, 'exitcode', 'unknown')})"
-        advice = f"if it was killed for memory, use fewer --workers or a machine with more, {_AGAIN}"
+        advice = f"if memory ran out, use fewer --workers or a machine with more memory, {_AGAIN}"
     elif isinstance(error, ProtenixMsError):
         message, advice = str(error), f"correct it, {_AGAIN}"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -31,7 +36,7 @@ def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> 
 
 
 def ranking_failure(job: Job, error: Exception) -> Failure:
-    """A job whose seeds are done but could not be ranked."""
+    """Return the failure of a job whose seeds are done but could not be ranked."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return Failure(
         job=job,

@@ -1,4 +1,4 @@
-"""Small file-system steps that leave either the old content or the new, never a half of it."""
+"""Atomic file-system operations: a reader sees either the old content or the new, never a part of it."""
 
 import glob
 import os
@@ -42,7 +42,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def publish_folder(scratch: Path, target: Path) -> None:
-    """Move a finished folder to its place, with everything in it on disk; a folder already there is replaced."""
+    """Flush a finished folder to disk and move it to ``target``. A folder that exists there is replaced."""
     for entry in (*scratch.rglob("*"), scratch):
         _sync(entry)
     old = None
@@ -61,14 +61,14 @@ def publish_folder(scratch: Path, target: Path) -> None:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what a process that was killed left of its work on a folder. Only for who holds the folder's lock."""
+    """Remove the temporary folders that a killed process left beside ``target``. The caller holds the target's lock."""
     for kind in ("new", "old"):
         for left in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's entries, on disk."""
+    """Flush a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""SHA-256 of files, and where the SHA-256 of a fetched file is kept."""
+"""SHA-256 of files, and the file that records the SHA-256 of a fetched checkpoint."""
 
 import hashlib
 from pathlib import Path
@@ -8,10 +8,10 @@ _known: dict[tuple[str, int, int], str] = {}
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+    """Return the SHA-256 of a file, in hexadecimal.
 
-    The file is read in large blocks: hashing releases the GIL, and a thread that hashes beside imports waits for it
-    after each block.
+    The file is read in blocks of 64 MiB. Hashing a block releases the GIL, but the next block has to wait for the GIL
+    again. Few large blocks therefore keep a hashing thread fast while the main thread imports modules.
     """
     digest, block = hashlib.sha256(), bytearray(min(_BLOCK, path.stat().st_size + 1))
     with path.open("rb", buffering=0) as file:
@@ -21,7 +21,10 @@ def sha256(path: Path) -> str:
 
 
 def sha256_once(path: Path) -> str:
-    """SHA-256 of a file that many jobs may share: hashed again only after its length or time of change has changed."""
+    """Return the SHA-256 of a file that many jobs may share.
+
+    The file is hashed again only if its length or modification time has changed.
+    """
     stat = path.stat()
     key = (str(path), stat.st_size, stat.st_mtime_ns)
     if key not in _known:
@@ -30,7 +33,7 @@ def sha256_once(path: Path) -> str:
 
 
 def recorded_sha256(checkpoint: Path) -> str | None:
-    """The SHA-256 that ``fetch`` recorded beside a checkpoint, if it did."""
+    """Return the SHA-256 that ``fetch`` recorded beside a checkpoint; None if there is no record."""
     record = hash_file(checkpoint)
     try:
         return record.read_text().split()[0]
@@ -39,5 +42,5 @@ def recorded_sha256(checkpoint: Path) -> str | None:
 
 
 def hash_file(checkpoint: Path) -> Path:
-    """Where the SHA-256 of a fetched checkpoint is kept, in the format of ``sha256sum``."""
+    """Return the path of the file that records a checkpoint's SHA-256, in the format of ``sha256sum``."""
     return checkpoint.with_name(checkpoint.name + ".sha256")

@@ -1,7 +1,7 @@
-"""One complex in neutral form. Input dialects make it; checks, featurization and records read it.
+"""The typed form of one complex, independent of the input format. Dialects make it; all later parts read it.
 
-Entities, copies and residues are numbered from 1, as bonds and constraints refer to them. ``place`` fields name the
-field of the input file, for messages; they take no part in comparisons.
+Entities, copies and residues are numbered from 1. Bonds and constraints use these numbers. A ``place`` attribute names
+the field of the input file, for messages; comparisons ignore it.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ class SourceFile:
     """A file that the input names.
 
     Attributes:
-        path: Absolute. The file need not exist: whether it must is for the checks to say.
-        written: The name as the input file has it.
+        path: Absolute path. The file may be missing; the input checks decide whether it must exist.
+        written: The path as it is written in the input file.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alignment:
-    """A multiple sequence alignment in a3m format: exactly one of a file and its text."""
+    """A multiple sequence alignment in a3m format. Exactly one of ``file`` and ``text`` is given."""
 
     file: SourceFile | None = None
     text: str | None = None
@@ -40,7 +40,7 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateHits:
-    """Hits of a template search for one protein: a ``.a3m`` or ``.hhr`` file."""
+    """The hits of a template search for one protein, as a ``.a3m`` or ``.hhr`` file."""
 
     file: SourceFile
     place: str = _place()
@@ -48,11 +48,11 @@ class TemplateHits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modification:
-    """A residue that is replaced by a component of the chemical dictionary.
+    """A component of the chemical dictionary that replaces a residue.
 
     Attributes:
-        component: Its code, such as ``SEP``.
-        position: Of the residue, from 1.
+        component: Code of the component, such as ``SEP``.
+        position: Position of the residue, from 1.
     """
 
     component: str
@@ -68,8 +68,9 @@ class Polymer:
         sequence: One-letter codes.
         copies: Number of chains.
         chain_ids: One name per copy; empty if the chains are named automatically.
-        paired, unpaired: Alignments; None if the input gives none. An alignment with empty text is given and empty.
-        templates: Of a protein.
+        paired, unpaired: Alignments; None if the input gives none. An alignment with empty text was given, but is
+            empty.
+        templates: Template hits, for proteins only; None if the input gives none.
     """
 
     kind: PolymerKind
@@ -85,10 +86,10 @@ class Polymer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ligand:
-    """A small molecule with its copies: exactly one of components, a SMILES string and a file.
+    """A small molecule with its copies. Exactly one of ``components``, ``smiles`` and ``file`` is given.
 
     Attributes:
-        components: Codes of the dictionary; several are the residues of one molecule.
+        components: Codes of the chemical dictionary. Several codes are the residues of one molecule.
         file: A ``.mol``, ``.sdf``, ``.pdb`` or ``.mol2`` file with 3D coordinates.
     """
 
@@ -102,7 +103,11 @@ class Ligand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ion:
-    """An ion with its copies, by its component code."""
+    """An ion with its copies.
+
+    Attributes:
+        component: Code of the chemical dictionary, such as ``MG``.
+    """
 
     component: str
     copies: int = 1
@@ -115,12 +120,13 @@ Entity: TypeAlias = Polymer | Ligand | Ion
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtomRef:
-    """An atom, residue or chain, as bonds and constraints name it.
+    """An atom, residue or chain that a bond or constraint refers to.
 
     Attributes:
-        copy: None for the same atom of every copy.
-        position: Residue or component; None for the whole chain.
-        atom: Name, or the number of an atom in a SMILES or file ligand; None for the whole residue.
+        entity: Number of the entity, from 1.
+        copy: Number of the copy, from 1; None for every copy.
+        position: Position of the residue or component, from 1; None for the whole chain.
+        atom: Name of the atom, or its number in a SMILES or file ligand; None for the whole residue.
     """
 
     entity: int
@@ -140,7 +146,7 @@ class Bond:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contact:
-    """A distance between two residues or atoms of different chains, Angstrom."""
+    """A limit on the distance between two residues or atoms of different chains. Distances are in Angstrom."""
 
     first: AtomRef
     second: AtomRef
@@ -151,7 +157,11 @@ class Contact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pocket:
-    """Residues that line the pocket of one binder chain, with their distance in Angstrom."""
+    """The residues that line the pocket of one binder chain.
+
+    Attributes:
+        max_distance: Largest distance between the residues and the binder, Angstrom.
+    """
 
     binder: AtomRef
     residues: tuple[AtomRef, ...]
@@ -164,8 +174,8 @@ class JobSpec:
     """One complex to predict.
 
     Attributes:
-        entities: In the order of the input; bonds and constraints count them from 1.
-        has_constraint: Whether the input has a constraint at all, which may say nothing.
+        entities: Entities in the order of the input. Bonds and constraints number them from 1.
+        has_constraint: Whether the input has a constraint field. The field may be empty.
     """
 
     name: str
@@ -176,7 +186,7 @@ class JobSpec:
     has_constraint: bool = False
 
     def polymers(self, kind: PolymerKind | None = None) -> Iterator[tuple[int, Polymer]]:
-        """Number and content of every polymer, or of those of one kind."""
+        """Yield the entity number and the entity of every polymer, or of every polymer of one kind."""
         for number, entity in enumerate(self.entities, start=1):
             if isinstance(entity, Polymer) and kind in (None, entity.kind):
                 yield number, entity

@@ -1,4 +1,4 @@
-"""``--offline``: a process that cannot reach the network, whatever library tries to."""
+"""``--offline``: keep a process off the network, whichever library tries to reach it."""
 
 import socket
 import sys
@@ -8,9 +8,10 @@ _LOCAL = getattr(socket, "AF_UNIX", None)
 
 
 def forbid_network() -> None:
-    """From now on, for the life of the process, no look-up of a name and no socket but a local one can be had.
+    """Refuse all name look-ups and all sockets except local ones, for the rest of the process's life.
 
-    An audit hook sees what C code asks of the socket module too, and cannot be taken out again.
+    The function installs an audit hook. The hook also sees calls that C code makes to the socket module. It cannot be
+    removed.
     """
     sys.addaudithook(_refuse)
 
@@ -18,7 +19,7 @@ def forbid_network() -> None:
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"):
         raise OSError(f"--offline: a look-up of {arguments[0]!r} was refused")
-    if event == "socket.__new__" and arguments[1] not in (_LOCAL, -1):  # -1: of a descriptor that is there already
+    if event == "socket.__new__" and arguments[1] not in (_LOCAL, -1):  # -1: made from an existing file descriptor
         raise OSError("--offline: a socket to the network was refused")
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and arguments[0].family != _LOCAL:
         raise OSError(f"--offline: a connection to {arguments[1]!r} was refused")

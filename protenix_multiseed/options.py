@@ -1,6 +1,7 @@
-"""The command-line options of settings, each declared once. Nothing here imports the configuration: help comes at once.
+"""The command-line options of all settings, each declared once.
 
-Defaults are decided by the configuration, so they stand in the help texts.
+This module does not import the configuration, so the help appears at once. The configuration decides the defaults, so
+each help text states its default in parentheses.
 """
 
 import inspect
@@ -15,7 +16,7 @@ _MODEL, _HARDWARE, OUTPUT = "Model", "Hardware", "Output"
 
 
 def option(help_text: str, *names: str, panel: str | None = None) -> Any:
-    """An option without a default of its own."""
+    """Return an option without a default; the configuration decides the default."""
     return typer.Option(*names, help=help_text, show_default=False, rich_help_panel=panel)
 
 
@@ -26,7 +27,7 @@ def _flag(name: str) -> str:
 SETTINGS: dict[str, tuple[Any, Any]] = {
     "seeds": (str, option("1-5 or 1,7,20-30. If not given: each job's modelSeeds, else 101.", "--seeds", "-s")),
     "out": (Path, option("Output folder (output).", "--out", "-o")),
-    "config": (Path, option("YAML file with any of these settings; options win over it.", "--config", "-c")),
+    "config": (Path, option("YAML file with any of these settings; options override it.", "--config", "-c")),
     "model": (
         str,
         option("Any model of Protenix, or demo (protenix_base_default_v1.0.0).", "--model", "-m", panel=_MODEL),
@@ -41,7 +42,7 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_MODEL)),
     "stop_when_stable": (
         int,
-        option("End a job when N further seeds brought no better ranking score (never).", panel=_MODEL),
+        option("End a job when its last N seeds did not improve the best ranking score (never).", panel=_MODEL),
     ),
     "device": (str, option("auto, cpu, cuda or cuda:1 (auto).", panel=_HARDWARE)),
     "kernels": (str, option("Triangle kernels: auto, torch or cuequivariance (auto).", panel=_HARDWARE)),
@@ -53,46 +54,51 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "max_seeds_per_batch": (int, option("At most this many seeds at once (20).", panel=_HARDWARE)),
     "assume_free": (
         str,
-        option("Plan for this much device memory, such as 24GiB (what is free).", panel=_HARDWARE),
+        option("Plan for this much free device memory, such as 24GiB (ask the device).", panel=_HARDWARE),
     ),
     "force": (bool, option("Try jobs that seem too large for the device.", "--force", panel=_HARDWARE)),
     "sequential": (
         bool,
         option("One seed at a time through Protenix's own modules.", "--sequential", panel=_HARDWARE),
     ),
-    "offline": (bool, option("Never touch the network.", "--offline", panel=_HARDWARE)),
+    "offline": (bool, option("Never use the network.", "--offline", panel=_HARDWARE)),
     "grace": (
         float,
-        option("Seconds that the batch in hand has to finish after Ctrl-C or SIGTERM (20).", panel=_HARDWARE),
+        option("Seconds that the running batch has to finish after Ctrl-C or SIGTERM (20).", panel=_HARDWARE),
     ),
-    "overwrite": (bool, option("Replace results that were made in another way.", "--overwrite", panel=OUTPUT)),
+    "overwrite": (bool, option("Replace results of other inputs, settings or versions.", "--overwrite", panel=OUTPUT)),
     "verify": (
         bool,
-        option("Compare the contents of what is there; redo what is damaged.", "--verify", panel=OUTPUT),
+        option("Check the contents of existing files; predict damaged seeds again.", "--verify", panel=OUTPUT),
     ),
-    "log_file": (Path, option("Log (<out>/protenix-ms/run.log).", panel=OUTPUT)),
-    "log_format": (str, option("Lines of the log: text or json (text).", panel=OUTPUT)),
+    "log_file": (Path, option("Log file (<out>/protenix-ms/run.log).", panel=OUTPUT)),
+    "log_format": (str, option("Format of the log: text or json (text).", panel=OUTPUT)),
     "full_confidence": (
         bool,
         option("Write per-atom and per-pair confidence too (no).", _flag("full-confidence"), panel=OUTPUT),
     ),
     "pae": (
         str,
-        option("A file of each sample's predicted aligned error: none, json or npz (none).", panel=OUTPUT),
+        option("File for each sample's predicted aligned error: none, json or npz (none).", panel=OUTPUT),
     ),
     "store": (
         str,
-        option("Beside all scores: full, top:K samples of a seed, or slim, its best structure (full).", panel=OUTPUT),
+        option(
+            "Files beside the scores: full; top:K, each seed's K best samples; slim, the best structure (full).",
+            panel=OUTPUT,
+        ),
     ),
 }
 
 
 def takes(*keys: str, **helps: str) -> Callable[[_Command], _Command]:
-    """Give a command some settings as options; it gets those that were given as its argument ``settings``.
+    """Decorate a command so that it takes settings as options.
+
+    The command receives the options that the user gave as its argument ``settings``.
 
     Args:
-        keys: Of :data:`SETTINGS`, in the order of the help; all of them if none is named.
-        helps: Help texts that differ for this command, by key.
+        keys: Keys of :data:`SETTINGS`, in the order of the help. None named: all keys.
+        helps: Help texts for this command that replace the usual ones, by key.
     """
 
     def decorate(command: _Command) -> _Command:

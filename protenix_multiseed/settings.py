@@ -1,4 +1,4 @@
-"""What each part of the program needs of the configuration. :class:`RunConfig` makes each of these in one place."""
+"""The settings that each part of the program reads. Properties of :class:`RunConfig` make them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSettings:
-    """Which files of a job are read."""
+    """Which kinds of files a run reads."""
 
     msa: bool = True
     rna_msa: bool = False
@@ -17,12 +17,12 @@ class ReadSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRules:
-    """What the model and the switches of a run accept.
+    """The inputs that the model and the options of a run accept.
 
     Attributes:
-        model: Its name, for messages.
+        model: Name of the model, for messages.
         constraint: Whether the model reads constraints.
-        max_tokens: The model's limit, or None.
+        max_tokens: Largest number of tokens that the model accepts; None for no limit.
     """
 
     model: str
@@ -33,10 +33,16 @@ class InputRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSettings:
-    """What featurization depends on besides the job; the switches are upstream's of the same meaning.
+    """Everything that featurization depends on, except the job. The flags mean the same as in upstream.
 
     Attributes:
-        esm_folder: Where ESM embeddings are kept, for the models that read them.
+        guidance: Whether to make the features for training-free guidance (TFG).
+        constraint: Whether the model reads constraint features.
+        msa_pair_as_unpair: Whether rows of paired MSAs serve as unpaired rows too.
+        esm_folder: Folder of the ESM embeddings; None for models that do not read them.
+        template_mmcif_dir: Folder of template structures; None for upstream's default.
+        fetch_template_structures: Whether to download template structures that the folder lacks.
+        kalign: The kalign program; None for upstream's default.
     """
 
     reads: ReadSettings = ReadSettings()
@@ -51,11 +57,12 @@ class FeatureSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSettings:
-    """What upstream's configuration is made of.
+    """The settings from which upstream's configuration is built.
 
     Attributes:
-        cycles, steps: The model's own if None.
-        overrides: Values by dotted path, such as ``{"model.pairformer.n_blocks": 2}``; they win over all else.
+        cycles, steps: Recycling cycles and diffusion steps; None for the model's own number.
+        overrides: Upstream's settings by dotted path, such as ``{"model.pairformer.n_blocks": 2}``. They take
+            precedence over all other settings.
     """
 
     model: str
@@ -69,12 +76,14 @@ class UpstreamSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
-    """What planning depends on besides the model and the device.
+    """Everything that planning depends on, except the model's sizes and the device.
 
     Attributes:
-        assumed_free: Bytes of device memory to plan for instead of asking the device.
-        force: Plan jobs that seem too large.
-        reference_reason: Why every seed runs alone through Protenix's own modules; None if none does.
+        max_seeds: Largest number of seeds in one batch.
+        max_tokens: Largest number of tokens that the model accepts; None for no limit.
+        assumed_free: Free device memory to plan with, bytes; None to ask the device.
+        force: Whether to plan jobs that seem too large for the device.
+        reference_reason: Why every seed runs alone through Protenix's own modules; None if seeds run in batches.
     """
 
     model: str
@@ -92,11 +101,12 @@ class WriteSettings:
     """How results are written.
 
     Attributes:
-        full_confidence: Write per-atom and per-pair confidence too.
-        pae: A file of each sample's predicted aligned error: ``none``, ``json`` as the AlphaFold database has it, or
+        full_confidence: Whether to write per-atom and per-pair confidence too.
+        pae: Format of the predicted aligned error of each sample: ``none``, ``json`` as in the AlphaFold database, or
             ``npz``, compressed.
-        kept: How many of a seed's samples, best first, keep more than their scores; None for all.
-        notice: A sentence that every file must carry, such as that the model is a demo.
+        kept: Number of best-ranked samples of a seed that keep all their files. The other samples keep only their
+            scores. None: all samples keep all their files.
+        notice: A sentence that every file must contain, such as that the model is a demo.
     """
 
     out: Path
@@ -108,11 +118,11 @@ class WriteSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSettings:
-    """How the output folder is looked at.
+    """How results that already exist in the output folder are treated.
 
     Attributes:
-        verify: Compare the contents of files, not only that they are there and as long as they were.
-        overwrite: Replace results that were made in another way.
+        verify: Whether to compare the contents of files too, not only their presence and length.
+        overwrite: Whether to replace results that were made from another input or with other settings.
     """
 
     out: Path

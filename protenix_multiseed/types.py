@@ -1,4 +1,4 @@
-"""The types that carry a run from input to files. Frozen: what one part hands over, no later part changes."""
+"""The types that pass through a run, from the input to the files. They are frozen: no later part can change them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from biotite.structure import AtomArray
 
 Identity: TypeAlias = Mapping[str, Any]
-"""Everything but the seed that determines a job's predictions, by name."""
+"""Everything that determines a job's predictions, except the seed, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +20,13 @@ class Job:
     """One complex to predict with some seeds.
 
     Attributes:
-        name: Unique within a run; the name of its output folder.
-        seeds: In the order asked for.
+        name: Name of the job and of its output folder, unique within a run.
+        seeds: Seeds in the order in which the user gave them.
         source: The input file.
-        index: Its position in that file, from 0.
-        notes: What its author should know before the run, in words.
-        n_token: Tokens counted before featurization, where a modified residue counts as one: there may be more.
+        index: Position of the job in the input file, from 0.
+        notes: Remarks on the input that the user should read before the run.
+        n_token: Number of tokens, counted before featurization. A modified residue counts as one token here, so the
+            true number may be larger.
     """
 
     name: str
@@ -38,16 +39,17 @@ class Job:
 
     @property
     def where(self) -> str:
-        """How messages name the job: ``a.json[3] 'kras'``."""
+        """The job's name in messages: ``a.json[3] 'kras'``."""
         return f"{self.source.name}[{self.index}] {self.name!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A job, what determines its answer, and the seeds still to do.
+    """A job, its identity, and the seeds that are still to be predicted.
 
     Attributes:
-        todo: Of the job's seeds; empty if all are done.
+        identity: Everything that determines the job's predictions, except the seed.
+        todo: The job's seeds that are still to be predicted; empty if all are done.
     """
 
     job: Job
@@ -57,7 +59,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a job's memory depends on."""
+    """The sizes that a job's memory depends on: tokens, atoms and MSA rows."""
 
     n_token: int
     n_atom: int
@@ -66,11 +68,13 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """Seeds of one job that are to go through the model together. Integers only, so that planning needs no features.
+    """The plan of one batch: seeds of one job that go through the model together.
+
+    It holds only integers, so that planning needs no features.
 
     Attributes:
-        sample_chunk: How many samples of each seed are denoised and scored at once.
-        estimated_bytes: Of the device's memory.
+        sample_chunk: Number of samples of each seed that are denoised and scored at once.
+        estimated_bytes: Estimated peak device memory, bytes; 0 if there is no estimate.
     """
 
     seeds: tuple[int, ...]
@@ -80,12 +84,14 @@ class BatchPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedFeatures:
-    """What the seed decides, and the state of the generators after featurization, where the model's draws begin.
+    """The features that depend on the seed, and the states of the random generators after featurization.
+
+    The model's draws continue from these states. ``ref_pos`` and ``has_frame`` are numpy arrays when they come from
+    the workers, and tensors after the upload.
 
     Attributes:
-        ref_pos: Reference conformers, each centred, rotated and shifted at random [N_atom, 3], Angstrom. Like
-            ``has_frame`` a numpy array from the workers, a tensor once uploaded.
-        has_frame: Whether each token has a frame [N_token]; a ligand's frame is found from ``ref_pos``.
+        ref_pos: Reference conformers, each centred, shifted and rotated at random [N_atom, 3], Angstrom.
+        has_frame: Whether each token has a frame [N_token]. The frame of a ligand token depends on ``ref_pos``.
         python_state: ``random.getstate()`` after featurization.
         numpy_state: ``numpy.random.get_state()`` after featurization.
         torch_state: ``torch.get_rng_state()`` of the CPU generator after featurization, as bytes.
@@ -101,17 +107,17 @@ class SeedFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """A job's features in compact form: what its seeds share once, what differs once per seed.
+    """A job's features in compact form. Features that all seeds share are stored once, the others once per seed.
 
     Attributes:
-        seeds: The seeds these features serve. Usually all of the job's; a job whose leaving groups are chosen
-            differently by different seeds has several features.
-        arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`: numpy arrays from
-            the workers, tensors once uploaded.
+        seeds: The seeds that these features belong to, usually all seeds of the job. If seeds remove different
+            leaving groups, the job has several ``Features``.
+        arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`. They are numpy
+            arrays when they come from the workers, and tensors after the upload.
         atom_array: Atoms in the order of ``ref_pos``, with the annotations that writing needs.
         entity_poly_type: Polymer type of each polymer entity, by entity number from 1.
-        warnings: What the user should know about this job.
-        seconds: Time spent on featurization.
+        warnings: Warnings about this job for the user.
+        seconds: Time spent on featurization, seconds.
     """
 
     job: Job
@@ -128,17 +134,17 @@ class Features:
 
     @property
     def sizes(self) -> Sizes:
-        """What the job's memory depends on."""
+        """The sizes that the job's memory depends on."""
         return Sizes(n_token=self.n_token, n_atom=self.n_atom, n_msa=self.n_msa)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays without the atoms."""
+        """Total bytes of the feature arrays, without ``atom_array``."""
         shared = sum(int(getattr(value, "nbytes", 0)) for value in self.arrays.values())
         return shared + sum(int(seed.ref_pos.nbytes + seed.has_frame.nbytes) for seed in self.seeds)
 
     def only(self, seeds: Collection[int]) -> Self:
-        """The same features with these seeds of them."""
+        """Return the same features, restricted to the given seeds."""
         return replace(self, seeds=tuple(one for one in self.seeds if one.seed in seeds))
 
 
@@ -147,9 +153,10 @@ class Batch:
     """Seeds of one job that go through the model together, with their features.
 
     Attributes:
-        features: Of the batch's seeds and no others, on the device or on their way to it.
-        sample_chunk: How many samples of each seed run at once. It changes memory, not the answer: all draws are made
-            before.
+        features: Features of exactly the batch's seeds, on the device or on their way to it.
+        sample_chunk: Number of samples of each seed that run at once. It changes the memory, not the result, because
+            all random numbers are drawn beforehand.
+        estimated_bytes: Estimated peak device memory, bytes; 0 if there is no estimate.
     """
 
     features: Features
@@ -158,19 +165,19 @@ class Batch:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Numbers of the seeds."""
+        """The seeds of the batch, as integers."""
         return tuple(one.seed for one in self.features.seeds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The samples of one (job, seed).
+    """The samples of one seed of a job.
 
     Attributes:
-        coordinates: [N_sample, N_atom, 3], Angstrom.
+        coordinates: Atom coordinates [N_sample, N_atom, 3], Angstrom.
         summary: Upstream's summary confidence, one dictionary per sample.
-        full: Upstream's full data, one dictionary per sample, ``atom_plddt`` [N_atom] among it.
-        run: How it was run, for the record: precision, kernels, seconds per stage, peak bytes.
+        full: Upstream's full data, one dictionary per sample. It includes ``atom_plddt`` [N_atom].
+        run: How the seed was run, for the seed's record: precision, kernels, seconds per stage, peak bytes.
     """
 
     job: Job
@@ -190,7 +197,7 @@ class Failure:
     Attributes:
         seed: None if the whole job failed.
         stage: ``featurize``, ``predict``, ``write`` or ``rank``.
-        advice: What to try.
+        advice: What the user can try.
     """
 
     job: Job
@@ -206,7 +213,8 @@ class Sample:
     """One row of a job's ranking.
 
     Attributes:
-        structure: None if only the scores of the sample were kept.
+        structure: The mmCIF file; None if only the scores of the sample were kept.
+        confidence: The file of the summary confidence.
     """
 
     job: str
@@ -222,5 +230,5 @@ class Sample:
 
     @property
     def folder(self) -> Path:
-        """The folder of its seed."""
+        """The folder of the sample's seed."""
         return self.confidence.parent.parent

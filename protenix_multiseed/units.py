@@ -1,4 +1,4 @@
-"""Amounts of memory as people write and read them."""
+"""Memory sizes as text: parse ``24GiB``, print ``3.4 GiB``."""
 
 import re
 
@@ -6,10 +6,10 @@ _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes from text such as ``24GiB`` or ``500 MB``.
+    """Return the bytes that a text such as ``24GiB`` or ``500 MB`` means.
 
     Raises:
-        ValueError: saying how to write it.
+        ValueError: if the text is not a positive size; the message shows valid examples.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     if not match or match[2] not in _UNITS or float(match[1]) <= 0:
@@ -18,7 +18,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: float) -> str:
-    """Bytes as text such as ``3.4 GiB``."""
+    """Return bytes as text such as ``3.4 GiB``."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

@@ -1,11 +1,11 @@
-"""The whole command beside Protenix's whole runner, each in a process of its own: from start to the last file.
+"""Time the whole ``predict`` command and Protenix's whole runner, each in its own process, from start to the last file.
 
     python scripts/benchmark_command.py ROOT --seeds 5 --repeats 2 --out command.json
     python scripts/benchmark_command.py ROOT --idle-jobs 10
 
-ROOT becomes a PROTENIX_ROOT_DIR with a full-size checkpoint of made-up weights and the few dictionary components that
-the example needs, so that Protenix reads less there than from its full files. ``--idle-jobs`` runs so many jobs of
-different sizes with ``predict`` and tells how long the device stood idle between them.
+ROOT becomes a PROTENIX_ROOT_DIR with a full-size checkpoint of made-up weights. Its dictionary has only the components
+that the example needs, so Protenix reads less than from its full files. ``--idle-jobs N`` runs N jobs of different
+sizes with ``predict`` and reports how long the device was idle between their batches.
 """
 
 import argparse
@@ -52,12 +52,14 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--protenix-repeats", type=int, help="how many of them Protenix takes part in, if not in all")
+    parser.add_argument("--protenix-repeats", type=int, help="repeats that include Protenix (all)")
     parser.add_argument("--input", type=Path, default=EXAMPLE)
-    parser.add_argument("--kernels", default="cuequivariance,torch", help="Protenix's triangle kernels, each a side")
+    parser.add_argument(
+        "--kernels", default="cuequivariance,torch", help="Protenix's triangle kernels; each one is timed"
+    )
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--idle-jobs", type=int, default=0)
+    parser.add_argument("--idle-jobs", type=int, default=0, help="measure idle time over this many jobs instead")
     parser.add_argument("--out", type=Path, default=Path("command.json"))
     arguments = parser.parse_args()
     prepare(arguments.root)
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def prepare(root: Path) -> None:
-    """Write the checkpoint and the files that Protenix wants to see."""
+    """Write the checkpoint and the files that Protenix requires at start."""
     sys.path.insert(0, str(REPOSITORY / "scripts"))
     from make_checkpoint import make_checkpoint
     from write_dictionary import write_dictionary
@@ -90,7 +92,7 @@ def prepare(root: Path) -> None:
 
 
 def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> dict:
-    """The commands in turn, with ratios to the faster of Protenix's.
+    """Run the commands in turn. Print their times and their speed-up over the faster of Protenix's.
 
     Our caches of compiled kernels and features are empty in the first repeat only.
     """
@@ -140,7 +142,7 @@ def side_by_side(scratch: Path, arguments: argparse.Namespace, environment: dict
 
 
 def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, str]) -> dict:
-    """Many jobs in one run: how much of the time from first to last batch no batch was on the device."""
+    """Run many jobs in one command. Measure how much of the time between first and last batch the device was idle."""
     from protenix_multiseed.commands.bench import make_job
     from protenix_multiseed.upstream.job_dict import to_upstream
 
@@ -177,13 +179,13 @@ def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, st
         "gaps": gaps,
     }
     print(
-        f"{len(spans)} batches in {span:.1f} s ({whole:.1f} s with start and end): idle {made['idle']:.1%}, gaps {gaps}"
+        f"{len(spans)} batches in {span:.1f} s ({whole:.1f} s for the whole command): idle {made['idle']:.1%}, gaps {gaps}"
     )
     return made
 
 
 def with_whole_paths(source: Path, folder: Path) -> str:
-    """The input with whole paths to its alignments, since Protenix takes them from where it is run."""
+    """Write the input with absolute paths to its alignments, because Protenix resolves them from the working folder."""
     jobs = json.loads(source.read_text())
     for job in jobs:
         for item in job["sequences"]:

@@ -1,13 +1,16 @@
-"""Protenix, the design of its pull request 284 and this engine side by side on one GPU, with the floor under each.
+"""Time Protenix, the design of its pull request 284 and this engine side by side on one GPU.
+
+``--floor`` adds the least possible time of each stage.
 
     python scripts/benchmark_engine.py 120 examples/7r6r.json:1,5,20 1200:1 --seeds 1,5 --repeats 3 --out engine.json
 
-A job is an input file or a number of tokens, for which one is made up, with numbers of seeds of its own if it has any.
-Weights are made up where there is no
-checkpoint, which changes no time. Featurization and writing are left out on every side.
+A job is an input file, or a number of tokens for a made-up job. Numbers of seeds after a colon apply to that job only.
+Weights are made up if there is no checkpoint, which does not change the timings. No side includes featurization or
+writing.
 
-Protenix predicts seeds one after another, each in the same time: every seed it predicts here is a repeat, and its time
-for N seeds is N times that of one. Its two kinds of triangle kernels are tried with one seed, and the faster goes on.
+Protenix predicts seeds one after another, each in the same time. So every seed that it predicts here counts as a repeat,
+and its time for N seeds is N times the time of one seed. Its two kinds of triangle kernels are timed with one seed; only
+the faster kind is timed with more seeds.
 """
 
 import argparse
@@ -45,7 +48,7 @@ from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
-MSA_ROWS = {120: 500, 245: 700, 600: 4000}  # of made-up jobs; 1,000 for all other sizes
+MSA_ROWS = {120: 500, 245: 700, 600: 4000}  # tokens of a made-up job -> MSA rows; 1,000 for all other sizes
 Measured = tuple[float, Mapping[str, float], int]
 Sides = dict[str, Callable[[], dict[str, float]]]
 
@@ -95,24 +98,36 @@ def main() -> None:
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="+", help="input files, or numbers of tokens")
+    parser.add_argument(
+        "jobs",
+        nargs="+",
+        help="input files or numbers of tokens, each with its numbers of seeds after a colon if wanted",
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--seeds", default="5", help="numbers of seeds, separated by commas")
     parser.add_argument(
-        "--sides", default="torch,cuequivariance,pr284,reference,fast", help="Protenix's by their kernels"
+        "--sides",
+        default="torch,cuequivariance,pr284,reference,fast",
+        help="sides to time; torch and cuequivariance are Protenix with these kernels",
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--patience", type=float, default=1e9, help="seconds of a side after which none is repeated")
-    parser.add_argument("--protenix-seeds", type=int, default=3, help="how many seeds Protenix itself predicts")
-    parser.add_argument("--pr284-seeds", type=int, default=5, help="the number of seeds its side is measured with")
-    parser.add_argument("--warm-seeds", type=int, default=20, help="the most seeds to warm up with")
+    parser.add_argument(
+        "--patience", type=float, default=1e9, help="do not repeat a side that has taken this many seconds in all"
+    )
+    parser.add_argument("--protenix-seeds", type=int, default=3, help="number of seeds that Protenix predicts")
+    parser.add_argument(
+        "--pr284-seeds", type=int, default=5, help="time pull request 284 with this number of seeds only"
+    )
+    parser.add_argument("--warm-seeds", type=int, default=20, help="largest number of seeds for warm-up")
     parser.add_argument("--cycles", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument(
-        "--profile", action="store_true", help="print the kernels that take most, for every side of ours"
+        "--profile", action="store_true", help="print the slowest GPU kernels of every side but Protenix"
     )
     parser.add_argument(
-        "--floor", action="store_true", help="count operations and bytes, and measure the card's ceilings"
+        "--floor",
+        action="store_true",
+        help="compute the least possible time from counted operations and bytes and the GPU's measured peak rates",
     )
     parser.add_argument("--out", type=Path, default=Path("engine.json"))
     return parser.parse_args()
@@ -136,7 +151,7 @@ def of_seeds(features: Features, n_seed: int) -> Features:
 
 @contextmanager
 def few_rounds(network: Network) -> Iterator[None]:
-    """One cycle and four steps: enough to load, compile and allocate what a whole run wants."""
+    """Set one cycle and four steps: enough to load, compile and allocate everything that a full run needs."""
     module, settings = network.module, network.configs.sample_diffusion
     before = module.N_cycle, settings.N_step
     module.N_cycle, settings.N_step = 1, 4
@@ -149,7 +164,7 @@ def few_rounds(network: Network) -> Iterator[None]:
 def measure_protenix(
     model: LoadedModel, features: Features, wanted: Sequence[str], arguments: argparse.Namespace
 ) -> list[Side]:
-    """Protenix seed by seed: each kind of its kernels with one, the faster kind with all."""
+    """Time Protenix seed by seed: each kind of kernels with one seed, the faster kind with all seeds."""
     each = [make_sides(model, replace(features, seeds=(seed,))) for seed in features.seeds]
     names = [name for name in each[0] if name.startswith("Protenix") and name.split()[1] in wanted]
     taken: dict[str, list[Measured]] = {}
@@ -169,7 +184,7 @@ def measure_protenix(
 
 
 def scaled(side: Side, n_seed: int) -> Side:
-    """The time of one seed as that of ``n_seed``, one after another."""
+    """Multiply the time of one seed by ``n_seed``, because Protenix predicts seeds one after another."""
     return replace(
         side,
         seconds=tuple(n_seed * seconds for seconds in side.seconds),
@@ -178,13 +193,13 @@ def scaled(side: Side, n_seed: int) -> Side:
 
 
 def ours(model: LoadedModel, wanted: Sequence[str], features: Features) -> Sides:
-    """All seeds of a job, in the batches that a run would plan, in each precision."""
+    """Our sides: all seeds of a job in the batches that a run would plan, in each precision."""
     sides = make_sides(model, features)
     return {name: side for name, side in sides.items() if name.rsplit(maxsplit=1)[-1] in wanted}
 
 
 def pr284(model: LoadedModel, theirs: Sequence[Side], features: Features) -> Sides:
-    """Pull request 284's design with the better of Protenix's kernels."""
+    """The design of pull request 284 with the faster of Protenix's kernels."""
     best = min(theirs, key=lambda side: side.median).name.split()[1] if theirs else "torch"
 
     def run() -> dict[str, float]:
@@ -197,7 +212,7 @@ def pr284(model: LoadedModel, theirs: Sequence[Side], features: Features) -> Sid
 def measure_sides(
     model: LoadedModel, features: Features, make: Callable[[Features], Sides], arguments: argparse.Namespace
 ) -> list[Side]:
-    """Sides that take all seeds at once, each after a warm-up of few rounds."""
+    """Time the sides that predict all seeds at once, each after a short warm-up."""
     made = []
     first = make(of_seeds(features, min(len(features.seeds), arguments.warm_seeds)))
     for name, side in make(features).items():
@@ -235,7 +250,7 @@ def tell(features: Features, n_seed: int, side: Side) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a Markdown table, each side beside the faster of Protenix's."""
+    """Format the rows as a Markdown table. The last column is the speed-up over the faster of Protenix's sides."""
     lines = ["| tokens | seeds | side | seconds | spread | trunk | sample | score | peak | |", "|---" * 10 + "|"]
     for row in rows:
         base = min((side["median"] for side in row["sides"] if side["name"].startswith("Protenix")), default=None)
@@ -251,7 +266,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def profile(side: Callable[[], Any]) -> None:
-    """Print the kernels that one run of a side spends most time in."""
+    """Print the 40 GPU kernels that take most time in one run of a side."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as watch
 

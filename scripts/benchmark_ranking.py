@@ -1,7 +1,7 @@
-"""Time and memory of ranking many samples, and of the report: ``protenix-ms rank`` and ``report`` over made-up results.
+"""Measure time and memory of ``protenix-ms rank`` and ``protenix-ms report`` on made-up results.
 
-python scripts/benchmark_ranking.py --seeds 200 --tokens 245
-
+Examples:
+    python scripts/benchmark_ranking.py --seeds 200 --tokens 245
     python scripts/benchmark_ranking.py --seeds 5 --tokens 1200
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
             seconds = time.perf_counter() - start
             if done.returncode:
                 sys.exit(done.stdout + done.stderr)
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest so far
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # GiB; of the largest command so far
             print(
                 f"{' '.join(command):14s} {arguments.seeds * SAMPLES} samples of {arguments.tokens} tokens: "
                 f"{seconds:.1f} s, {peak:.2f} GiB"
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write_results(out: Path, n_seed: int, n_token: int) -> None:
-    """Three conformers with noise, two chains."""
+    """Write made-up results: two chains in one of three conformations, with noise."""
     random = np.random.default_rng(0)
     half = n_token // 2
     base = np.cumsum(random.normal(size=(n_token, 3)), axis=0) * 2
@@ -88,7 +88,7 @@ def write_results(out: Path, n_seed: int, n_token: int) -> None:
 
 
 def mmcif(base: np.ndarray, tokens: Tokens) -> str:
-    """A structure of eight atoms for each token, about as long as a real one."""
+    """Return an mmCIF file with eight atoms per token, about as long as a real one."""
     from biotite.structure import AtomArray
     from biotite.structure.io.pdbx import CIFFile, set_structure
 

@@ -1,12 +1,12 @@
-"""What happens before the first prediction, side by side with upstream in one run on this machine's CPU.
+"""Time the work before the first prediction, side by side with upstream, in one run on this machine's CPU.
 
     python scripts/benchmark_start.py [--skip-model]
 
-- Model: building protenix_base_default_v1.0.0 (368 M weights) and loading a full-size checkpoint in upstream's format.
-- Featurization: a complex of about 1,200 tokens, for one seed and for five; bytes handed to the model.
-- Dictionary: building the index of all components, and opening it.
+- Model: build protenix_base_default_v1.0.0 (368 M weights) and load a full-size checkpoint in upstream's format.
+- Featurization: a complex of about 1,200 tokens, for one seed and for five seeds; also the bytes passed to the model.
+- Dictionary: build the index of all components, and open it.
 
-Both sides use the same dictionary and warm caches. Featurization figures are medians over alternating repetitions.
+Both sides use the same dictionary and warm caches. Featurization times are medians over alternating repetitions.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def large_job(folder: Path) -> Job:
-    """Ten chains: five proteins with MSAs, two DNA strands, three ligands; about 1,200 tokens."""
+    """Return a job of ten chains and about 1,200 tokens: five proteins with MSAs, two DNA strands, three ligands."""
     (small,) = json.loads(EXAMPLE.read_text())
     protein, *dna = small["sequences"]
     for key in ("pairedMsaPath", "unpairedMsaPath"):
@@ -132,7 +132,7 @@ def compare_model() -> None:
             torch.save({"model": {prefix + key: value for key, value in state.items()}}, path)
 
             def theirs(path: Path = path) -> torch.nn.Module:
-                """As upstream's InferenceRunner: init_model, then load_checkpoint."""
+                """Do what upstream's InferenceRunner does: init_model, then load_checkpoint."""
                 model = environment.call_quietly(Protenix, configs)
                 checkpoint = torch.load(path, map_location="cpu", weights_only=False)["model"]
                 model.load_state_dict(

@@ -1,10 +1,10 @@
-"""Hold the memory estimate against measured peaks on a GPU, over sizes from 120 to 2,000 tokens.
+"""Compare the memory estimate with measured peaks on a GPU, for sizes from 120 to 2,000 tokens.
 
     python scripts/calibrate_memory.py --out points.json
 
-Weights are made up, cycles and steps few: neither changes the peak, but for the noise, which the estimate counts. A
-point that runs out of memory is reported and left out. Every stage's own peak stands beside its estimate, so that a wrong term
-can be found.
+Weights are made up, and cycles and steps are few. This does not change the peak, except for the diffusion noise, whose
+bytes grow with the steps; the estimate counts them. A point that runs out of memory is reported without a measured peak.
+The measured peak of every stage is printed beside its estimate, so that a wrong term can be found.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
-# tokens, MSA rows, seeds, samples, samples at once, precision
+# tokens, MSA rows, seeds, samples, samples per chunk, precision
 POINTS = [
     (120, 64, 1, 5, 5, "reference"),
     (120, 64, 20, 5, 5, "fast"),
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--out", type=Path, default=Path("points.json"))
-    parser.add_argument("--largest", type=int, default=10**6, help="leave out points of more tokens")
+    parser.add_argument("--largest", type=int, default=10**6, help="skip points with more tokens")
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -93,7 +93,7 @@ def main() -> None:
             )  # fmt: skip
             measured, peaks = None, {}
             try:
-                for _ in range(2):  # the second keeps the first's graphs
+                for _ in range(2):  # in the second run, the CUDA graphs of the first are still held
                     peaks = stage_peaks(network, features, chunk)
                 measured = max(peaks.values(), default=None)
             except torch.OutOfMemoryError as error:
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, int]:
-    """Run a batch and return the most bytes held in each of its stages; nothing on a CPU."""
+    """Run a batch and return the peak bytes of each stage; empty on a CPU."""
     peaks: dict[str, int] = {}
 
     def watched(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:

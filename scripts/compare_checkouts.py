@@ -1,10 +1,11 @@
-"""Compare two checkouts of this repository: bytes of every prediction, and start-up time, in one run.
+"""Compare two checkouts of this repository: the bytes of every prediction, and the start-up time.
 
     python scripts/compare_checkouts.py /path/to/before /path/to/after [--write hashes.json] [--known hashes.json]
 
-Both sides predict the test suite's inputs (proteins, RNA, ligands, bonds, modifications, templates) and the example with
-the demo model on the CPU, batched and one seed at a time. Prints each file whose SHA-256 differs and ends with exit code
-1 if any does. Then each side's start-up commands are timed in turn, so that a busy machine disturbs both alike.
+Both checkouts predict the test suite's inputs (proteins, RNA, ligands, bonds, modifications, templates) and the example
+with the demo model on the CPU, batched and one seed at a time. The script prints each file whose SHA-256 differs. The
+exit code is 1 if a file differs. Then it times the start-up commands of both checkouts in turn, so that other load on
+the machine affects both alike.
 """
 
 import argparse
@@ -28,7 +29,7 @@ RUNS = {
 
 
 def prepare(folder: Path) -> list[str]:
-    """The inputs, made once by this checkout's test support; returns the options that name them."""
+    """Write the inputs with this checkout's test support. Returns the command-line options that name them."""
     repository = Path(__file__).resolve().parent.parent
     sys.path[:0] = [str(repository), str(repository / "tests")]
     from support import cases
@@ -47,7 +48,7 @@ def prepare(folder: Path) -> list[str]:
 
 
 def command(checkout: Path, *arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command of one checkout, from a folder where Python finds no other."""
+    """Run ``protenix-ms`` of one checkout, from a folder where Python finds no other copy of the package."""
     cache.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ, "PYTHONPATH": str(checkout), "PROTENIX_MS_CACHE": str(cache), "COLUMNS": "120",
@@ -60,7 +61,7 @@ def command(checkout: Path, *arguments: str, cache: Path) -> subprocess.Complete
 
 
 def hashes(checkout: Path, inputs: list[str], folder: Path) -> dict[str, str]:
-    """SHA-256 of all predictions and tables of one checkout."""
+    """Predict with one checkout and return the SHA-256 of all prediction files and tables."""
     found = {}
     for name, options in RUNS.items():
         out = folder / name.replace(" ", "_")
@@ -74,7 +75,7 @@ def hashes(checkout: Path, inputs: list[str], folder: Path) -> dict[str, str]:
 
 
 def start_up(sides: dict[str, Path], inputs: list[str], folder: Path, repeats: int) -> None:
-    """Median seconds of commands that predict nothing, both sides in turn."""
+    """Print the median seconds of commands that predict nothing, for both checkouts in turn."""
     done_already = ["predict", *inputs, *RUNS["batched"], "-q"]
     commands = {"--help": ["--help"], "predict --help": ["predict", "--help"], "validate": ["validate", *inputs]}
     for name, arguments in (commands | {"predict, all done": done_already}).items():
@@ -92,8 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
-    parser.add_argument("--write", type=Path, help="keep the hashes of the first checkout in this file")
-    parser.add_argument("--known", type=Path, help="take the hashes of the first checkout from this file")
+    parser.add_argument("--write", type=Path, help="write the hashes of the first checkout to this file")
+    parser.add_argument("--known", type=Path, help="read the hashes of the first checkout from this file")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

@@ -1,4 +1,7 @@
-"""The least time that a prediction can take on a card: operations and bytes counted, over ceilings measured there."""
+"""Compute the least time that a prediction can take on a GPU.
+
+It is the larger of counted operations over the measured peak FLOP/s, and counted bytes over the measured bandwidth.
+"""
 
 import statistics
 from collections.abc import Callable, Generator, Mapping
@@ -17,9 +20,9 @@ from protenix_multiseed.types import Batch, Features
 
 
 def measure_ceilings(device: torch.device) -> dict[str, float]:
-    """What this card reaches: FLOP/s of a large matrix product by type, bytes/s of a large copy (read and written)."""
+    """Measure this GPU's peak rates: FLOP/s of a large matrix product by dtype, bytes/s of a large copy (reads + writes)."""
     if device.type != "cuda":
-        return {"bf16": 1e11, "tf32": 1e11, "bytes": 1e10}  # nothing is claimed for a CPU
+        return {"bf16": 1e11, "tf32": 1e11, "bytes": 1e10}  # placeholders: results on a CPU mean nothing
     found = {}
     for name, dtype in (("bf16", torch.bfloat16), ("tf32", torch.float32)):
         one, other = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
@@ -43,10 +46,10 @@ def _median_seconds(function: Callable[[], Any]) -> float:
 
 
 def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[str, float]) -> dict[str, Any]:
-    """The least time of each stage: operations of its matrix products and bytes it cannot but move, over the ceilings.
+    """Compute the least time of each stage from the operations of its matrix products and the bytes that it must move.
 
-    Operations are counted by PyTorch over one cycle and one step. Bytes: weights and attention biases are read once per
-    use, and each update of a representation reads and writes it once; all else could stay on the chip.
+    PyTorch counts the operations over one cycle and one step. Bytes: each use of a weight or an attention bias reads it
+    once. Each update of a representation reads and writes it once. All other data could stay on the chip.
     """
     module, configs = network.module, network.configs
     counted: dict[str, int] = {}
@@ -98,11 +101,11 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
 
 
 def bytes_moved(network: Network, features: Features, n_seed: int, stage: str) -> int:
-    """See :func:`floor`; the diffusion network in bfloat16."""
+    """Count the bytes that a stage must move, as :func:`floor` explains. The diffusion network is taken in bfloat16."""
     module, model, n = network.module, network.configs.model, features.n_token
     n_sample = network.configs.sample_diffusion.N_sample
     pair = n * n * module.confidence_head.c_z
-    updates = 5 * 2 + 1  # five of z, and the single representation's reading of it
+    updates = 5 * 2 + 1  # five updates read and write z; the update of s reads z once
     if stage == "trunk":
         n_block = len(module.pairformer_stack.blocks) + len(module.msa_module.blocks)
         of_pair = (

@@ -2,7 +2,7 @@
 
     python scripts/make_checkpoint.py protenix_base_default_v1.0.0 out.pt --set model.pairformer.n_blocks=2
 
-For tests and benchmarks on machines where the real weights cannot be had. The predictions say nothing about biology.
+For tests and benchmarks on machines without the real weights. The predictions have no biological meaning.
 """
 
 import argparse
@@ -36,9 +36,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=model_names())
     parser.add_argument("path", type=Path)
-    parser.add_argument("--prefix", action="store_true", help="write keys as distributed training does, with 'module.'")
+    parser.add_argument(
+        "--prefix", action="store_true", help="start every key with 'module.', as distributed training does"
+    )
     parser.add_argument("--seed", type=int, default=demo.SEED)
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="any setting of Protenix")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="set a setting of Protenix, by dotted path; VALUE is JSON",
+    )
     arguments = parser.parse_args()
     pairs = (item.split("=", maxsplit=1) for item in arguments.set)
     make_checkpoint(

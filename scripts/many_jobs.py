@@ -1,6 +1,7 @@
-"""Many small jobs in one run on the CPU: is the memory of every process flat, and is every result there?
+"""Run many small jobs in one run on the CPU. Check that no process's memory grows and that every result exists.
 
-python scripts/many_jobs.py --jobs 200
+Example:
+    python scripts/many_jobs.py --jobs 200
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 
 SETTINGS = "model: demo\nsteps: 2\ncycles: 1\nsamples: 1\nworkers: 1\ndevice: cpu\n"
-GROWTH = 1.10  # between the first and the last quarter of the run, after warming up
+GROWTH = 1.10  # allowed growth of peak memory from the second to the last quarter of the run
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def watch(process: subprocess.Popen) -> dict[str, list[int]]:
-    """Resident bytes of the run and its workers every half second, by process, until it ends."""
+    """Record the resident bytes of the run and of each worker every half second, until the run ends."""
     memory: dict[str, list[int]] = {}
     main_process = psutil.Process(process.pid)
     while process.poll() is None:

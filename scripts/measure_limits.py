@@ -1,10 +1,11 @@
-"""Real memory that runs out: a process held to so many GiB of its GPU still predicts all seeds, with the same answers.
+"""Limit a process to some GiB of its GPU's memory. Check that it still predicts all seeds, with the same results.
 
     python scripts/measure_limits.py examples/7r6r.json --limits 6,12,24 --seeds 5
 
-The plan is made for the whole card, which it believes is free, so that its notes tell of every retry.
-Answers are compared with those of the free card, which are made twice as the yardstick. Made-up weights amplify every
-rounding: ``--gain 0.3`` damps them, as in ``measure_parity.py``.
+The planner does not know the limit: it plans for the whole GPU. So every batch that does not fit is retried, and the
+output lists the retries. Results are compared with a run without limit. That run is made twice; the difference between
+the two is the yardstick. Made-up weights amplify every rounding error: ``--gain 0.3`` damps them, as in
+``measure_parity.py``.
 """
 
 import argparse
@@ -32,12 +33,12 @@ from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 
 class OpenGate:
-    """Admits everything."""
+    """A gate that admits all seeds."""
 
     is_closed = time_is_up = False
 
     def admit(self, job: Job, seeds: Sequence[int]) -> Sequence[int]:
-        """All of them."""
+        """Admit all seeds."""
         return seeds
 
 
@@ -45,12 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path)
     parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--limits", default="24,12,6", help="GiB, separated by commas")
+    parser.add_argument("--limits", default="24,12,6", help="memory limits in GiB, separated by commas")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cycles", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--precision", default="reference")
-    parser.add_argument("--gain", type=float, default=1.0, help="by which the trunk's made-up matrices are scaled")
+    parser.add_argument("--gain", type=float, default=1.0, help="factor that scales the trunk's made-up matrices")
     parser.add_argument("--out", type=Path, default=Path("limits.json"))
     arguments = parser.parse_args()
     config = load_config({
@@ -64,7 +65,7 @@ def main() -> None:
         damp(model.network.module, arguments.gain)
         known: dict[int, np.ndarray] = {}
         for limit in [None, None, *(float(part) for part in arguments.limits.split(","))]:
-            model.limit = MemoryLimit()  # each limit starts as a run does, knowing nothing
+            model.limit = MemoryLimit()  # forget what the previous memory limit taught
             model.network.graphs.forget()
             if device.type == "cuda":
                 torch.cuda.empty_cache()

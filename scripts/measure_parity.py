@@ -1,11 +1,11 @@
-"""How far the engine's answers are from Protenix's at full size, beside how far Protenix's are from its own.
+"""Measure the engine's differences from Protenix at full size, beside Protenix's differences from itself.
 
     python scripts/measure_parity.py examples/7r6r.json --seeds 3 --out parity.json
 
-Weights are made up. Same draws on all sides, so coordinates are compared without superposition. The yardstick is
-Protenix with its two kinds of triangle kernels, and Protenix run twice. Every stage is also compared by itself, from
-the same input as its twin. Made-up weights amplify every rounding from block to block, which trained ones do not:
-``--gain 0.3`` scales the trunk's matrices, so that differences stay what the arithmetic makes them.
+Weights are made up. All sides use the same random numbers, so coordinates are compared without superposition. The
+yardstick is Protenix with its two kinds of triangle kernels, and Protenix run twice. Each fast stage is also compared
+alone with its reference twin, from the same input. Made-up weights amplify rounding errors from block to block; trained
+weights do not. ``--gain 0.3`` scales the trunk's matrices down, so that rounding errors keep their original size.
 """
 
 import argparse
@@ -41,12 +41,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cycles", type=int)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--gain", type=float, default=1.0, help="by which the trunk's made-up matrices are scaled")
+    parser.add_argument("--gain", type=float, default=1.0, help="factor that scales the trunk's made-up matrices")
     parser.add_argument(
-        "--stages", default="reference,fast", help="precisions whose stages are compared one by one; or none"
+        "--stages",
+        default="reference,fast",
+        help="precisions whose stages are compared one by one, separated by commas; or none",
     )
     parser.add_argument(
-        "--sides", default="", help="only sides whose names hold one of these words, separated by commas"
+        "--sides", default="", help="run only sides whose names contain one of these words, separated by commas"
     )
     parser.add_argument("--out", type=Path, default=Path("parity.json"))
     arguments = parser.parse_args()
@@ -86,7 +88,7 @@ def main() -> None:
             for one, two in zip(again, batched(network, features, len(features.seeds)), strict=True)
         )
     spread = float(np.median([rmsd(p.coordinates[0], p.coordinates[1]) for p in base]))
-    print(f"two samples of a seed differ by {spread:.2f} A; a batch again gives the same bytes: {same}")
+    print(f"two samples of a seed differ by {spread:.2f} A; repeating a batch gives the same bytes: {same}")
     about = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__, "model": config.model, "tokens": features.n_token, "seeds": arguments.seeds,
@@ -103,7 +105,7 @@ def main() -> None:
 
 
 def damp(module: Any, gain: float) -> None:
-    """Scale every matrix of the trunk."""
+    """Multiply every matrix of the trunk by ``gain``."""
     for part in (module.pairformer_stack, module.msa_module, module.template_embedder):
         for weight in part.parameters():
             if weight.dim() >= 2:
@@ -130,7 +132,7 @@ def rmsd(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def compare(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> dict[str, float]:
-    """Over all seeds and samples: RMSD without superposition, and the largest differences of the scores."""
+    """Compare all seeds and samples: RMSD without superposition, and the largest differences of the scores."""
     distances, plddt, ptm, iptm, pae = [], [], [], [], []
     for mine, base in zip(ours, theirs, strict=True):
         for index in range(len(base.summary)):
@@ -146,7 +148,7 @@ def compare(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> dict[st
 
 
 def by_stage(network: Network, features: Features) -> list[dict[str, Any]]:
-    """Each fast stage beside its twin on the twin's own input: relative differences, and Angstrom for coordinates."""
+    """Compare each fast stage with its reference twin on the same input: relative differences; Angstrom for coordinates."""
     seeds = features.seeds[:1]
     network.set_size(features.n_token)
     made: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The design of Protenix's unmerged pull request 284, built from Protenix's own modules: a side of the benchmark."""
+"""The design of Protenix's unmerged pull request 284, built from Protenix's own modules, for the benchmark."""
 
 import time
 from collections.abc import Iterator
@@ -18,9 +18,11 @@ from protenix_multiseed.upstream.environment import silenced
 
 
 def pull_request_284(network: Network, features: Features) -> dict[str, float]:
-    """The design of Protenix's pull request 284, from Protenix's modules: the input embedding of the first seed for
-    all, the trunk seed by seed, diffusion over all seeds at once without fused attention, confidence seed by seed.
-    """  # noqa: D205
+    """Predict all seeds with the design of pull request 284. Returns the seconds of each stage.
+
+    The input embedding of the first seed serves all seeds. The trunk and the confidence head run seed by seed. Diffusion
+    runs over all seeds at once, without fused attention.
+    """
     module, settings = network.module, network.configs.sample_diffusion
     lap = _Laps(network.device)
     network.set_size(features.n_token)

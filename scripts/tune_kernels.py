@@ -1,9 +1,10 @@
-"""Time the tiles of the Triton kernels on this GPU, at the shapes of the trunk and of the diffusion network.
+"""Time candidate tiles of the Triton kernels on this GPU, at the shapes of the trunk and of the diffusion network.
 
     python scripts/tune_kernels.py --only attention,add_transition
 
-Prints, for every kernel and type, the tiles by their time relative to the best over all shapes, with the largest
-difference from PyTorch's result; and cuEquivariance's triangle attention beside ours where it is installed.
+For every kernel and dtype, the script prints the six best tiles. Tiles are ranked by their time relative to the fastest,
+as geometric mean over all shapes. It also prints the largest relative difference from PyTorch's result, and the time of
+cuEquivariance's triangle attention if that package is installed.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from protenix_multiseed.limits import KEY_BLOCK
 Case = tuple[Any, ...]
 Run = Callable[[Kernels], torch.Tensor]
 
+# Candidates for AttentionTiles: pairs, queries, keys, warps, stages, registers.
 _ATTENTION = {
     torch.bfloat16: [
         (True, 64, 32, 4, 3, None), (True, 64, 32, 4, 3, 96), (True, 64, 32, 4, 2, 96), (True, 64, 32, 4, 2, None),
@@ -56,6 +58,7 @@ _ATTENTION = {
         (False, 64, 64, 4, 2, None), (False, 128, 32, 8, 2, 128), (False, 128, 32, 8, 3, 128),
     ],
 }  # fmt: skip
+# Candidates for Tiles: rows, columns, warps, stages, registers. _ROWS is for bfloat16, _WIDE_ROWS for float32.
 _ROWS: dict[str, list[tuple[Any, ...]]] = {
     "add_transition": [
         (64, 64, 4, 2, None), (64, 32, 4, 2, 168), (128, 32, 8, 2, None), (128, 32, 8, 2, 128), (128, 32, 8, 3, 128),
@@ -90,7 +93,7 @@ _WIDE_ROWS: dict[str, list[tuple[Any, ...]]] = {
     ],
     "norm_linear": [(128, 64, 8, 3, None), (64, 64, 4, 2, None), (64, 64, 8, 2, None), (64, 32, 4, 3, None)],
 }  # fmt: skip
-# Of add_gated_average over pairs, by type and width.
+# Candidates for add_gated_average over pairs, by dtype and number of channels.
 _GATED_PAIRS = {
     (torch.bfloat16, 128): [
         (64, 64, 4, 2, None), (64, 64, 4, 1, None), (64, 64, 4, 3, None), (64, 32, 4, 2, None), (64, 32, 4, 3, None),
@@ -110,7 +113,7 @@ _ATOM_ROWS: dict[str, list[tuple[Any, ...]]] = {
         (128, 16, 8, 2, None), (128, 32, 8, 2, None), (128, 32, 8, 2, 128), (64, 64, 4, 2, None),
     ],
 }  # fmt: skip
-# seeds, what shares a bias, tokens, heads, width of a head, and whether it is an ending node's, which is transposed
+# seeds, rows that share a bias, tokens, heads, channels of a head, whether it is the ending node (transposed)
 _TRUNK = [
     (5, 256, 256, 4, 32, False),
     (1, 608, 608, 4, 32, False),
@@ -124,7 +127,7 @@ _MSA = [(350, 256), (2048, 608)]  # rows, tokens
 _ATOMS = [(5, 2100), (1, 5222), (5, 5222)]  # seeds, atoms
 
 
-# The table of tiles of each operation, and the operation.
+# Operation name -> its table of tiles and its function.
 TABLES: dict[str, tuple[TileTable, Any]] = {
     "add_transition": (transition.TILES, transition.add_transition),
     "gated_channels": (triangle_product.FACTOR_TILES, triangle_product.gated_channels),
@@ -142,7 +145,7 @@ TABLES: dict[str, tuple[TileTable, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An operation with its place in a table of tiles, the tiles that are tried, and the shapes."""
+    """An operation to tune: its key in a table of tiles, the candidate tiles, and the shapes to time."""
 
     name: str
     key: tuple[Any, ...]
@@ -151,11 +154,11 @@ class Program:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which it computes."""
+        """The dtype of the operation's inputs."""
         return next(part for part in self.key if isinstance(part, torch.dtype))
 
     def set(self, tiles: tuple[Any, ...]) -> None:
-        """Use these tiles."""
+        """Put these tiles into the operation's table."""
         if self.name == "attention":
             attention.TILES[self.key] = attention.AttentionTiles(*tiles)
             return
@@ -163,14 +166,14 @@ class Program:
         TABLES[self.name][0].tiles[(dtype, width) if width else dtype] = Tiles(*tiles)
 
     def make(self, case: Case) -> Run:
-        """Its inputs at a shape, as a function of the kernels that returns what they make."""
+        """Make random inputs of a shape. Returns a function that runs the operation on them with given kernels."""
         if self.name == "attention":
             return _attention(case, self.dtype)
         return _rows(self.name, self.key[2], case, self.dtype)
 
 
 def _single(tiles: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Those of one row of queries: of heads of two parts no two are attended to together."""
+    """Keep the tiles whose thread block processes one row: the kernel does not pair rows of heads with 48 channels."""
     return [tile for tile in tiles if not tile[0]]
 
 
@@ -203,7 +206,7 @@ PROGRAMS = [
 
 def _attention(case: Case, dtype: torch.dtype) -> Run:
     n_seed, shared, n, n_head, width, ending = case
-    n_part = 3 if width == 32 else 4  # over pairs the gate comes later
+    n_part = 3 if width == 32 else 4  # triangle attention applies its gate in a later kernel
     joined = torch.randn(n_seed, shared, n, n_part * n_head * width, device="cuda", dtype=dtype)
     parts = split_heads(joined, n_part, n_head)
     bias = torch.randn(n_head, n_seed, n, n, device="cuda", dtype=dtype).transpose(0, 1)
@@ -260,7 +263,7 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
 
 
 def _changing(name: str, x: torch.Tensor, *arguments: Any) -> Run:
-    """An operation that changes ``x``, in its place every time."""
+    """Wrap an operation that updates ``x`` in place, so that it returns ``x``."""
 
     def run(kernels: Kernels) -> torch.Tensor:
         TABLES[name][1](kernels, x, *arguments)
@@ -280,7 +283,7 @@ def compile_one(work: tuple[int, tuple[Any, ...]]) -> None:
 
 
 def tune(program: Program) -> tuple[Any, ...]:
-    """Measure all tiles of an operation, print the best and return them."""
+    """Time all candidate tiles of an operation, print the six best and return the best."""
     taken: dict[tuple[Any, ...], list[float]] = {tiles: [] for tiles in program.tiles}
     far: dict[tuple[Any, ...], float] = dict.fromkeys(program.tiles, 0.0)
     for case in program.cases:
@@ -293,7 +296,7 @@ def tune(program: Program) -> tuple[Any, ...]:
             try:
                 far[tiles] = max(far[tiles], float((run().float() - wanted).norm() / wanted.norm()))
                 taken[tiles].append(do_bench(run, warmup=5, rep=30, return_mode="median"))
-            except Exception as error:  # too large for the card's shared memory, say
+            except Exception as error:  # for example, tiles that are too large for the GPU's shared memory
                 taken[tiles].append(float("inf"))
                 print(f"{program.key} {tiles}: {str(error).splitlines()[0][:100]}")
             del run
@@ -326,9 +329,9 @@ def beside_cuequivariance() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="operations, separated by commas")
+    parser.add_argument("--only", help="operations to tune, separated by commas (all)")
     parser.add_argument("--out", type=Path, help="write the best tiles as JSON")
-    parser.add_argument("--processes", type=int, default=12, help="that compile")
+    parser.add_argument("--processes", type=int, default=12, help="number of processes that compile")
     arguments = parser.parse_args()
     wanted = [
         place for place, program in enumerate(PROGRAMS)

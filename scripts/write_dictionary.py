@@ -1,9 +1,9 @@
-"""Write upstream's two dictionary files, with chosen components only, from the embedded dictionary.
+"""Write upstream's two dictionary files with chosen components only, taken from the embedded dictionary.
 
     python scripts/write_dictionary.py FOLDER ALA GLY ATP ...
 
-makes FOLDER/common/components.cif and FOLDER/common/components.cif.rdkit_mol.pkl, which Protenix reads where
-PROTENIX_ROOT_DIR=FOLDER. The tests use it to hand upstream and this package one and the same small dictionary.
+The files are FOLDER/common/components.cif and FOLDER/common/components.cif.rdkit_mol.pkl. Protenix reads them if
+PROTENIX_ROOT_DIR=FOLDER. The tests use them to give upstream and this package the same small dictionary.
 """
 
 import argparse
@@ -17,7 +17,7 @@ def write_dictionary(root: Path, codes: list[str]) -> None:
     """Write both files under ``root/common``, with the embedded dictionary's reference conformers."""
     from rdkit import Chem
 
-    Chem.SetDefaultPickleProperties(Chem.PropertyPickleOptions.AllProps)  # keep the atoms' names
+    Chem.SetDefaultPickleProperties(Chem.PropertyPickleOptions.AllProps)  # keep the names of the atoms in the pickle
     dictionary = EmbeddedDictionary()
     common = root / "common"
     common.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""What all tests share: their own cache folder, no compiler, and tests/support importable as ``support``.
+"""Setup of all tests: a temporary cache folder, no CUDA compilation, and tests/support importable as ``support``.
 
-tests/ has no __init__.py, since Protenix installs a package of that name.
+tests/ has no __init__.py, because Protenix installs a package named ``tests``.
 """
 
 import atexit
@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-os.environ["LAYERNORM_TYPE"] = "torch"  # upstream's default compiles CUDA when it is imported
+os.environ["LAYERNORM_TYPE"] = "torch"  # upstream's default compiles CUDA code at import
 os.environ["PROTENIX_MS_CACHE"] = tempfile.mkdtemp(prefix="protenix-ms-tests-")
 os.environ.pop("PROTENIX_ROOT_DIR", None)
-if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: a thread each, or they wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # parallel test workers: one thread each, or they slow each other down
     os.environ["OMP_NUM_THREADS"] = "1"
 atexit.register(shutil.rmtree, os.environ["PROTENIX_MS_CACHE"], ignore_errors=True)

@@ -1,1 +1,1 @@
-"""What the seeds of a job say together: interfaces, agreement, clusters, convergence. Arrays in, figures out."""
+"""Compare all samples of a job: interfaces, agreement, clusters, convergence. Input is arrays, output is numbers."""

@@ -1,6 +1,6 @@
-"""Whether samples agree: superposed pairs, clusters with their representatives, the spread of every token.
+"""Measure whether samples agree: RMSD of superposed pairs, clusters with representatives, the spread of every token.
 
-Superposition, RMSD and lDDT are biotite's, clustering is SciPy's.
+biotite computes superposition, RMSD and lDDT. SciPy computes the clusters.
 """
 
 import warnings
@@ -13,18 +13,18 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from protenix_multiseed.analysis.copies import match_copies
 
-MOST_COMPARED = 1000  # samples of which every pair is superposed; the best-ranked of more
-DISORDERED = 50.0  # pLDDT that AlphaFold calls very low; such tokens lie anywhere and are left out of the comparison
-_FEW = 1 / 3
-_AT_ONCE = 50  # samples
+MOST_COMPARED = 1000  # every pair of at most this many samples is superposed; of more samples, the best-ranked
+DISORDERED = 50.0  # below this pLDDT (very low in AlphaFold's terms) a token's place is arbitrary: it is not compared
+_MIN_CORE_SHARE = 1 / 3  # of all tokens
+_LDDT_CHUNK = 50  # samples whose lDDT is computed at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Samples within a cutoff of each other on average, by their places in the ranking.
+    """A group of samples that are similar: average linkage with a cutoff on the RMSD.
 
     Attributes:
-        members: Places in the ranking from 0, best first; the first represents the cluster.
+        members: Places in the ranking from 0, best first. The first member represents the cluster.
     """
 
     members: tuple[int, ...]
@@ -32,18 +32,21 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """The samples of a job compared, in the order of the ranking.
+    """Comparison of the N samples of a job, in the order of the ranking.
 
     Attributes:
-        order: Of each sample's tokens, in which copies of a chain stand as in the best [N, N_token].
-        core: Tokens that are compared [N_token].
-        rmsd: After superposition of the core [N, N], Angstrom.
-        tm: TM-score of the core after the same superposition [N, N].
-        lddt: Of every sample to the best, 0 to 1, superposition-free [N].
-        interface_lddt: The same of pairs between chains [N]; None where no chains are near each other in the best.
-        clusters: Best-ranked first.
-        spread: Root mean square distance of every token from its mean place, superposed on the best [N_token].
-        cutoff: Of the clusters, Angstrom.
+        order: For each sample, its token indices in an order in which copies of a chain match those of the best sample
+            [N, N_token].
+        core: Whether a token is compared [N_token].
+        rmsd: RMSD of every pair after superposition of the core [N, N], Angstrom.
+        tm: TM-score of every pair, over the core and with the same superposition [N, N].
+        lddt: lDDT of every sample to the best, 0 to 1, without superposition [N].
+        interface_lddt: lDDT over pairs of tokens in different chains [N]; None if no chains are near each other in the
+            best sample.
+        clusters: Clusters, best-ranked first.
+        spread: Root mean square distance of every token from its mean position over the samples, superposed on the
+            best sample [N_token], Angstrom.
+        cutoff: Average distance within a cluster, Angstrom.
     """
 
     order: np.ndarray
@@ -58,7 +61,7 @@ class Agreement:
 
     @property
     def cluster_of(self) -> dict[int, int]:
-        """The number of each sample's cluster, from 1, by its place in the ranking."""
+        """Number of each sample's cluster, from 1. The key is the sample's place in the ranking."""
         return {place: number for number, one in enumerate(self.clusters, start=1) for place in one.members}
 
 
@@ -68,9 +71,9 @@ def agreement(
     """Compare the samples of one job.
 
     Args:
-        coordinates: A central atom of every token [N_sample, N_token, 3], Angstrom, in the order of the ranking.
-        plddt: [N_sample, N_token], 0 to 100.
-        chains, components: Each token's chain and residue or ligand [N_token].
+        coordinates: Central atom of every token [N_sample, N_token, 3], Angstrom, in the order of the ranking.
+        plddt: pLDDT of every token [N_sample, N_token], 0 to 100.
+        chains, components: Chain of each token, and its residue or ligand [N_token].
         cutoff: Average distance within a cluster, Angstrom.
     """
     order = match_copies(coordinates, chains, components)
@@ -82,7 +85,7 @@ def agreement(
     reference = coordinates[0]
     fitted, _ = struc.superimpose(reference, coordinates, atom_mask=core)
     spread = np.sqrt(((fitted - fitted.mean(axis=0)) ** 2).sum(axis=-1).mean(axis=0))
-    lddt, interface_lddt = _to_best(coordinates, chains)
+    lddt, interface_lddt = _lddt_to_best(coordinates, chains)
     return Agreement(
         order=order,
         core=core,
@@ -97,15 +100,24 @@ def agreement(
 
 
 def choose_core(plddt: np.ndarray) -> np.ndarray:
-    """Tokens whose median pLDDT over the samples is not very low; all of them where these are few."""
+    """Choose the tokens to compare: median pLDDT over the samples of 50 or more.
+
+    If fewer than 4 tokens, or fewer than a third, pass, all tokens are compared.
+
+    Args:
+        plddt: pLDDT of every token [N_sample, N_token], 0 to 100.
+
+    Returns:
+        Whether a token is compared [N_token].
+    """
     ordered: np.ndarray = np.median(plddt, axis=0) >= DISORDERED
-    return ordered if ordered.sum() >= max(4, _FEW * len(ordered)) else np.ones(len(ordered), dtype=bool)
+    return ordered if ordered.sum() >= max(4, _MIN_CORE_SHARE * len(ordered)) else np.ones(len(ordered), dtype=bool)
 
 
 def superpose_pairs(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """RMSD and TM-score of every pair after the superposition of least RMSD, each [N, N].
+    """Return RMSD (Angstrom) and TM-score of every pair of samples after least-RMSD superposition, each [N, N].
 
-    The TM-score (Zhang and Skolnick 2004) is that of this superposition, not the best over all.
+    The TM-score (Zhang and Skolnick 2004) is computed for this superposition. It is not maximized over superpositions.
     """
     n, length = coordinates.shape[:2]
     d0 = max(0.5, 1.24 * np.cbrt(length - 15) - 1.8)
@@ -119,7 +131,7 @@ def superpose_pairs(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cluster(rmsd: np.ndarray, cutoff: float) -> tuple[Cluster, ...]:
-    """Average-linkage clusters of samples in the order of the ranking."""
+    """Cluster samples by average linkage. Clusters and their members keep the order of the ranking."""
     n = len(rmsd)
     if n == 1:
         return (Cluster(members=(0,)),)
@@ -131,24 +143,24 @@ def cluster(rmsd: np.ndarray, cutoff: float) -> tuple[Cluster, ...]:
     return tuple(Cluster(members=tuple(members)) for members in groups.values())
 
 
-def _to_best(coordinates: np.ndarray, chains: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
-    """LDDT of every sample to the first, of all pairs of tokens and of those between chains."""
+def _lddt_to_best(coordinates: np.ndarray, chains: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """LDDT of every sample to the first: over all pairs of tokens, and over pairs in different chains."""
     best = struc.AtomArray(coordinates.shape[1])
     best.chain_id, best.res_id, best.coord = np.asarray(chains), np.arange(len(best)), coordinates[0]
     lddt = np.nan_to_num(_lddt(best, coordinates), nan=1.0)
     if len(set(chains)) < 2:
         return lddt, None
     between = _lddt(best, coordinates, exclude_same_chain=True)
-    return lddt, between if np.isfinite(between).all() else None  # chains that touch nowhere have no interface
+    return lddt, between if np.isfinite(between).all() else None  # NaN: no chains touch, so there is no interface
 
 
 def _lddt(best: struc.AtomArray, coordinates: np.ndarray, **options: bool) -> np.ndarray:
-    """LDDT of some samples at a time: biotite holds every pair of each; NaN where nothing is near anything."""
+    """LDDT in chunks of samples, because biotite holds all pairs in memory. NaN if no tokens are near each other."""
     parts = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
-        for start in range(0, len(coordinates), _AT_ONCE):
-            some = struc.from_template(best, coordinates[start : start + _AT_ONCE])
+        for start in range(0, len(coordinates), _LDDT_CHUNK):
+            some = struc.from_template(best, coordinates[start : start + _LDDT_CHUNK])
             parts.append(np.atleast_1d(struc.lddt(best, some, **options)))
     return np.concatenate(parts)

@@ -1,7 +1,7 @@
-"""What comparing seeds needs of every sample, small and quick to read: ``<out>/<job>/seed_<seed>/ensemble.npz``.
+"""A small file per seed with the data for comparing samples: ``<out>/<job>/seed_<seed>/ensemble.npz``.
 
-A sample of 245 tokens takes some 40 KB. The predicted aligned error is kept in steps of 1/8 A and, beyond 256 tokens,
-as means over blocks of them; scores of interfaces are computed from the whole of it before.
+A sample of 245 tokens takes about 40 KB. The predicted aligned error (PAE) is stored in steps of 1/8 A. Above 256
+tokens, it is stored as means over blocks of tokens. Interface scores are computed from the full PAE before that.
 """
 
 import zipfile
@@ -16,19 +16,23 @@ from protenix_multiseed.analysis.interfaces import Interface, interfaces
 from protenix_multiseed.types import Prediction
 
 NAME = "ensemble.npz"
-PAE_SIDE = 256  # tokens, or blocks of tokens
+PAE_SIDE = 256  # most rows and columns of a stored PAE: tokens, or blocks of tokens
 PAE_STEP = 1 / 8  # Angstrom
-_CENTRAL = ("CA", "C1'")  # of residues and nucleotides, as Protenix has it
-_BETA = ("CB", "C3'")  # between which contacts are counted, as ipSAE's script has it; CA of glycine
+_CENTRAL = ("CA", "C1'")  # central atoms of residues and nucleotides, as in Protenix
+_BETA = ("CB", "C3'")  # atoms whose contacts are counted, as in ipSAE's script; glycine uses CA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """A job's tokens, in the model's order [N_token].
+    """A job's tokens, in the model's order. Every array is [N_token].
 
     Attributes:
+        chain: Name of the chain.
+        residue: Number of the residue.
+        component: Component code of the residue or ligand.
         kind: ``protein``, ``nucleic`` or ``ligand``.
-        is_residue: Whether the token stands for a residue: its only one, or of a modified residue the central atom's.
+        is_residue: Whether the token represents a polymer residue. A standard residue is one token. Of a modified
+            residue, which has one token per atom, the central atom's token represents it.
     """
 
     chain: np.ndarray
@@ -48,10 +52,11 @@ class Compact:
     """The samples of one seed, in the order of their ranks.
 
     Attributes:
-        coordinates: Central atoms: CA, C1' or the token's only atom [N_sample, N_token, 3], Angstrom.
-        plddt: Mean over each token's atoms [N_sample, N_token], 0 to 100.
-        pae: [N_sample, M, M], Angstrom, M at most 256; None where it was not asked for.
-        interfaces: Of each sample.
+        tokens: The tokens of the job.
+        coordinates: Central atom of each token: CA, C1' or the token's only atom [N_sample, N_token, 3], Angstrom.
+        plddt: Mean pLDDT over each token's atoms [N_sample, N_token], 0 to 100.
+        pae: Predicted aligned error [N_sample, M, M], Angstrom, M at most 256; None if it was not read.
+        interfaces: Interface scores of each sample.
     """
 
     tokens: Tokens
@@ -62,7 +67,7 @@ class Compact:
 
 
 def compact(prediction: Prediction, order: Sequence[int]) -> Compact:
-    """Reduce a prediction, its samples in ``order``."""
+    """Reduce a prediction to the data for comparing samples. ``order`` lists its samples by rank."""
     atoms = prediction.atom_array
     token_of = np.asarray(atoms.token)
     first = np.unique(token_of, return_index=True)[1]
@@ -106,9 +111,13 @@ def compact(prediction: Prediction, order: Sequence[int]) -> Compact:
 
 
 def write_compact(path: Path, made: Compact) -> None:
-    """Write ``ensemble.npz``: plain arrays, no pickle."""
+    """Write ``ensemble.npz`` as plain arrays, without pickle.
+
+    Raises:
+        ValueError: if the predicted aligned error is missing.
+    """
     if made.pae is None:
-        raise ValueError("without its predicted aligned error")
+        raise ValueError("the predicted aligned error is missing")
     flat = [(place, one) for place, found in enumerate(made.interfaces) for one in found]
     np.savez_compressed(
         path,
@@ -125,10 +134,10 @@ def write_compact(path: Path, made: Compact) -> None:
 
 
 def read_compact(path: Path, *, with_pae: bool = False) -> Compact:
-    """Read ``ensemble.npz``, and its largest part only where it is asked for.
+    """Read ``ensemble.npz``. The predicted aligned error, its largest part, is read only if ``with_pae`` is set.
 
     Raises:
-        OSError, ValueError, KeyError: if it cannot be read.
+        OSError, ValueError, KeyError: if the file cannot be read.
     """
     try:
         return _read(path, with_pae=with_pae)
@@ -158,7 +167,7 @@ def _read(path: Path, *, with_pae: bool) -> Compact:
 
 
 def shrink_pae(pae: np.ndarray) -> np.ndarray:
-    """Means over blocks of tokens, so that no side is longer than :data:`PAE_SIDE`."""
+    """Average a PAE matrix [N, N] over blocks of tokens, so that no side is longer than :data:`PAE_SIDE`."""
     n = len(pae)
     if n <= PAE_SIDE:
         return np.asarray(pae, dtype=np.float32)
@@ -173,8 +182,8 @@ def _kind(poly_type: str) -> str:
 
 
 def _one_per_token(token_of: np.ndarray, wanted: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The index of each token's first wanted atom; its first atom where none is."""
+    """Return the index of each token's first wanted atom, or of its first atom if the token has no wanted atom."""
     chosen = first.copy()
-    places = np.flatnonzero(wanted)[::-1]  # the first of a token's is written last
+    places = np.flatnonzero(wanted)[::-1]  # reversed: a token's first wanted atom is written last and stays
     chosen[token_of[places]] = places
     return chosen

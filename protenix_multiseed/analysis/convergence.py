@@ -1,22 +1,22 @@
-"""Whether more seeds would help: the best score after k seeds, as it was and as it would be on average."""
+"""Would more seeds help? The best score after k seeds, in the order of the run and averaged over all choices of k."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-TOLERANCE = 0.005  # of ranking_score: less is no improvement
+TOLERANCE = 0.005  # a smaller rise of ranking_score does not count as an improvement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convergence:
-    """The best ranking score of a job by the number of seeds.
+    """The best ranking score of a job as a function of the number of seeds.
 
     Attributes:
-        seeds: In the order they are counted, that of their numbers where files are read.
+        seeds: Seeds in the order they are counted. Seeds read from files are in ascending order.
         best: Best score after each seed.
-        expected: Best score of k of these seeds chosen at random, on average, k from 1.
-        last_gain: How many seeds it took to come within the tolerance of the best.
+        expected: Mean best score of k of these seeds chosen at random, for k from 1.
+        last_gain: Number of seeds until the best score was within the tolerance of the final best score.
     """
 
     seeds: tuple[int, ...]
@@ -26,7 +26,12 @@ class Convergence:
 
 
 def convergence(by_seed: Sequence[tuple[int, float]], tolerance: float = TOLERANCE) -> Convergence:
-    """From every seed and its best score, in the order of the run."""
+    """Compute the convergence of one job.
+
+    Args:
+        by_seed: Every seed with its best ranking score, in the order to count them.
+        tolerance: A smaller rise of the score does not count as an improvement.
+    """
     scores = [score for _, score in by_seed]
     best = [max(scores[: count + 1]) for count in range(len(scores))]
     return Convergence(
@@ -38,10 +43,11 @@ def convergence(by_seed: Sequence[tuple[int, float]], tolerance: float = TOLERAN
 
 
 def expected_best(scores: Sequence[float], count: int) -> float:
-    """The mean, over all choices of ``count`` scores, of the highest, by order statistics.
+    """Return the mean of the highest score over all choices of ``count`` scores, by order statistics.
 
-    The highest of a choice is the p-th of n in ascending order with probability C(p-1, count-1) / C(n, count): from the
-    last, count / n, each is the one above it times (p - count + 1) / p.
+    Sort the n scores in ascending order. The highest score of a choice is the p-th with probability
+    C(p-1, count-1) / C(n, count). For p = n this is count / n. Each lower p has the probability of p + 1 times
+    (p - count + 1) / p.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     n = len(ordered)
@@ -51,7 +57,7 @@ def expected_best(scores: Sequence[float], count: int) -> float:
 
 
 def is_stable(scores: Sequence[float], patience: int, tolerance: float = TOLERANCE) -> bool:
-    """Whether the last ``patience`` seeds brought no improvement beyond the tolerance."""
+    """Whether the last ``patience`` seeds did not raise the best score by more than the tolerance."""
     if len(scores) <= patience:
         return False
     return max(scores[-patience:]) <= max(scores[:-patience]) + tolerance

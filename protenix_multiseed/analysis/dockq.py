@@ -1,8 +1,8 @@
-"""DockQ of samples against the best-ranked one: how alike their interfaces are, in one number from 0 to 1.
+"""DockQ of each sample against the best-ranked sample: the similarity of an interface as one number from 0 to 1.
 
-Basu and Wallner 2016 (doi 10.1371/journal.pone.0161879), for nucleic acids too as DockQ 2 has it (Mirabello and Wallner
-2024, doi 10.1093/bioinformatics/btae586). Samples of a job have the same atoms, so nothing has to be aligned.
-Superposition is biotite's, neighbours are SciPy's.
+The definition is that of Basu and Wallner 2016 (doi 10.1371/journal.pone.0161879). Nucleic acids are scored as in
+DockQ 2 (Mirabello and Wallner 2024, doi 10.1093/bioinformatics/btae586). All samples of a job have the same atoms, so
+no sequence alignment is needed. biotite computes superpositions, SciPy finds neighbours.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,26 +15,27 @@ import biotite.structure as struc
 import numpy as np
 from scipy.spatial import KDTree
 
-MOST_DOCKED = 100  # samples, the best-ranked; each file has to be read
-_CONTACT, _INTERFACE = 5.0, 10.0  # Angstrom between any two atoms of two residues
+MOST_DOCKED = 100  # only this many best-ranked samples get a DockQ, because each structure file must be read
+_CONTACT, _INTERFACE = 5.0, 10.0  # Angstrom; closest distance between atoms of two residues
 _BACKBONE = (
     "N", "CA", "C", "O", "P", "OP1", "OP2", "O2'", "O3'", "O4'", "O5'", "C1'", "C2'", "C3'", "C4'", "C5'",
 )  # fmt: skip
 
-_MANY = 2**31  # more than residues: two of them make one number, which sorts faster than a pair
+_PAIR_BASE = 2**31  # residues i and j are stored as the integer i * _PAIR_BASE + j, which sorts faster than a pair
 
-_PLACE = ("Cartn_x", "Cartn_y", "Cartn_z")
+_XYZ = ("Cartn_x", "Cartn_y", "Cartn_z")
 
 Scores = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Atoms:
-    """A structure's atoms as its mmCIF file has them.
+    """The atoms of a structure, in the order of its mmCIF file.
 
     Attributes:
-        chain, residue, name: Of each atom [N_atom]; residues are numbered through all chains.
-        coordinates: [N_atom, 3], Angstrom.
+        chain, residue, name: Chain, residue number and atom name of each atom [N_atom]. Residue numbers start at 0 and
+            run on through all chains.
+        coordinates: Coordinates [N_atom, 3], Angstrom.
     """
 
     chain: np.ndarray
@@ -44,21 +45,28 @@ class Atoms:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file that was written by a prediction.
+        """Read an mmCIF file that a prediction wrote.
 
         Raises:
-            OSError, ValueError: if it cannot be read.
+            OSError, ValueError: if the file cannot be read.
         """
         import gemmi
 
-        columns = _columns(path, ("label_asym_id", "auth_seq_id", "label_atom_id", *_PLACE))
+        columns = _columns(path, ("label_asym_id", "auth_seq_id", "label_atom_id", *_XYZ))
         chain, number, name = (np.array([gemmi.cif.as_string(one) for one in column]) for column in columns[:3])
         starts = np.ones(len(chain), dtype=bool)
         starts[1:] = (chain[1:] != chain[:-1]) | (number[1:] != number[:-1])
         return cls(chain=chain, residue=np.cumsum(starts) - 1, name=name, coordinates=_numbers(columns[3:]))
 
     def reorder(self, chain_of: Mapping[str, str]) -> np.ndarray | None:
-        """Places of the atoms of the chain that stands for each of these; None where they have other atoms."""
+        """Return atom indices in which each chain is replaced by its counterpart.
+
+        Args:
+            chain_of: Counterpart of each chain.
+
+        Returns:
+            Atom indices [N_atom]; None if a chain and its counterpart have different atoms.
+        """
         places = {chain: np.flatnonzero(self.chain == chain) for chain in dict.fromkeys(self.chain.tolist())}
         order = np.arange(len(self.chain))
         for chain, other in chain_of.items():
@@ -69,12 +77,12 @@ class Atoms:
 
 
 def read_coordinates(path: Path) -> np.ndarray:
-    """The coordinates of a file's atoms [N_atom, 3], Angstrom.
+    """Return the coordinates of the atoms in an mmCIF file [N_atom, 3], Angstrom.
 
     Raises:
-        OSError, ValueError: if it cannot be read.
+        OSError, ValueError: if the file cannot be read.
     """
-    return _numbers(_columns(path, _PLACE))
+    return _numbers(_columns(path, _XYZ))
 
 
 def _numbers(columns: Sequence[Any]) -> np.ndarray:
@@ -90,19 +98,20 @@ def _columns(path: Path, names: Sequence[str]) -> list[Any]:
         raise ValueError(f"{path}: not a structure: {error}") from error
     columns = [block.find_values(f"_atom_site.{name}") for name in names]
     if not all(columns):
-        raise ValueError(f"{path}: a structure without atoms")
+        raise ValueError(f"{path}: the structure has no atoms")
     return columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Interface:
-    """What is compared of two chains that touch in the best sample: places of atoms, and residues in contact.
+    """Reference data for two chains that touch in the best sample. Atoms are given as indices.
 
     Attributes:
-        places: All atoms of both.
-        receptor, ligand: Backbone of the longer chain and of the other.
-        near: Backbone of residues within 10 A of the other chain.
-        contacts: Pairs of residues within 5 A, each as one number.
+        chains: Names of the two chains.
+        places: All atoms of each chain.
+        receptor, ligand: Backbone atoms of the longer chain, and of the other chain.
+        near: Backbone atoms of residues within 10 A of the other chain.
+        contacts: Pairs of residues within 5 A, each pair as one integer.
     """
 
     chains: tuple[str, str]
@@ -114,12 +123,13 @@ class _Interface:
 
 
 def dock(best: Atoms, samples: Iterable[np.ndarray | None], polymers: Sequence[str]) -> Iterator[Scores]:
-    """DockQ of every sample, by pair of chains that touch in the best.
+    """Yield the DockQ of every sample, for each pair of chains that touch in the best sample.
 
     Args:
         best: The best-ranked sample.
-        samples: Coordinates of each [N_atom, 3], in the order of the best one's atoms; None yields no score.
-        polymers: Names of the chains that are compared.
+        samples: Coordinates of each sample [N_atom, 3], Angstrom, in the atom order of the best sample. None yields an
+            empty result.
+        polymers: Names of the chains to compare.
     """
     interfaces = [one for pair in combinations(polymers, 2) if (one := _interface(best, pair)) is not None]
     for coordinates in samples:
@@ -143,9 +153,9 @@ def _interface(best: Atoms, chains: tuple[str, str]) -> _Interface | None:
     first, second = (of_chain[is_backbone[of_chain]] for of_chain in (one, other))
     is_first = len(np.unique(best.residue[one])) > len(np.unique(best.residue[other]))
     receptor, ligand = (first, second) if is_first else (second, first)
-    if not len(near[_CONTACT]) or len(receptor) < 3 or not len(ligand):  # nothing to lay one on the other by
+    if not len(near[_CONTACT]) or len(receptor) < 3 or not len(ligand):  # too few atoms to superpose
         return None
-    residues = np.unique(np.divmod(near[_INTERFACE], _MANY))
+    residues = np.unique(np.divmod(near[_INTERFACE], _PAIR_BASE))
     return _Interface(
         chains=chains,
         places=(one, other),
@@ -157,10 +167,10 @@ def _interface(best: Atoms, chains: tuple[str, str]) -> _Interface | None:
 
 
 def _pairs(one: KDTree, other: KDTree, residue: np.ndarray, other_residue: np.ndarray, cutoff: float) -> np.ndarray:
-    """Pairs of residues of two chains of which two atoms are within the cutoff, each as one number, in order."""
+    """Pairs of residues of two chains with atoms closer than the cutoff, each as one integer, sorted."""
     found = one.sparse_distance_matrix(other, cutoff, output_type="ndarray")
     within = found["v"] < cutoff
-    return np.unique(residue[found["i"][within]] * _MANY + other_residue[found["j"][within]])
+    return np.unique(residue[found["i"][within]] * _PAIR_BASE + other_residue[found["j"][within]])
 
 
 def _dockq(best: Atoms, coordinates: np.ndarray, interface: _Interface, trees: Mapping[str, KDTree]) -> float:

@@ -1,4 +1,4 @@
-"""What all seeds of a job say together: ranking, agreement, convergence, in figures and in words."""
+"""Results over all seeds of a job: ranking, agreement and convergence, as numbers and as sentences."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,29 +11,33 @@ from protenix_multiseed.analysis.convergence import Convergence, convergence
 from protenix_multiseed.analysis.interfaces import strongest
 from protenix_multiseed.types import Sample
 
-if TYPE_CHECKING:  # biotite and SciPy are loaded only if there is something to compare
+if TYPE_CHECKING:  # import biotite and SciPy only if there are samples to compare
     from protenix_multiseed.analysis.agreement import Agreement
     from protenix_multiseed.analysis.dockq import Scores
 
-CLUSTER_RMSD = 2.0  # Angstrom; average linkage
-_LOOSE, _STRETCH = 2.0, 5  # Angstrom of spread, and how many tokens make a region worth naming
+CLUSTER_RMSD = 2.0  # Angstrom; cutoff of the average linkage
+_MIN_SPREAD = 2.0  # Angstrom; tokens that spread less are never reported as a loose region
+_MIN_REGION_TOKENS = 5  # shorter loose regions are not reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """A job's samples, ranked and compared.
+    """The samples of a job, ranked and compared.
 
     Attributes:
-        samples: Best first.
-        compacts: Of each seed that has one.
-        agreement: Of the first samples of the ranking; None if there is nothing to compare.
-        tokens: Of the job; None if no seed has them.
-        plddt: Mean over the compared samples [N_token].
-        sentences: What was found, in words.
-        notice: What every file of these results must carry, such as that the model is a demo.
+        samples: Samples, best first.
+        compacts: Comparison data (``ensemble.npz``) of each seed that has it.
+        agreement: Comparison of the best-ranked samples, at most 1,000; None if comparison data is missing or the
+            tokens of the seeds differ.
+        convergence: Best score as a function of the number of seeds.
+        tokens: Tokens of the job; None if the seed of the best sample has no comparison data.
+        plddt: Mean pLDDT over the compared samples [N_token], 0 to 100.
+        sentences: The results as sentences.
+        notice: A sentence that every file of these results must carry, such as that the model is a demo.
         chains: Each chain with its place in the input, in the model's order.
-        docked: DockQ to the best by pair of chains, of the first samples; empty for one whose structure was not kept.
-        n_bytes: Of all seeds' files.
+        docked: DockQ to the best sample by pair of chains, for the best-ranked samples. Empty for a sample whose
+            structure was not kept.
+        n_bytes: Total bytes of the files of all seeds.
     """
 
     samples: tuple[Sample, ...]
@@ -50,31 +54,35 @@ class Findings:
 
     @property
     def best(self) -> Sample:
-        """The first of the ranking."""
+        """The best-ranked sample."""
         return self.samples[0]
 
     def interface_scores(self, sample: Sample) -> dict[str, float]:
-        """The strongest interface's ``ipsae``, ``pdockq2`` and ``lis``; empty for a single chain."""
+        """The largest ``ipsae``, ``pdockq2`` and ``lis`` over all pairs of chains; empty for a single chain."""
         compact = self.compacts.get(sample.seed)
         return dict(strongest(compact.interfaces[sample.sample])) if compact else {}
 
     def dockq(self, place: int) -> "Scores":
-        """DockQ of a sample to the best by pair of chains, by its place in the ranking; empty if there is none."""
+        """DockQ to the best sample by pair of chains, for the sample at ``place`` in the ranking; empty if unknown."""
         return self.docked[place] if place < len(self.docked) else {}
 
 
 def ranked(samples: Sequence[Sample]) -> list[Sample]:
-    """Best first; equal scores in the order of seed and sample, so that the order never depends on how the run went."""
+    """Sort samples, best first.
+
+    Equal scores are sorted by seed and sample, so that the order never depends on the course of the run.
+    """
     return sorted(samples, key=lambda sample: (-sample.ranking_score, sample.seed, sample.sample))
 
 
 def gather(
     samples: Sequence[Sample], records: Mapping[int, Mapping[str, Any]], cluster_rmsd: float = CLUSTER_RMSD
 ) -> Findings:
-    """Rank and compare the samples of one job, of whatever runs and folders.
+    """Rank and compare the samples of one job. They may come from several runs and folders.
 
     Args:
-        records: The record of each seed, by its number; empty if it cannot be read.
+        samples: Samples of the job, in any order.
+        records: Record of each seed; empty if it cannot be read.
         cluster_rmsd: Average distance within a cluster, Angstrom.
 
     Raises:
@@ -91,7 +99,7 @@ def gather(
     tokens = compacts[order[0].seed].tokens if order[0].seed in compacts else None
     compared = order[:MOST_COMPARED]
     found, plddt = None, None
-    if tokens is not None and all(_is_like(compacts.get(sample.seed), tokens) for sample in compared):
+    if tokens is not None and all(_has_tokens(compacts.get(sample.seed), tokens) for sample in compared):
         coordinates = np.stack([compacts[sample.seed].coordinates[sample.sample] for sample in compared])
         scores = np.stack([compacts[sample.seed].plddt[sample.sample] for sample in compared])
         plddt = scores.mean(axis=0)
@@ -117,7 +125,7 @@ def gather(
 
 
 def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | None") -> "Iterator[Scores]":
-    """DockQ of each sample to the best, copies of a chain compared as they lie."""
+    """DockQ of each sample to the best, with copies of a chain matched as in the agreement."""
     from protenix_multiseed.analysis.dockq import MOST_DOCKED, Atoms, dock, read_coordinates
 
     if found is None or tokens is None or order[0].structure is None or not order[0].structure.exists():
@@ -128,20 +136,20 @@ def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | 
         return
     best = Atoms.read(order[0].structure)
     if not set(tokens.chains) <= set(best.chain.tolist()):
-        raise ValueError(f"{order[0].structure}: it lacks a chain of its {NAME}")
+        raise ValueError(f"{order[0].structure}: a chain is missing that its {NAME} has")
 
-    def placed(place: int, sample: Sample) -> np.ndarray | None:
-        if sample.structure is None or not sample.structure.exists():  # not kept, or taken away since
+    def matched_coordinates(place: int, sample: Sample) -> np.ndarray | None:
+        if sample.structure is None or not sample.structure.exists():  # never kept, or deleted since
             return None
         others = tokens.chain[found.order[place][firsts]].tolist()
         atoms = best.reorder(dict(zip(tokens.chains, others, strict=True)))
         coordinates = read_coordinates(sample.structure)
         if coordinates.shape != best.coordinates.shape:
-            raise ValueError(f"{sample.structure}: it has other atoms than {order[0].structure}")
+            raise ValueError(f"{sample.structure}: its atoms differ from those of {order[0].structure}")
         return None if atoms is None else coordinates[atoms]
 
     compared = enumerate(order[: min(MOST_DOCKED, len(found.rmsd))])
-    yield from dock(best, (placed(place, sample) for place, sample in compared), polymers)
+    yield from dock(best, (matched_coordinates(place, sample) for place, sample in compared), polymers)
 
 
 def _sentences(
@@ -171,7 +179,7 @@ def _sentences(
             else:
                 yield (
                     f"{len(found.clusters)} clusters; the best-ranked one has {len(first)} of {n} samples, "
-                    f"of {seeds} of {n_seed} seeds{', compared' + part if part else ''}"
+                    f"from {seeds} of {n_seed} seeds{', compared' + part if part else ''}"
                 )
         if tokens is not None and plddt is not None and found.core.any():
             regions = loose_regions(found.spread, tokens)
@@ -187,21 +195,30 @@ def _sentences(
 
 
 def loose_regions(spread: np.ndarray, tokens: Tokens, most: int = 3) -> list[tuple[str, float, slice]]:
-    """The stretches of a chain whose tokens spread most: their place in words, mean spread, and tokens."""
-    loose = spread > max(_LOOSE, 1.5 * float(np.median(spread)))
+    """Return the regions of a chain whose tokens differ most between samples, largest spread first.
+
+    Args:
+        spread: Spread of each token [N_token], Angstrom.
+        tokens: Tokens of the job.
+        most: Largest number of regions to return.
+
+    Returns:
+        For each region: chain and residue range as text, mean spread in Angstrom, slice of tokens.
+    """
+    loose = spread > max(_MIN_SPREAD, 1.5 * float(np.median(spread)))
     edges = np.flatnonzero(np.diff(loose.astype(int), prepend=0, append=0) != 0)
     found = []
     for start, stop in edges.reshape(-1, 2).tolist():
         for chain in dict.fromkeys(tokens.chain[start:stop].tolist()):
             inside = np.flatnonzero(tokens.chain[start:stop] == chain) + start
-            if len(inside) >= _STRETCH:
+            if len(inside) >= _MIN_REGION_TOKENS:
                 part = slice(int(inside[0]), int(inside[-1]) + 1)
                 where = f"{chain} {tokens.residue[part.start]}-{tokens.residue[part.stop - 1]}"
                 found.append((where, float(spread[part].mean()), part))
     return sorted(found, key=lambda one: -one[1])[:most]
 
 
-def _is_like(compact: Compact | None, tokens: Tokens) -> bool:
+def _has_tokens(compact: Compact | None, tokens: Tokens) -> bool:
     if compact is None:
         return False
     names = ("chain", "residue", "component")

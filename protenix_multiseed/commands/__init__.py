@@ -1,1 +1,1 @@
-"""The commands: each module is a verb and its view."""
+"""The commands. Each module runs one command and prints its results."""

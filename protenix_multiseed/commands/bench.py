@@ -1,8 +1,8 @@
-"""``protenix-ms bench``: Protenix seed by seed and all seeds batched, side by side on this machine.
+"""``protenix-ms bench``: time Protenix seed by seed and all seeds in batches, side by side on this machine.
 
-The job is made up, so that nothing but this program is needed. Weights are the checkpoint's, or made up if there is
-none, which changes no time. Neither side featurizes or writes. Every side runs once to warm up, then all run in turn,
-so that a busy machine disturbs all alike.
+The job is made up, so that no input file is needed. The weights are the checkpoint's. If there is no checkpoint, they
+are made up, which does not change the timings. No side includes featurization or writing. Every side runs once to warm
+up. Then the sides run in turn, so that other load on the machine affects all sides alike.
 """
 
 import json
@@ -43,20 +43,22 @@ from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
 
 _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-_CHAIN = 600  # residues of the longest chain of a made-up job
-# Upstream's names of its parts -> ours.
-_PARTS = {"pairformer": "trunk", "diffusion": "sample", "confidence": "score"}
+_MAX_CHAIN_RESIDUES = 600  # longest chain of a made-up job
+# Names of stages: upstream's -> ours.
+_STAGES = {"pairformer": "trunk", "diffusion": "sample", "confidence": "score"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One way of predicting all seeds, measured.
+    """Measurements of one way to predict all seeds.
 
     Attributes:
-        seconds: Of every repeat, all seeds together.
-        stages: Median seconds of each stage. On a GPU, Protenix's own are those of its log, which does not wait for
-            the GPU between them.
-        peak_bytes: The most memory held: of the GPU in the last repeat, on a CPU of the process until then.
+        name: Name of the side, for tables.
+        seconds: Seconds of every repeat, for all seeds together.
+        stages: Median seconds of each stage. For Protenix on a GPU, they come from Protenix's log, which does not
+            synchronize the GPU between stages.
+        peak_bytes: Peak memory in bytes: on a GPU the device memory in the last repeat, on a CPU the process's memory
+            since it started.
     """
 
     name: str
@@ -66,13 +68,13 @@ class Side:
 
     @property
     def median(self) -> float:
-        """Median seconds."""
+        """Median seconds of the repeats."""
         return statistics.median(self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """All sides of one job."""
+    """Measurements of all sides on one job."""
 
     features: Features
     device: str
@@ -81,17 +83,19 @@ class Bench:
 
     @property
     def baseline(self) -> Side:
-        """The faster of Protenix's sides: of its two kinds of triangle kernels, the better on this device."""
+        """The faster of Protenix's sides, which differ in their triangle kernels."""
         return min((side for side in self.sides if side.name.startswith("Protenix")), key=lambda side: side.median)
 
 
 def bench(config: RunConfig, *, tokens: int, rows: int, repeats: int, as_json: bool) -> None:
-    """Measure every side of one made-up job, and show the figures.
+    """Measure every side on one made-up job and show the figures.
 
     Args:
         config: Model, seeds, samples, cycles, steps and device. A missing checkpoint is replaced by made-up weights.
-        tokens: Residues of the job.
-        rows: Of its MSA.
+        tokens: Number of residues of the job.
+        rows: Number of MSA rows.
+        repeats: Number of measured runs per side.
+        as_json: Print JSON instead of a table.
     """
     progress = Console(file=sys.stderr, highlight=False)
     with progress.status("loading", spinner="dots") as status:
@@ -100,10 +104,14 @@ def bench(config: RunConfig, *, tokens: int, rows: int, repeats: int, as_json: b
 
 
 def measure_all(config: RunConfig, *, tokens: int, rows: int, repeats: int, tell: Callable[[str], None]) -> Bench:
-    """The same without showing it.
+    """Measure every side as :func:`bench` does, without showing the figures.
 
     Args:
-        tell: Told what is being done.
+        config: As for :func:`bench`.
+        tokens: Number of residues of the job.
+        rows: Number of MSA rows.
+        repeats: Number of measured runs per side.
+        tell: Called with a short text before each step.
     """
     prepare(find_dictionary())
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +119,7 @@ def measure_all(config: RunConfig, *, tokens: int, rows: int, repeats: int, tell
         (features,) = featurize(job, FeatureSettings())
     with loaded_model(config) as model:
         sides = make_sides(model, features)
-        # A GPU compiles and allocates for these sizes; a CPU gains nothing from more than one seed.
+        # On a GPU, kernels and memory depend on the number of seeds. On a CPU, one seed is enough to warm up.
         first = features if model.device.type == "cuda" else replace(features, seeds=features.seeds[:1])
         for name, side in make_sides(model, first).items():
             tell(f"warming up: {name}")
@@ -131,7 +139,7 @@ def measure_all(config: RunConfig, *, tokens: int, rows: int, repeats: int, tell
 
 @contextmanager
 def loaded_model(config: RunConfig, probe: KernelProbe | None = None) -> Iterator[LoadedModel]:
-    """A loaded model with kernels for both paths. Its weights are made up if its checkpoint is missing."""
+    """Yield a loaded model with kernels for both paths. Its weights are made up if its checkpoint is missing."""
     with probe or KernelProbe(config.device, config.kernels) as found:
         model = LoadedModel(config, found)
         if model.checkpoint is not None and not model.checkpoint.is_file():
@@ -144,11 +152,11 @@ def loaded_model(config: RunConfig, probe: KernelProbe | None = None) -> Iterato
 
 
 def make_job(folder: Path, n_token: int, n_row: int, seeds: Sequence[int]) -> Job:
-    """A job of protein chains, each with an MSA of mutants, written to ``folder``."""
+    """Return a job of protein chains, each with an MSA of mutants. The MSA files are written to ``folder``."""
     generator = random.Random(n_token)
     chains = []
-    for start in range(0, n_token, _CHAIN):
-        sequence = "".join(generator.choices(_LETTERS, k=min(_CHAIN, n_token - start)))
+    for start in range(0, n_token, _MAX_CHAIN_RESIDUES):
+        sequence = "".join(generator.choices(_LETTERS, k=min(_MAX_CHAIN_RESIDUES, n_token - start)))
         path = folder / f"{start}.a3m"
         with path.open("w") as file:
             file.write(f">query\n{sequence}\n")
@@ -164,7 +172,7 @@ def make_job(folder: Path, n_token: int, n_row: int, seeds: Sequence[int]) -> Jo
 
 
 def make_sides(model: LoadedModel, features: Features) -> dict[str, Callable[[], dict[str, float]]]:
-    """Each side as a function that predicts all seeds and returns the seconds of each stage."""
+    """Return each side as a function that predicts all seeds and returns the seconds of each stage."""
     network = model.network
     kinds = ["torch"] + (["cuequivariance"] if model.kernels["reference"] == "cuequivariance" else [])
     sides: dict[str, Callable[[], dict[str, float]]] = {
@@ -179,11 +187,11 @@ def make_sides(model: LoadedModel, features: Features) -> dict[str, Callable[[],
 def _seed_by_seed(network: Network, features: Features, kernels: str) -> dict[str, float]:
     with kernels_of_protenix(network, kernels):
         made = [predict_seed(network, features, seed, full=False).run["stage_seconds"] for seed in features.seeds]
-    return {ours: sum(seconds.get(theirs, 0.0) for seconds in made) for theirs, ours in _PARTS.items()}
+    return {ours: sum(seconds.get(theirs, 0.0) for seconds in made) for theirs, ours in _STAGES.items()}
 
 
 def _batched(model: LoadedModel, precision: str, features: Features) -> dict[str, float]:
-    """All seeds, in the batches that a run would plan."""
+    """Predict all seeds in the batches that a run would plan. Returns the seconds of each stage."""
     network, planner = replace(model.network, precision=precision), model.planner
     planner = replace(planner, memory=replace(planner.memory, diffusion_bytes=DIFFUSION_BYTES[precision]))
     stages: dict[str, float] = defaultdict(float)
@@ -206,7 +214,7 @@ def _batched(model: LoadedModel, precision: str, features: Features) -> dict[str
 
 @contextmanager
 def kernels_of_protenix(network: Network, kind: str) -> Iterator[None]:
-    """Have Protenix use this kind of triangle kernels."""
+    """Make Protenix use this kind of triangle kernels inside the ``with`` block."""
     names = ("triangle_attention", "triangle_multiplicative")
     before = {name: network.configs[name] for name in names}
     network.configs.update(dict.fromkeys(names, kind))
@@ -217,7 +225,7 @@ def kernels_of_protenix(network: Network, kind: str) -> Iterator[None]:
 
 
 def measure(device: torch.device, side: Callable[[], dict[str, float]]) -> tuple[float, Mapping[str, float], int]:
-    """Seconds of one run of a side, those of its stages, and the most memory it held."""
+    """Run a side once. Returns its seconds, the seconds of each stage, and the peak memory in bytes."""
     is_cuda = device.type == "cuda"
     if is_cuda:
         torch.cuda.synchronize(device)
@@ -230,14 +238,14 @@ def measure(device: torch.device, side: Callable[[], dict[str, float]]) -> tuple
 
 
 def summarise(name: str, measured: Sequence[tuple[float, Mapping[str, float], int]]) -> Side:
-    """All repeats of one side."""
+    """Combine all repeats of one side."""
     seconds, stages, peaks = zip(*measured, strict=True)
-    medians = {part: statistics.median(one[part] for one in stages) for part in _PARTS.values()}
+    medians = {part: statistics.median(one[part] for one in stages) for part in _STAGES.values()}
     return Side(name=name, seconds=seconds, stages=medians, peak_bytes=peaks[-1])
 
 
 def _show(console: Console, bench: Bench, config: RunConfig, *, as_json: bool) -> None:
-    """Each side beside the faster of Protenix's."""
+    """Print each side with its speed-up over the faster of Protenix's sides."""
     features, base = bench.features, bench.baseline
     facts = {
         "device": bench.device,

@@ -1,4 +1,4 @@
-"""What several commands share: the console, the inputs, and tables of findings."""
+"""Code that several commands share: the console, reading the inputs, and the table of a job's results."""
 
 import os
 import sys
@@ -19,40 +19,43 @@ from protenix_multiseed.upstream.dictionary import Dictionary, find_dictionary
 if TYPE_CHECKING:
     from protenix_multiseed.analysis.findings import Findings
 
-MAX_ROWS = 20  # of a listing, unless all are asked for
-_WIDTH_OF_FILES = 140
+MAX_ROWS = 20  # rows that a listing shows, unless the user asks for all
+_FILE_COLUMNS = 140  # line width if the output goes to a file
 
 
 class _Console(Console):
-    """Rich ends the process when its pipe is closed; here the run continues unwatched."""
+    """A console that goes quiet when its pipe is closed. Rich would end the process; the run must continue."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 def make_console() -> Console:
-    """Standard output. It holds the stream itself: upstream's prints are silenced by replacing ``sys.stdout``."""
-    is_file = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # Rich takes a file for 80 columns wide
-    return _Console(file=sys.stdout, highlight=False, width=_WIDTH_OF_FILES if is_file else None)
+    """Return a console on standard output.
+
+    It keeps the stream object, because upstream's prints are silenced by replacing ``sys.stdout``.
+    """
+    is_file = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # Rich would wrap a file at 80 columns
+    return _Console(file=sys.stdout, highlight=False, width=_FILE_COLUMNS if is_file else None)
 
 
 def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], Dictionary]:
-    """The checked jobs of a run, and its dictionary.
+    """Return the checked jobs of a run and the chemical dictionary.
 
     Raises:
-        RefusedInputsError: with all problems found.
+        RefusedInputsError: if there are problems; the error lists them.
     """
     dictionary = find_dictionary()
     return read_jobs(inputs, config.seeds, config.input_rules, dictionary), dictionary
 
 
 def show_note(console: Console, job: str, text: str) -> None:
-    """A note on a job."""
+    """Print a note on a job."""
     console.print(f"[yellow]note[/yellow] {escape(job)}: {escape(text)}", soft_wrap=True)
 
 
 def show_findings(console: Console, name: str, findings: "Findings", folder: Path) -> None:
-    """A job's best samples, whether the samples agree, and where to look."""
+    """Print a job's best samples, whether the samples agree, and the paths of the results."""
     order, found = findings.samples, findings.agreement
     table = Table(
         title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",

@@ -1,4 +1,4 @@
-"""``protenix-ms doctor``: would ``predict`` run here, and what to do if not."""
+"""``protenix-ms doctor``: check whether ``predict`` would run on this machine, and say what to do if not."""
 
 import json
 import os
@@ -29,17 +29,18 @@ from protenix_multiseed.upstream.dictionary import find_dictionary
 
 _LOW_DISK = 2 * 2**30
 _LOW_MEMORY = 8 * 2**30
-_PROTENIX = "2.0.0"
+_PROTENIX_VERSION = "2.0.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One line.
+    """The result of one check, shown as one line.
 
     Attributes:
-        state: ``ok``; ``note``, if something could be better; ``wrong``, if predict would not run.
-        found: What was found.
-        advice: What to do about it.
+        name: Name of the check.
+        state: ``ok``; ``note`` if something could be better; ``wrong`` if predict would not run.
+        found: State of the machine, as a sentence.
+        advice: How to improve or repair it; empty if nothing is to be done.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Check:
 
 
 def doctor(config: RunConfig, *, as_json: bool) -> int:
-    """Show every check as it is done. Returns 1 if predict would not run, else 0."""
+    """Show the result of every check as soon as it is known. Returns 1 if predict would not run, else 0."""
     console = make_console()
     checks = []
     for check in examine(config):
@@ -62,7 +63,7 @@ def doctor(config: RunConfig, *, as_json: bool) -> int:
 
 
 def _show(console: Console, check: Check) -> None:
-    """One check, and what to do about it."""
+    """Print one check and its advice."""
     colour = {"ok": "green", "note": "yellow", "wrong": "red"}[check.state]
     console.print(f"[{colour}]{check.state:5}[/{colour}] {escape(check.name)}: {escape(check.found)}", soft_wrap=True)
     if check.advice:
@@ -70,14 +71,14 @@ def _show(console: Console, check: Check) -> None:
 
 
 def examine(config: RunConfig) -> Iterator[Check]:
-    """Look at everything that a run with this configuration needs; each check comes as it is done."""
+    """Check everything that a run with this configuration needs. Yields each check as soon as it is done."""
     looks: list[Callable[[RunConfig], Iterator[Check]]] = [
         _python, _packages, _memory, _gpu, _kernels, _dictionary, _checkpoint, _templates, _disk, _shared_memory
     ]  # fmt: skip
     for look in looks:
         try:
             yield from look(config)
-        except Exception as error:  # the doctor itself must not fail
+        except Exception as error:  # one failing check must not end the doctor
             yield Check(name=look.__name__.strip("_"), state="wrong", found=f"{type(error).__name__}: {error}")
 
 
@@ -98,8 +99,8 @@ def _packages(config: RunConfig) -> Iterator[Check]:
                 name=name, state="wrong", found="not installed", advice="install protenix-ms as its README says"
             )
             continue
-        if name == "protenix" and version != _PROTENIX:
-            advice = f"install protenix=={_PROTENIX}, which this program is held against"
+        if name == "protenix" and version != _PROTENIX_VERSION:
+            advice = f"install protenix=={_PROTENIX_VERSION}, the version that this program is tested against"
             yield Check(name=name, state="wrong", found=version, advice=advice)
         else:
             yield Check(name=name, state="ok", found=version)
@@ -111,7 +112,7 @@ def _memory(config: RunConfig) -> Iterator[Check]:
     free, cores = psutil.virtual_memory().available, len(os.sched_getaffinity(0))
     found = f"{cores} cores, {format_bytes(free)} of memory free"
     if free < _LOW_MEMORY:
-        yield Check(name="machine", state="note", found=found, advice="loading a model takes some 6 GiB")
+        yield Check(name="machine", state="note", found=found, advice="loading a model needs about 6 GiB")
     else:
         yield Check(name="machine", state="ok", found=found)
 
@@ -132,7 +133,7 @@ def _gpu(config: RunConfig) -> Iterator[Check]:
         yield Check(name="GPU", state="note", found=found, advice="only small complexes are practical without one")
         return
     free, total = torch.cuda.mem_get_info(device)
-    torch.ones(1, device=device).add_(1).item()  # a card that is there may still not work
+    torch.ones(1, device=device).add_(1).item()  # a GPU that is visible may still fail to compute
     name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
     found = (
         f"{device}: {name}, compute capability {capability[0]}.{capability[1]}, {format_bytes(free)} of "
@@ -164,13 +165,16 @@ def _kernels(config: RunConfig) -> Iterator[Check]:
         yield Check(name="kernels", state="wrong", found=str(error))
         return
     if not found:
-        yield Check(name="kernels", state="ok", found="torch; compiled ones need a GPU")
+        yield Check(name="kernels", state="ok", found="torch; compiled kernels need a GPU")
     for kind, outcome in found.items():
         if outcome == "ok":
-            yield Check(name=f"kernels: {kind}", state="ok", found="give PyTorch's results")
+            yield Check(name=f"kernels: {kind}", state="ok", found="results match PyTorch's")
         else:
             yield Check(
-                name=f"kernels: {kind}", state="note", found=outcome, advice="torch's are used, which are slower"
+                name=f"kernels: {kind}",
+                state="note",
+                found=outcome,
+                advice="PyTorch's kernels are used; they are slower",
             )
 
 
@@ -182,7 +186,7 @@ def _dictionary(config: RunConfig) -> Iterator[Check]:
         return
     if dictionary.name == "upstream":
         found = f"Protenix's two files in {template_data_dir()}"
-        advice = "one is a pickle, whose loading runs what it says: use only files you trust"
+        advice = "one is a pickle, and loading a pickle can run any code: use only files you trust"
         yield Check(name="dictionary", state="note", found=found, advice=advice)
     else:
         yield Check(name="dictionary", state="ok", found=f"{len(dictionary):,} components, {dictionary.identity}")  # type: ignore[arg-type]
@@ -248,17 +252,19 @@ def _disk(config: RunConfig) -> Iterator[Check]:
             yield Check(name=name, state="wrong", found=f"{folder}: cannot be written: {error.strerror}", advice=advice)
             continue
         low = free < _LOW_DISK
-        yield Check(name=name, state="note" if low else "ok", found=found, advice="it may fill up" if low else "")
+        yield Check(name=name, state="note" if low else "ok", found=found, advice="the disk may fill up" if low else "")
 
 
 def _shared_memory(config: RunConfig) -> Iterator[Check]:
     shared = Path("/dev/shm")
     size = format_bytes(shutil.disk_usage(shared).total) if shared.exists() else "none"
-    yield Check(name="shared memory", state="ok", found=f"{size}; features travel through pipes and need none")
+    yield Check(
+        name="shared memory", state="ok", found=f"{size}; features are sent through pipes and need no shared memory"
+    )
 
 
 def as_record(checks: list[Check]) -> list[dict[str, Any]]:
-    """Checks for scripts."""
+    """Return the checks as plain dictionaries, for JSON."""
     return [
         {"check": check.name, "state": check.state, "found": check.found, "advice": check.advice} for check in checks
     ]

@@ -1,4 +1,4 @@
-"""``predict --dry-run``: what a run would do, without weights, without a GPU and without featurizing."""
+"""``predict --dry-run``: show what a run would do. It needs no weights and no GPU, and does not featurize."""
 
 import json
 from collections import Counter
@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan:
-    """What a run would do with one job.
+    """Plan of a run for one job.
 
     Attributes:
-        one_seed, largest: Estimates of one seed with all its samples, and of the largest batch.
-        budget: Bytes that the plan may fill.
-        reference_reason: Why every seed would run alone through Protenix's own modules; None if none does.
-        refusal: Why the run would refuse it; None if it would not.
+        job: The job.
+        sizes: Numbers of tokens, atoms and MSA rows.
+        batches: Batches that the run would compute.
+        one_seed, largest: Memory estimates of one seed with all its samples, and of the largest batch.
+        budget: Bytes of device memory that the plan may fill.
+        n_sample: Diffusion samples per seed.
+        disk_bytes: Estimated bytes of the results of all seeds.
+        reference_reason: Why every seed would run alone through Protenix's own modules; None if seeds are batched.
+        refusal: Why the run would refuse the job; None if it would accept it.
     """
 
     job: Job
@@ -47,10 +52,10 @@ class JobPlan:
 
 
 def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> int:
-    """Show sizes, memory and plan of every job. Returns 1 if the run would refuse one of them, else 0.
+    """Show sizes, memory and plan of every job. Returns 1 if the run would refuse a job, else 0.
 
     Raises:
-        ProtenixMsError: if the run would be refused before it looks at sizes.
+        ProtenixMsError: if the whole run would be refused before sizes are known.
     """
     jobs, dictionary = read_inputs(config, inputs)
     config = check_surroundings(config, needs_checkpoint=False)
@@ -64,7 +69,7 @@ def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_al
 
 
 def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -> Iterator[JobPlan]:
-    """Plan every job as the run would. With ``assume_free``, plan for a GPU, unless the CPU is asked for."""
+    """Plan every job as the run would. With ``assume_free``, plan for a GPU unless the user chose the CPU."""
     from protenix_multiseed.features.sizes import count_sizes
     from protenix_multiseed.upstream.environment import prepare
 
@@ -100,7 +105,7 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
 
 
 def _planner(config: RunConfig) -> "tuple[Planner, int]":
-    """The run's planner, and the bytes that a plan may fill."""
+    """Return the run's planner and the bytes of device memory that a plan may fill."""
     from protenix_multiseed.execution import hardware
     from protenix_multiseed.execution.model import make_planner
     from protenix_multiseed.kernels.probe import known_outcomes
@@ -154,7 +159,7 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
         if plan.reference_reason and not plan.refusal:
             text = (
                 "one seed at a time through Protenix's own modules, because of "
-                f"{plan.reference_reason}; its memory is not what is estimated here"
+                f"{plan.reference_reason}; the memory estimate does not hold for it"
             )
             show_note(console, plan.job.name, text)
     refused = [plan for plan in plans if plan.refusal]
@@ -165,7 +170,7 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
 
 
 def _batches(plan: JobPlan) -> str:
-    """``2 x 10 seeds``, and the sample chunk if it is not all samples."""
+    """Batches as text, such as ``2 x 10 seeds``. The sample chunk is added if it is smaller than all samples."""
     if plan.reference_reason:
         return f"{len(plan.batches)} x 1 seed"
     widths = Counter((len(batch.seeds), batch.sample_chunk) for batch in plan.batches)

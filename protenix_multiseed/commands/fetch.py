@@ -1,4 +1,7 @@
-"""Downloading checkpoints: from upstream's addresses, resumed, moved into place whole, their SHA-256 recorded."""
+"""``protenix-ms fetch``: download checkpoints from upstream's addresses.
+
+A broken download is resumed. A file moves to its final place only when it is complete. Its SHA-256 is recorded.
+"""
 
 import http.client
 import os
@@ -33,11 +36,21 @@ _TEMPLATE_FILES = ("release_dates_path", "obsolete_pdbs_path")
 
 
 def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
-    """Download a model's checkpoint, with its language model's if it has one, or the template data; keep what is there.
+    """Download a model's checkpoint, or the template data. Files that exist are kept.
+
+    If the model uses a language model (ESM), its checkpoints are downloaded too.
+
+    Args:
+        model: Name of a model, or ``template-data``.
+        to: Folder for the checkpoint; None for the default folder.
+        url: Another address for the checkpoint; None for upstream's own.
+
+    Returns:
+        Paths of the files.
 
     Raises:
-        ConfigError: if upstream knows no such model.
-        WeightsError: if the download fails; what came so far is kept for the next try.
+        ConfigError: if upstream has no model of this name.
+        WeightsError: if the download fails. The partial download is kept, and the next try resumes it.
     """
     console = Console(stderr=True, highlight=False)
     if model == TEMPLATE_DATA:
@@ -64,7 +77,7 @@ def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
 def _fetch(url: str, target: Path, console: Console) -> Path:
     if target.exists():
         state = "SHA-256 recorded" if recorded_sha256(target) else "no SHA-256 recorded"
-        console.print(f"{target} is there already ({state})", soft_wrap=True)
+        console.print(f"{target} exists already ({state})", soft_wrap=True)
     else:
         download(url, target, console)
         console.print(f"{target}  SHA-256 {recorded_sha256(target)}", soft_wrap=True)
@@ -72,10 +85,10 @@ def _fetch(url: str, target: Path, console: Console) -> Path:
 
 
 def download(url: str, target: Path, console: Console) -> None:
-    """Download one file; an earlier partial download is resumed if the server can.
+    """Download one file. An earlier partial download is resumed if the server supports it.
 
     Raises:
-        WeightsError: if it cannot be completed, naming the address and what to do.
+        WeightsError: if the download fails; the message names the address and the way out.
     """
     partial = target.with_name(f"{target.name}.part")
     try:
@@ -98,7 +111,7 @@ def download(url: str, target: Path, console: Console) -> None:
                 os.fsync(file.fileno())
         got = partial.stat().st_size
         if total is not None and got != total:
-            raise WeightsError(f"{url}: {got} of {total} bytes came; run the same command again to resume")
+            raise WeightsError(f"{url}: {got} of {total} bytes received; run the same command again to resume")
         hash_file(target).write_text(f"{sha256(partial)}  {target.name}\n")
         os.replace(partial, target)
     except urllib.error.HTTPError as error:
@@ -106,7 +119,8 @@ def download(url: str, target: Path, console: Console) -> None:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             partial.unlink(missing_ok=True)
             raise WeightsError(
-                f"{url}: the partial download no longer fits; it was removed, run the same command again"
+                f"{url}: the partial download does not match the server's file, so it was removed; "
+                "run the same command again"
             ) from None
         raise WeightsError(
             f"{url}: the server answered {error.code} {error.reason}; download it by hand to {target}"

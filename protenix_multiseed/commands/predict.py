@@ -1,4 +1,4 @@
-"""``protenix-ms predict``: check everything, from cheap to expensive, then run."""
+"""``protenix-ms predict``: check everything, cheap checks first, then run."""
 
 import contextlib
 import importlib
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 
 
 def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int:
-    """Predict every job of some inputs with every seed, and rank them. Returns the exit code.
+    """Predict every job of the inputs with every seed, and rank the samples. Returns the exit code.
 
     Args:
+        config: Configuration of the run.
+        inputs: Input files, or folders of them.
         verbosity: -1 shows errors only, 0 progress and results, 1 details of every seed.
 
     Raises:
-        ProtenixMsError: if anything is refused; nothing has been written then.
+        ProtenixMsError: if the run is refused. Nothing has been written in this case.
     """
     if config.offline:
         forbid_network()
@@ -58,39 +60,42 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:
-    """On what is most likely a first run, import torch beside the remaining checks."""
+    """Import torch in a thread during the remaining checks, if this is most likely a first run of these jobs."""
     if any((config.out / job.name).exists() for job in jobs):
         return
     importlib.import_module("protenix_multiseed.run.pipeline")
-    importlib.import_module("concurrent.futures.thread")  # torch imports it: too late once a refused run is ending
+    importlib.import_module("concurrent.futures.thread")  # torch imports it, which fails while a refused run is exiting
     threading.Thread(target=_import_torch).start()
 
 
 def _import_torch() -> None:
-    with contextlib.suppress(Exception):  # whoever needs it fails in the same way, and says so
+    with contextlib.suppress(Exception):  # the module that needs torch will fail the same way and report it
         importlib.import_module("torch")
 
 
 def _show_scan(console: Console, found: Scan) -> None:
-    """What is there already and will not be computed again."""
+    """Print how many seeds the output folder holds already, and which results are replaced."""
     for problem in found.damaged:
-        console.print(f"[yellow]damaged[/yellow] {escape(problem)}; it is done again", soft_wrap=True)
+        console.print(f"[yellow]damaged[/yellow] {escape(problem)}; its seed is predicted again", soft_wrap=True)
     if found.n_other:
-        console.print(f"[yellow]removing[/yellow] {found.n_other} seeds that were made in another way")
+        console.print(
+            f"[yellow]removing[/yellow] {found.n_other} seeds that were made with other settings, inputs or versions"
+        )
     if found.n_done:
         console.print(f"{found.n_done} seeds are done already, {found.n_todo} to do")
 
 
 def _show_result(console: Console, result: "RunResult", config: RunConfig) -> None:
-    """The ranking of every job, where its best structure is, and what failed."""
+    """Print the ranking of every job, the path of its best structure, and the failures."""
     for name, findings in result.findings.items():
         show_findings(console, name, findings, config.out / name)
     _show_failures(console, result, config.out)
     if result.n_elsewhere:
-        console.print(f"{result.n_elsewhere} seeds were done by other processes meanwhile")
+        console.print(f"{result.n_elsewhere} seeds were done by other processes during this run")
     if result.n_left:
         console.print(
-            f"[yellow]stopped[/yellow] with {result.n_left} of {result.n_unit} seeds to do; the same command goes on",
+            f"[yellow]stopped[/yellow] with {result.n_left} of {result.n_unit} seeds to do; "
+            "run the same command again to continue",
             soft_wrap=True,
         )
     if config.spec.notice:
@@ -98,7 +103,7 @@ def _show_result(console: Console, result: "RunResult", config: RunConfig) -> No
 
 
 def _show_failures(console: Console, result: "RunResult", out: Path) -> None:
-    """What failed, why, and what to try."""
+    """Print the failures, their reasons, and what to try."""
     if not result.failures:
         return
     table = Table(

@@ -1,4 +1,4 @@
-"""``protenix-ms rank``: rank and compare finished results again, of one run or of several in several places."""
+"""``protenix-ms rank``: rank and compare finished results again, from one output folder or from several."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,12 @@ from protenix_multiseed.types import Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedJob:
-    """One job's results of all places.
+    """Results of one job from all output folders.
 
     Attributes:
-        notes: What was left out, in words.
+        name: Name of the job.
+        findings: Ranked and compared samples.
+        notes: Sentences that say which results were left out.
     """
 
     name: str
@@ -30,7 +32,13 @@ class RankedJob:
 
 @dataclass(slots=True, kw_only=True)
 class FoundJob:
-    """One job's finished seeds, wherever they are."""
+    """Finished seeds of one job in all output folders.
+
+    Attributes:
+        name: Name of the job.
+        seeds: Folder of each seed.
+        notes: Sentences that say which results were left out.
+    """
 
     name: str
     seeds: dict[int, Path]
@@ -38,16 +46,20 @@ class FoundJob:
 
 
 def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet: bool) -> None:
-    """Rank every job found in some output folders, write its tables and show them.
+    """Rank every job found in the output folders, write its tables and show them.
 
     Args:
-        to: Where the tables go; None for the first folder.
+        outs: Output folders of predict.
+        to: Folder for the tables; None for the first output folder.
+        cluster_rmsd: Average distance within a cluster, Angstrom.
+        parquet: Write the tables as Parquet too.
 
     Raises:
-        ConfigError: if a place holds no results, results of a job were made in different ways, or a file is damaged.
+        ConfigError: if a folder holds no results, if results of a job were made with different settings, inputs or
+            versions, or if a file is damaged.
     """
     if parquet and find_spec("pyarrow") is None:
-        raise ConfigError("--parquet: it needs the package pyarrow; pip install pyarrow, or leave --parquet out")
+        raise ConfigError("--parquet needs the package pyarrow: pip install pyarrow, or leave --parquet out")
     console, target = make_console(), to or outs[0]
     for job in rank_jobs(outs, target, cluster_rmsd=cluster_rmsd, parquet=parquet):
         for note in job.notes:
@@ -56,10 +68,10 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
 
 
 def rank_jobs(places: Sequence[Path], to: Path, *, cluster_rmsd: float, parquet: bool) -> list[RankedJob]:
-    """Rank every job found in some output folders, and write its tables to ``to``.
+    """Rank every job found in the output folders, and write its tables to ``to``.
 
     Raises:
-        ConfigError: as :func:`rank` does.
+        ConfigError: in the same cases as :func:`rank`.
     """
     made = []
     for job in gather_jobs(find_jobs(places), cluster_rmsd):
@@ -75,37 +87,43 @@ def rank_jobs(places: Sequence[Path], to: Path, *, cluster_rmsd: float, parquet:
 
 
 def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
-    """The finished seeds of every job in some output folders; of a seed that is in several, the first counts.
+    """Find the finished seeds of every job. If several folders hold the same seed, the first folder counts.
 
     Raises:
-        ConfigError: if a place holds no results.
+        ConfigError: if a folder holds no results.
     """
     jobs: dict[str, FoundJob] = {}
     for place in places:
         found = _jobs(place)
         if not found:
-            raise ConfigError(f"{place}: no results of protenix-ms in there; give the folder that --out named")
+            raise ConfigError(
+                f"{place}: no results of protenix-ms in this folder; give the folder that predict wrote with --out"
+            )
         for name, seeds in found.items():
             known = jobs.setdefault(name, FoundJob(name=name, seeds={}, notes=[]))
             for seed, folder in seeds.items():
                 if seed in known.seeds:
-                    known.notes.append(f"seed {seed} is in {known.seeds[seed]} too; {folder} is left out")
+                    known.notes.append(
+                        f"seed {seed} is in two folders: {known.seeds[seed]} is used, {folder} is left out"
+                    )
                 else:
                     known.seeds[seed] = folder
     return [jobs[name] for name in sorted(jobs)]
 
 
 def gather_jobs(jobs: Sequence[FoundJob], cluster_rmsd: float = CLUSTER_RMSD) -> Iterator[RankedJob]:
-    """Rank and compare what was found.
+    """Rank and compare the samples of each job.
 
     Raises:
-        ConfigError: as :func:`rank` does.
+        ConfigError: in the same cases as :func:`rank`.
     """
     for job in jobs:
         records = {seed: record for seed, folder in job.seeds.items() if (record := read_record(folder)) is not None}
         samples = _samples(job.name, job.seeds, records)
         if not samples:
-            raise ConfigError(f"{job.name}: its seeds hold no predictions any more; run it again, or move its folder")
+            raise ConfigError(
+                f"{job.name}: its seeds hold no predictions any more; predict the job again, or move its folder away"
+            )
         try:
             findings = gather(samples, records, cluster_rmsd)
         except (OSError, ValueError, KeyError) as error:
@@ -114,11 +132,11 @@ def gather_jobs(jobs: Sequence[FoundJob], cluster_rmsd: float = CLUSTER_RMSD) ->
 
 
 def _damaged(name: str, error: Exception) -> ConfigError:
-    return ConfigError(f"{name}: cannot be ranked: {error}; run predict with --verify to find what is damaged")
+    return ConfigError(f"{name}: cannot be ranked: {error}; run predict with --verify to find the damaged files")
 
 
 def _jobs(place: Path) -> dict[str, dict[int, Path]]:
-    """Folders of finished seeds by job and seed."""
+    """Folders of finished seeds in one output folder, by job and seed."""
     folders = (folder for folder in sorted(place.glob("*")) if folder.is_dir())
     found = {
         folder.name: {
@@ -130,18 +148,20 @@ def _jobs(place: Path) -> dict[str, dict[int, Path]]:
 
 
 def _samples(name: str, seeds: dict[int, Path], records: dict[int, dict[str, Any]]) -> list[Sample]:
-    """The samples of one job's seeds, all made in one way."""
+    """Samples of one job's seeds. Seeds made with different settings, inputs or versions are refused."""
     samples: list[Sample] = []
     first = records[min(records)]["made_from"] if records else {}
     for seed, record in sorted(records.items()):
         folder = seeds[seed]
         if changed := list(differences(first, record["made_from"])):
             raise ConfigError(
-                f"{folder}: made in another way than {seeds[min(records)]}: {'; '.join(changed)}; "
-                "their scores are not comparable. Rank them apart"
+                f"{folder}: made with other settings, inputs or versions than {seeds[min(records)]}: "
+                f"{'; '.join(changed)}; their scores are not comparable. Rank the two folders separately"
             )
         try:
             samples += read_samples(folder, name, seed)
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"{folder}: cannot be read: {error}; do this seed again with predict --verify") from None
+            raise ConfigError(
+                f"{folder}: cannot be read: {error}; predict this seed again with predict --verify"
+            ) from None
     return samples

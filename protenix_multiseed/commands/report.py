@@ -1,4 +1,4 @@
-"""``protenix-ms report``: one HTML page of finished results."""
+"""``protenix-ms report``: make one HTML page of finished results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,15 @@ from protenix_multiseed.page.build import build_page
 
 
 def report(outs: Sequence[Path], to: Path | None, *, slim: bool) -> None:
-    """Make the page of some output folders.
+    """Write the HTML page of the results in these output folders.
 
     Args:
-        to: The page; None for ``report.html`` in the first folder.
+        outs: Output folders of predict.
+        to: Path of the page; None for ``report.html`` in the first folder.
+        slim: Include fewer structures.
 
     Raises:
-        ConfigError: if there are no results, or the page cannot be made.
+        ConfigError: if there are no results, or if the page cannot be made.
     """
     jobs = {job.name: job.findings for job in gather_jobs(find_jobs(outs))}
     page = to or outs[0] / "report.html"

@@ -1,4 +1,4 @@
-"""``protenix-ms validate``: the checks of ``predict``, and nothing more."""
+"""``protenix-ms validate``: check inputs and configuration as ``predict`` does, without predicting."""
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,16 @@ from protenix_multiseed.config import RunConfig
 
 
 def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> None:
-    """Check inputs and show what was read.
+    """Check the inputs and show the jobs.
 
     Args:
-        show_all: Show every job, however many there are.
+        config: Configuration, which decides what inputs may contain.
+        inputs: Input files, or folders of them.
+        as_json: Print JSON instead of text.
+        show_all: Show every job; otherwise only the first 20.
 
     Raises:
-        ProtenixMsError: if predict would refuse them.
+        ProtenixMsError: if predict would refuse the inputs.
     """
     jobs, _ = read_inputs(config, inputs)
     console = make_console()

@@ -1,1 +1,1 @@
-"""Running batches: planning from memory, retry, and the executors. See :mod:`protenix_multiseed.execution.base`."""
+"""Running batches: plans that fit in memory, retry, and executors. See :mod:`protenix_multiseed.execution.base`."""

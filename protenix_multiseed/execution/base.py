@@ -1,6 +1,6 @@
-"""The door behind which a run is executed: the protocol of an executor, and the table of executors.
+"""The protocol of an executor, and the table of executors. An executor runs the model on one or more devices.
 
-To add one, write a module with a class that follows :class:`Executor` and name it in :data:`EXECUTORS`.
+To add an executor, write a module with a class that follows :class:`Executor`, and add the class to :data:`EXECUTORS`.
 """
 
 import importlib
@@ -15,62 +15,65 @@ from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.types import Job, Task
 
 EXECUTORS: dict[str, str] = {"local": "protenix_multiseed.execution.local:LocalExecutor"}
-"""Module and class by the name that the configuration's ``executor`` gives."""
+"""Module and class of each executor, by its name in the configuration."""
 
 
 class Gate(Protocol):
-    """What an executor asks the run while it works."""
+    """The questions that an executor asks the run while it works."""
 
     def admit(self, job: Job, seeds: Sequence[int]) -> Sequence[int]:
-        """The seeds of a job that may begin now. The others are done, in other hands, or no longer wanted."""
+        """Return the seeds of a job that may start now.
+
+        The other seeds are done, claimed by another process, or skipped.
+        """
 
     @property
     def is_closed(self) -> bool:
-        """Whether the run was asked to stop: no further job is begun."""
+        """Whether the run was asked to stop. If so, the executor starts no further job."""
 
     @property
     def time_is_up(self) -> bool:
-        """Whether work in hand must be given up."""
+        """Whether the running batch must be abandoned."""
 
 
 class Executor(Protocol):
-    """Predicts tasks. What it holds, such as a model on its device, it holds between ``__enter__`` and ``__exit__``."""
+    """Predicts tasks. It holds resources, such as a model on a device, only between ``__enter__`` and ``__exit__``."""
 
     def __enter__(self) -> Self:
-        """Nothing is loaded yet."""
+        """Return the executor. Nothing is loaded yet."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
     def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
-        """Get ready for these tasks; their featurization may begin. Called once, and only if there are any.
+        """Prepare for these tasks. Their featurization may start. Called once, and only if there are tasks.
 
         Raises:
-            ProtenixMsError: if one of them cannot run. Nothing has been written by then.
-            Stopped: if ``should_stop`` says so meanwhile.
+            ProtenixMsError: if a task cannot run. Nothing has been written at this point.
+            Stopped: if ``should_stop`` returns True during loading.
         """
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
-        """Predict the seeds of tasks that the gate admits: each comes out once, as a Prediction or a Failure.
+        """Predict the seeds that the gate admits. Yield each seed once, as a Prediction or a Failure.
 
-        Other events, such as progress, come in the same stream. A seed that fails stops nothing else.
+        Other events, such as progress, are part of the same stream. The failure of a seed does not stop other seeds.
         """
 
     def facts(self) -> Mapping[str, Any]:
-        """What the run's record says of the device, the kernels and the weights."""
+        """Return facts about the device, the kernels and the weights, for the run's record."""
 
 
 def make_executor(config: RunConfig, workers: WorkerPool, tell: Watcher) -> Executor:
-    """The executor that the configuration names.
+    """Return the executor that the configuration names.
 
     Args:
         workers: CPU workers, which also write results.
-        tell: Told events that belong to no stream of predictions, such as the stages of loading.
+        tell: Receives events outside the stream of predictions, such as the stages of loading.
 
     Raises:
-        ConfigError: if there is no executor of this name.
+        ConfigError: if there is no executor with this name.
     """
     try:
         module, _, name = EXECUTORS[config.executor].partition(":")

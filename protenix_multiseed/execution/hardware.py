@@ -1,4 +1,4 @@
-"""The device of a run, and its memory: the one place that asks CUDA."""
+"""The device of a run and its memory. Only this module asks CUDA about them."""
 
 import contextlib
 import gc
@@ -11,10 +11,13 @@ from protenix_multiseed.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a run.
+    """Return the device of a run.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:<index>``.
 
     Raises:
-        ConfigError: if CUDA is asked for and there is none.
+        ConfigError: if the CUDA device does not exist.
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -27,29 +30,35 @@ def choose_device(name: str) -> torch.device:
 
 
 def card_of(device: torch.device) -> str | None:
-    """The name of a GPU that compiled kernels run on; None for a CPU, or for a GPU too old for bfloat16."""
+    """Return the GPU's model name if compiled kernels can run on it.
+
+    Returns:
+        None for a CPU, and for a GPU of a compute capability below 8.0, which lacks bfloat16.
+    """
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return None
     return torch.cuda.get_device_name(device)
 
 
 def let_segments_grow() -> None:
-    """Have PyTorch grow its segments of GPU memory instead of adding others, unless the user has set an allocator.
+    """Turn on PyTorch's expandable segments, unless the user has configured PyTorch's allocator.
 
-    Each stage needs blocks of other sizes than the one before: without this a sixth of the memory can lie in gaps.
+    With expandable segments PyTorch grows a segment of GPU memory instead of allocating another one. Each stage needs
+    blocks of other sizes than the stage before. Without this setting up to a sixth of the memory is lost to
+    fragmentation.
     """
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"} & os.environ.keys():
-        with contextlib.suppress(AttributeError, RuntimeError, ValueError):  # it only saves memory
+        with contextlib.suppress(AttributeError, RuntimeError, ValueError):  # the setting only saves memory
             torch.cuda.memory._set_allocator_settings("expandable_segments:True")
 
 
 def capability_of(device: torch.device) -> tuple[int, int] | None:
-    """Compute capability of a GPU; None for a CPU."""
+    """Return the compute capability of a GPU; None for a CPU."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes of a device's memory that this process may fill, including what it holds already."""
+    """Return the bytes that this process may use on a device: free memory and, on a GPU, memory it has reserved."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device)
@@ -59,32 +68,39 @@ def available_bytes(device: torch.device) -> int:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start to measure a GPU's peak memory anew."""
+    """Restart the measurement of a GPU's peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has held: on a GPU since the last reset, on a CPU since it began."""
+    """Return this process's peak memory, in bytes: on a GPU since the last reset, on a CPU since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def free_memory(device: torch.device) -> str | None:
-    """Free cached memory. Returns why the device no longer answers, or None if it does."""
+    """Free cached memory.
+
+    Returns:
+        None if the device still answers, else CUDA's error.
+    """
     gc.collect()
     if device.type == "cuda":
         try:
             torch.cuda.synchronize(device)
             torch.cuda.empty_cache()
-        except RuntimeError as error:  # CUDA's state is lost for this process, and stays lost
+        except RuntimeError as error:  # after such an error CUDA is unusable for the rest of this process
             return str(error).splitlines()[0]
     return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out; one that a CUDA graph's capture wraps counts too."""
+    """Return whether an error, or its cause, means that memory ran out.
+
+    An error during the capture of a CUDA graph wraps the error of the allocation.
+    """
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen).lower()

@@ -22,13 +22,17 @@ from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
 
-if TYPE_CHECKING:  # these import torch, which takes seconds: workers and the probe are started before
+if TYPE_CHECKING:  # these modules import torch, which takes seconds; the workers and the probe start before that
     from protenix_multiseed.execution.model import LoadedModel
     from protenix_multiseed.execution.transfer import Arriving
 
 
 def make_probe(config: RunConfig, *, keep: bool = True) -> KernelProbe:
-    """A probe of the kernels that a run can use."""
+    """Return a probe of the compiled kernels that a run can use.
+
+    Args:
+        keep: Whether to read and save the outcomes of probes.
+    """
     used = ("cuequivariance",) if config.reference_reason else ("triton",)
     return KernelProbe(config.device, config.kernels, used, keep=keep)
 
@@ -37,8 +41,8 @@ class LocalExecutor:
     """See :class:`protenix_multiseed.execution.base.Executor`.
 
     Args:
-        workers: Featurize jobs ahead of need.
-        tell: Told the stages of loading.
+        workers: CPU workers, which featurize jobs ahead of the model.
+        tell: Receives the stages of loading.
     """
 
     def __init__(self, config: RunConfig, workers: WorkerPool, tell: Watcher) -> None:
@@ -59,12 +63,12 @@ class LocalExecutor:
             self._model = None
 
     def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
-        """Start the workers and the probe, then load torch and the model beside them.
+        """Start the workers and the probe. Load torch and the model while they run.
 
         Raises:
-            ConfigError: if the device or the kernels are not there, or a job is too large for them.
+            ConfigError: if the device or the kernels are missing, or a job is too large for the device.
             WeightsError: if the checkpoint cannot be used.
-            Stopped: if ``should_stop`` says so meanwhile.
+            Stopped: if ``should_stop`` returns True during loading.
         """
         config, dictionary = self._config, find_dictionary()
         if config.spec.esm:
@@ -80,7 +84,7 @@ class LocalExecutor:
 
         self._model = LoadedModel(config, self._probe)
         if self._probe.is_at_work:
-            text = f"loading {config.model} and compiling kernels, as on every first run on a kind of GPU"
+            text = f"loading {config.model} and compiling kernels (on the first run with this GPU model)"
             self._tell(StageEntered(text=text))
         self._refuse_too_large(tasks)
         _check(should_stop)
@@ -89,7 +93,7 @@ class LocalExecutor:
             self._tell(StageEntered(text=text))
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
-        """Predict tasks one after another; features of the next are uploaded meanwhile."""
+        """Predict tasks one after another. The features of the next task are uploaded meanwhile."""
         model = self._loaded
         if self._begun is not None and self._begun[0] is tasks:
             coming = self._begun[1]
@@ -121,7 +125,7 @@ class LocalExecutor:
         return self._workers.featurize(jobs, self._config.feature_settings, should_stop)
 
     def _embed(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
-        """Make the language model's embeddings of all proteins, which featurization reads."""
+        """Compute the ESM embeddings of all proteins, which featurization reads."""
         from protenix_multiseed.features.esm import embed_proteins
 
         esm, folder = self._config.spec.esm, self._config.feature_settings.esm_folder
@@ -133,12 +137,15 @@ class LocalExecutor:
         _check(should_stop)
 
     def _remarks(self, dictionary: str) -> Iterator[str]:
-        """What is special about this run, in words."""
+        """Yield sentences on what the user should know about this run."""
         model, reason = self._loaded, self._config.reference_reason
         if reason and not self._config.sequential:
             yield f"one seed at a time through Protenix's own modules, because of {reason}"
         if dictionary == "upstream":
-            yield "the dictionary is Protenix's own; its molecules are a pickle, which can run code: trust its source"
+            yield (
+                "the chemical dictionary is Protenix's own; its molecules are a pickle file, which can run code: "
+                "use it only if you trust its source"
+            )
         for name, outcome in model.kernels.items():
             if name.startswith("no "):
                 yield f"{name} kernels, PyTorch's are used: {outcome}"
@@ -147,9 +154,9 @@ class LocalExecutor:
             yield f"{count} weights are not in the checkpoint and keep their initial values: see run.json"
 
     def _refuse_too_large(self, tasks: Sequence[Task]) -> None:
-        """Refuse jobs that cannot run by their number of tokens alone, before weights are loaded."""
+        """Refuse jobs that have too many tokens to run, before the weights are loaded."""
         model = self._loaded
-        refusals = ((task.job, model.refusal(_least_sizes(task.job))) for task in tasks)
+        refusals = ((task.job, model.refusal(_minimum_sizes(task.job))) for task in tasks)
         if problems := [f"{job.where}: {refusal}" for job, refusal in refusals if refusal]:
             raise ConfigError("\n".join(problems))
 
@@ -163,8 +170,8 @@ def _with_seeds(task: Task) -> Job:
     return replace(task.job, seeds=task.todo)
 
 
-def _least_sizes(job: Job) -> Sizes:
-    """The least that a job can take, as far as is known before featurization."""
+def _minimum_sizes(job: Job) -> Sizes:
+    """Return lower bounds of a job's sizes, from the number of tokens that is known before featurization."""
     return Sizes(n_token=job.n_token, n_atom=job.n_token, n_msa=1)
 
 
@@ -175,7 +182,7 @@ def _upload(model: "LoadedModel", made: Features | Failure) -> "Arriving | Failu
         return made
     try:
         return model.transfer.upload(made)
-    except RuntimeError:  # no memory for it now: it is sent when its turn comes, where that is handled
+    except RuntimeError:  # no memory now: the batch itself moves the features to the device, and retry handles errors
         return Arriving(made)
     except Exception as error:
         return failure_of(made.job, None, "featurize", error)
@@ -195,7 +202,7 @@ def _notes_of(features: Features) -> Iterator[Event]:
 
 
 class JobRun:
-    """One job's batches, with retry."""
+    """Runs the batches of one job, with retry."""
 
     def __init__(self, model: "LoadedModel", arriving: "Arriving", gate: Gate) -> None:
         self._model, self._arriving, self._gate = model, arriving, gate
@@ -204,13 +211,13 @@ class JobRun:
         self._pending: deque[tuple[int, Future[Prediction]]] = deque()
 
     def events(self) -> Iterator[Event]:
-        """Every admitted seed's prediction or failure, and the progress of its batches."""
+        """Yield the prediction or failure of every admitted seed, and the progress of the batches."""
         features, model = self._features, self._model
         seeds = [seed.seed for seed in features.seeds]
         try:
             refusal = model.refusal(features.sizes)
             self._arriving.wait(model.device)
-        except RuntimeError as error:  # a device that was lost between two jobs
+        except RuntimeError as error:  # the device failed between two jobs
             model.lost = str(error).splitlines()[0]
             refusal = model.refusal(features.sizes)
         if refusal is not None:
@@ -244,16 +251,16 @@ class JobRun:
             self._pending.append((item.seed, item.result))
 
     def _finished(self, *, wait: bool) -> Iterator[Event]:
-        """Predictions that have left the device, in their order."""
+        """Yield predictions whose download from the device has finished, in the order of the downloads."""
         while self._pending and (wait or self._pending[0][1].done()):
             seed, future = self._pending.popleft()
             try:
                 yield future.result()
-            except Exception as error:  # on its way from the device: this seed's own failure, and no other's
+            except Exception as error:  # the download failed; other seeds are not affected
                 yield failure_of(self._features.job, seed, "predict", error)
 
     def _note(self, item: Retrying) -> Note:
-        """Record that a batch failed, and say what follows."""
+        """Record that a batch failed, and return a note that says what runs instead."""
         was, now = (
             f"{len(batch.seeds)} seeds, {batch.sample_chunk} samples at a time"
             for batch in (item.batch, item.instead[0])
@@ -263,7 +270,7 @@ class JobRun:
         return Note(job=self._features.job, text=text)
 
     def _fail(self, batch: BatchPlan, seed: int, error: Exception) -> Failure:
-        """A seed for which nothing smaller is left to try, with its figures."""
+        """Return the failure of a seed that cannot be retried smaller. Out of memory: with sizes and estimate."""
         made = failure_of(self._features.job, seed, "predict", error)
         if not self._model.is_out_of_memory(error):
             return made

@@ -1,7 +1,7 @@
-"""How much device memory a batch takes, from its sizes alone.
+"""Estimate the device memory of a batch from its sizes alone.
 
-The estimate names the tensors that make it up. The tensors of one stage are in memory together; the peak is that of the
-largest stage, plus what lives through all stages.
+The estimate is a sum over named tensors. All tensors of one stage are in memory together. The peak is the sum of the
+largest stage and the tensors that live through all stages.
 """
 
 from collections.abc import Mapping
@@ -18,21 +18,21 @@ from protenix_multiseed.limits import (
 )
 from protenix_multiseed.types import Sizes
 
-DIFFUSION_BYTES = {"reference": 4, "fast": 2}  # of a number of the diffusion network, by precision
-MARGIN = 0.92  # of the free memory is planned with; the rest is for fragments and for other programs
-_WORKSPACE = 128 * 2**20  # of matrix products
-_WINDOW_QUERIES, _WINDOW_KEYS = 32, 128
+DIFFUSION_BYTES = {"reference": 4, "fast": 2}  # bytes of one number in the diffusion network, by precision
+MARGIN = 0.92  # share of the free memory that plans use; the rest is for fragmentation and other programs
+_WORKSPACE = 128 * 2**20  # bytes of workspaces for matrix products
+_WINDOW_QUERIES, _WINDOW_KEYS = 32, 128  # query atoms and key atoms of one local attention window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """Widths and weights of a model that memory depends on.
+    """The widths and numbers of weights of a model that memory depends on.
 
     Attributes:
-        n_weight: Of the whole model, held in float32.
-        n_trunk_weight: Of its Pairformer blocks, held once more in the trunk's type.
-        n_diffusion_weight: Of its diffusion transformers' blocks, held once more in their type.
-        n_confidence_weight: Of the confidence head's Pairformer blocks, held once more.
+        n_weight: Weights of the whole model, held in float32.
+        n_trunk_weight: Weights of the Pairformer, MSA and template blocks, held a second time in the trunk's dtype.
+        n_diffusion_weight: Weights of the diffusion transformers, held a second time in their dtype.
+        n_confidence_weight: Weights of the confidence head's Pairformer blocks, held a second time in float32.
     """
 
     c_z: int
@@ -55,7 +55,7 @@ class ModelSize:
 
     @classmethod
     def of(cls, configs: Any, module: Any) -> "ModelSize":
-        """Read from upstream's configuration and the built model, whose weights need not be loaded."""
+        """Read the sizes from upstream's configuration and the built model. Its weights need not be loaded."""
         model = configs.model
         diffusion = module.diffusion_module
         trunk = [module.pairformer_stack, module.msa_module, module.template_embedder]
@@ -87,14 +87,16 @@ class ModelSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a batch is run, as far as memory goes.
+    """How a batch runs: the settings that memory depends on.
 
     Attributes:
-        trunk_bytes, diffusion_bytes: Bytes of a number of the trunk and of the diffusion network.
-        n_step: Diffusion steps, for all of which noise is drawn beforehand.
-        padding: Tokens are padded to a multiple of it.
-        on_gpu: Loops are captured as graphs and kept for the next batch, and pair projections are computed whole.
-        fused: Whether Triton kernels keep on the chip what others write to memory.
+        n_sample: Diffusion samples per seed.
+        n_step: Diffusion steps. The noise of all steps is drawn beforehand.
+        trunk_bytes, diffusion_bytes: Bytes of one number in the trunk and in the diffusion network.
+        padding: The number of tokens is padded to a multiple of this.
+        on_gpu: Whether the device is a GPU. On a GPU, loops are captured as CUDA graphs and kept for the next batch,
+            and pair projections are not computed in chunks.
+        fused: Whether Triton kernels run. They keep temporaries on the chip that PyTorch writes to memory.
     """
 
     n_sample: int
@@ -108,11 +110,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes by stage and by the tensors that make them up.
+    """Estimated bytes of each named tensor, by stage.
 
     Attributes:
-        resident: What lives through all stages.
-        stages: What each stage holds beside it.
+        resident: Tensors that live through all stages.
+        stages: Tensors that each stage holds in addition.
     """
 
     resident: Mapping[str, int]
@@ -120,16 +122,16 @@ class MemoryEstimate:
 
     @property
     def peak_stage(self) -> str:
-        """The stage that holds most."""
+        """The stage that holds the most bytes."""
         return max(self.stages, key=lambda name: sum(self.stages[name].values()))
 
     @property
     def peak_bytes(self) -> int:
-        """The highest point of the whole batch."""
+        """Peak bytes of the whole batch."""
         return self.peak_bytes_of(self.peak_stage)
 
     def peak_bytes_of(self, stage: str) -> int:
-        """The highest point of the stages whose names begin with ``stage``, with what lives through all of them."""
+        """Return the peak bytes over the stages whose names start with ``stage``, including the resident tensors."""
         held = max(sum(held.values()) for name, held in self.stages.items() if name.startswith(stage))
         return sum(self.resident.values()) + held
 
@@ -137,12 +139,14 @@ class MemoryEstimate:
 def estimate_peak_bytes(
     sizes: Sizes, *, seeds: int, sample_chunk: int, settings: Settings, model: ModelSize
 ) -> MemoryEstimate:
-    """Estimate a batch on the fast path.
+    """Estimate the memory of a batch on the fast path.
 
     Args:
-        sizes: Of the job.
-        seeds: In the batch.
-        sample_chunk: Samples of a seed that run at once.
+        sizes: Sizes of the job.
+        seeds: Number of seeds in the batch.
+        sample_chunk: Number of samples of each seed that run at once.
+        settings: How the batch runs.
+        model: Sizes of the model.
     """
     n = -(-sizes.n_token // settings.padding) * settings.padding
     pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
@@ -165,12 +169,14 @@ def estimate_peak_bytes(
     }
     elements = MAX_TEMPORARY_ELEMENTS_GPU if settings.on_gpu else MAX_TEMPORARY_ELEMENTS_CPU
     most_rows = elements // (8 * model.c_z)
-    row = (8 + 4) * model.c_z  # expanded, gated
-    # Pair representations that a triangle update holds: query, key, value and the attention's output; without Triton
-    # the normed z, all projections and both gated factors; on a CPU these factors, their transposed copy, the product.
+    row = (8 + 4) * model.c_z  # elements of one token pair in a transition: expanded and gated
+    # Number of pair representations that a triangle update holds. With Triton, 4: query, key, value and the attention
+    # output. On a GPU without Triton, 7: the normed z, all projections and both gated factors. On a CPU, 4: both gated
+    # factors, their transposed copy and the product.
     triangles = (4 if settings.fused else 7) if settings.on_gpu else 4
-    products = 1 if is_fused else 2  # without Triton with a copy, in the order of pairs
-    # In addition to z, which is counted as the trunk's output: both are held only when all else is freed.
+    products = 1 if is_fused else 2  # without Triton, the outer products are also copied into the order of pairs
+    # These tensors exist in addition to z. z is counted as the trunk output: the two exist together only after all
+    # other tensors are freed.
     kept = {"z_init": pair, "templates, projected": 4 * pairs * model.c_template * trunk}
     template = seeds * pairs * model.c_template * trunk
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
@@ -193,10 +199,11 @@ def estimate_peak_bytes(
         "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 10 * model.c_atom) * diffusion,
         "tokens of a step": seeds * sample_chunk * n * 6 * model.c_token * diffusion,
     }
-    pair_cond = pairs * model.c_z * 4  # of one seed
+    pair_cond = pairs * model.c_z * 4  # bytes for one seed
     if settings.on_gpu:
         loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
-        # Larger ones are not kept. But planning needs an estimate that never falls as seeds are added.
+        # Loops with larger tensors are not kept. They still count here, up to the limit, because planning needs an
+        # estimate that never falls when seeds are added.
         resident["last batch's steps and their graph"] = min(
             loop + sum(step.values()), CUDA_GRAPH_MAX_KEPT_BYTES * 5 // 4
         )
@@ -204,7 +211,7 @@ def estimate_peak_bytes(
             pair, CUDA_GRAPH_MAX_PAIRS * model.c_z * trunk
         )
     stages = {
-        # A template's pair representation is narrow, but the triangle attention of its blocks is not.
+        # The pair representation of a template is narrow, but the triangle attention in its blocks is not.
         "trunk, templates": kept | {"base, template and sum": 3 * template, "updates": triangles * pair},
         "trunk, triangle product": kept | msa | {"updates": triangles * pair},
         "trunk, MSA": kept
@@ -240,13 +247,19 @@ def estimate_peak_bytes(
 def estimate_disk_bytes(
     sizes: Sizes, *, seeds: int, n_sample: int, kept: int | None, full_confidence: bool, pae: str
 ) -> int:
-    """Bytes of a job's files.
+    """Estimate the bytes of a job's files.
 
-    About 98 bytes of mmCIF per atom; per pair of tokens 18 of the full confidence, 6 of the predicted aligned error as
-    JSON and 2 compressed, and one that is always kept for every pair of 256 tokens or blocks of them.
+    An mmCIF file takes about 98 bytes per atom. Per pair of tokens, the full confidence takes 18 bytes, the predicted
+    aligned error (PAE) 6 bytes as JSON or 2 bytes as npz. The PAE of every sample is also kept in reduced form, with 1
+    byte per pair of at most 256 tokens or blocks of tokens.
 
     Args:
-        kept: How many of a seed's samples keep more than their scores; None for all.
+        sizes: Sizes of the job.
+        seeds: Number of seeds.
+        n_sample: Samples per seed.
+        kept: Number of samples of a seed that keep more than their scores; None for all.
+        full_confidence: Whether the full confidence is written.
+        pae: Format of the PAE files: ``none``, ``json`` or ``npz``.
     """
     pairs = sizes.n_token**2
     scores = 4000 + 10 * sizes.n_token + min(sizes.n_token, 256) ** 2

@@ -1,4 +1,4 @@
-"""The model of the local executor on its device: what is loaded, what fits, and how one batch runs."""
+"""The local executor's model on its device: load it, decide which jobs fit in memory, run one batch."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,14 +30,15 @@ from protenix_multiseed.settings import PlanSettings
 from protenix_multiseed.types import Batch, BatchPlan, Failure, Features, Prediction, Sizes
 from protenix_multiseed.upstream.configs import build_configs
 
-_KEPT = ("coordinate", "summary_confidence", "full_data")  # of upstream's output dictionary
+_KEPT = ("coordinate", "summary_confidence", "full_data")  # entries of upstream's output that predictions need
 
 
 def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bool, fused: bool) -> Planner:
-    """The planner of a run. The model's weights need not be loaded.
+    """Return the planner of a run. The model's weights need not be loaded.
 
     Args:
         configs: Upstream's configuration.
+        model: Upstream's model.
         fused: Whether Triton kernels run.
     """
     return Planner(
@@ -59,19 +60,19 @@ class LoadedModel:
     """One model on one device for a whole run.
 
     Args:
-        probe: Of the compiled kernels.
+        probe: Probe of the compiled kernels.
 
     Attributes:
-        lost: Why the device no longer answers; None while it does.
+        lost: Why the device no longer answers; None while it answers.
 
     Raises:
-        ConfigError: if the device or the kernels are not there.
+        ConfigError: if the device or the kernels are missing.
     """
 
     def __init__(self, config: RunConfig, probe: KernelProbe) -> None:
         self.config, self._probe = config, probe
         self.device = hardware.choose_device(config.device)
-        if self.device.type == "cuda":  # graphs are captured and Triton kernels launched on the current device
+        if self.device.type == "cuda":  # CUDA graphs and Triton kernels use the current device
             torch.cuda.set_device(self.device)
             hardware.let_segments_grow()
         probe.begin(hardware.card_of(self.device))
@@ -88,12 +89,12 @@ class LoadedModel:
         self.transfer = Transfer(self.device)
 
     def load(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Load the weights, and choose the kernels that the probe found right.
+        """Load the weights, and choose kernels that passed the probe.
 
         Raises:
             WeightsError: if the checkpoint cannot be used.
-            ConfigError: if kernels are asked for by name and cannot be used.
-            Stopped: if ``should_stop`` says so meanwhile.
+            ConfigError: if the user asks for kernels by name and they cannot be used.
+            Stopped: if ``should_stop`` returns True during loading.
         """
         if self.checkpoint is None:
             model = demo.fill(self._built)
@@ -109,12 +110,12 @@ class LoadedModel:
         self._choose_kernels()
 
     def close(self) -> None:
-        """End the threads that copy, and let go of the model."""
+        """End the copying threads and release the model."""
         self.transfer.close()
         del self.network
 
     def facts(self) -> dict[str, Any]:
-        """What the run's record says of device, kernels and weights."""
+        """Return facts about the device, the kernels and the weights, for the run's record."""
         unused = "batched" if self.config.reference_reason else "reference"
         facts: dict[str, Any] = {"device": str(self.device)}
         if self.device.type == "cuda":
@@ -127,23 +128,23 @@ class LoadedModel:
     # Memory
 
     def free_bytes(self) -> int:
-        """Bytes that a plan may count on."""
+        """Return the bytes that a plan may use."""
         free = self.config.assume_free or hardware.available_bytes(self.device)
         return self.limit.budget(int(MARGIN * free))
 
     def refusal(self, sizes: Sizes) -> str | None:
-        """Why a job of these sizes cannot be predicted; None if it can."""
+        """Return why a job of these sizes cannot be predicted; None if it can."""
         if self.lost is not None:
-            return f"the device no longer answers ({self.lost}); run the same command again: what is done is kept"
+            return f"the device no longer answers ({self.lost}); run the same command again: finished seeds are kept"
         return self.planner.refusal(sizes, self.free_bytes())
 
     @staticmethod
     def is_out_of_memory(error: BaseException) -> bool:
-        """Whether an error means that memory ran out."""
+        """Return whether an error means that memory ran out."""
         return hardware.is_out_of_memory(error)
 
     def release(self) -> None:
-        """Free what a failed batch held."""
+        """Free the memory of a failed batch, and check whether the device still answers."""
         self.network.graphs.forget()
         self.lost = hardware.free_memory(self.device)
 
@@ -152,13 +153,17 @@ class LoadedModel:
     def run_batch(
         self, features: Features, retries: Sequence[str], gate: Gate, plan: BatchPlan
     ) -> Iterator[Done[Failure | Future[Prediction]] | Event]:
-        """Run one batch: each seed's prediction on its way from the device, and the batch's progress.
+        """Run one batch. Yield the future of each seed's prediction, and the batch's progress.
+
+        A future is finished when the seed's results have been copied from the device.
 
         Args:
-            retries: What was tried before, for the record.
+            features: Features of the job.
+            retries: Descriptions of the job's earlier attempts, for the record.
+            plan: Plan of the batch.
 
         Raises:
-            Stopped: if the gate says that time is up.
+            Stopped: if the gate's ``time_is_up`` is True.
         """
         hardware.reset_peak(self.device)
         batch = Batch(
@@ -215,7 +220,7 @@ class LoadedModel:
     def _fetch(
         self, raw: Mapping[str, Any], features: Features, seed: int, run: Mapping[str, Any]
     ) -> "Future[Prediction]":
-        """Fetch a seed's results from the device and make a prediction of them, in the background."""
+        """Copy a seed's results from the device and make a prediction from them, in the background."""
         full = self.config.full_confidence
 
         def make(fetched: dict[str, Any]) -> Prediction:
@@ -244,7 +249,10 @@ class LoadedModel:
         )
 
     def _choose_kernels(self) -> None:
-        """Triton's for the batched path, cuEquivariance's for Protenix's own modules, if the probe found them right."""
+        """Choose Triton for the batched path, and cuEquivariance for Protenix's own modules, if they passed the probe.
+
+        Otherwise the kernels are PyTorch's.
+        """
         found = self._probe.result()
         triangles = "cuequivariance" if found.get("cuequivariance") == "ok" else "torch"
         for name in ("triangle_attention", "triangle_multiplicative"):

@@ -1,6 +1,6 @@
-"""Which seeds go through the model together. Pure: integers in, batches out.
+"""Decide which seeds go through the model together. Pure functions: integers in, batches out.
 
-A plan changes memory and time, never an answer: random numbers belong to seeds, not to batches.
+A plan changes memory and time, but never a result, because each seed has its own random numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +13,24 @@ from protenix_multiseed.types import BatchPlan, Sizes
 from protenix_multiseed.units import format_bytes
 
 Estimate = Callable[[int, int], int]
-"""Estimated peak bytes of a batch from its number of seeds and its sample chunk; it grows with both."""
+"""Function of the number of seeds and the sample chunk. It returns the peak bytes of a batch and grows with both."""
 
 
 def plan_batches(
     seeds: Sequence[int], n_sample: int, budget: int, estimate: Estimate, max_seeds: int = MAX_SEEDS_PER_BATCH
 ) -> tuple[BatchPlan, ...]:
-    """The fewest batches that fit in ``budget`` bytes, of even sizes, in the order of the seeds.
+    """Plan the fewest batches that fit in ``budget`` bytes. Their sizes are even; seeds keep their order.
 
-    Samples are chunked only if one seed does not fit with all of them. If not even one seed with one sample at a time
-    fits, such batches are planned nevertheless: the caller decides whether to try (:func:`fits`).
+    Samples are split into chunks only if one seed does not fit with all its samples. If even one seed with one sample
+    at a time does not fit, the plan still has batches of that size. The caller decides whether to run them
+    (:func:`fits`).
+
+    Args:
+        seeds: Seeds to plan.
+        n_sample: Samples per seed.
+        budget: Bytes of device memory that a batch may use.
+        estimate: Estimate of a batch's peak bytes.
+        max_seeds: Largest number of seeds in one batch.
     """
     if not seeds:
         return ()
@@ -44,15 +52,18 @@ def plan_batches(
 
 
 def fits(batches: Sequence[BatchPlan], budget: int) -> bool:
-    """Whether every batch of a plan fits in ``budget`` bytes."""
+    """Return whether every batch of a plan fits in ``budget`` bytes."""
     return all(batch.estimated_bytes <= budget for batch in batches)
 
 
 def smaller(batch: BatchPlan, estimate: Estimate, left: Sequence[int] | None = None) -> tuple[BatchPlan, ...]:
-    """What to try after a batch did not fit: half the seeds at a time, then half the samples; nothing after that.
+    """Return smaller batches to run in place of a batch that did not fit.
+
+    A batch of several seeds is split into batches of half its size. A batch of one seed runs half as many samples at
+    once. For one seed with one sample at a time, the result is empty.
 
     Args:
-        left: The seeds still to be run, if some of the batch's are done.
+        left: Seeds of the batch that are not done yet; None for all.
     """
     seeds = tuple(batch.seeds if left is None else left)
     if len(batch.seeds) > 1:
@@ -68,7 +79,10 @@ def smaller(batch: BatchPlan, estimate: Estimate, left: Sequence[int] | None = N
 
 
 def _largest(limit: int, holds: Callable[[int], bool]) -> int:
-    """The largest count from 1 to ``limit`` that holds, 0 if none does. If a count holds, so do all below it."""
+    """Return the largest count from 1 to ``limit`` for which ``holds`` is True; 0 if there is none.
+
+    If ``holds`` is True for a count, it must be True for all smaller counts.
+    """
     low, high = 0, limit
     while low < high:
         middle = (low + high + 1) // 2
@@ -77,18 +91,18 @@ def _largest(limit: int, holds: Callable[[int], bool]) -> int:
 
 
 def _even(total: int, most: int) -> int:
-    """The smallest part that divides ``total`` into as few parts as ``most`` does."""
+    """Return the smallest part size that splits ``total`` into as few parts as the part size ``most``."""
     return -(-total // -(-total // most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planner:
-    """Plans the batches of a run. The run and ``--dry-run`` ask the same planner.
+    """Plans the batches of a run. A run and ``--dry-run`` use the same planner.
 
     Attributes:
         model: Sizes of the model.
-        memory: How a batch runs, as far as memory is concerned.
-        settings: Of the run.
+        memory: How a batch runs, for the estimate of its memory.
+        settings: Planning settings of the run.
     """
 
     model: ModelSize
@@ -96,24 +110,27 @@ class Planner:
     settings: PlanSettings
 
     def estimate(self, sizes: Sizes, seeds: int, sample_chunk: int) -> MemoryEstimate:
-        """Memory of a batch on the fast path."""
+        """Estimate the memory of a batch on the fast path."""
         return estimate_peak_bytes(
             sizes, seeds=seeds, sample_chunk=sample_chunk, settings=self.memory, model=self.model
         )
 
     def peak_bytes(self, sizes: Sizes) -> Estimate:
-        """The estimate for batches of one job, in the form that planning takes."""
+        """Return the estimate for batches of one job as a function, for :func:`plan_batches`."""
         return lambda seeds, sample_chunk: self.estimate(sizes, seeds, sample_chunk).peak_bytes
 
     def plan(self, sizes: Sizes, seeds: Sequence[int], budget: int) -> tuple[BatchPlan, ...]:
-        """The batches of a job. Where every seed runs alone through Protenix's own modules, they have no estimate."""
+        """Plan the batches of a job that fit in ``budget`` bytes.
+
+        If every seed runs alone through Protenix's own modules, each batch has one seed and no estimate.
+        """
         if self.settings.reference_reason is not None:
             return tuple(BatchPlan(seeds=(seed,), sample_chunk=1, estimated_bytes=0) for seed in seeds)
         n_sample, most = self.settings.samples, self.settings.max_seeds
         return plan_batches(seeds, n_sample, budget, self.peak_bytes(sizes), most)
 
     def refusal(self, sizes: Sizes, budget: int) -> str | None:
-        """Why a job of these sizes cannot run in ``budget`` bytes, with the figures; None if it can."""
+        """Return why a job of these sizes cannot run in ``budget`` bytes, with the sizes; None if it can."""
         limit = self.settings.max_tokens
         if limit is not None and sizes.n_token > limit:
             return f"{sizes.n_token} tokens: {self.settings.model} takes at most {limit}; choose another --model"
@@ -125,5 +142,5 @@ class Planner:
         return (
             f"{sizes.n_token} tokens need about {format_bytes(least.peak_bytes)} for one seed, one sample at a time "
             f"({least.peak_stage} stage), and {format_bytes(budget)} are free: use a larger GPU or a smaller "
-            "complex, or try all the same with --force"
+            "complex, or try it anyway with --force"
         )

@@ -1,7 +1,8 @@
-"""Runs a plan where memory may run out nevertheless: the one place that handles it.
+"""Run the batches of a plan, and handle batches that run out of memory. Only this module handles them.
 
-A batch that runs out of memory is retried smaller, from the start of its random numbers, so that the answer is the
-same. Seeds that it had finished are kept. A size that did not fit bounds the jobs after it.
+A batch that runs out of memory is replaced by smaller batches. Each seed starts again from its first random number, so
+the result is the same. Seeds that were already finished are kept. The estimate of the failed batch limits the plans of
+later jobs.
 """
 
 from collections import deque
@@ -19,7 +20,7 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[Result]):
-    """A seed is finished, or has failed for good."""
+    """A seed is finished, or has failed and is not retried."""
 
     seed: int
     result: Result
@@ -27,7 +28,7 @@ class Done(Generic[Result]):
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """A batch failed, and smaller ones are run in its place."""
+    """A batch failed, and the batches in ``instead`` run in its place."""
 
     batch: BatchPlan
     reason: str
@@ -36,16 +37,20 @@ class Retrying:
 
 @dataclass(slots=True)
 class MemoryLimit:
-    """Bytes that plans may count on: what is free, and less once an estimate has proved too low."""
+    """The bytes that plans may use: the free memory, or less once an estimate was too low.
+
+    Attributes:
+        learned: Upper limit of a batch's estimated bytes; None until a batch has run out of memory.
+    """
 
     learned: int | None = None
 
     def budget(self, free: int) -> int:
-        """The bytes to plan with when ``free`` seem free."""
+        """Return the bytes to plan with if ``free`` bytes are free."""
         return free if self.learned is None else min(free, self.learned)
 
     def learn(self, batch: BatchPlan) -> None:
-        """A batch ran out of memory: no batch with such an estimate is planned again."""
+        """Lower the limit after a batch ran out of memory: later batches must have a smaller estimate."""
         self.learned = self.budget(batch.estimated_bytes - 1)
 
 
@@ -54,12 +59,13 @@ class Retry(Generic[Result, Other]):
     """How to run a batch, and what to do when it fails.
 
     Attributes:
-        run: Runs a batch; yields a :class:`Done` for each seed as it is finished, and anything else as it likes.
-        estimate: Of a batch's memory.
-        is_out_of_memory: Whether an error means that memory ran out.
-        release: Frees what a failed batch held. Called when nothing refers to its error any more.
-        fail: Makes the result of a seed that failed and for which nothing smaller is left to try.
-        admit: Asked before every batch: which of these seeds may begin now.
+        run: Runs a batch. It yields a :class:`Done` for each finished seed, and may yield other items.
+        estimate: Estimates a batch's peak bytes.
+        is_out_of_memory: Returns whether an error means that memory ran out.
+        release: Frees the memory of a failed batch. Called when nothing refers to the error any more.
+        fail: Makes the result of a seed that failed and cannot be retried.
+        limit: The bytes that plans may use, lowered after a batch has run out of memory.
+        admit: Called before every batch with its seeds. Returns the seeds that may start now.
     """
 
     run: "Callable[[BatchPlan], Iterator[Done[Result] | Other]]"
@@ -71,7 +77,7 @@ class Retry(Generic[Result, Other]):
     admit: Callable[[Sequence[int]], Sequence[int]] = lambda seeds: seeds
 
     def run_all(self, batches: Sequence[BatchPlan]) -> "Iterator[Done[Result] | Retrying | Other]":
-        """Run batches. Each of their seeds comes out once, with its result, unless it is not admitted."""
+        """Run batches. Yield each admitted seed once, with its result."""
         waiting = deque((batch, False) for batch in batches)
         while waiting:
             batch, is_admitted = waiting.popleft()
@@ -89,8 +95,8 @@ class Retry(Generic[Result, Other]):
             try:
                 yield from self._attempt(batch, outcome)
             except Stopped:
-                return  # what was finished of the batch has come out
-            if outcome.reason:  # the error, and the tensors that its frames held, are gone by now
+                return  # the finished seeds of the batch were already yielded
+            if outcome.reason:  # here nothing refers to the error any more, nor to the tensors in its stack frames
                 self.release()
             if outcome.instead:
                 yield Retrying(batch, outcome.reason, outcome.instead)
@@ -108,7 +114,7 @@ class Retry(Generic[Result, Other]):
         except Exception as error:
             ran_out = self.is_out_of_memory(error)
             outcome.reason = "out of memory" if ran_out else f"{type(error).__name__}: {error}"
-            outcome.instead = _instead(batch, tuple(left), self.estimate, ran_out=ran_out)
+            outcome.instead = _replacements(batch, tuple(left), self.estimate, ran_out=ran_out)
             if ran_out:
                 self.limit.learn(batch)
             lost = [] if outcome.instead else [Done(seed, self.fail(batch, seed, error)) for seed in left]
@@ -125,19 +131,25 @@ class Retry(Generic[Result, Other]):
 
 @dataclass(slots=True)
 class _Outcome:
-    """What became of one attempt: why it failed, if it did, and what to run in its place."""
+    """The outcome of one attempt: why it failed, and the batches to run in its place. Empty if it succeeded."""
 
     reason: str = ""
     instead: tuple[BatchPlan, ...] = ()
 
 
-def _instead(batch: BatchPlan, left: tuple[int, ...], estimate: Estimate, *, ran_out: bool) -> tuple[BatchPlan, ...]:
-    """What to run in place of a batch that failed with some seeds left."""
+def _replacements(
+    batch: BatchPlan, left: tuple[int, ...], estimate: Estimate, *, ran_out: bool
+) -> tuple[BatchPlan, ...]:
+    """Return the batches to run in place of a batch that failed with the seeds ``left`` unfinished.
+
+    After an out-of-memory error these are smaller batches. After another error each seed runs alone, because the error
+    of one seed must not affect the others.
+    """
     if not left:
         return ()
     if ran_out:
         return smaller(batch, estimate, left)
     if len(batch.seeds) == 1:
         return ()
-    alone = estimate(1, batch.sample_chunk) if batch.estimated_bytes else 0  # one seed's failure is no other's
+    alone = estimate(1, batch.sample_chunk) if batch.estimated_bytes else 0
     return tuple(replace(batch, seeds=(seed,), estimated_bytes=alone) for seed in left)

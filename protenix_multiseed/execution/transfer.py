@@ -1,6 +1,6 @@
-"""Copies to and from the device while it computes: features ahead of need, results behind it.
+"""Copy features to the device and results from the device while it computes.
 
-On a GPU both use pinned memory and a CUDA stream of their own. On a CPU the same code copies at once.
+On a GPU each direction uses pinned memory and its own CUDA stream. On a CPU the same code copies at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1
 
 
 class Transfer:
-    """Both directions of one device, with a thread for each."""
+    """The copies to and from one device, with one thread for each direction."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -28,17 +28,19 @@ class Transfer:
         self._inbox, self._outbox = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("inbox", "outbox"))
 
     def close(self) -> None:
-        """Let the threads end after their current copy."""
+        """Tell the threads to end after their current copy. Does not wait for them."""
         for box in (self._inbox, self._outbox):
             box.shutdown(wait=False, cancel_futures=True)
 
     def ahead(
         self, coming: Iterable[_Item], send: Callable[[_Item], _Made], should_stop: Callable[[], bool]
     ) -> Iterator[_Made]:
-        """What ``send`` makes of each item, the next one in the background while the caller uses the last.
+        """Yield ``send(item)`` for each item. The next item is sent in the background while the caller uses this one.
 
         Args:
-            should_stop: Asked while an item is waited for; once it says so, no more items come.
+            coming: The items.
+            send: Called in the background thread with each item.
+            should_stop: Called while the generator waits for an item. Once it returns True, the generator ends.
         """
         iterator = iter(coming)
         end = object()
@@ -59,9 +61,9 @@ class Transfer:
             yield made
 
     def upload(self, features: Features) -> "Arriving":
-        """Send a job's compact features to the device; returns before they are there."""
+        """Start to copy a job's compact features to the device. Returns before the copy is finished."""
         arrays = expand_templates(features.arrays)
-        # Pair features of real templates are large: they wait in pinned memory until the job's turn.
+        # Pair features of real templates are large. They stay in pinned memory until the job runs.
         arrays = {key: self._send(value, stays=key in PAIR_TEMPLATE_FEATURES) for key, value in arrays.items()}
         seeds = tuple(
             replace(seed, ref_pos=self._send(seed.ref_pos), has_frame=self._send(seed.has_frame))
@@ -71,7 +73,7 @@ class Transfer:
         return Arriving(replace(features, arrays=arrays, seeds=seeds), event)
 
     def download(self, raw: Any, make: Callable[[Any], _Made]) -> "Future[_Made]":
-        """Fetch a tree of device tensors and make something of it on the CPU, while the device computes."""
+        """Copy nested device tensors to the CPU and call ``make`` with the copy, while the device computes."""
         if self._leaving is None:
             return self._outbox.submit(make, raw)
         self._leaving.wait_stream(torch.cuda.current_stream(self._device))
@@ -79,7 +81,7 @@ class Transfer:
             fetched = _fetch(raw)
             event = self._leaving.record_event()  # type: ignore[no-untyped-call]
 
-        def arrive(_: Any) -> _Made:  # holds the device's tensors, which are read until the event
+        def arrive(_: Any) -> _Made:  # the argument keeps the device tensors alive until the copy has read them
             event.synchronize()
             return make(fetched)
 
@@ -97,18 +99,18 @@ class Transfer:
 
 
 class Arriving:
-    """Features on their way to the device."""
+    """Features that are being copied to the device."""
 
     def __init__(self, features: Features, event: "torch.cuda.Event | None" = None) -> None:
         self.features, self._event = features, event
 
     def wait(self, device: torch.device) -> None:
-        """Have work that is queued on the device from now on wait for the features."""
+        """Make all work that is queued on the device from now on wait for the copy."""
         if self._event is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(self._event)
             for tensor in _device_tensors(self.features):
-                tensor.record_stream(stream)  # else their memory could be given to the next upload while in use
+                tensor.record_stream(stream)  # else the next upload could reuse the memory while it is still read
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:

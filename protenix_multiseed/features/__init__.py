@@ -1,1 +1,1 @@
-"""Jobs to compact features in CPU workers, with the draws of each seed as upstream makes them."""
+"""Turn jobs into compact features in CPU workers. Each seed draws the same random numbers as in upstream."""

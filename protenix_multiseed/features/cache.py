@@ -1,7 +1,7 @@
-"""Cache of alignment and template features: they take most of featurization, and no seed changes them.
+"""Cache of alignment and template features. They take most of featurization's time and do not depend on the seed.
 
-Files hold plain arrays and no pickles, in the user's cache folder. The least recently used are deleted when the cache
-grows too large.
+The files hold plain arrays, no pickles. They are in the user's cache folder. When the cache exceeds 2 GiB, the least
+recently used files are deleted.
 """
 
 import contextlib
@@ -24,19 +24,21 @@ from protenix_multiseed.paths import cache_dir
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Job
 
-LAYOUT = 3  # raise when the arrays change their meaning
+LAYOUT = 3  # increase it when the meaning of the arrays changes
 MAX_BYTES = 2 * 2**30
 _WARNINGS = "warnings"
 
 Made = tuple[dict[str, np.ndarray], tuple[str, ...]]
-"""Arrays, and warnings for the user."""
+"""Feature arrays by name, and warnings for the user."""
 
 
 def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], make: Callable[[], Made]) -> Made:
-    """The arrays of a job's alignments and templates: from the cache, or else made by ``make`` and kept.
+    """Return the arrays of a job's alignments and templates from the cache. Else call ``make`` and store its result.
 
     Args:
-        tokens: Arrays that describe the job's tokens, which bonds and ligands change too.
+        tokens: Arrays that describe the job's tokens. They are part of the cache key, because bonds and ligands change
+            the tokens too.
+        make: Makes the arrays and the warnings.
     """
     path = cache_dir() / "features" / f"{_key(job, settings, tokens)}.npz"
     try:
@@ -44,18 +46,18 @@ def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], ma
             arrays = {name: content[name] for name in content.files}
         os.utime(path)
         return arrays, tuple(json.loads(str(arrays.pop(_WARNINGS))))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or cut short
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or truncated
         pass
     arrays, warnings = make()
-    if warnings:  # such as a template that could not be fetched now, and may be another time
+    if warnings:  # do not store: for example a template could not be fetched, but the next run may succeed
         return arrays, warnings
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the run
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         _store(path, {**arrays, _WARNINGS: np.array(json.dumps(warnings))})
     return arrays, warnings
 
 
 def _key(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray]) -> str:
-    """Everything the arrays depend on; template structures are taken to be those of the PDB."""
+    """Return a hash of everything that the arrays depend on. Template structures are assumed to be the PDB's."""
     content = {"entities": entities_content(job.spec, settings.reads), "settings": asdict(settings)}
     content["tokens"] = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in tokens]
     versions = [metadata.version("protenix"), __version__, LAYOUT]
@@ -79,7 +81,7 @@ def _make_room(folder: Path) -> None:
     """Delete the least recently used files beyond the limit."""
     files = []
     for file in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process made room
+        with contextlib.suppress(OSError):  # another process has deleted the file
             files.append((file.stat().st_mtime, file.stat().st_size, file))
     held = 0
     for _, size, file in sorted(files, key=lambda entry: -entry[0]):

@@ -1,7 +1,7 @@
-"""ESM embeddings for the models that read them: one file per protein sequence in the user's cache.
+"""ESM embeddings for the models that read them: one file per protein sequence, in the user's cache folder.
 
-Upstream embeds all inputs of a file at start and continues with zeros if one fails. Here each sequence is embedded
-alone, so that an embedding depends on the sequence and nothing else, and a failure is an error.
+Upstream embeds all inputs of a file together at the start, and uses zeros if an embedding fails. Here each sequence is
+embedded alone, so its embedding depends only on the sequence, and a failure is an error.
 """
 
 import hashlib
@@ -21,12 +21,22 @@ from protenix_multiseed.upstream.environment import call_quietly
 
 
 def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, folder: Path) -> int:
-    """Embed every protein sequence of the jobs that has no file in ``folder`` yet; returns how many were made.
+    """Embed every protein sequence of the jobs that has no file in ``folder`` yet.
 
     Upstream: ``protenix.data.esm.compute_esm`` with the limits of ``ESMFeaturizer.precompute_esm_embedding``.
 
+    Args:
+        jobs: Jobs whose proteins are embedded.
+        esm_model: Upstream's name of the ESM model.
+        checkpoint_dir: Folder with the weights of the ESM model.
+        folder: Folder for the embeddings.
+
+    Returns:
+        The number of new embeddings.
+
     Raises:
-        WeightsError: if the language model's weights are missing.
+        WeightsError: if the weights of the ESM model are missing.
+        FeaturizationError: if the ESM model makes no embedding for a sequence.
     """
     from protenix.data.esm import compute_esm
 
@@ -62,7 +72,7 @@ def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, fo
 
 
 def token_embeddings(job: Job, atom_array: AtomArray, folder: Path) -> np.ndarray:
-    """ESM embeddings of a job's tokens, zero where a token is no protein residue [N_token, 2560].
+    """Return the ESM embeddings of a job's tokens [N_token, 2560]. They are zero for tokens outside proteins.
 
     Upstream: ``ESMFeaturizer.__call__``.
     """
@@ -78,7 +88,7 @@ def token_embeddings(job: Job, atom_array: AtomArray, folder: Path) -> np.ndarra
 
 
 def _proteins(spec: JobSpec) -> dict[str, str]:
-    """Sequence of each protein, by its entity number."""
+    """Return the sequence of each protein, by its entity number."""
     return {str(number): protein.sequence for number, protein in spec.polymers("protein")}
 
 

@@ -1,4 +1,4 @@
-"""One job to features, for all its seeds: fast, and its reference twin through upstream's own featurizer."""
+"""Featurize one job for all its seeds. The reference twin does the same through upstream's own featurizer."""
 
 import json
 import random
@@ -48,7 +48,7 @@ from protenix_multiseed.upstream.environment import replaced, silenced
 from protenix_multiseed.upstream.job_dict import sequences_of, to_upstream
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
-# What mmCIF writing reads; the parser's many other annotations stay behind.
+# Annotations that writing mmCIF needs. The many other annotations of the parser are dropped.
 WRITTEN_ANNOTATIONS = (
     "chain_id",
     "res_id",
@@ -67,12 +67,15 @@ WRITTEN_ANNOTATIONS = (
 def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
     """Featurize a job for all its seeds.
 
-    The parts that seeds share are made once. Seeds whose draws remove other leaving groups have other atoms, and get
-    features of their own. So does every seed under guidance, whose features hold drawn conformers, and every seed of
-    a job with constraints, for which upstream draws the token that stands for a residue made of several.
+    Features that seeds share are made once. Some seeds need ``Features`` of their own:
+
+    - seeds that remove different leaving groups, because their atoms differ;
+    - every seed under guidance, because the guidance features contain random conformers;
+    - every seed of a job with constraints, because upstream picks at random which token represents a residue of several
+      tokens.
 
     Raises:
-        FeaturizationError: if the job cannot be turned into features.
+        FeaturizationError: if the job cannot be featurized.
     """
     start = time.perf_counter()
     if settings.guidance or job.spec.has_constraint:
@@ -90,7 +93,13 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
 
 
 def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Features:
-    """The reference twin: upstream's ``InferenceDataset.process_one``, generators seeded as its runner does."""
+    """Featurize a job for one seed through upstream: the reference twin of :func:`featurize`.
+
+    Calls upstream's ``InferenceDataset.process_one``. The random generators are seeded as upstream's runner seeds them.
+
+    Raises:
+        FeaturizationError: if the job cannot be featurized.
+    """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps([to_upstream(job.spec)]))
@@ -99,7 +108,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         dataset.online_template_featurizer = hits
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
-        ccd.get_ccd_ref_info.cache_clear()  # so that its draws are made again, as by a process of this seed alone
+        ccd.get_ccd_ref_info.cache_clear()  # repeat its random draws, as in a process that runs this seed alone
         stack.enter_context(torch.random.fork_rng(devices=[]))
         random.seed(seed)
         np.random.seed(seed)
@@ -127,7 +136,15 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
 
 @dataclass(slots=True)
 class _Shared:
-    """A job as one seed's draws parse it, before anything is placed at random."""
+    """A job, parsed with the draws of one seed, before the reference conformers are placed at random.
+
+    Attributes:
+        seed: The seed whose draws were recorded.
+        log: The draws of upstream's parser.
+        arrays: Shared features in the compact layout.
+        conformers: Atom indices of each reference conformer.
+        smiles: SMILES of each ligand that has one, by entity number.
+    """
 
     job: Job
     settings: FeatureSettings
@@ -142,11 +159,11 @@ class _Shared:
     warnings: tuple[str, ...]
 
     def has_atoms_of(self, seed: int) -> bool:
-        """Whether a seed removes the same leaving groups as the seed that was recorded."""
+        """Return whether a seed removes the same leaving groups as the recorded seed."""
         return replay_leaving(self.log, seed)[0] == self.log.chosen
 
     def features(self, seeds: Sequence[int]) -> Features:
-        """These seeds' features."""
+        """Return the features of the given seeds."""
         made = tuple(self._seed_features(seed) for seed in seeds)
         return _features(
             self.job, self.settings, made, self.arrays, self.atom_array, self.entity_poly_type, self.warnings
@@ -226,9 +243,9 @@ def _share_atoms(
 
 
 def _tokenize(atom_array: AtomArray) -> TokenArray:
-    """As upstream's ``AtomArrayTokenizer``, residue by residue instead of atom by atom: a third of its time for a job.
+    """Tokenize as upstream's ``AtomArrayTokenizer``, but residue by residue, which takes a third of the time.
 
-    AlphaFold 3 supplement, 2.6: a standard residue is one token, anything else one per atom.
+    AlphaFold 3 supplement, 2.6: a standard residue is one token; in all other residues each atom is one token.
     """
     names = atom_array.atom_name.tolist()
     starts = get_residue_starts(atom_array, add_exclusive_stop=True).tolist()
@@ -251,10 +268,11 @@ def _token(kind: int, atoms: range, names: Sequence[str]) -> Token:
 
 
 class _Frames:
-    """Which tokens have a frame (AlphaFold 3 supplement, 4.3.2).
+    """Decides which tokens have a frame (AlphaFold 3 supplement, 4.3.2).
 
-    Standard residues' frames come from their atom names; a ligand's or a modified residue's from the two atoms
-    nearest in the placed reference conformer, so rounding may choose differently for each seed.
+    The frame of a standard residue follows from its atom names. The frame of an atom in a ligand or modified residue
+    uses the two nearest atoms of the placed reference conformer. Rounding can change which atoms are nearest, so this
+    frame depends on the seed.
     """
 
     def __init__(self, tokens: TokenArray, atom_array: AtomArray) -> None:
@@ -278,7 +296,7 @@ class _Frames:
                 self._drawn.append((index, token, atom_array[centres[index]]))
 
     def has_frame(self, ref_pos: np.ndarray) -> np.ndarray:
-        """Frames for one seed's ``ref_pos`` [N_atom, 3] -> [N_token]."""
+        """Return whether each token has a frame, for one seed's ``ref_pos`` [N_atom, 3] -> [N_token]."""
         positions = torch.from_numpy(ref_pos)
         trees = {
             uid: (KDTree(positions[atoms], metric="euclidean") if len(atoms) >= 3 else None, atoms)
@@ -303,7 +321,7 @@ def _msa_arrays(
                 use_rna_msa=settings.reads.rna_msa,
             )
         )
-    if not made:  # upstream's make_dummy_feature
+    if not made:  # as upstream's make_dummy_feature
         msa = restype.argmax(-1).numpy().astype(np.int8)[None]
         return {
             "msa": msa,
@@ -326,7 +344,7 @@ def _template_arrays(
     assembled = template_featurizer.Templates
     with replaced(
         assembled, "as_protenix_dict", assembled.as_data_dict
-    ):  # without the pair features, which expand() makes
+    ):  # leave out the pair features, because expand() makes them
         made = template_featurizer.InferenceTemplateFeaturizer.make_template_feature(
             bioassembly=sequences_of(job.spec),
             atom_array=atom_array,
@@ -340,14 +358,14 @@ def _template_arrays(
 
 
 class _HitReporter:
-    """Upstream's template featurizer, with the hits that it drops in silence kept for the user."""
+    """Wraps upstream's template featurizer and records the hits that it drops silently, to report them to the user."""
 
     def __init__(self, featurizer: TemplateHitFeaturizer) -> None:
         self._featurizer = featurizer
         self.skipped: list[str] = []
 
     def get_templates(self, **arguments: Any) -> Any:
-        """As ``TemplateHitFeaturizer.get_templates``."""
+        """Call ``TemplateHitFeaturizer.get_templates`` and record the dropped hits."""
         result, seconds = self._featurizer.get_templates(**arguments)
         self.skipped.extend(f"template hit skipped: {error}" for error in result.errors)
         return result, seconds
@@ -423,7 +441,7 @@ def _features(
 
 
 def _smiles(spec: JobSpec) -> dict[str, str]:
-    """SMILES string of each ligand that has one, by its entity number."""
+    """Return the SMILES string of each ligand that has one, by its entity number."""
     entities = enumerate(spec.entities, start=1)
     return {str(number): one.smiles for number, one in entities if isinstance(one, Ligand) and one.smiles is not None}
 

@@ -1,8 +1,8 @@
-"""The compact layout in which features travel, and its way back to the dictionary that Protenix's model reads.
+"""The compact layout of features, and its expansion to the dictionary that Protenix's model reads.
 
-Upstream hands the model 1.7 GB for a complex of 1,200 tokens: one-hot tensors of 64-bit integers, a bond mask that
-only a training loss reads, the distogram of empty templates. The compact layout keeps what the model reads, as
-indices and small integers; :func:`expand` restores every tensor bit for bit.
+For a complex of 1,200 tokens upstream gives the model 1.7 GB. It includes one-hot tensors of 64-bit integers, a bond
+mask that only a training loss reads, and the distogram of empty templates. The compact layout keeps only the features
+that the model reads, as indices and small integers. :func:`expand` restores every tensor bit for bit.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ PAIR_TEMPLATE_FEATURES = (
     "template_backbone_frame_mask",
 )
 _PER_SEED = frozenset({"ref_pos", "has_frame"})
-# Read by no module at inference: training losses and metrics, or restored from others by expand().
+# No module reads these at inference. They serve training losses and metrics, or expand() restores them.
 UNREAD_FEATURES = frozenset(
     {
         "bond_mask",
@@ -72,10 +72,10 @@ _CPU = torch.device("cpu")
 
 
 def compact(full: Mapping[str, Any]) -> dict[str, Any]:
-    """Upstream's feature dictionary in the compact layout, without what depends on the seed.
+    """Convert upstream's feature dictionary to the compact layout, without the features that depend on the seed.
 
     Args:
-        full: Upstream's dictionary, as tensors. Keys this layout does not know (guidance features) are kept as they
+        full: Upstream's dictionary of tensors. Keys that this layout does not know (guidance features) are kept as they
             are.
     """
     arrays: dict[str, Any] = {key: shrink(full[key].numpy()) for key in INDEX_FEATURES}
@@ -113,7 +113,7 @@ def compact(full: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compact_one_hots(restype: torch.Tensor, element: torch.Tensor, name_chars: torch.Tensor) -> dict[str, np.ndarray]:
-    """One-hot features as indices."""
+    """Convert one-hot features to indices."""
     return {
         "restype": restype.argmax(-1).numpy().astype(np.uint8),
         "ref_element": element.argmax(-1).numpy().astype(np.uint8),
@@ -122,7 +122,7 @@ def compact_one_hots(restype: torch.Tensor, element: torch.Tensor, name_chars: t
 
 
 def compact_templates(aatype: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Templates as atoms; of empty ones only the residue types, which upstream's embedder reads all the same."""
+    """Return templates as atoms. Empty templates keep only their residue types, which upstream's embedder reads."""
     arrays = {"template_aatype": aatype.astype(np.int8)}
     if mask.any():
         arrays |= {"template_atom_positions": positions.astype(np.float32), "template_atom_mask": mask.astype(bool)}
@@ -130,12 +130,12 @@ def compact_templates(aatype: np.ndarray, positions: np.ndarray, mask: np.ndarra
 
 
 def compact_constraint(constraint: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Constraint features that say something; those that are zero throughout are left out."""
+    """Return the constraint features that are not zero everywhere."""
     return {f"constraint:{key}": value.numpy() for key, value in constraint.items() if torch.any(value != 0)}
 
 
 def shrink(array: np.ndarray) -> np.ndarray:
-    """The array in the smallest integer type that holds its values."""
+    """Convert an array to the smallest integer type that holds its values."""
     if array.size == 0:
         return array.astype(np.int8)
     return array.astype(np.promote_types(np.min_scalar_type(array.min()), np.min_scalar_type(array.max())))
@@ -144,11 +144,13 @@ def shrink(array: np.ndarray) -> np.ndarray:
 def expand(
     features: Features, seed: SeedFeatures, *, device: torch.device = _CPU, constraint: bool = False
 ) -> dict[str, Any]:
-    """The dictionary of tensors that upstream's model reads for one seed, made where they are read.
+    """Return the dictionary of tensors that upstream's model reads for one seed, made on ``device``.
 
     Args:
-        features: Compact, in numpy arrays or, once uploaded, in tensors on the device.
-        constraint: Whether the model has a constraint embedder, which reads its features even where they are zero.
+        features: Compact features, as numpy arrays or, after the upload, as tensors on the device.
+        seed: The seed's own features.
+        device: Device of the tensors.
+        constraint: Whether the model has a constraint embedder. The embedder also reads features that are all zero.
     """
     n = features.n_token
     arrays = {key: place(value, device) for key, value in expand_templates(features.arrays).items()}
@@ -161,7 +163,7 @@ def expand(
     full["token_bonds"] = arrays["token_bonds"].float()
     full["ref_pos"], full["has_frame"] = place(seed.ref_pos, device), place(seed.has_frame, device).long()
     full["msa"] = arrays["msa"].long()
-    deletions = arrays["deletion_matrix"].int() + 128  # row of the tables
+    deletions = arrays["deletion_matrix"].int() + 128  # index into the tables
     full["deletion_value"], full["has_deletion"] = (table[deletions] for table in _deletion_tables(device))
     full["template_aatype"] = arrays["template_aatype"].long()
     full |= (
@@ -179,7 +181,7 @@ def expand(
 
 
 def place(value: Any, device: torch.device) -> Any:
-    """An array or tensor as a tensor on the device; anything else as it is."""
+    """Move an array or tensor to the device, as a tensor. Other values are returned as they are."""
     if isinstance(value, dict):  # guidance features
         return {key: place(item, device) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -188,7 +190,7 @@ def place(value: Any, device: torch.device) -> Any:
 
 
 def expand_templates(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Compact arrays with the pair features of real templates, made on the CPU, in the place of their atoms."""
+    """Replace the atoms of real templates by their pair features, made on the CPU."""
     if "template_atom_mask" not in arrays:
         return dict(arrays)
     from protenix.data.template.template_featurizer import Templates
@@ -211,7 +213,7 @@ def _empty_templates(aatype: torch.Tensor, n_token: int) -> dict[str, torch.Tens
 
 
 def _deletion_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Value and presence of a deletion by its number of residues, -128 to 127, as upstream computes them."""
+    """Return tables of upstream's ``deletion_value`` and ``has_deletion`` for deletions of -128 to 127 residues."""
     values = (np.arctan(_DELETIONS / 3.0) * (2.0 / np.pi)).astype(np.float32)
     present = np.clip(_DELETIONS, 0.0, 1.0).astype(np.float32)
     return torch.from_numpy(values).to(device), torch.from_numpy(present).to(device)

@@ -1,4 +1,4 @@
-"""CPU workers: processes that featurize jobs ahead of the executor and write results behind it."""
+"""CPU workers: processes that featurize jobs for the executor in advance, and write its results."""
 
 import contextlib
 import importlib
@@ -22,23 +22,27 @@ from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Failure, Features, Job
 
-AHEAD = 2  # jobs featurized beyond those in work, so that the executor never waits and memory stays bounded
+AHEAD = 2  # jobs submitted beyond one per worker: enough that the executor does not wait, few enough for memory
 POLL_SECONDS = 0.1
 
 
 class WorkerPool:
-    """Worker processes that die alone: one that is killed takes down its task, and another takes its place.
+    """A pool of worker processes. If a worker is killed, only its task fails, and a new worker replaces it.
 
-    They start when the first task is submitted. Any thread may submit. Results travel through pipes, so ``/dev/shm``
-    may be small.
+    The workers start when the first task is submitted. Any thread may submit tasks. Results travel through pipes, so
+    the pool does not need ``/dev/shm``.
+
+    Args:
+        workers: Number of worker processes.
+        offline: Whether to keep the workers off the network.
     """
 
     def __init__(self, workers: int, *, offline: bool = False) -> None:
         self._workers, self._offline = workers, offline
-        self._lock = threading.Lock()  # of all that follows
+        self._lock = threading.Lock()  # guards all attributes below
         self._has_left, self._takes_jobs = False, True
-        self._given: list[Any] = []  # futures that may be waited for
-        self._ahead: list[Any] = []  # futures of features among them
+        self._given: list[Any] = []  # futures that somebody may wait for
+        self._ahead: list[Any] = []  # the futures of features
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> Self:
@@ -47,7 +51,7 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the workers at once: who leaves the pool has its results, or wants no more."""
+        """Kill the workers at once. The caller has all its results, or does not want them any more."""
         with self._lock:
             self._has_left = True
             pool, given = self._pool, list(self._given)
@@ -57,11 +61,11 @@ class WorkerPool:
         for worker in multiprocessing.active_children():  # workers ignore SIGTERM
             worker.kill()
         pool.join()
-        for future in given:  # the pool may leave some open, and who waits for one would wait for ever
+        for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
 
     def drop_features(self) -> None:
-        """Cancel featurization that waits or is in work, so that writing has the workers to itself."""
+        """Cancel all featurization, waiting or running, so that the workers only write results."""
         with self._lock:
             self._takes_jobs = False
             ahead = list(self._ahead)
@@ -69,7 +73,7 @@ class WorkerPool:
             future.cancel()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function in a worker; the future's ``result()`` gives its value or raises."""
+        """Run a function in a worker. Returns a future, whose ``result()`` returns the value or raises the error."""
         with self._lock:
             self._given = [future for future in self._given if not future.done()]
             try:
@@ -77,7 +81,7 @@ class WorkerPool:
             except RuntimeError as error:
                 broken: Future[Any] = Future()
                 broken.set_exception(
-                    FeaturizationError(f"the worker processes cannot go on ({error}); run the command again")
+                    FeaturizationError(f"the worker processes cannot continue ({error}); run the command again")
                 )
                 return broken
             self._given.append(future)
@@ -86,12 +90,14 @@ class WorkerPool:
     def featurize(
         self, jobs: Iterable[Job], settings: FeatureSettings, should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[list[Features] | Failure]:
-        """Features of each job, in the order of the jobs, or the failure in their place.
+        """Yield the features of each job, or its failure, in the order of the jobs.
 
-        Work begins at once, before the first result is asked for.
+        The workers start at once, before the caller asks for the first result.
 
         Args:
-            should_stop: Asked while a result is waited for; once it says so, no more results come.
+            jobs: Jobs to featurize.
+            settings: Settings of featurization.
+            should_stop: Called while the generator waits for a result. Once it returns True, the generator ends.
         """
         waiting: deque[tuple[Job, Any]] = deque()
         coming = iter(jobs)
@@ -105,14 +111,14 @@ class WorkerPool:
         def gather() -> Iterator[list[Features] | Failure]:
             while waiting:
                 job, future = waiting.popleft()
-                while not future.done():  # asked of the future itself: wait() overlooks one that is cancelled
+                while not future.done():  # wait() alone is not enough: it does not notice a cancelled future
                     if should_stop():
                         return
                     wait([future], timeout=POLL_SECONDS)
                 try:
                     try:
                         made = future.result()
-                    except BrokenProcessPool:  # an idle worker was killed, which did not work at this job
+                    except BrokenProcessPool:  # an idle worker was killed; this job is not the cause
                         made = self.submit(_featurize, job, settings).result()
                 except Exception as error:
                     made = failure_of(job, None, "featurize", error)
@@ -123,7 +129,7 @@ class WorkerPool:
         return gather()
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """Hand a task to the pool. A pool that has given up as a whole, for a killed idle worker, is replaced."""
+        """Give a task to the pool. If a killed idle worker has broken the whole pool, start a new pool."""
         if self._pool is None:
             self._pool = self._start()
         try:
@@ -144,13 +150,14 @@ class WorkerPool:
 
 
 def _start_worker(offline: bool) -> None:
-    """Leave signals and the terminal to the main process, keep to one thread, prepare upstream.
+    """Ignore signals, send all output to /dev/null, use one thread, and prepare upstream.
 
-    A worker may write a prediction before it has ever featurized: both need upstream with its dictionary.
+    The main process handles signals and output. Upstream is prepared here because a worker may write a prediction
+    before it featurizes a job, and both tasks need upstream with its dictionary.
     """
     if offline:
         forbid_network()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a terminal or a batch job
+    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a batch system sends these to all processes
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         sink = os.open(os.devnull, os.O_WRONLY)
@@ -167,7 +174,7 @@ def _start_worker(offline: bool) -> None:
 
     torch.set_num_threads(1)
     environment.prepare(find_dictionary())
-    # Imports that the first job and the first prediction would wait for; an idle worker has time for them now.
+    # Import these modules while the worker is idle, so that the first job and the first prediction do not wait.
     importlib.import_module("protenix_multiseed.features.featurize")
     environment.load_data_dumper()
 

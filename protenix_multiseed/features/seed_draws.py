@@ -1,14 +1,14 @@
-"""Upstream's draws during featurization: recorded once for a job, replayed for each seed.
+"""The random numbers that upstream draws during featurization: recorded once for a job, replayed for each seed.
 
-In upstream's order, for one (input, seed):
+Upstream's draws for one (input, seed), by generator, in upstream's order:
 
-- Python's ``random``: one ``sample`` per bond between residues, choosing which leaving groups go;
-- RDKit, unseeded: the conformer of a SMILES ligand. Here it is seeded from the string and the seed, as else a
-  prediction could not be made again;
-- numpy: for a component with more than 1,000 automorphisms, ``choice`` among them when it is first met; then one
-  shift and one rotation for every reference conformer;
-- torch: one number of the data loader when its iteration starts (``_BaseDataLoaderIter``), before all others; then,
-  for a job with constraints, the token that stands for each residue made of several.
+- Python's ``random``: one ``sample`` per bond between residues, which chooses the leaving groups to remove.
+- RDKit: the conformer of a SMILES ligand. Upstream does not seed RDKit. Here the SMILES string and the seed give
+  RDKit's seed, so that a prediction can be repeated.
+- numpy: for a component with more than 1,000 automorphisms, one ``choice`` among them when the component first occurs.
+  Then one shift and one rotation for every reference conformer.
+- torch: one number when the data loader's iteration starts (``_BaseDataLoaderIter``), before all other draws. Then, for
+  a job with constraints, the token that represents each residue of several tokens.
 """
 
 import random
@@ -25,18 +25,18 @@ from scipy.spatial.transform import Rotation
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.upstream.environment import replaced
 
-MAX_PERMUTATIONS = 1000  # upstream's ccd.get_ccd_ref_info
-MAX_SHIFT = 1.0  # Angstrom; upstream's geometry.random_transform
+MAX_PERMUTATIONS = 1000  # as in upstream's ccd.get_ccd_ref_info
+MAX_SHIFT = 1.0  # Angstrom; as in upstream's geometry.random_transform
 
 
 @dataclass(slots=True)
 class DrawLog:
-    """What a job asked of the generators, apart from the reference conformers themselves.
+    """The draws of a job's parsing, without the shifts and rotations of the reference conformers.
 
     Attributes:
         leaving: (number of groups, number taken) of each ``random.sample``.
-        chosen: The positions taken in each, by the seed that was recorded.
-        permutations: Number of automorphisms of each component that had more than the limit, in order.
+        chosen: Positions that the recorded seed took in each ``random.sample``.
+        permutations: Number of automorphisms of each component with more than the limit, in the order of the draws.
     """
 
     leaving: list[tuple[int, int]] = field(default_factory=list)
@@ -45,13 +45,13 @@ class DrawLog:
 
 
 class LeavingGroups:
-    """Stands in for the module ``random`` where upstream picks leaving groups, and logs each pick."""
+    """Replaces the module ``random`` where upstream picks leaving groups, and records each pick."""
 
     def __init__(self, seed: int, log: DrawLog) -> None:
         self._random, self._log = random.Random(seed), log
 
     def sample(self, groups: Sequence[Any], count: int) -> list[Any]:
-        """As ``random.sample``."""
+        """Pick as ``random.sample`` does, and record the pick."""
         positions = self._random.sample(range(len(groups)), count)
         self._log.leaving.append((len(groups), count))
         self._log.chosen.append(tuple(sorted(positions)))
@@ -59,13 +59,13 @@ class LeavingGroups:
 
 
 class SeededConformers:
-    """Stands in for ``rdkit.Chem.AllChem`` where upstream embeds a SMILES ligand, and gives RDKit a seed."""
+    """Replaces ``rdkit.Chem.AllChem`` where upstream embeds a SMILES ligand, and gives RDKit a seed."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def EmbedMolecule(self, molecule: Any, **options: Any) -> int:  # noqa: N802  RDKit's name
-        """As ``AllChem.EmbedMolecule``, from a seed made of the molecule and the run's seed."""
+        """Call RDKit's ``EmbedMolecule`` with :func:`conformer_seed` as its seed."""
         from rdkit import Chem
         from rdkit.Chem import rdDistGeom
 
@@ -77,12 +77,15 @@ class SeededConformers:
 
 
 def conformer_seed(smiles: str, seed: int) -> int:
-    """RDKit's seed for the conformer of one molecule."""
+    """Return RDKit's seed for the conformer of one molecule."""
     return zlib.crc32(f"{smiles}:{seed}".encode()) & 0x7FFFFFFF
 
 
 class _ComponentPermutations:
-    """How many automorphisms upstream draws from when it first meets a component; 0 if it draws nothing."""
+    """Returns the number of automorphisms that upstream draws from for a component; 0 if it draws nothing.
+
+    Upstream draws when the component first occurs in a process.
+    """
 
     def __init__(self) -> None:
         self._count: dict[str, int] = {}
@@ -106,7 +109,7 @@ _permutations = _ComponentPermutations()
 
 @contextmanager
 def recorded(seed: int) -> Iterator[DrawLog]:
-    """Run upstream's parsing of a job with the draws of one seed, and log what it asked for."""
+    """Give upstream's parser the random numbers of one seed, and record its draws, inside the ``with`` block."""
     from protenix.data.core import ccd
     from protenix.data.inference import json_parser
 
@@ -129,14 +132,17 @@ def recorded(seed: int) -> Iterator[DrawLog]:
 
 
 def initial_torch_state(seed: int) -> torch.Tensor:
-    """State of torch's CPU generator when featurization begins: seeded, and read once by the data loader."""
+    """Return the state of torch's CPU generator when featurization begins.
+
+    The generator is seeded, and the data loader has drawn one number.
+    """
     generator = torch.Generator().manual_seed(seed)
     torch.empty((), dtype=torch.int64).random_(generator=generator)
     return generator.get_state()
 
 
 def replay_leaving(log: DrawLog, seed: int) -> tuple[list[tuple[int, ...]], tuple[Any, ...]]:
-    """The positions that ``seed`` takes in each pick of the log, and the state of Python's generator after them."""
+    """Return the positions that ``seed`` takes in each pick of the log, and then the state of Python's generator."""
     generator = random.Random(seed)
     chosen = [tuple(sorted(generator.sample(range(total), count))) for total, count in log.leaving]
     return chosen, generator.getstate()
@@ -145,16 +151,19 @@ def replay_leaving(log: DrawLog, seed: int) -> tuple[list[tuple[int, ...]], tupl
 def replay_reference(
     log: DrawLog, seed: int, reference: np.ndarray, conformers: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """Reference conformers as one seed places them, and the state of numpy's generator after them.
+    """Place the reference conformers at random, as one seed does in upstream.
 
     Upstream: ``Featurizer.get_reference_features`` and ``geometry.random_transform``.
 
     Args:
-        reference: Conformers as made [N_atom, 3], Angstrom.
+        log: The draws of the job.
+        seed: The seed.
+        reference: Conformers before placement [N_atom, 3], Angstrom.
         conformers: Atom indices of each conformer, in the order of ``ref_space_uid``.
 
     Returns:
-        Each conformer centred, shifted by up to 1 A in each direction and rotated [N_atom, 3], float32; the state.
+        The conformers [N_atom, 3], float32, Angstrom, each centred, shifted by up to 1 A along each axis and rotated;
+        the state of numpy's generator after the draws.
     """
     generator = np.random.RandomState(seed)
     for count in log.permutations:
@@ -170,10 +179,10 @@ def replay_reference(
 
 
 def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
-    """Conformer of a SMILES ligand for one seed, hydrogens left out [N_atom, 3], Angstrom.
+    """Return the conformer of a SMILES ligand for one seed, without hydrogens [N_atom, 3], Angstrom.
 
     Raises:
-        FeaturizationError: if RDKit cannot embed it.
+        FeaturizationError: if RDKit cannot embed the ligand.
     """
     from protenix.data.inference import json_parser
 

@@ -1,7 +1,7 @@
-"""Tokens, atoms and MSA rows of a job, counted without featurizing it: what ``--dry-run`` plans with.
+"""Count the tokens, atoms and MSA rows of a job without featurizing it. ``--dry-run`` plans with these counts.
 
-Counts follow upstream's rules: AlphaFold 3 supplement 2.6 for tokens, ``json_parser`` for the atoms that leave when
-residues are joined, ``msa_featurizer`` for rows. :func:`prepare` of :mod:`.environment` must have run.
+The counts follow upstream's rules: AlphaFold 3 supplement 2.6 for tokens, ``json_parser`` for the atoms that are
+removed when residues are joined, ``msa_featurizer`` for MSA rows. Call ``upstream.environment.prepare`` first.
 """
 
 from collections import Counter
@@ -20,16 +20,17 @@ from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Sizes
 
-MAX_ROWS, MAX_PAIRED_ROWS = 16_384, 8_192  # FeatureAssemblyLine
-SHORTEST_ALIGNED = 5  # residues: upstream gives shorter chains no alignment
+MAX_ROWS, MAX_PAIRED_ROWS = 16_384, 8_192  # upstream's FeatureAssemblyLine
+SHORTEST_ALIGNED = 5  # residues; upstream gives shorter chains no alignment
 _NEIGHBOUR: dict[PolymerKind, str] = {"protein": "ALA", "dna": "DA", "rna": "A"}
-_RESIDUE_TOKENS = {"MSE"}  # upstream makes it MET
+_RESIDUE_TOKENS = {"MSE"}  # one token per residue, because upstream turns MSE into MET
 
 
 def count_sizes(spec: JobSpec, settings: FeatureSettings) -> Sizes:
-    """Sizes of a job.
+    """Count the tokens, atoms and MSA rows of a job.
 
-    Exact where chemistry is as usual. Where a bond may remove one of several leaving groups, the smallest is counted.
+    The counts are exact, except where a bond can remove one of several leaving groups. There the smallest leaving group
+    is assumed.
     """
     n_token = n_atom = 0
     for entity in spec.entities:
@@ -45,7 +46,7 @@ def count_sizes(spec: JobSpec, settings: FeatureSettings) -> Sizes:
 
 
 def count_rows(spec: JobSpec, settings: FeatureSettings) -> int:
-    """Rows of a job's MSA."""
+    """Count the rows of a job's MSA."""
     reads = settings.reads
     if not reads.msa:
         return 1
@@ -62,7 +63,7 @@ def count_rows(spec: JobSpec, settings: FeatureSettings) -> int:
 
 
 def _count_entity(entity: Entity) -> tuple[int, int]:
-    """Tokens and atoms of one copy."""
+    """Return the number of tokens and atoms of one copy."""
     if isinstance(entity, Polymer):
         return _count_polymer(entity.kind, components_of(entity))
     if isinstance(entity, Ion):
@@ -94,7 +95,7 @@ def _is_one_token(code: str) -> bool:
 
 @cache
 def _n_residue_atoms(kind: PolymerKind, code: str, has_previous: bool, has_next: bool) -> int:
-    """Heavy atoms of a residue between such neighbours, counted in a short chain that upstream builds."""
+    """Return the heavy atoms of a residue with or without neighbours, from a short chain that upstream builds."""
     from protenix.data.inference.json_parser import _build_polymer_atom_array
 
     neighbour = _NEIGHBOUR[kind]
@@ -117,7 +118,7 @@ def _molecule_atoms(ligand: Ligand) -> frozenset[str]:
 
 
 def _count_leaving(spec: JobSpec, end: AtomRef) -> tuple[int, int]:
-    """Tokens and atoms that leave at one end of a bond, over all copies that it joins."""
+    """Return the number of tokens and atoms that are removed at one end of a bond, over all copies with this bond."""
     entity = spec.entities[end.entity - 1]
     position = end.position or 1
     if isinstance(entity, Polymer):
@@ -149,7 +150,7 @@ def _sources(found: dict[str, Alignment], *, pair_as_unpair: bool) -> tuple[Alig
 
 
 def _n_distinct(sources: tuple[Alignment, ...]) -> int:
-    """Rows of some alignments together that differ in more than their insertions; the query alone if there are none."""
+    """Count the distinct rows of several alignments, without insertions. At least 1, for the query."""
     if all(one.file is not None for one in sources):
         stats = tuple((one.file.path, one.file.path.stat().st_mtime_ns) for one in sources if one.file)
         return _n_distinct_in_files(stats)
@@ -166,7 +167,7 @@ def _n_distinct_in_texts(texts: Iterable[str]) -> int:
 
 
 def _count_paired_rows(spec: JobSpec, settings: FeatureSettings) -> int:
-    """Rows after chains were paired by species, which upstream's own assembly has to say."""
+    """Count the MSA rows after pairing chains by species. Upstream's own MSA featurizer does the pairing."""
     from protenix.data.msa.msa_featurizer import InferenceMSAFeaturizer
 
     from protenix_multiseed.upstream.job_dict import sequences_of
@@ -191,7 +192,7 @@ def _count_paired_rows(spec: JobSpec, settings: FeatureSettings) -> int:
 
 
 class _ResidueTable:
-    """As much of an atom array as upstream's MSA featurizer reads: one entry per residue."""
+    """Stand-in for an atom array, with only the annotations that upstream's MSA featurizer reads, one per residue."""
 
     def __init__(self, *, asym_id_int: np.ndarray, chain_id: np.ndarray, res_id: np.ndarray) -> None:
         self.asym_id_int, self.chain_id, self.res_id = asym_id_int, chain_id, res_id

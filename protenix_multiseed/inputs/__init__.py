@@ -1,4 +1,4 @@
-"""Input files to checked jobs. Every problem is found before any work starts."""
+"""Read input files and return checked jobs. Every problem is reported before any work starts."""
 
 from protenix_multiseed.inputs.read import read_jobs
 

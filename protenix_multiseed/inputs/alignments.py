@@ -1,4 +1,4 @@
-"""Alignments in a3m format, read as Protenix's ``parse_fasta`` reads them."""
+"""Read alignments in a3m format, with the rules of Protenix's ``parse_fasta``."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,19 +7,20 @@ from pathlib import Path
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.job_spec import Alignment, PolymerKind
 
-MAX_BYTES = 2**31  # the largest databases give some hundred megabytes
+MAX_BYTES = 2**31  # searches of the largest databases return a few hundred megabytes
 _INSERTIONS = {ord(letter): None for letter in "abcdefghijklmnopqrstuvwxyz."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignmentFacts:
-    """What checks and planning want to know of an alignment.
+    """Facts about an alignment that the checks and the plan need.
 
     Attributes:
-        query: The first row without insertions.
+        query: First row, without insertions.
         n_row: Number of rows.
-        n_distinct: Rows that differ in more than their insertions; upstream keeps one of each.
-        wrong_row: The first row, from 1, that has another number of columns than the query, and how many it has.
+        n_distinct: Number of distinct rows, insertions ignored. Upstream drops the duplicates.
+        wrong_row: First row whose number of columns differs from the query's, as (row number from 1, its number of
+            columns); None if all rows are equally long.
     """
 
     query: str
@@ -29,10 +30,10 @@ class AlignmentFacts:
 
 
 def read_alignment(alignment: Alignment) -> AlignmentFacts:
-    """Read an alignment. One that many jobs share is read once.
+    """Read an alignment. A file that many jobs share is read once.
 
     Raises:
-        InputError: if it cannot be read or is none.
+        InputError: if the file cannot be read or is not an a3m alignment.
     """
     if alignment.file is None:
         return facts_of(alignment.text or "")
@@ -53,19 +54,19 @@ def _read_file(path: Path, size: int, changed: int) -> AlignmentFacts:
 
 
 def read_text(alignment: Alignment) -> str:
-    """The text of an alignment.
+    """Return the text of an alignment.
 
     Raises:
-        OSError, UnicodeDecodeError: if its file cannot be read.
+        OSError, UnicodeDecodeError: if the file cannot be read.
     """
     return alignment.file.path.read_text(encoding="ascii") if alignment.file else alignment.text or ""
 
 
 def facts_of(text: str) -> AlignmentFacts:
-    """The same of an alignment's text.
+    """Return the facts about an alignment given as text.
 
     Raises:
-        InputError: if it is no alignment.
+        InputError: if the text is not an a3m alignment.
     """
     if not text.isascii():
         raise InputError("not an a3m alignment: it has characters that are not ASCII")
@@ -78,9 +79,10 @@ def facts_of(text: str) -> AlignmentFacts:
 
 
 def problem_of(alignment: Alignment, kind: PolymerKind, sequence: str) -> str | None:
-    """Why an alignment cannot be used for a chain; None if it can.
+    """Return why an alignment cannot be used for a chain; None if it can be used.
 
-    The first row must be the sequence, and every row as long: upstream fills a short row with residues.
+    The first row must equal the sequence. All rows must have the same length: upstream would fill a short row up with
+    residues. RNA is compared with T and U treated as equal.
     """
     if alignment.text == "":
         return None
@@ -106,7 +108,7 @@ def problem_of(alignment: Alignment, kind: PolymerKind, sequence: str) -> str | 
 
 
 def aligned_rows(text: str) -> list[str]:
-    """Rows without insertions."""
+    """Return the rows of an a3m text without insertions (lower-case letters and dots)."""
     rows: list[list[str]] = []
     for line in text.splitlines():
         if line.startswith(">"):

@@ -1,4 +1,7 @@
-"""What a job means: letters, components, atoms, files. Everything that would fail later is found before work starts."""
+"""Check the content of a job: sequence letters, components, atoms, files.
+
+Mistakes that would fail later in the run are found here, before work starts.
+"""
 
 import difflib
 from collections.abc import Callable
@@ -14,14 +17,15 @@ from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.dictionary import Dictionary
 
 TEMPLATE_SUFFIXES = (".a3m", ".hhr")
-_Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
 
 
 def check_job(spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> tuple[int, list[str]]:
     """Check one job.
 
     Returns:
-        Its tokens as far as counted before featurization, and the problems found, each with its field.
+        The number of tokens, as far as it is known before featurization, and the problems found. Each problem starts
+        with its field.
     """
     checker = _Checker(spec, rules, dictionary)
     checker.run()
@@ -29,20 +33,20 @@ def check_job(spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> tuple
 
 
 class _Checker:
-    """One job's check. Problems are collected, so that one look at the messages fixes them all."""
+    """Checks one job. All problems are collected, so that the user can fix all of them at once."""
 
     def __init__(self, spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> None:
         self.spec, self.rules, self.dictionary = spec, rules, dictionary
         self.problems: list[str] = []
         self.n_token = 0
-        self._ligand_atoms: dict[int, frozenset[str] | None] = {}  # of SMILES and file ligands, by entity number
+        self._ligand_atoms: dict[int, frozenset[str] | None] = {}  # SMILES and file ligands only, by entity number
 
     def run(self) -> None:
         seen: dict[str, str] = {}
         for number, entity in enumerate(self.spec.entities, start=1):
             for chain_id in entity.chain_ids:
                 if chain_id in seen:
-                    text = f"{chain_id!r} is also an id of {seen[chain_id]}: chain IDs are unique"
+                    text = f"{chain_id!r} is also an id of {seen[chain_id]}: chain IDs must be unique"
                     self._problem(f"{entity.place}.id", text)
                 seen[chain_id] = entity.place
             self._entity(number, entity)
@@ -76,10 +80,10 @@ class _Checker:
         allowed, sequence = COMPONENTS[polymer.kind], polymer.sequence
         if not set(sequence) <= allowed.keys():
             position, letter = next((i, one) for i, one in enumerate(sequence, start=1) if one not in allowed)
-            hint = "letters are upper case" if letter.upper() in allowed else f"allowed: {''.join(sorted(allowed))}"
+            hint = "write it in upper case" if letter.upper() in allowed else f"allowed: {''.join(sorted(allowed))}"
             self._problem(
                 f"{polymer.place}.sequence",
-                f"{letter!r} at position {position} is not a letter of this kind; {hint}",
+                f"{letter!r} at position {position} is not a letter of a {polymer.kind} sequence; {hint}",
             )
         position_key, code_key = (
             ("ptmPosition", "ptmType") if polymer.kind == "protein" else ("basePosition", "modificationType")
@@ -117,8 +121,8 @@ class _Checker:
         self._ligand_atoms[number] = names
         self.n_token += ligand.copies * len(names or ())
 
-    def _or_problem(self, place: str, read: Callable[[], _Made]) -> _Made | None:
-        """What ``read`` gives; None if it finds a problem, which is noted."""
+    def _or_problem(self, place: str, read: Callable[[], _Result]) -> _Result | None:
+        """Call ``read`` and return its result. An InputError is recorded as a problem, and None is returned."""
         try:
             return read()
         except InputError as error:
@@ -138,7 +142,7 @@ class _Checker:
         return False
 
     def _names(self, code: str) -> frozenset[str] | None:
-        """Heavy atoms of a component; None if they are not known."""
+        """Names of the heavy atoms of a component; None if the dictionary does not give them."""
         names = self.dictionary.atom_names(code) if code in self.dictionary else None
         return None if names is None else frozenset(names)
 
@@ -148,7 +152,7 @@ class _Checker:
             self._problem(field, f"{written}: no such file, neither beside the input file nor in the working folder")
             return None
         if (size := file.path.stat().st_size) > most:
-            self._problem(field, f"{written}: {size} bytes, at most {most} are read")
+            self._problem(field, f"{written}: {size} bytes, at most {most} are allowed")
             return None
         return file.path
 
@@ -162,8 +166,8 @@ class _Checker:
         if len(counts) == 2 and counts[0] != counts[1]:
             self._problem(
                 bond.place,
-                f"entity1 has {counts[0]} chains and entity2 {counts[1]}: without copy1 and copy2 the bond is "
-                "made between every pair, and the two counts must be equal",
+                f"entity1 has {counts[0]} chains and entity2 {counts[1]}: without copy1 and copy2, copy n of "
+                "one is bonded to copy n of the other, so the two counts must be equal",
             )
 
     def _constraints(self) -> None:
@@ -176,10 +180,10 @@ class _Checker:
                 where = f"{pocket.place}.contact_residues[{index}]"
                 self._exists(where, "", residue)
                 if (residue.entity, residue.copy) == (pocket.binder.entity, pocket.binder.copy):
-                    self._problem(where, "lies on the binder chain itself: the pocket is made of other chains")
+                    self._problem(where, "lies on the binder chain itself: name residues of other chains")
 
     def _exists(self, where: str, end: str, atom: AtomRef) -> bool:
-        """Whether entity, copy, position and atom exist; the first that does not is a problem."""
+        """Whether entity, copy, position and atom exist. The first missing one is recorded as a problem."""
         n_entity = len(self.spec.entities)
         if not 1 <= atom.entity <= n_entity:
             self._problem(f"{where}.entity{end}", f"{atom.entity}: the job has entities 1 to {n_entity}")
@@ -205,7 +209,7 @@ class _Checker:
                 text = f"{atom.atom}: atoms are numbered only in a SMILES or FILE_ ligand; here use a name"
                 self._problem(field, text)
                 return False
-            # Atoms of a file are numbered by their position in it, which featurization knows.
+            # Atoms of a file ligand are numbered by their position in the file. Featurization checks the number.
             if entity.smiles is not None and atom.atom not in molecules.smiles_numbers(entity.smiles):
                 text = f"no atom {atom.atom} in the SMILES string; label it there, as in [C:{atom.atom}]"
                 self._problem(field, text)
@@ -223,7 +227,7 @@ class _Checker:
         return False
 
     def _atoms_at(self, number: int, entity: Entity, position: int) -> frozenset[str] | None:
-        """Heavy atoms at a position of an entity; None if they are not known."""
+        """Names of the heavy atoms at a position of an entity; None if they are not known."""
         if isinstance(entity, Polymer):
             return self._names(component_at(entity, position))
         if isinstance(entity, Ion):

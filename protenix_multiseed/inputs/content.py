@@ -1,7 +1,7 @@
-"""Which files a job reads under some settings, and what their contents are.
+"""Which files a job reads under given settings, and the contents of these files.
 
-The checks, the identity of a prediction and the feature cache all ask here, so that none of them looks at a file that
-another ignores.
+The checks, the identity of a prediction and the feature cache all use this module, so they always agree on which files
+matter.
 """
 
 from collections.abc import Iterator
@@ -14,20 +14,22 @@ from protenix_multiseed.settings import ReadSettings
 
 
 def alignments_read(polymer: Polymer, reads: ReadSettings) -> dict[str, Alignment]:
-    """The alignments of a polymer that are read, by their role: ``paired`` or ``unpaired``."""
+    """Return the alignments of a polymer that a run reads, by role: ``paired`` or ``unpaired``."""
     is_read = reads.msa and (polymer.kind == "protein" or (polymer.kind == "rna" and reads.rna_msa))
     given = {"paired": polymer.paired, "unpaired": polymer.unpaired}
     return {role: one for role, one in given.items() if one is not None and is_read}
 
 
 def files_read(spec: JobSpec, reads: ReadSettings) -> Iterator[SourceFile]:
-    """Every file of a job that is read."""
+    """Yield every file of a job that a run reads."""
     for entity in spec.entities:
         yield from _files_of(entity, reads).values()
 
 
 def content_of(spec: JobSpec, reads: ReadSettings) -> dict[str, Any]:
-    """Everything of a job but its name that its prediction depends on, as JSON: files by their contents.
+    """Return everything that the prediction of a job depends on, except the job's name, as JSON.
+
+    A file is represented by the SHA-256 of its contents.
 
     Raises:
         OSError: if a file cannot be read.
@@ -37,7 +39,7 @@ def content_of(spec: JobSpec, reads: ReadSettings) -> dict[str, Any]:
 
 
 def entities_content(spec: JobSpec, reads: ReadSettings) -> list[dict[str, Any]]:
-    """The same of its entities alone, without bonds and constraints."""
+    """Return the part of :func:`content_of` that describes the entities, without bonds and constraints."""
     return [_content_of(entity, reads) for entity in spec.entities]
 
 
@@ -56,7 +58,7 @@ def _content_of(entity: Entity, reads: ReadSettings) -> dict[str, Any]:
 
 
 def _files_of(entity: Entity, reads: ReadSettings) -> dict[str, SourceFile]:
-    """Files of one entity that are read, by the field that names them."""
+    """Files of one entity that a run reads, by the field that names them."""
     if isinstance(entity, Ligand):
         return {"file": entity.file} if entity.file else {}
     if not isinstance(entity, Polymer):
@@ -68,7 +70,7 @@ def _files_of(entity: Entity, reads: ReadSettings) -> dict[str, SourceFile]:
 
 
 def _without(content: Any, keys: tuple[str, ...]) -> Any:
-    """The same without these keys, at any depth."""
+    """Copy ``content`` without these keys, at any depth."""
     if isinstance(content, dict):
         return {key: _without(value, keys) for key, value in content.items() if key not in keys}
     if isinstance(content, list | tuple):

@@ -1,4 +1,4 @@
-"""One input file as text, with what several dialects need of it. Nothing here knows any dialect."""
+"""One input file as text, with helpers that all dialects share. Nothing here depends on a dialect."""
 
 import json
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Document:
     """An input file.
 
     Attributes:
-        path: Its folder is where relative paths begin.
-        text: The whole content.
+        path: Path of the file. Relative paths inside the file start at its folder.
+        text: Whole content of the file.
     """
 
     path: Path
@@ -29,12 +29,12 @@ class Document:
         """Read a file.
 
         Raises:
-            InputError: if it cannot be read, naming the reason.
+            InputError: if the file cannot be read; the message names the reason.
         """
         try:
             if (size := path.stat().st_size) > MAX_BYTES:
                 raise InputError(
-                    f"{path.name}: {size} bytes, at most {MAX_BYTES} are read: split it into several files"
+                    f"{path.name}: {size} bytes, at most {MAX_BYTES} are allowed: split it into several files"
                 )
             return cls(path, path.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
@@ -44,10 +44,11 @@ class Document:
 
     @cached_property
     def json(self) -> Any:
-        """The content as JSON, parsed once for all dialects that ask.
+        """The content parsed as JSON. It is parsed once for all dialects.
 
         Raises:
-            InputError: if it is not JSON, with line and column; or if a key is given twice in one object.
+            InputError: if the content is not JSON (the message gives line and column), or if a key is given twice in
+                one object.
         """
         try:
             return json.loads(self.text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
@@ -60,7 +61,7 @@ class Document:
             raise InputError(f"{self.path.name}: nested too deeply to be an input file") from None
 
     def find(self, written: str) -> SourceFile:
-        """A file that this one names: beside it, or else in the working folder if it is there."""
+        """Find a file that this document names: beside the document first, then in the working folder."""
         try:
             path = Path(written).expanduser()
             beside = self.path.parent / path
@@ -76,12 +77,12 @@ class ParsedJob:
 
     Attributes:
         index: Position in the document, from 0.
-        name: As written; None if there is none to name the job by.
-        spec: None if the problems are such that there is none.
-        seeds: The job's own; None if it names none.
-        seed_problem: What is wrong with its own seeds, which matters only if they are used.
-        problems: Each with its field.
-        notes: What the dialect says that is not used, in words.
+        name: Name as written; None if the job has no usable name.
+        spec: The job in neutral form; None if the problems prevent it.
+        seeds: Seeds that the job itself lists; None if it lists none.
+        seed_problem: Error in the job's own seeds. It matters only if these seeds are used.
+        problems: Problems found, each with its field.
+        notes: Sentences about parts of the input that are not used.
     """
 
     index: int
@@ -98,7 +99,7 @@ def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"the key {twice!r} is given twice in one object: only one of the two would be read")
+        raise InputError(f"the key {twice!r} is given twice in one object: keep one of the two")
     return result
 
 

@@ -1,4 +1,4 @@
-"""Errors of pydantic as sentences: field, what was found, what to do."""
+"""Turn pydantic errors into sentences: the field, the value found, and the fix."""
 
 import difflib
 from collections.abc import Sequence
@@ -8,22 +8,23 @@ from pydantic import BaseModel, ValidationError
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Every error of one validation.
+    """Return one sentence for every error of a validation.
 
     Args:
-        model: That was validated, whose keys are suggested for a misspelt one.
+        error: Error that pydantic raised.
+        model: Model that was validated. Its keys are suggested for a misspelt key.
     """
     return [_explain(problem, model) for problem in error.errors(include_url=False)]
 
 
 def json_type(value: Any) -> str:
-    """What JSON calls a value."""
+    """Return the JSON name of a value's type."""
     names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
     return names.get(type(value), "null")
 
 
 def shorten(value: Any) -> str:
-    """A value as it would be written, cut after 60 characters."""
+    """Return the ``repr`` of a value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -56,7 +57,7 @@ def _path(location: Sequence[int | str]) -> str:
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part not in {"int", "str", "float"}:  # pydantic names the branch of a union, which is no key
+        elif part not in {"int", "str", "float"}:  # pydantic adds the branch of a union, which is not a key
             text += f".{part}" if text else part
     return text
 

@@ -1,4 +1,4 @@
-"""Ligands that are no components of the dictionary: SMILES strings and files."""
+"""Ligands outside the chemical dictionary: SMILES strings and molecule files."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,10 +13,10 @@ MAX_SMILES = 10_000
 
 @lru_cache(maxsize=4096)
 def smiles_atoms(smiles: str) -> frozenset[str]:
-    """Names that upstream gives the heavy atoms of a SMILES ligand.
+    """Return the names that upstream gives the heavy atoms of a SMILES ligand.
 
     Raises:
-        InputError: if RDKit cannot read it.
+        InputError: if RDKit cannot read the string.
     """
     from rdkit import Chem, rdBase
 
@@ -37,14 +37,17 @@ def smiles_atoms(smiles: str) -> frozenset[str]:
         shown = repr(smiles if len(smiles) <= 50 else smiles[:47] + "...")
         raise InputError(
             f"{shown} is not a SMILES string RDKit can read ({reason}); "
-            "a component is written CCD_ATP, a file FILE_path"
+            "write a component as CCD_ATP and a file as FILE_path"
         )
     return _atom_names(molecule)
 
 
 @lru_cache(maxsize=4096)
 def smiles_numbers(smiles: str) -> frozenset[int]:
-    """The numbers by which bonds may name atoms of a SMILES ligand: its atom maps, or else all positions."""
+    """Return the numbers that bonds may use for the atoms of a SMILES ligand.
+
+    They are the atom map numbers if the string has any, else all atom positions from 0.
+    """
     from rdkit import Chem
 
     molecule: Any = Chem.MolFromSmiles(smiles)
@@ -55,10 +58,10 @@ def smiles_numbers(smiles: str) -> frozenset[int]:
 
 
 def file_atoms(path: Path) -> frozenset[str]:
-    """Names that upstream gives the heavy atoms of a ligand file.
+    """Return the names that upstream gives the heavy atoms of a ligand file.
 
     Raises:
-        InputError: if it is no molecule with 3D coordinates.
+        InputError: if the file is not a molecule with 3D coordinates.
     """
     from rdkit import Chem, rdBase
 
@@ -78,12 +81,12 @@ def file_atoms(path: Path) -> frozenset[str]:
     if molecule is None:
         raise InputError(f"{path.name} cannot be read as a molecule: open it in a chemistry program and save it again")
     if molecule.GetNumConformers() == 0 or not molecule.GetConformer().Is3D():
-        raise InputError(f"{path.name} has no 3D coordinates: a ligand file gives the reference conformer")
+        raise InputError(f"{path.name} has no 3D coordinates: a ligand file must hold the reference conformer")
     return _atom_names(molecule)
 
 
 def _atom_names(molecule: Any) -> frozenset[str]:
-    """Element and running number, heavy atoms only (``rdkit_mol_to_atom_array`` of upstream)."""
+    """Names made of element and running number, heavy atoms only (upstream's ``rdkit_mol_to_atom_array``)."""
     count: dict[str, int] = {}
     names = []
     for atom in molecule.GetAtoms():

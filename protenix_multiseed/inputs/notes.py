@@ -1,4 +1,4 @@
-"""What Protenix does with a job that its author may not expect. Each command that reads inputs shows these notes."""
+"""Notes on Protenix behaviour that the author of a job may not expect. Every command that reads inputs shows them."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ from protenix_multiseed.settings import InputRules
 
 
 def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
-    """Notes on one job, in words."""
+    """Yield the notes on one job, as sentences."""
     if spec.has_constraint and not rules.constraint:
         yield f"its constraint has no effect on {rules.model}; use protenix_base_constraint_v0.5.0"
     is_ion = [isinstance(entity, Ion) for entity in spec.entities]
     if True in is_ion and False in is_ion[is_ion.index(True) :]:
-        # Upstream's MSA and template featurizers count no chains for an ion, so that what follows takes its place.
+        # Upstream's MSA and template featurizers do not count an ion as a chain, so later chains get shifted numbers.
         yield "Protenix loses the MSA and templates of every chain after an ion; put ions last in 'sequences'"
     if rules.reads.msa:
         for number, protein in spec.polymers("protein"):

@@ -1,4 +1,4 @@
-"""Input files to checked jobs: which files, their dialects, names and seeds."""
+"""Find input files, parse each in its dialect, check the jobs, their names and their seeds."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from protenix_multiseed.settings import InputRules
 from protenix_multiseed.types import Job
 from protenix_multiseed.upstream.dictionary import Dictionary
 
-MAX_NAME_BYTES = 150  # file names add up to 60 bytes to it, and file systems stop at 255
+MAX_NAME_BYTES = 150  # file names add up to 60 bytes to the job name, and file systems allow 255
 MAX_PROBLEMS = 50
 MAX_PATH = 1000
 
@@ -26,13 +26,13 @@ def read_jobs(
     """Read and check every job of every file.
 
     Args:
-        paths: Input files, or folders that are searched for them.
-        seeds: Seeds for every job; None for each job's own, else upstream's default of 101.
+        paths: Input files, or folders to search for input files.
+        seeds: Seeds for every job. None: each job uses its own seeds, or upstream's default of 101 if it has none.
         rules: What the run's model and switches accept.
-        dictionary: Components that may be named.
+        dictionary: Components that inputs may name.
 
     Raises:
-        RefusedInputsError: with all problems found, each naming file, position, job and field.
+        RefusedInputsError: if there are problems. The error lists them; each names file, position, job and field.
     """
     jobs: list[Job] = []
     problems: list[str] = []
@@ -65,7 +65,7 @@ def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         elif path.exists():
-            problems.append(f"{path}: neither a file nor a folder")  # a pipe or a device may never end
+            problems.append(f"{path}: neither a file nor a folder")  # reading a pipe or a device may never end
         else:
             problems.append(f"{path}: no such file or folder")
     distinct = list(dict.fromkeys(file.resolve() for file in files))
@@ -75,7 +75,7 @@ def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Input files in a folder and those below it; results of earlier runs are none."""
+    """Input files in a folder and its subfolders. Result folders of earlier runs are skipped."""
     for entry in folder.iterdir():
         if entry.is_dir():
             if not _is_results(entry):
@@ -85,7 +85,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def _is_results(folder: Path) -> bool:
-    """Whether a run wrote a folder: its own files, or one job's results."""
+    """Whether a run wrote this folder: the run's own files, or the results of one job."""
     if folder.name == RUN_FOLDER:
         return (folder / "run.json").exists()
     return (folder / "ensemble.json").exists() or any(folder.glob("seed_*/record.json"))
@@ -128,13 +128,13 @@ def _check(
 
 def _name_problems(name: str) -> Iterable[str]:
     if name.casefold() == RUN_FOLDER:
-        yield f"name: {name!r} is the folder where the run keeps its own files: choose another"
+        yield f"name: {name!r} is the folder where the run keeps its own files: choose another name"
     if "/" in name or "\\" in name or name in {".", ".."} or name.startswith("."):
-        yield f"name: {name!r} would leave its place in the output folder: use letters, digits, '-' and '_'"
+        yield f"name: {name!r} cannot be a folder name in the output folder: use letters, digits, '-' and '_'"
     elif any(unicodedata.category(letter)[0] == "C" for letter in name) or name != name.strip():
-        yield f"name: {name!r} has control characters, or spaces at an end: use letters, digits, '-' and '_'"
+        yield f"name: {name!r} has control characters, or starts or ends with a space: use letters, digits, '-' and '_'"
     if (length := len(name.encode(errors="replace"))) > MAX_NAME_BYTES:
-        yield f"name: {length} bytes long: at most {MAX_NAME_BYTES}, as files are named after it"
+        yield f"name: {length} bytes long: at most {MAX_NAME_BYTES} are allowed, because it becomes part of file names"
 
 
 def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:
@@ -142,4 +142,7 @@ def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:
     for job in jobs:
         other = first.setdefault(job.name.casefold(), job)
         if other is not job:
-            yield f"{job.where}: name: also the name of {other.where}, and results are kept by name: rename one"
+            yield (
+                f"{job.where}: name: also the name of {other.where}, and both would write to the same result folder: "
+                "rename one"
+            )

@@ -1,4 +1,4 @@
-"""One-letter codes of residues and their components, as upstream's ``json_parser`` maps them."""
+"""Map one-letter residue codes to components of the dictionary, as upstream's ``json_parser`` does."""
 
 from protenix_multiseed.job_spec import Polymer, PolymerKind
 
@@ -15,13 +15,13 @@ COMPONENTS: dict[PolymerKind, dict[str, str]] = {
 
 
 def component_at(polymer: Polymer, position: int) -> str:
-    """The component at a residue, from 1, with modifications."""
+    """Return the component at a residue position, counted from 1, with modifications applied."""
     modified = {one.position: one.component for one in polymer.modifications}
     return modified.get(position) or COMPONENTS[polymer.kind].get(polymer.sequence[position - 1], "UNK")
 
 
 def components_of(polymer: Polymer) -> tuple[str, ...]:
-    """The components of all residues, with modifications."""
+    """Return the components of all residues, with modifications applied."""
     letters = COMPONENTS[polymer.kind]
     made = [letters.get(letter, "UNK") for letter in polymer.sequence]
     for one in polymer.modifications:

@@ -1,19 +1,19 @@
-"""The grammar of seeds: ``1-5``, ``1,7,20-30``."""
+"""Read and write lists of seeds: ``1-5``, ``1,7,20-30``."""
 
 from collections.abc import Iterable
 
 from protenix_multiseed.errors import ConfigError
 
 DEFAULT_SEED = 101  # upstream's configs_inference.py
-MAX_SEED = 2**32 - 1  # numpy's legacy generator takes 32 bits
+MAX_SEED = 2**32 - 1  # numpy's legacy generator takes 32-bit seeds
 MAX_SEEDS = 100_000
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Parse a comma-separated list of seeds and inclusive ranges, order kept.
+    """Parse a comma-separated list of seeds and inclusive ranges. The order is kept.
 
     Raises:
-        ConfigError: naming the part that is wrong.
+        ConfigError: if the text is wrong; the message names the wrong part.
     """
     seeds: list[int] = []
     for part in (piece.strip() for piece in text.split(",")):
@@ -37,7 +37,7 @@ def check_seeds(seeds: Iterable[int], where: str) -> tuple[int, ...]:
     """Refuse an empty list, a seed out of range and a seed given twice.
 
     Raises:
-        ConfigError: whose message starts with ``where``.
+        ConfigError: if the seeds are refused; the message starts with ``where``.
     """
     seen: set[int] = set()
     result = tuple(seeds)
@@ -47,13 +47,13 @@ def check_seeds(seeds: Iterable[int], where: str) -> tuple[int, ...]:
         if not 0 <= seed <= MAX_SEED:
             raise ConfigError(f"{where}: seed {seed} is outside 0..{MAX_SEED}")
         if seed in seen:
-            raise ConfigError(f"{where}: seed {seed} is given twice; each seed gives one answer, so name it once")
+            raise ConfigError(f"{where}: seed {seed} is given twice; one seed gives one result, so name it once")
         seen.add(seed)
     return result
 
 
 def format_seeds(seeds: Iterable[int]) -> str:
-    """The shortest text of the grammar for these seeds, order kept: ``(1, 2, 3, 7)`` is ``1-3,7``."""
+    """Return the shortest text that :func:`parse_seeds` reads as these seeds: ``(1, 2, 3, 7)`` gives ``1-3,7``."""
     runs: list[list[int]] = []
     for seed in seeds:
         if runs and seed == runs[-1][-1] + 1:

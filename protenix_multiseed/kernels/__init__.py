@@ -1,4 +1,4 @@
-"""The operations that the fast stages are made of, in PyTorch and Triton. Add one as a module of ``ops``.
+"""The operations of the fast stages, in PyTorch and Triton. To add an operation, add a module to ``ops``.
 
-Nothing is imported here: the probe starts before torch is loaded.
+This file imports nothing, because the kernel probe starts before torch is loaded.
 """

@@ -1,9 +1,14 @@
-"""How the operations run on one device, and what they share.
+"""Settings with which the operations run on one device, and helpers that several operations share.
 
-The stages are made of few operations, one module each in :mod:`protenix_multiseed.kernels.ops`, which exist in plain
-PyTorch and, most of them, as a Triton kernel. In their shapes ``A`` counts rows with an attention bias of their own
-(seeds), ``B`` rows that share it (samples, or rows of the pair representation). ``eps`` of every norm is 1e-5, as
-upstream's. Tensors are contiguous where nothing else is said.
+The fast stages call the operations in :mod:`protenix_multiseed.kernels.ops`. Every operation has a plain PyTorch
+version. Most operations also have a Triton kernel.
+
+Conventions in the shapes of all operations:
+
+- ``A`` is the number of attention biases: one for each seed.
+- ``B`` is the number of batch entries that share one bias: samples, or rows of the pair representation.
+- ``eps`` of every layer norm is 1e-5, as in upstream.
+- Tensors are contiguous unless the docstring says otherwise.
 """
 
 from collections.abc import Iterator
@@ -17,22 +22,24 @@ from protenix_multiseed.limits import KEY_BLOCK, MAX_TEMPORARY_ELEMENTS_CPU, MAX
 Norm: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Scale and shift of a layer norm, each [c]."""
 
-N_QUERY, N_KEY = 32, 128  # Alg. 7: queries of a window of atoms, and the keys around them
+N_QUERY, N_KEY = 32, 128  # Alg. 7: query atoms and key atoms of one local window
 EPSILON = 1e-5
-MASKED = -1e10  # upstream's bias of a masked key: its weight is zero
-MAX_IDENTITY = 128  # rows of the identity matrix that attention adds biases with: at least the keys of a tile
+MASKED = -1e10  # upstream's bias for a masked key: the softmax weight of this key is zero
+MAX_IDENTITY = 128  # size of the identity matrix that adds biases in attention; no tile may have more keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Kernels:
-    """A way to run the operations.
+    """How to run the operations: in PyTorch or Triton, and with which sizes.
 
     Attributes:
         name: ``torch`` or ``triton``.
-        key_block: Rows of attention biases are padded to a multiple of this many keys.
-        elements: Of a temporary of a transition or an outer product; larger ones are computed in chunks.
-        pair_elements: The same for projections of a pair representation; None to compute them whole.
-        blocks_at_once: Blocks that a persistent Triton kernel runs; None for two on each multiprocessor.
+        key_block: Rows of attention biases are padded in memory to a multiple of this many keys.
+        elements: Maximum number of elements in one temporary of a transition or an outer product. Larger temporaries
+            are computed in chunks.
+        pair_elements: The same maximum for projections of a pair representation. None: never chunk them.
+        blocks_at_once: Number of thread blocks that a persistent Triton kernel launches at most. None: two for each
+            multiprocessor.
     """
 
     name: str
@@ -43,31 +50,31 @@ class Kernels:
     _identities: dict[tuple[torch.device, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
     def identity(self, like: torch.Tensor) -> torch.Tensor:
-        """The identity matrix [MAX_IDENTITY, MAX_IDENTITY] on the device and in the type of a tensor."""
+        """Identity matrix [MAX_IDENTITY, MAX_IDENTITY] with the device and dtype of ``like``."""
         key = like.device, like.dtype
         if key not in self._identities:
             self._identities[key] = torch.eye(MAX_IDENTITY, device=like.device, dtype=like.dtype)
         return self._identities[key]
 
     def n_block(self, device: torch.device) -> int:
-        """How many blocks of a persistent Triton kernel run at once on a device."""
+        """Maximum number of thread blocks that a persistent Triton kernel launches on ``device``."""
         if self.blocks_at_once is not None or device.type != "cuda":
             return self.blocks_at_once or 2
         return 2 * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def torch_kernels(*, on_gpu: bool = False) -> Kernels:
-    """Plain PyTorch."""
+    """Settings to run every operation in plain PyTorch."""
     return Kernels(
         name="torch",
-        key_block=16 if on_gpu else 1,  # PyTorch's fused attention copies a mask whose rows are not aligned
+        key_block=16 if on_gpu else 1,  # PyTorch's fused attention copies a mask with unaligned rows
         elements=MAX_TEMPORARY_ELEMENTS_GPU if on_gpu else MAX_TEMPORARY_ELEMENTS_CPU,
         pair_elements=None if on_gpu else MAX_TEMPORARY_ELEMENTS_CPU,
     )
 
 
 def triton_kernels(*, blocks_at_once: int | None = None) -> Kernels:
-    """Triton where an operation has a kernel that fits, else PyTorch. For a GPU."""
+    """Settings for a GPU: run the Triton kernel if the operation has one for these arguments, else PyTorch."""
     return Kernels(
         name="triton",
         key_block=KEY_BLOCK,
@@ -78,13 +85,15 @@ def triton_kernels(*, blocks_at_once: int | None = None) -> Kernels:
 
 
 class Tiles(NamedTuple):
-    """How a Triton kernel over rows is cut.
+    """Tile sizes and launch options of a Triton kernel that processes rows.
 
     Attributes:
-        rows, columns: Of a tile; columns are those of the weight that is read at once.
-        warps: Of a block.
-        stages: Of the software pipeline.
-        registers: Of a thread; None for as many as the compiler likes.
+        rows: Rows of the input in one tile.
+        columns: Output or hidden channels in one tile: how many of them the kernel reads weights for at a time.
+            0 for a kernel without such a loop.
+        warps: Warps of one thread block.
+        stages: Stages of the software pipeline.
+        registers: Maximum number of registers of one thread. None: the compiler decides.
     """
 
     rows: int
@@ -95,12 +104,12 @@ class Tiles(NamedTuple):
 
     @property
     def options(self) -> dict[str, int | None]:
-        """Triton's own options."""
+        """The same launch options under Triton's names."""
         return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": self.registers}
 
 
 class TileTable:
-    """The tiles of one kernel by type and, where a width needs its own, by width."""
+    """Tiles of one kernel for each dtype. A pair (dtype, width) overrides the entry of the dtype for this width."""
 
     def __init__(self, tiles: dict[torch.dtype | tuple[torch.dtype, int], Tiles]) -> None:
         self.tiles = tiles
@@ -112,7 +121,11 @@ class TileTable:
 
 
 def mask_keys(bias: torch.Tensor, n_key: int, key_block: int) -> torch.Tensor:
-    """Biases [..., N] as attention wants them; a copy if rows must become longer or be masked."""
+    """Biases [..., N] for attention: keys from ``n_key`` on are masked, rows are padded in memory.
+
+    Rows are padded to a multiple of ``key_block`` keys. The result is a view of the padded rows, or ``bias`` itself if
+    it needs neither mask nor padding.
+    """
     n = bias.shape[-1]
     if n % key_block == 0 and n_key == n:
         return bias
@@ -122,24 +135,30 @@ def mask_keys(bias: torch.Tensor, n_key: int, key_block: int) -> torch.Tensor:
 
 
 def scale_queries(weight: torch.Tensor, n_head: int) -> torch.Tensor:
-    """A projection to queries (its matrix or bias) with ``1 / sqrt(c)`` folded in.
+    """Fold the attention scale ``1 / sqrt(c)`` into the query projection.
 
-    Upstream scales queries once they are projected, and so rounds once more.
+    Upstream scales the queries after the projection, which rounds once more.
+
+    Args:
+        weight: Matrix [n_head * c, c_in] or bias [n_head * c] of the query projection.
     """
     scaled: torch.Tensor = weight * (len(weight) // n_head) ** -0.5
     return scaled
 
 
 def split_heads(joined: torch.Tensor, n_part: int, n_head: int) -> list[torch.Tensor]:
-    """Joined projections [..., n_part * n_head * c] as ``n_part`` views [..., n_head, c]."""
+    """Split joined projections [..., n_part * n_head * c] into ``n_part`` views [..., n_head, c]."""
     return [part.view(*part.shape[:-1], n_head, -1) for part in joined.chunk(n_part, dim=-1)]
 
 
 def chunks(z: torch.Tensor, width: int, elements: int | None) -> Iterator[tuple[slice, slice]]:
-    """Seeds and rows of ``z`` [N_seed, N, N, c] to compute at once.
+    """Split ``z`` [N_seed, N, N, c] into chunks, so that a temporary with ``width`` channels stays small.
 
-    With ``width`` channels they make at most ``elements`` numbers: all of ``z`` if that fits or ``elements`` is None,
-    else rows of one seed at a time.
+    One chunk is all of ``z`` if ``elements`` is None or if the whole temporary has at most ``elements`` elements.
+    Otherwise a chunk holds rows of one seed: as many as ``elements`` allows, and at least one.
+
+    Yields:
+        Slice of seeds and slice of rows of each chunk.
     """
     n_seed, n = z.shape[:2]
     if elements is None or n_seed * n * n * width <= elements:

@@ -1,7 +1,7 @@
-"""Compiles the Triton kernels of many operations at once, in processes that never initialize CUDA.
+"""Compile the Triton kernels of many operations in parallel, in processes that never initialize CUDA.
 
-Compiled one after another they would keep a first run waiting for a minute, and threads of one process wait for each
-other's lock.
+Compiling one kernel after another would delay a first run by a minute. Threads are slower than processes, because the
+threads of one process wait for the GIL.
 """
 
 import contextlib
@@ -18,17 +18,19 @@ from protenix_multiseed.kernels.base import Kernels
 from protenix_multiseed.kernels.operation import Case
 
 Launch: TypeAlias = tuple[Any, tuple[Any, ...], Mapping[str, Any]]
-"""A kernel, its arguments and Triton's options."""
+"""A kernel, its arguments and Triton's launch options."""
 
 
 def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None:
-    """Compile kernels into Triton's cache. One that cannot be compiled fails again where it is run.
+    """Compile kernels into Triton's cache.
 
-    The calling process is forked: it must not have initialized CUDA, nor have used more than one thread.
+    Errors are ignored here: a kernel that cannot be compiled raises its error when it is launched.
+
+    The calling process is forked. It must not have initialized CUDA, and must not have used more than one thread.
 
     Args:
         wanted: Launches of the kernels, with arguments on the CPU.
-        capability: Compute capability of the GPU that they will run on.
+        capability: Compute capability of the GPU that will run the kernels, as (major, minor).
     """
     context, n_process = multiprocessing.get_context("fork"), min(16, len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(n_process, context, _Compiler.begin, (wanted, capability)) as pool:
@@ -36,13 +38,13 @@ def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None
 
 
 def capability_of(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a GPU, asked in a process of its own."""
+    """Compute capability (major, minor) of a GPU. A child process asks, so that this process never initializes CUDA."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         return pool.submit(torch.cuda.get_device_capability, device).result()
 
 
 def launches(kernels: Kernels, cases: Sequence[Case]) -> list[Launch]:
-    """What operations would launch. Nothing is launched."""
+    """Record the kernels that the cases would launch. Nothing is launched."""
     made: list[Launch] = []
     language.launches_kept = made
     try:
@@ -54,7 +56,7 @@ def launches(kernels: Kernels, cases: Sequence[Case]) -> list[Launch]:
 
 
 class _Compiler:
-    """The work of one process. Arguments stay where they are; the number of a launch is sent."""
+    """Work of one compiler process. The fork already has all launches, so only the index of a launch is sent to it."""
 
     wanted: ClassVar[Sequence[Launch]]
     target: ClassVar["AbsentGpu"]
@@ -71,11 +73,11 @@ class _Compiler:
         kernel, arguments, options = cls.wanted[number]
         with contextlib.suppress(Exception):
             compiled = kernel.warmup(*arguments, grid=(1,), **options)
-            cls.target.launcher_cls(compiled.src, compiled.metadata)  # a small C module, which takes a while too
+            cls.target.launcher_cls(compiled.src, compiled.metadata)  # compile the C launcher too: it also takes time
 
 
 class AbsentGpu:
-    """Stands in for Triton's driver, to compile for a GPU that is not opened."""
+    """Replacement for Triton's driver. With it, Triton compiles for a GPU without initializing CUDA."""
 
     def __init__(self, capability: tuple[int, int]) -> None:
         from triton.backends.compiler import GPUTarget
@@ -85,13 +87,13 @@ class AbsentGpu:
         self.launcher_cls = CudaLauncher
 
     def get_current_target(self) -> Any:
-        """What to compile for."""
+        """The GPU target to compile for."""
         return self._target
 
     def get_current_device(self) -> int:
-        """Triton keeps kernels by device; there is one."""
+        """Index of the only device. Triton keeps compiled kernels by device."""
         return 0
 
     def get_current_stream(self, device: int) -> int:
-        """Asked for with every launch, and not used."""
+        """A placeholder. Triton asks for a stream at every launch, but nothing is launched."""
         return 0

@@ -1,4 +1,7 @@
-"""Triton's language, or a stand-in for it if Triton is not installed, where no kernel is ever launched."""
+"""Triton and its language, or a stand-in if Triton is not installed.
+
+With the stand-in, modules with kernels can be imported, but no kernel is ever launched.
+"""
 
 import contextlib
 import importlib
@@ -7,7 +10,7 @@ from typing import Any
 
 
 class _Missing:
-    """Takes the place of a module: decorators return what they decorate, all else is more of the same."""
+    """Stand-in for a module: decorators return the decorated function; other attributes and calls return itself."""
 
     def __getattr__(self, name: str) -> Any:
         return self
@@ -26,7 +29,7 @@ launches_kept: list[tuple[Any, tuple[Any, ...], Mapping[str, Any]]] | None = Non
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Launch a Triton kernel, or only keep the launch while ``launches()`` of :mod:`.compile` asks."""
+    """Launch a Triton kernel. While ``launches()`` of :mod:`.compile` runs, only record the launch."""
     if launches_kept is not None:
         launches_kept.append((kernel, arguments, options))
     else:

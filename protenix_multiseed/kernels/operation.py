@@ -1,4 +1,4 @@
-"""An operation: plain PyTorch, a Triton kernel where one fits, and the cases that the probe compares the two on."""
+"""An operation: its PyTorch version, its Triton kernel if any, and the cases on which the probe compares both."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast
@@ -10,16 +10,16 @@ from protenix_multiseed.kernels.base import Kernels, Norm
 P = ParamSpec("P")
 R = TypeVar("R")
 Case: TypeAlias = Callable[[Kernels], torch.Tensor]
-"""An operation on fixed inputs, which returns what it makes or changes."""
+"""An operation on fixed inputs. Called with kernels, it returns the tensor that the operation makes or changes."""
 
 
 class Operation(Generic[P, R]):
-    """Call it with the kernels of the run first: ``add_transition(kernels, x, ...)``.
+    """An operation that runs in PyTorch or Triton. The first argument of a call chooses: ``swiglu(kernels, x)``.
 
     Attributes:
-        plain: In PyTorch. It defines the result.
-        in_triton: As a Triton kernel, or None.
-        cases: Makes the inputs that the probe compares the two on.
+        plain: The PyTorch version. It defines the correct result.
+        in_triton: The function that launches the Triton kernel, or None.
+        cases: Makes the cases on which the probe compares Triton with PyTorch, or None.
     """
 
     def __init__(self, plain: Callable[Concatenate[Kernels, P], R]) -> None:
@@ -30,7 +30,7 @@ class Operation(Generic[P, R]):
         self.__doc__, self.__name__ = plain.__doc__, plain.__name__
 
     def __call__(self, kernels: Kernels, *arguments: P.args, **named: P.kwargs) -> R:
-        """Run it."""
+        """Run the Triton kernel if ``kernels`` asks for Triton and the kernel takes these arguments, else PyTorch."""
         if (
             kernels.name == "triton"
             and self.in_triton is not None
@@ -42,10 +42,10 @@ class Operation(Generic[P, R]):
     def triton(
         self, fits: Callable[Concatenate[Kernels, P], bool] | None = None
     ) -> Callable[[Callable[Concatenate[Kernels, P], R]], Callable[Concatenate[Kernels, P], R]]:
-        """Decorates the launch of the Triton kernel.
+        """Decorator that registers the function that launches the Triton kernel.
 
         Args:
-            fits: Whether the kernel takes these arguments; without it, it takes all.
+            fits: Tells whether the kernel takes these arguments. None: the kernel takes all arguments.
         """
 
         def register(function: Callable[Concatenate[Kernels, P], R]) -> Callable[Concatenate[Kernels, P], R]:
@@ -55,12 +55,12 @@ class Operation(Generic[P, R]):
         return register
 
     def probed(self, cases: Callable[["Inputs"], Iterator[Case]]) -> Callable[["Inputs"], Iterator[Case]]:
-        """Decorates the function that makes the probe's cases."""
+        """Decorator that registers the function that makes the probe's cases."""
         self.cases = cases
         return cases
 
     def making(self, *arguments: Any, **named: Any) -> Case:
-        """A case of an operation that returns what it makes."""
+        """Make a case of an operation that returns a new tensor."""
 
         def run(kernels: Kernels) -> torch.Tensor:
             return cast("torch.Tensor", self(kernels, *arguments, **named))
@@ -68,7 +68,7 @@ class Operation(Generic[P, R]):
         return run
 
     def changing(self, x: torch.Tensor, *arguments: Any) -> Case:
-        """A case of an operation that changes its first argument."""
+        """Make a case of an operation that changes its first argument. Each run of the case changes a fresh copy."""
 
         def run(kernels: Kernels) -> torch.Tensor:
             changed = x.clone()
@@ -79,9 +79,10 @@ class Operation(Generic[P, R]):
 
 
 class Inputs:
-    """Random inputs of one type on one device, at the widths of Protenix's models.
+    """Random inputs of one dtype on one device, for the cases of the probe.
 
-    Sizes of cases are such that blocks of rows, of queries and of keys end within them, with padding tokens.
+    Cases use the channel widths of Protenix's models. Their sizes are chosen so that kernels process several tiles and
+    partial tiles of rows, queries and keys, and so that some tokens are padding.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -89,14 +90,14 @@ class Inputs:
         self._generator = torch.Generator(device).manual_seed(0)
 
     def random(self, *shape: int) -> torch.Tensor:
-        """Standard normal numbers."""
+        """Standard normal numbers of this shape."""
         return torch.randn(shape, device=self.device, generator=self._generator).to(self.dtype)
 
     def norm(self, width: int) -> Norm:
-        """Scale and shift of a layer norm."""
+        """Scale and shift of a layer norm, each [width]."""
         return self.random(width), self.random(width)
 
     def matrix(self, n_out: int, n_in: int) -> torch.Tensor:
-        """A weight matrix [n_out, n_in] that keeps the size of what it multiplies."""
+        """Weight matrix [n_out, n_in] with variance 1 / n_in, so that a product has about the variance of its input."""
         made: torch.Tensor = self.random(n_out, n_in) / n_in**0.5
         return made

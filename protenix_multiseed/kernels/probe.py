@@ -1,6 +1,6 @@
-"""Do compiled kernels give PyTorch's results on this GPU? Asked in a process of its own, and remembered.
+"""Test in a separate process whether compiled kernels give PyTorch's results on this GPU, and cache the outcome.
 
-Nothing here imports torch: on a first run the probe starts before the run has loaded it.
+This module does not import torch: on a first run the probe starts before the run has loaded torch.
 """
 
 import contextlib
@@ -21,22 +21,24 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import write_text
 from protenix_multiseed.paths import cache_dir
 
-KINDS = ("triton", "cuequivariance")  # of the batched path, and of Protenix's own modules
-PROBE_SECONDS = 180
+KINDS = ("triton", "cuequivariance")  # Triton: the batched path; cuEquivariance: Protenix's own modules
+PROBE_SECONDS = 180  # the probe process is killed after this time
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class KernelProbe:
-    """Tries compiled kernels in a process of their own, since one that does not suit a GPU may abort.
+    """Tests compiled kernels in a separate process, because a kernel that does not suit the GPU may abort its process.
 
-    The process runs beside everything that a run has to load, and fills the cache of compiled kernels. Its outcome is
-    kept for the next run on this kind of GPU with these versions.
+    The process runs in parallel while the run loads torch, its inputs and the model. It also fills Triton's cache of
+    compiled kernels. The outcome is saved for later runs on the same GPU model with the same versions.
+
+    Use it as a context manager: leaving the context kills a probe process that still runs.
 
     Args:
-        device: As the user names it.
+        device: The user's device option, such as ``auto``, ``cpu`` or ``cuda:1``.
         wanted: ``torch``, ``auto``, or the kind that must work.
         used: Kinds that the run can use.
-        keep: Whether to read and keep outcomes.
+        keep: Whether to read and save outcomes.
     """
 
     def __init__(self, device: str, wanted: str, used: Sequence[str] = KINDS, *, keep: bool = True) -> None:
@@ -53,22 +55,25 @@ class KernelProbe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._stop()
 
     def start_early(self) -> None:
-        """On what is most likely a first run, start before torch can name the GPU."""
+        """Start the probe before the GPU model is known, if this is most likely a first run.
+
+        A first run: there is an NVIDIA driver, and there is no saved outcome for these versions.
+        """
         is_first = _DRIVER.exists() and not any(self._folder.glob("*.json"))
         if self._kinds and self._device != "cpu" and is_first:
             self._start(self._kinds)
 
     def begin(self, card: str | None) -> None:
-        """Try what is not known yet, now that the GPU is.
+        """Start the probe for kinds without a saved outcome, once the GPU model is known.
 
         Args:
-            card: Its name; None if there is no GPU that compiled kernels run on.
+            card: Name of the GPU model. None if there is no GPU that can run compiled kernels.
 
         Raises:
-            ConfigError: if compiled kernels are asked for by name and there is no GPU for them.
+            ConfigError: if the user asks for compiled kernels by name and no GPU can run them.
         """
         if card is None:
             if self._wanted in KINDS:
@@ -78,8 +83,8 @@ class KernelProbe:
                 )
             self._kinds = ()
             if self._process is not None:
-                self._end()
-                with contextlib.suppress(OSError):  # the next run need not start one
+                self._stop()
+                with contextlib.suppress(OSError):  # the file stops the next run from starting early
                     write_text(self._folder / "none.json", "{}")
             return
         self._path = self._folder / _file_name(card)
@@ -91,49 +96,54 @@ class KernelProbe:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the result has to be waited for."""
+        """Whether the probe process still runs, so that :meth:`result` would wait for it."""
         return self._process is not None and self._process.poll() is None
 
     def result(self) -> dict[str, str]:
-        """The outcome of each kind: ``ok``, or why it cannot be used. Empty if nothing was tried.
+        """Wait for the probe and return the outcome of each kind.
+
+        Returns:
+            ``ok`` for each kind that can be used, else the reason why it cannot. Empty if no kind was tested.
 
         Raises:
-            ConfigError: if a kind is asked for by name and cannot be used.
+            ConfigError: if the user asks for a kind by name and it cannot be used.
         """
-        known = self._known | (self._probed(self._process) if self._process else {})
+        known = self._known | (self._wait_for(self._process) if self._process else {})
         found = {kind: known[kind] for kind in self._kinds if kind in known}
         if self._wanted in KINDS and found.get(self._wanted) != "ok":
-            reason = found.get(self._wanted, "not tried")
+            reason = found.get(self._wanted, "the probe did not run")
             raise ConfigError(f"--kernels {self._wanted}: {reason}; use --kernels torch or auto")
         return found
 
     def _start(self, kinds: tuple[str, ...]) -> None:
         command = [sys.executable, "-m", "protenix_multiseed.kernels.probe_process", self._device, *kinds]
-        # In a process group of its own: Ctrl-C is for the run to handle, and its compilers are killed with it.
+        # A separate process group: Ctrl-C reaches only the run, and _kill also kills the probe's compiler processes.
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
         )
         self._tried = kinds
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         if self._process is not None:
             _kill(self._process)
             self._process = None
 
-    def _probed(self, process: subprocess.Popen[str]) -> dict[str, str]:
+    def _wait_for(self, process: subprocess.Popen[str]) -> dict[str, str]:
+        """Wait for the probe process, and return and save its outcomes."""
         try:
             output, errors = process.communicate(timeout=PROBE_SECONDS)
         except subprocess.TimeoutExpired:
             output, errors = _kill(process)
         found = dict.fromkeys(self._tried, "the probe ended early")
-        for line in output.splitlines():  # a line for each kind that did not abort the process
-            with contextlib.suppress(ValueError, TypeError):  # a library may print too
+        for line in output.splitlines():  # one line for each kind that did not abort the process
+            with contextlib.suppress(ValueError, TypeError):  # not a line of the probe: libraries may print too
                 found |= json.loads(line)
         if process.returncode and errors.strip():
             last = errors.strip().splitlines()[-1]
             found = {kind: outcome if outcome == "ok" else last for kind, outcome in found.items()}
-        is_passing = any(sign in outcome.lower() for outcome in found.values() for sign in ("memory", "cuda error"))
-        if process.returncode == 0 and self._keep and self._path is not None and not is_passing:
+        # Out of memory and other CUDA errors may be gone on the next run, so they are not saved.
+        may_pass = any(sign in outcome.lower() for outcome in found.values() for sign in ("memory", "cuda error"))
+        if process.returncode == 0 and self._keep and self._path is not None and not may_pass:
             with contextlib.suppress(OSError):
                 write_text(self._path, json.dumps(self._known | found))
         self._process = None
@@ -141,7 +151,7 @@ class KernelProbe:
 
 
 def known_outcomes(card: str) -> dict[str, str]:
-    """Outcomes of earlier probes on this kind of GPU with these versions; nothing is tried."""
+    """Saved outcomes of earlier probes on this GPU model with these versions. Does not start a probe."""
     return _read(cache_dir() / "kernels" / _fingerprint() / _file_name(card))
 
 
@@ -158,14 +168,20 @@ def _file_name(card: str) -> str:
 
 
 def _kill(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Kill a process and those that it started, which hold its output open; returns what it wrote."""
+    """Kill a process and its child processes; return its stdout and stderr.
+
+    Child processes hold the output open, so reading it to the end would wait for them.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.communicate()
 
 
 def _fingerprint() -> str:
-    """What an outcome depends on besides the GPU: versions, this program's among them, and the kernels' sources."""
+    """Hash of everything that an outcome depends on besides the GPU model.
+
+    It covers the versions of this package, torch, Triton and cuEquivariance, and the source files of the kernels.
+    """
     versions = [__version__]
     for name in ("torch", "triton", "cuequivariance-torch"):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -1,7 +1,9 @@
-"""Do compiled kernels give PyTorch's results? ``python -m protenix_multiseed.kernels.probe_process cuda:0 triton``.
+"""Compare the results of compiled kernels with PyTorch's results.
 
-Prints a line of JSON for each kind, ``{"triton": "ok"}`` or the reason why not, so that a kind that aborts the process
-does not lose the outcome of those before it.
+Usage: ``python -m protenix_multiseed.kernels.probe_process cuda:0 triton``
+
+Prints one line of JSON for each kind of kernels: ``{"triton": "ok"}``, or the reason why the kind cannot be used. Each
+line is printed at once. If a kind aborts the process, the lines of earlier kinds are already out.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ from protenix_multiseed.kernels.compile import capability_of, compile_ahead, lau
 from protenix_multiseed.kernels.operation import Case, Inputs
 from protenix_multiseed.kernels.ops import operations
 
-TOLERANCE = 0.02  # relative to the norm of the result; bfloat16 rounds to 0.004
+TOLERANCE = 0.02  # largest accepted difference, relative to the norm of the result; bfloat16 rounds to 0.004
 
 
 def main(device_name: str, *kinds: str) -> None:
@@ -25,7 +27,7 @@ def main(device_name: str, *kinds: str) -> None:
     device = torch.device(device_name)
     if device.type == "cuda":
         if "triton" in kinds and torch.version.hip is None:
-            with contextlib.suppress(Exception):  # only a head start
+            with contextlib.suppress(Exception):  # optional: later launches compile missing kernels
                 torch.set_num_threads(1)
                 compile_ahead(launches(triton_kernels(), all_cases(torch.device("cpu"))), capability_of(device))
         torch.cuda.set_device(device)
@@ -39,8 +41,8 @@ def main(device_name: str, *kinds: str) -> None:
 
 
 def probe_triton(device: torch.device) -> float:
-    """The largest relative difference between Triton's and PyTorch's results over all operations and both types."""
-    # So few blocks at once that each takes several tiles, which would otherwise take large tensors.
+    """The largest relative difference between Triton's and PyTorch's results, over all cases in both dtypes."""
+    # Seven thread blocks are few enough that each processes several tiles, although the tensors are small.
     kernels = triton_kernels(blocks_at_once=7)
     return max(difference(case(kernels), case(torch_kernels())) for case in all_cases(device))
 
@@ -64,18 +66,18 @@ def probe_cuequivariance(device: torch.device) -> float:
 
 
 def all_cases(device: torch.device) -> list[Case]:
-    """Every operation's cases in both types."""
+    """The cases of all operations in bfloat16 and float32."""
     return [case for dtype in (torch.bfloat16, torch.float32) for case in cases_of(device, dtype)]
 
 
 def cases_of(device: torch.device, dtype: torch.dtype) -> list[Case]:
-    """Every operation's cases in one type."""
+    """The cases of all operations in one dtype."""
     found = [operation.cases for operation in operations() if operation.cases is not None]
     return [case for cases in found for case in cases(Inputs(device, dtype))]
 
 
 def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Relative to the norm; infinite if a result is not finite, since a maximum would pass over a NaN."""
+    """Norm of the difference relative to the norm of ``theirs``. Infinity instead of NaN: ``max`` may skip a NaN."""
     found = float((ours.float() - theirs.float()).norm() / theirs.float().norm())
     return found if math.isfinite(found) else math.inf
 

@@ -1,1 +1,1 @@
-"""The model: its weights, its random numbers, and the stages from features to scores."""
+"""The model: weights, random numbers, and the stages from features to scores."""

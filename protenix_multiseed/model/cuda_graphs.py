@@ -1,4 +1,4 @@
-"""CUDA graphs: a GPU runs many small kernels faster than Python can launch them."""
+"""CUDA graphs, for loops that are launch-bound: the GPU runs small kernels faster than Python launches them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,14 +9,18 @@ from protenix_multiseed.limits import CUDA_GRAPH_MAX_KEPT_BYTES
 
 
 def can_capture(device: torch.device) -> bool:
-    """Whether a device's work can be captured and replayed."""
+    """Whether work on ``device`` can be captured as a CUDA graph."""
     return device.type == "cuda"
 
 
 def capture(function: Callable[[], None]) -> Callable[[], None]:
-    """Capture what a function launches. Calling the result launches it again and allocates nothing."""
+    """Capture the kernels that a function launches as a CUDA graph.
+
+    Returns:
+        A function that launches the captured kernels again and allocates no memory.
+    """
     graph = torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
-    # Other threads copy features and results meanwhile, which a capture of the default mode would not survive.
+    # Other threads copy features and results at the same time. In the default error mode this would break the capture.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         function()
     replay: Callable[[], None] = graph.replay
@@ -24,17 +28,18 @@ def capture(function: Callable[[], None]) -> Callable[[], None]:
 
 
 class GraphedLoop:
-    """A function of static tensors, called many times by one batch or by several of the same sizes.
+    """A function of static tensors that is called many times, by one batch or by several batches of the same sizes.
 
-    On a GPU the first call runs as it is, which compiles kernels and allocates memory. The second is captured as a CUDA
-    graph, which it and all later calls replay. Elsewhere every call runs as it is.
+    On a GPU the first call runs the body directly, which compiles kernels and allocates memory. The second call
+    captures a CUDA graph. The second and all later calls replay this graph. On a CPU every call runs the body directly.
 
     Args:
-        body: Reads and writes ``tensors``, and otherwise only reads what never changes.
+        body: The function to run. It reads and writes ``tensors``. Apart from them, it only reads data that never
+            changes.
         tensors: All tensors of a batch that the body reads or writes.
-        fixed: What else the body depends on, such as the number of tokens.
-        captures: False for a body whose kernels keep a GPU busy by themselves: a graph holds its working memory for as
-            long as it lives.
+        fixed: All other values of a batch that the body depends on, such as the number of tokens.
+        captures: Whether to capture a CUDA graph. False for a body with large kernels, which is not launch-bound: a
+            graph would hold its working memory as long as the graph exists.
     """
 
     def __init__(
@@ -55,25 +60,26 @@ class GraphedLoop:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors."""
+        """Size of ``tensors`` in bytes."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def is_like(self, other: "GraphedLoop") -> bool:
-        """Whether the other's values fit in these tensors."""
+        """Whether ``other`` has the same shapes, strides, dtypes and fixed values, so that :meth:`load` can copy it."""
         mine, theirs = ([(x.shape, x.stride(), x.dtype) for x in loop.tensors] for loop in (self, other))
         return self._fixed == other._fixed and mine == theirs
 
     def load(self, other: "GraphedLoop") -> None:
-        """Take over the other's values."""
+        """Copy the values of the tensors of ``other`` into these tensors."""
         for mine, theirs in zip(self.tensors, other.tensors, strict=True):
             mine.copy_(theirs)
 
 
 class GraphCache:
-    """Loops kept from one batch for the next of the same sizes, so that its graphs need not be captured again.
+    """Keeps loops of one batch for the next batch of the same sizes, which then captures no graphs again.
 
-    A graph replays on the tensors it was captured with, so the next batch's values are copied there. A loop whose
-    tensors are too large to be held beside the next batch is not kept.
+    A graph replays on the tensors with which it was captured, so the values of the next batch are copied into these
+    tensors. A loop with more than ``CUDA_GRAPH_MAX_KEPT_BYTES`` of tensors is not kept, because it would take memory
+    from the next batch.
     """
 
     def __init__(self) -> None:
@@ -81,13 +87,21 @@ class GraphCache:
         self._sizes: tuple[int, ...] | None = None
 
     def begin(self, *sizes: int) -> None:
-        """A batch of these sizes begins: loops of other sizes are dropped."""
+        """Begin a batch of these sizes. Drops loops of a batch of other sizes."""
         if sizes != self._sizes:
             self.forget()
         self._sizes = sizes
 
     def take(self, name: str, fresh: GraphedLoop) -> GraphedLoop:
-        """The loop to run: ``fresh``, or the last batch's of this name, filled with the fresh values."""
+        """Return the loop to run.
+
+        Args:
+            name: Name of the loop in the batch.
+            fresh: The new batch's loop.
+
+        Returns:
+            The last batch's loop of this name with the values of ``fresh``, if it has the same sizes. Else ``fresh``.
+        """
         kept = self._kept.pop(name, None)
         if kept is not None and kept.is_like(fresh):
             kept.load(fresh)

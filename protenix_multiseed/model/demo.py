@@ -1,9 +1,9 @@
-"""Weights for the demo model and for tests: made up, the same on every machine, and lively.
+"""Random weights for the demo model and for tests. They are the same on every machine.
 
-Upstream's own initialisation zeroes gates and last layers, so that an untrained model answers every seed alike. These
-weights let every layer speak. The confidence heads are given a simple meaning, so that their scores differ visibly
-between seeds and samples: the distance of two tokens raises their PAE and PDE, and a token's pLDDT follows what it
-attends to.
+Upstream's own initialisation sets gates and last layers to zero, so an untrained model gives the same result for every
+seed. With these weights every layer affects the result. The weights of the confidence heads are chosen so that scores
+differ visibly between seeds and samples: PAE and PDE of two tokens rise with their distance, and the pLDDT of a token
+depends on the tokens that it attends to.
 """
 
 import zlib
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 SEED = 284
-_GAINS = {  # of a name's last parts; 1 otherwise
+_GAINS = {  # factor for weights whose name ends with the key; 1 for all others
     "confidence_head.linear_no_bias_d.weight": 0.05,
     "confidence_head.linear_no_bias_d_wo_onehot.weight": 0.05,
     "attention_pair_bias.linear_nobias_z.weight": 3.0,
 }
-_HEAD_GAINS = {
+_HEAD_GAINS = {  # the same for the output layers of the confidence head
     "linear_no_bias_pae.weight": 5.0,
     "linear_no_bias_pde.weight": 5.0,
     "plddt_weight": 10.0,
@@ -26,9 +26,10 @@ _HEAD_GAINS = {
 
 
 def fill(model: torch.nn.Module, seed: int = SEED) -> torch.nn.Module:
-    """Give every weight of a model a value that depends on its name and the seed alone.
+    """Fill every weight of a model with values that depend only on its name, its shape and the seed.
 
-    Matrices are normal with variance 1/fan-in, layer norms close to one, biases close to zero.
+    Matrices are normal with variance 1/fan-in times a gain squared. Layer norm scales are close to one, biases close to
+    zero.
     """
     with torch.no_grad():
         for name, weight in model.state_dict().items():
@@ -37,7 +38,7 @@ def fill(model: torch.nn.Module, seed: int = SEED) -> torch.nn.Module:
 
 
 def make_weight(name: str, like: torch.Tensor, seed: int = SEED) -> torch.Tensor:
-    """The value of one weight, of the shape and type of ``like``."""
+    """Value of the weight ``name`` with the shape and dtype of ``like``. Integer tensors are returned unchanged."""
     if not like.is_floating_point():
         return like
     values = _normal(name, tuple(like.shape), seed)
@@ -48,7 +49,7 @@ def make_weight(name: str, like: torch.Tensor, seed: int = SEED) -> torch.Tensor
         values = head * _ramp(name, tuple(like.shape), seed)
     elif name == "confidence_head.linear_no_bias_d_wo_onehot.weight":
         values = _GAINS[name] * _direction(like.shape[0], seed)[:, None]
-    elif name == "confidence_head.linear_no_bias_d.weight":  # smooth from bin to bin, as a trained one
+    elif name == "confidence_head.linear_no_bias_d.weight":  # smooth over the bins, as trained weights are
         bins = np.linspace(0.0, 1.0, like.shape[1], dtype=np.float32)
         values = _GAINS[name] * np.outer(_normal(name, (like.shape[0],), seed), bins)
     elif like.dim() >= 2:
@@ -62,7 +63,11 @@ def make_weight(name: str, like: torch.Tensor, seed: int = SEED) -> torch.Tensor
 
 
 def _ramp(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Weights of a head whose logits rise along its bins with one projection of its input."""
+    """Output weights of a confidence head that make the predicted value rise with one projection of the head's input.
+
+    The logit of a bin is the projection times the bin's position between -1 and 1. Heads with one matrix for each place
+    of an atom in its token (pLDDT, resolved) add a little noise.
+    """
     bins_first = len(shape) == 2
     n_bin, n_channel = (shape[0], shape[1]) if bins_first else (shape[2], shape[1])
     bins = np.linspace(-1.0, 1.0, n_bin, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Protenix's model on its device, with the precision that upstream chooses for each part and size."""
+"""Protenix's model on its device, with the precision that upstream chooses for each part and job size."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,16 +17,17 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The model with the configuration it was built with.
+    """The model and the configuration with which it was built.
 
     Attributes:
         module: ``protenix.model.protenix.Protenix``.
         configs: Upstream's configuration.
-        spec: The model's entry, by which precision is chosen.
-        precision: ``reference``, or ``fast``: the diffusion network in bfloat16.
+        spec: The model's entry in the table of models. It chooses the precision of each part.
+        device: Device of the model.
+        precision: ``reference`` for upstream's precision, or ``fast`` to run the diffusion network in bfloat16.
         kernels: How the operations of the fast stages run.
-        padding: The fast trunk pads tokens to a multiple of this.
-        graphs: CUDA graphs kept from batch to batch.
+        padding: The fast stages pad the number of tokens to a multiple of this.
+        graphs: CUDA graphs that are kept from batch to batch.
     """
 
     module: Any
@@ -40,7 +41,7 @@ class Network:
     _prepared: dict[Any, Any] = field(default_factory=dict)
 
     def prepared(self, make: Callable[[Any, torch.dtype], _Made], module: Any, dtype: torch.dtype) -> _Made:
-        """A module's weights in the form that a fast stage wants, made once per run: ``make(module, dtype)``."""
+        """Return ``make(module, dtype)``: a module's weights in the form for a fast stage. Computed once and kept."""
         key = (make, id(module), dtype)
         if key not in self._prepared:
             self._prepared[key] = make(module, dtype)
@@ -48,35 +49,35 @@ class Network:
         return made
 
     def set_size(self, n_token: int) -> None:
-        """Give the model its configuration with upstream's precision for jobs of this size."""
+        """Set upstream's precision for jobs of ``n_token`` tokens in the model's configuration."""
         for part, skipped in self.spec.skip_amp(n_token).items():
             self.configs.skip_amp[part] = skipped
         self.module.configs = self.configs
 
     def trunk_dtype(self) -> torch.dtype:
-        """The type in which autocast computes the trunk."""
+        """The dtype in which autocast computes the trunk; float32 on a CPU."""
         return _DTYPES[self.configs.dtype] if self.device.type == "cuda" else torch.float32
 
     def dtype_of(self, part: str, n_token: int) -> torch.dtype:
-        """The type of a part that upstream keeps out of autocast up to some size."""
+        """The dtype of ``part`` for ``n_token`` tokens. Up to some size, upstream runs these parts outside autocast."""
         if part == "sample_diffusion" and self.precision == "fast":
             return torch.bfloat16
         is_full = self.device.type != "cuda" or self.spec.skip_amp(n_token)[part]
         return torch.float32 if is_full else self.trunk_dtype()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Upstream's automatic mixed precision: on a GPU only, in the configured type."""
+        """Upstream's automatic mixed precision, in the configured dtype. Does nothing on a CPU."""
         if self.device.type != "cuda":
             return nullcontext()
         return torch.autocast("cuda", dtype=_DTYPES[self.configs.dtype])
 
     def full_precision(self, part: str, n_token: int) -> AbstractContextManager[Any]:
-        """Outside autocast where upstream runs ``part`` outside it at this size."""
+        """Turn autocast off if upstream runs ``part`` without autocast for ``n_token`` tokens, else do nothing."""
         if self.device.type != "cuda" or not self.spec.skip_amp(n_token)[part]:
             return nullcontext()
         return torch.autocast("cuda", enabled=False)
 
     def chunk_size(self, n_token: int) -> int | None:
-        """Upstream's chunk of triangle attention at this size (``_get_dynamic_chunk_size``)."""
+        """Upstream's chunk size of triangle attention for this size (``_get_dynamic_chunk_size``). None: no chunks."""
         size: int | None = self.module._get_dynamic_chunk_size(n_token)
         return size

@@ -1,8 +1,9 @@
-"""The random numbers of one (job, seed): the only file of the engine that draws.
+"""The random numbers of one (job, seed). No other file of the engine draws random numbers.
 
-Upstream draws from global generators, in an order that interleaves Python's, numpy's, and torch's on the CPU and on the
-device. :class:`SeedRng` holds one seed's own copies of them, so that seeds advance side by side and none sees another's
-draws. Its methods are upstream's draws by name; :meth:`SeedRng.as_globals` lends the copies to upstream's own code.
+Upstream draws from four global generators in turn: Python's, numpy's, torch's on the CPU and torch's on the device.
+:class:`SeedRng` holds copies of the four generators for one seed, so that many seeds can run side by side and no seed
+changes the draws of another. Each method makes one of upstream's draws. :meth:`SeedRng.as_globals` makes the copies
+the global generators while upstream's own code runs.
 """
 
 import random
@@ -17,7 +18,9 @@ from protenix_multiseed.types import SeedFeatures
 
 
 class SeedRng:
-    """One seed's generators, in the state in which upstream's model begins to draw: after featurizing this job alone.
+    """The generators of one seed, in their state after upstream has featurized this job alone with this seed.
+
+    In upstream the model begins to draw in this state.
 
     Args:
         seed: The seed's features, which carry the generators' states.
@@ -39,12 +42,21 @@ class SeedRng:
         return self._python.random() < probability
 
     def dropout(self, x: torch.Tensor, p: float) -> torch.Tensor:
-        """``torch.nn.functional.dropout``, which takes no generator: it is lent this seed's."""
+        """``torch.nn.functional.dropout`` with this seed's generators. They become global: it takes no generator."""
         with self.as_globals():
             return torch.nn.functional.dropout(x, p=p)
 
     def msa_rows(self, n_row: int, cutoff: int, lower_bound: int) -> torch.Tensor:
-        """Rows of the MSA that one cycle reads (``sample_indices``): a random number of them, in random order."""
+        """Indices of the MSA rows that one cycle reads (upstream's ``sample_indices``).
+
+        Args:
+            n_row: Number of rows of the MSA.
+            cutoff: Maximum number of rows to return; no maximum if it is 0 or less.
+            lower_bound: Minimum of the random number of rows.
+
+        Returns:
+            A random number of row indices, in random order.
+        """
         size = int(torch.randint(low=min(lower_bound, n_row), high=n_row + 1, size=(1,), generator=self._cpu).item())
         rows = torch.randperm(n_row, device=self.device, generator=self._on_device)[:size]
         return rows[:cutoff] if cutoff > 0 else rows
@@ -59,7 +71,10 @@ class SeedRng:
 
     @contextmanager
     def as_globals(self) -> Iterator[None]:
-        """Lend this seed's generators to code that draws from the global ones, and keep the state it leaves them in."""
+        """Make this seed's generators the global ones, for code that draws from global generators.
+
+        On exit, this seed keeps the advanced state, and the global generators get their former state back.
+        """
         python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
         cuda = self.device.type == "cuda"
         device_state = torch.cuda.get_rng_state(self.device) if cuda else None

@@ -1,7 +1,7 @@
-"""The four stages of a prediction, and the types they hand over. Fast and reference stages share these signatures.
+"""The four stages of a prediction, and the types that they pass on. Fast and reference stages share these signatures.
 
-``replace(FAST, sample=reference.sample)`` runs one stage through its reference twin, which is how a difference is
-traced. All tensors carry a leading dimension of seeds; one seed is a batch of one.
+``replace(FAST, sample=reference.sample)`` replaces one fast stage by its reference twin. Use this to find the stage
+that causes a difference. All tensors have a leading dimension of seeds; one seed is a batch of one.
 """
 
 import time
@@ -18,17 +18,18 @@ from protenix_multiseed.types import Batch
 from protenix_multiseed.upstream.environment import silenced
 
 _Made = TypeVar("_Made")
-POLL_SECONDS = 0.001
-WAITING_SECONDS = 0.1
+POLL_SECONDS = 0.001  # between two checks whether the GPU has finished
+WAITING_SECONDS = 0.1  # between two Waiting steps
 
 
 @dataclass(frozen=True, slots=True)
 class StepsDone:
-    """A stage has come further.
+    """Progress of a stage.
 
     Attributes:
         stage: ``trunk``, ``sample`` or ``score``.
-        done, total: Cycles, diffusion steps or seeds. On a GPU they may be launched and not finished.
+        done, total: Number of trunk cycles, diffusion steps or seeds. On a GPU, ``done`` counts launched steps, which
+            may not be finished.
     """
 
     stage: str
@@ -38,7 +39,7 @@ class StepsDone:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The GPU is still at work: whoever runs the stages may give them up here."""
+    """The GPU is still computing. The caller may stop the stages here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Scored:
     """One seed of the batch is finished.
 
     Attributes:
-        index: Of the seed in the batch.
-        raw: Upstream's output dictionary.
-        seconds: Of each stage so far.
+        index: Index of the seed in the batch.
+        raw: Upstream's output dictionary of this seed.
+        seconds: Seconds that each stage has taken so far, for the whole batch.
     """
 
     index: int
@@ -64,10 +65,11 @@ class Inputs:
     """A batch's features on the device.
 
     Attributes:
-        shared: Upstream's feature dictionary of what the seeds share, ``relp`` and ``v_lm`` among it.
+        shared: Upstream's feature dictionary with the features that are equal for all seeds, including ``relp`` and
+            ``v_lm``.
         ref_pos: Placed reference conformers [N_seed, N_atom, 3].
         d_lm: Atom pair offsets in local windows [N_seed, N_window, 32, 128, 3] (Alg. 5 line 2).
-        has_frame: [N_seed, N_token].
+        has_frame: 1 for tokens with a frame [N_seed, N_token].
     """
 
     shared: Mapping[str, Any]
@@ -83,7 +85,7 @@ class Inputs:
         return self.ref_pos.shape[0]
 
     def of_seed(self, index: int) -> dict[str, Any]:
-        """Upstream's feature dictionary of one seed. Upstream adds and deletes keys in it; the batch is not touched."""
+        """A new feature dictionary of one seed, in upstream's form. Upstream may add and delete keys in it."""
         return {
             **self.shared,
             "ref_pos": self.ref_pos[index],
@@ -94,9 +96,13 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkOutput:
-    """Alg. 1 lines 1-13: ``s_inputs`` [N_seed, N_token, 449], ``s`` [N_seed, N_token, c_s],
-    ``z`` [N_seed, N_token, N_token, c_z].
-    """  # noqa: D205
+    """Result of the trunk (Alg. 1 lines 1-13).
+
+    Attributes:
+        s_inputs: [N_seed, N_token, 449].
+        s: [N_seed, N_token, c_s].
+        z: [N_seed, N_token, N_token, c_z].
+    """
 
     s_inputs: torch.Tensor
     s: torch.Tensor
@@ -105,7 +111,7 @@ class TrunkOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditioning:
-    """What diffusion reads of the trunk and does not depend on noise or step.
+    """Conditioning of the diffusion module that depends on neither noise nor step.
 
     Attributes:
         pair_cond: Alg. 21 lines 1-5 [N_seed, N_token, N_token, c_z]; upstream's ``pair_z``.
@@ -124,10 +130,11 @@ SampleSteps: TypeAlias = Generator[StepsDone, None, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """One implementation of each stage. Stages are generators, so that they can be watched and given up.
+    """One implementation of each stage.
 
-    ``run_trunk`` and ``sample`` yield their steps and return their result. ``score`` yields upstream's output
-    dictionary of each seed, so that a finished seed is safe if a later one fails.
+    Long stages are generators, so that the caller can show progress and stop them. ``run_trunk`` and ``sample`` yield
+    their progress and return their result. ``score`` yields upstream's output dictionary of each seed, so that a
+    finished seed is kept if a later seed fails.
     """
 
     run_trunk: Callable[[Network, Inputs, Sequence[SeedRng]], TrunkSteps]
@@ -137,7 +144,7 @@ class Stages:
 
 
 def result_of(steps: Generator[StepsDone, None, _Made]) -> _Made:
-    """Run a stage to its end and return its result."""
+    """Run a stage to its end, without showing progress, and return its result."""
     while True:
         try:
             next(steps)
@@ -147,7 +154,7 @@ def result_of(steps: Generator[StepsDone, None, _Made]) -> _Made:
 
 
 def make_inputs(network: Network, batch: Batch) -> Inputs:
-    """Put a batch's features on the device, with what ``Protenix.forward`` adds to them."""
+    """Put the features of a batch on the device, and add the features that ``Protenix.forward`` adds."""
     from protenix.model.protenix import update_input_feature_dict
 
     features, seeds = batch.features, batch.features.seeds
@@ -171,10 +178,10 @@ def make_inputs(network: Network, batch: Batch) -> Inputs:
 
 
 def run_stages(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
-    """A batch from features to upstream's output dictionaries, step by step."""
+    """Run all stages for a batch. Yields progress, and upstream's output dictionary of each seed as :class:`Scored`."""
     steps = _run(stages, network, batch)
     while True:
-        # Entered for each step: between steps other code runs in this thread.
+        # Enter the contexts anew for each step, because other code runs in this thread between steps.
         with torch.no_grad(), network.autocast(), silenced():
             step = next(steps, None)
         if step is None:
@@ -204,21 +211,25 @@ def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
 
 
 class _Clock:
-    """Seconds of each stage. The GPU's work is waited for between stages, where nothing overlaps anyway."""
+    """Measures the seconds of each stage.
+
+    It waits for the GPU at the end of each stage. This costs no time, because the work of two stages never overlaps.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device, self.seconds = device, dict[str, float]()
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> Iterator[Waiting]:
-        told = time.perf_counter()
+        """Wait until the GPU has finished, and add the time since the last lap to ``stage``."""
+        last_report = time.perf_counter()
         if self._device.type == "cuda":
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(self._device))  # type: ignore[no-untyped-call]
-            while not done.query():  # type: ignore[no-untyped-call]  # a wait inside CUDA would keep signals waiting
+            while not done.query():  # type: ignore[no-untyped-call]  # waiting inside CUDA would delay signals
                 time.sleep(POLL_SECONDS)
-                if time.perf_counter() - told > WAITING_SECONDS:
-                    told = time.perf_counter()
+                if time.perf_counter() - last_report > WAITING_SECONDS:
+                    last_report = time.perf_counter()
                     yield Waiting()
         now = time.perf_counter()
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 4)

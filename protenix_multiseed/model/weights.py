@@ -1,4 +1,4 @@
-"""Building Protenix without the initialisation that a checkpoint overwrites, and loading what upstream releases."""
+"""Build Protenix without the initialisation that a checkpoint overwrites, and load upstream's released checkpoints."""
 
 import pickle
 import zipfile
@@ -31,8 +31,11 @@ _INITIALISERS = (
 def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
     """``Protenix(configs)`` on the CPU, in evaluation mode.
 
-    Nearly all of upstream's construction time goes into drawing initial weights with SciPy. Without ``initialise`` they
-    are left as allocated, and every one of them must then be loaded.
+    Nearly all of upstream's construction time goes into drawing initial weights with SciPy.
+
+    Args:
+        initialise: Whether to draw initial weights. If False, weights hold arbitrary values, and the caller must load
+            every weight.
     """
     from protenix.model.protenix import Protenix
 
@@ -46,15 +49,15 @@ def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
 def load_model(
     configs: Any, checkpoint: Path, model_name: str, built: torch.nn.Module | None = None, *, mapped: bool = False
 ) -> torch.nn.Module:
-    """Load a checkpoint in upstream's format, ``{"model": state}`` with or without ``module.`` in its keys.
+    """Load a checkpoint in upstream's format: ``{"model": state}``, with or without ``module.`` in its keys.
 
-    Where upstream loads a model non-strictly and the checkpoint lacks keys, those keep upstream's own initialisation,
-    as they do there, but drawn from a fixed seed; the model's ``missing_weights`` names them.
+    Upstream loads some models non-strictly. If such a checkpoint lacks weights, these weights keep upstream's own
+    initialisation, as in upstream, but drawn from a fixed seed. The model's ``missing_weights`` lists their names.
 
     Args:
-        built: The model, if it is built already.
-        mapped: Read the weights where they are used, which halves the time to move them to a GPU. They stay part of
-            the file until then, so a model that remains on the CPU should not have them so.
+        built: The model, if it is already built.
+        mapped: Whether to map the file into memory instead of reading it. Mapping halves the time to move the weights
+            to a GPU. Until they are moved, the weights depend on the file, so do not map a model that stays on the CPU.
 
     Raises:
         WeightsError: if the file is missing, truncated, not a checkpoint, or of another architecture.
@@ -72,7 +75,7 @@ def load_model(
             f"and {len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}"
         )
     if missing:
-        with torch.random.fork_rng(devices=[]):  # the same on every run, which upstream's are not
+        with torch.random.fork_rng(devices=[]):  # a fixed seed: the same values on every run, unlike upstream
             np_state = np.random.get_state()
             torch.manual_seed(0)
             np.random.seed(0)
@@ -86,7 +89,10 @@ def load_model(
 
 
 def read_checkpoint(path: Path, model_name: str, *, mapped: bool = False) -> dict[str, torch.Tensor]:
-    """The state of a checkpoint on the CPU, without the ``module.`` prefix of distributed training.
+    """Read the weights of a checkpoint to the CPU, without the ``module.`` prefix of distributed training.
+
+    Args:
+        mapped: Whether to map the file into memory instead of reading it.
 
     Raises:
         WeightsError: if there is no such file or it is not a checkpoint.
@@ -94,7 +100,7 @@ def read_checkpoint(path: Path, model_name: str, *, mapped: bool = False) -> dic
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {path}; {fetch_hint(model_name)}")
     try:
-        mapped = mapped and zipfile.is_zipfile(path)  # not in the format of before PyTorch 1.6
+        mapped = mapped and zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         state = content["model"]
         tensors = {key.removeprefix("module."): value for key, value in state.items()}
@@ -119,6 +125,7 @@ def read_checkpoint(path: Path, model_name: str, *, mapped: bool = False) -> dic
 
 @contextmanager
 def _without_initialisation() -> Iterator[None]:
+    """Replace all functions that draw or fill initial weights by functions that do nothing."""
     from protenix.model.modules import primitives
     from protenix.model.triangular import layers
 

@@ -1,1 +1,1 @@
-"""The output folder: results in upstream's layout, each seed's files appearing all at once."""
+"""The output folder: results in upstream's layout. All files of a seed appear at the same moment."""

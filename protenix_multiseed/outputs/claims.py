@@ -1,4 +1,7 @@
-"""Which units of work this process does, while other processes may work in the same output folder."""
+"""Claim units of work for this process, so that several processes can share one output folder.
+
+A unit of work is one seed of one job.
+"""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +15,15 @@ from protenix_multiseed.types import Failure, Job, Task
 
 
 class Claims:
-    """The units of a run: claimed before they are predicted, given back when they are written or have failed.
+    """Claims units before they are predicted, and gives them back when they are written or have failed.
 
     Args:
-        tasks: Everything asked for.
+        locks: The locks of the output folder.
+        tasks: All tasks of the run.
+        settings: How results that already exist are treated.
+
+    Attributes:
+        n_done_elsewhere: Number of units that other processes did during this run.
     """
 
     def __init__(self, locks: Locks, tasks: Sequence[Task], settings: FolderSettings) -> None:
@@ -25,9 +33,9 @@ class Claims:
         self.n_done_elsewhere = 0
 
     def delete_others(self) -> None:
-        """Delete seeds that were not asked for and were made in another way; only with ``--overwrite``.
+        """With ``--overwrite``, delete results of other inputs or settings for seeds that this run does not predict.
 
-        Each is looked at again under its lock: another process may have replaced it meanwhile.
+        Each folder is checked again under its lock, because another process may have replaced it meanwhile.
         """
         if not self._settings.overwrite:
             return
@@ -40,9 +48,11 @@ class Claims:
                 self.give_back(task.job, seed)
 
     def claim(self, job: Job, seeds: Sequence[int]) -> tuple[list[int], list[Failure]]:
-        """The seeds for this process to do: no other process has them in hand or has done them meanwhile.
+        """Claim the seeds that no other process has claimed or finished.
 
-        Seeds that another process has meanwhile done in another way are failures.
+        Returns:
+            The seeds that this process has to predict. Also a failure for each seed that another process has meanwhile
+            written with other inputs or settings.
         """
         mine, failures = [], []
         for seed in seeds:
@@ -54,7 +64,7 @@ class Claims:
                 self.n_done_elsewhere += 1
                 self.give_back(job, seed)
             elif found.state == "different" and not self._settings.overwrite:
-                message = f"another process wrote it meanwhile, in another way: {found.detail}"
+                message = f"another process wrote this seed meanwhile, with other inputs or settings: {found.detail}"
                 advice = "choose another --out, or replace it with --overwrite"
                 failures.append(Failure(job=job, seed=seed, stage="predict", message=message, advice=advice))
             else:
@@ -63,19 +73,23 @@ class Claims:
         return mine, failures
 
     def give_back(self, job: Job, seed: int) -> None:
-        """A unit is written, or has failed."""
+        """Give back the claim on a unit that is written or has failed."""
         self._locks.give_back(_name(job.name, seed))
 
     @property
     def elsewhere(self) -> int:
-        """How many units other processes had in hand when this one came to them."""
+        """Number of units that this process could not claim, because other processes had claimed them."""
         return sum(len(seeds) for seeds in self._elsewhere.values())
 
     def released(self, pause: Callable[[], bool]) -> list[Task]:
-        """Wait for the other processes. What one of them lets go of without having done it is for this one to do.
+        """Wait until other processes give back units that this process could not claim.
 
         Args:
-            pause: Waits a little; says whether to wait on.
+            pause: Waits a short time. Returns whether to continue waiting.
+
+        Returns:
+            Tasks with the units that were given back without a result. Empty if there are none, or if ``pause``
+            returned False.
         """
         while self._elsewhere:
             todo = []

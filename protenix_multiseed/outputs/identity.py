@@ -1,4 +1,7 @@
-"""What determines a prediction. Results are reused, and ranked together, only if all of it agrees."""
+"""The identity of a prediction: everything that determines its result.
+
+Results are reused, and ranked together, only if their identities are equal.
+"""
 
 import hashlib
 import json
@@ -15,13 +18,19 @@ from protenix_multiseed.upstream.dictionary import Dictionary
 
 
 def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha256: str | None) -> Identity:
-    """Everything but the seed that a job's predictions depend on, by name: the record of each seed holds it.
+    """Return everything that a job's predictions depend on, except the seed, by name. Each seed's record contains it.
 
-    Not part of it, since they change no answer: devices, kernels, workers, batches, and the folder of template
-    structures, which is taken to be a copy of the PDB.
+    Devices, kernels, workers and batches are not part of the identity, because they do not change the result. The
+    folder of template structures is not part of it either: it is assumed to be a copy of the PDB.
+
+    Args:
+        config: The configuration of the run.
+        job: The job.
+        dictionary: The chemical dictionary of the run.
+        checkpoint_sha256: SHA-256 of the checkpoint; None for a model with made-up weights.
 
     Raises:
-        ConfigError: if a file of the job cannot be read any more.
+        ConfigError: if a file of the job can no longer be read.
     """
     try:
         content = content_of(job.spec, config.read_settings)
@@ -38,12 +47,12 @@ def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha
 
 
 def fingerprint(identity: Identity, seed: int) -> str:
-    """A hash that names one unit of work, (job, seed)."""
+    """Return a hash that identifies one seed of a job."""
     return _digest({**identity, "seed": seed})
 
 
 def differences(then: Identity, now: Identity) -> Iterator[str]:
-    """What differs, in words: ``steps was 200, is 20``."""
+    """Yield each difference between two identities as text: ``steps was 200, is 20``."""
     for name in dict.fromkeys([*now, *then]):
         before, after = then.get(name), now.get(name)
         if before == after:

@@ -1,7 +1,8 @@
-"""Locks that keep several processes in one output folder from doing the same work.
+"""Locks that stop several processes in one output folder from doing the same work.
 
-Every unit of work has one byte of a file, which its process locks while it works. The kernel releases the lock however
-the process ends, also on the shared file systems of clusters (NFS, Lustre, GPFS). The file is never removed.
+Each unit of work has one byte in a lock file. The process that works on the unit locks this byte. The operating system
+releases the lock when the process ends for any reason, also on the shared file systems of clusters (NFS, Lustre, GPFS).
+The file is never removed.
 """
 
 import errno
@@ -19,12 +20,13 @@ from protenix_multiseed.paths import RUN_FOLDER
 
 
 class Locks:
-    """The locks of one output folder. Opening them is also the first thing that is written there.
+    """The locks of one output folder. A run creates the lock file before it writes anything else there.
 
-    POSIX drops all locks of a file when a process closes it anywhere: open one of these per process and folder.
+    Make only one object per process and folder: POSIX releases all of a process's locks on a file when the process
+    closes any handle of the file.
 
     Raises:
-        ConfigError: if the folder cannot be written, or its file system has no locks.
+        ConfigError: if the folder cannot be written, or its file system does not support locks.
     """
 
     def __init__(self, out: Path) -> None:
@@ -47,7 +49,7 @@ class Locks:
         os.close(self._file)
 
     def take(self, name: str) -> bool:
-        """Lock a name if no other process holds it; whether it is ours now."""
+        """Try to lock a name. Return False if another process holds the lock."""
         return self._lock(name, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def give_back(self, name: str) -> None:
@@ -56,7 +58,7 @@ class Locks:
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """Hold a name for the length of a block, after waiting for it."""
+        """Wait for the lock of a name, and hold it inside the ``with`` block."""
         self._lock(name, fcntl.LOCK_EX)
         try:
             yield
@@ -71,7 +73,7 @@ class Locks:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
             raise ConfigError(
-                f"--out {self._out}: its file system has no locks ({error.strerror}), which keep two runs from doing "
-                "the same work; choose a folder on another file system"
+                f"--out {self._out}: its file system does not support file locks ({error.strerror}), which stop two "
+                "runs from doing the same work; choose a folder on another file system"
             ) from None
         return True

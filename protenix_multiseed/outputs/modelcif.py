@@ -1,6 +1,6 @@
-"""What makes an mmCIF file a model's: its confidence by the ModelCIF dictionary, and the software that made it.
+"""ModelCIF categories of an mmCIF file: the confidence of the model, and the software that made it.
 
-ChimeraX and Mol* colour by ``ma_qa_metric_local``. The categories follow upstream's, whose bytes stay as they are.
+ChimeraX and Mol* colour by ``ma_qa_metric_local``. The categories are appended to the file that upstream writes.
 Definitions: https://mmcif.wwpdb.org/dictionaries/mmcif_ma.dic.
 """
 
@@ -18,12 +18,12 @@ _DICTIONARY = "https://raw.githubusercontent.com/ihmwg/ModelCIF/master/dist/mmci
 def model_categories(
     atoms: "AtomArray", polymers: Mapping[str, str], plddt: np.ndarray, software: Mapping[str, str]
 ) -> str:
-    """The categories as mmCIF text.
+    """Return the categories as mmCIF text.
 
     Args:
-        atoms: As they were written.
-        polymers: Type of each polymer entity, by its number.
-        plddt: Of every atom, 0 to 100 [N_atom]; a residue's is the mean over its atoms.
+        atoms: The atoms of the structure that was written.
+        polymers: Type of each polymer entity, by entity number.
+        plddt: pLDDT of every atom, 0 to 100 [N_atom]. The pLDDT of a residue is the mean over its atoms.
         software: Version of each program, by its name.
     """
     from biotite.structure import get_residue_starts
@@ -65,5 +65,5 @@ def model_categories(
         },
     }
     block = CIFBlock({name: CIFCategory(columns) for name, columns in categories.items()}, name="model")
-    text: str = block.serialize().partition("\n#\n")[2]  # without a block's beginning: the file has one
+    text: str = block.serialize().partition("\n#\n")[2]  # without the data block's header, which the file already has
     return text

@@ -1,7 +1,8 @@
-"""The records of runs: configuration, versions, failures. Kept beside the results, in ``<out>/protenix-ms``.
+"""The records of runs in ``<out>/protenix-ms``: configuration, versions, failures.
 
-Each process has a record of its own, ``runs/<start>-<host>-<process>.json`` with its configuration beside it.
-``run.json`` is the summary: the latest run's record, and a line on each run. ``config.yaml`` is the latest run's.
+Each process writes its own record, ``runs/<start>-<host>-<process>.json``, and its configuration, the same name with
+``.yaml``. ``run.json`` holds the latest run's record and a short summary of each run. ``config.yaml`` holds the latest
+run's configuration.
 """
 
 import contextlib
@@ -30,10 +31,14 @@ _SUMMARY = ("run", "started", "host", "process", "device", "gpu", "seconds", "sa
 
 
 class RunRecord:
-    """The record of one process's run.
+    """The record of the run of one process.
 
     Args:
-        facts: What the executor says of the device, the kernels and the weights.
+        config: The configuration of the run.
+        tasks: All tasks of the run.
+        facts: Facts from the executor about the device, the kernels and the weights.
+        dictionary: Name of the chemical dictionary.
+        locks: The locks of the output folder.
     """
 
     def __init__(
@@ -73,10 +78,10 @@ class RunRecord:
         }
 
     def begin(self) -> None:
-        """Write the record and the resolved configuration, which ``--config`` reads again.
+        """Write the record and the resolved configuration. The configuration can be used with ``--config``.
 
         Raises:
-            ConfigError: if nothing can be written there.
+            ConfigError: if the output folder cannot be written.
         """
         config = self._config
         resolved = config.model_dump(mode="json", exclude_none=True, exclude={"overwrite", "verify"})
@@ -94,9 +99,9 @@ class RunRecord:
             ) from None
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
-        """Complete the record."""
+        """Add the outcome and the duration of the run to the record."""
         self._content |= {"seconds": round(time.time() - self._started, 1), **outcome}
-        with contextlib.suppress(OSError):  # the run has told of a full disk by now
+        with contextlib.suppress(OSError):  # the run has already reported a full disk
             self._write()
 
     def _write(self) -> None:
@@ -111,7 +116,7 @@ class RunRecord:
 
 
 def _runs(summary: Path) -> list[dict[str, Any]]:
-    """The line on each run that a summary holds."""
+    """Return the short summaries of all runs in ``run.json``."""
     runs = _read(summary).get("runs", [])
     return [run for run in runs if isinstance(run, dict) and isinstance(run.get("run"), str)]
 
@@ -125,12 +130,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tuple[str, int]]) -> None:
-    """Bring ``failures.jsonl`` up to date: one line per failed job or seed; no file if nothing failed.
+    """Update ``failures.jsonl``: one line per failed job or seed. Remove the file if nothing failed.
 
-    Lines of other runs stay, unless their unit is done by now or failed again. The caller holds the file's lock.
+    Lines of other runs stay, unless their job or seed is done now or has failed again. The caller holds the file's
+    lock.
 
     Args:
-        done: Units (job, seed) that are done.
+        out: The output folder.
+        failures: The failures of this run.
+        done: All (job, seed) that are done.
     """
     path = out / RUN_FOLDER / "failures.jsonl"
     lines = [
@@ -143,7 +151,7 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tupl
             "traceback": failed.traceback,
         }
         for failed in failures
-        if failed.seed is None or (failed.job.name, failed.seed) not in done  # another process may have done it since
+        if failed.seed is None or (failed.job.name, failed.seed) not in done  # another process may have done it
     ]
     mine = {(line["job"], line["seed"]) for line in lines}
     finished_jobs = {job for job, _ in done}
@@ -161,7 +169,7 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tupl
 
 
 def read_failures(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``failures.jsonl`` that can be read; none if there is no file."""
+    """Return the lines of ``failures.jsonl`` that can be read; none if there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

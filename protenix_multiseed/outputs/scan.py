@@ -1,4 +1,7 @@
-"""What an output folder holds already: which units of work are done, and which were made in another way."""
+"""Scan an output folder: which seeds are done, which are damaged, and which were made differently.
+
+A result was made differently if its inputs, settings or versions differ from those of this run.
+"""
 
 import glob
 import json
@@ -18,12 +21,12 @@ RECORD = "record.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One unit's folder.
+    """The state of one seed's folder.
 
     Attributes:
-        state: ``missing``; ``done``; ``damaged``, if a file is not as it was written; ``different``, if it was made in
-            another way than by this run.
-        detail: What is damaged or different.
+        state: ``missing``; ``done``; ``damaged``: a file is not as it was written; ``different``: the result was made
+            differently.
+        detail: The damage or the difference, as text.
     """
 
     state: Literal["missing", "done", "damaged", "different"]
@@ -32,13 +35,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What is left to do.
+    """The result of a scan: the seeds that are done and the seeds that remain.
 
     Attributes:
         tasks: Every job, with its seeds that are missing, damaged or to be replaced.
-        n_done: Units asked for that are there already.
-        damaged: What is done again because it is damaged, in words.
-        n_other: Seeds that were not asked for and were made in another way; ``--overwrite`` deletes them.
+        n_done: Number of requested seeds that are done already.
+        damaged: A description of each damaged result. Its seed is predicted again.
+        n_other: Number of seeds that were not requested and were made differently. ``--overwrite`` deletes them.
     """
 
     tasks: tuple[Task, ...]
@@ -48,26 +51,29 @@ class Scan:
 
     @property
     def n_todo(self) -> int:
-        """Units left to do."""
+        """Number of seeds that remain, over all jobs."""
         return sum(len(task.todo) for task in self.tasks)
 
 
 def seed_folder(out: Path, job: str, seed: int) -> Path:
-    """The folder of one seed: ``<out>/<job>/seed_<seed>``."""
+    """Return the folder of one seed: ``<out>/<job>/seed_<seed>``."""
     return out / job / f"seed_{seed}"
 
 
 def seed_folders(job_folder: Path) -> dict[int, Path]:
-    """The folders of all seeds that a job's folder holds, complete or not."""
+    """Return all seed folders in a job's folder, complete or not, by seed."""
     found = ((path.name.removeprefix("seed_"), path) for path in job_folder.glob("seed_*"))
     return {int(number): path for number, path in found if number.isascii() and number.isdigit()}
 
 
 def inspect(folder: Path, identity: Identity, seed: int, *, verify: bool = False) -> Found:
-    """Look at one unit's folder.
+    """Return the state of one seed's folder.
 
     Args:
-        verify: Compare the contents of all files, not only that they are there and as long as they were.
+        folder: The seed's folder.
+        identity: The identity that the job's predictions should have.
+        seed: The seed.
+        verify: Whether to check the contents of all files too, not only their presence and length.
     """
     if not folder.exists():
         return Found(state="missing")
@@ -91,15 +97,18 @@ def inspect(folder: Path, identity: Identity, seed: int, *, verify: bool = False
 
 
 def scan(jobs: Sequence[Job], identities: Mapping[str, Identity], settings: FolderSettings) -> Scan:
-    """Look at everything that is there of some jobs.
+    """Scan the output folder for results of the given jobs.
 
-    Seeds that were not asked for matter too if they were made in another way, since one ranking holds all seeds.
+    Seeds that were not requested are checked too, because the ranking of a job includes all its seeds.
 
     Args:
-        identities: Of each job, by its name.
+        jobs: The jobs of the run.
+        identities: The identity of each job, by job name.
+        settings: How results that already exist are treated.
 
     Raises:
-        ConfigError: if results were made in another way and are not to be overwritten, with the differences.
+        ConfigError: if results were made differently and ``--overwrite`` is not given. The message lists the
+            differences.
     """
     tasks: list[Task] = []
     damaged: list[str] = []
@@ -123,13 +132,14 @@ def scan(jobs: Sequence[Job], identities: Mapping[str, Identity], settings: Fold
     if problems and not settings.overwrite:
         raise ConfigError(
             "\n".join(problems)
-            + "\nresults made in different ways are not mixed: choose another --out, or replace them with --overwrite"
+            + "\nresults of different inputs, settings or versions are not mixed: choose another --out, or replace the "
+            "old results with --overwrite"
         )
     return Scan(tasks=tuple(tasks), n_done=n_done, damaged=tuple(damaged), n_other=n_other)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """A seed's record; None if there is none that can be read."""
+    """Return a seed's record; None if it is missing, unreadable or incomplete."""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         written = [(str(name), int(file["bytes"]), str(file["sha256"])) for name, file in record["files"].items()]
@@ -140,7 +150,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def read_samples(folder: Path, job: str, seed: int) -> list[Sample]:
-    """The samples of one seed from its summary confidence files.
+    """Return the samples of one seed, read from its summary confidence files.
 
     Raises:
         OSError, ValueError, KeyError: if a file cannot be read or lacks a score.
@@ -156,7 +166,7 @@ def read_samples(folder: Path, job: str, seed: int) -> list[Sample]:
         try:
             scores = {name: float(summary[name]) for name in ("ranking_score", "plddt", "ptm", "iptm")}
         except TypeError as error:
-            raise ValueError(f"{path}: a score is no number") from error
+            raise ValueError(f"{path}: a score is not a number") from error
         samples.append(
             Sample(
                 job=job,
@@ -172,7 +182,7 @@ def read_samples(folder: Path, job: str, seed: int) -> list[Sample]:
 
 
 def done_samples(out: Path, job: str, identity: Identity) -> list[Sample]:
-    """The samples of every seed of a job that is done, whichever run made it."""
+    """Return the samples of all seeds of a job that are done, from all runs."""
     return [
         sample
         for seed, folder in sorted(seed_folders(out / job).items())

@@ -1,8 +1,11 @@
-"""The tables of one job, written beside its seeds.
+"""Write the tables of one job into the job's folder.
 
-``ranking.csv`` has a row for each sample, ``metrics.csv`` one for each value of a chain or pair of chains,
-``chains.csv`` one for each chain of the model with its place in the input, ``spread.csv`` one for each token.
-``ensemble.json`` holds clusters and convergence, ``pairwise.npz`` every pair of samples.
+- ``ranking.csv``: one row per sample.
+- ``metrics.csv``: one row per sample, metric and chain or pair of chains.
+- ``chains.csv``: one row per chain of the model, with its position in the input.
+- ``spread.csv``: one row per token.
+- ``ensemble.json``: clusters and convergence.
+- ``pairwise.npz``: RMSD and TM-score of every pair of compared samples.
 """
 
 import csv
@@ -33,7 +36,7 @@ _OF_PAIR = ("chain_pair_plddt", "chain_pair_iptm", "chain_pair_iptm_global", "ch
 def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
     """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job."""
     for name in ("chains.csv", "spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet"):
-        (folder / name).unlink(missing_ok=True)  # of other samples, where they are not made again
+        (folder / name).unlink(missing_ok=True)  # else a table of an earlier ranking stays if it is not written again
     write_text(folder / "ranking.csv", _table(COLUMNS, _ranking(folder, findings)))
     write_text(folder / "metrics.csv", _table(_METRIC_COLUMNS, _metrics(findings)))
     if findings.chains:
@@ -63,13 +66,13 @@ def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -
 
 
 def _write_parquet(folder: Path) -> None:
-    """The two tables once more, for programs that read Parquet."""
+    """Write ``ranking.csv`` and ``metrics.csv`` as Parquet too."""
     import pandas
 
     for name in ("ranking", "metrics"):
         held = io.BytesIO()
         names = dict.fromkeys(("job", "metric", "chain_1", "chain_2", "structure", "confidence"), str)
-        numbers = ("value", *COLUMNS[4:-2])  # a chain may be called NA
+        numbers = ("value", *COLUMNS[4:-2])  # only these columns have missing values: a chain may be called NA
         table = pandas.read_csv(
             folder / f"{name}.csv", dtype=names, keep_default_na=False, na_values={key: [""] for key in numbers}
         )
@@ -103,7 +106,7 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
 
 
 def _metrics(findings: Findings) -> Iterator[list[Any]]:
-    """Long form: every value of a chain, or of two, of every sample."""
+    """Yield one row per value: every sample, every metric, every chain or pair of chains."""
     for place, sample in enumerate(findings.samples):
         compact = findings.compacts.get(sample.seed)
         summary = json.loads(sample.confidence.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One seed's prediction to files: upstream's layout, names and numbers, through upstream's own writer."""
+"""Write one seed's prediction through upstream's own writer, with upstream's layout, file names and numbers."""
 
 import json
 import os
@@ -26,10 +26,18 @@ from protenix_multiseed.upstream.environment import data_dumper, silenced
 
 
 def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> list[Sample]:
-    """Write one seed's samples and their record; they appear at once, complete.
+    """Write one seed's samples and its record. The complete folder appears in one atomic step.
+
+    Args:
+        prediction: The prediction of the seed.
+        settings: How results are written.
+        identity: The identity of the job, for the record.
+
+    Returns:
+        The samples, in the order of upstream's ranking.
 
     Raises:
-        OSError: if the files cannot be written; nothing of the seed is left behind then.
+        OSError: if the files cannot be written. In this case no file of the seed is left behind.
     """
     name, target = prediction.job.name, seed_folder(settings.out, prediction.job.name, prediction.seed)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +69,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
 
 
 def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None:
-    """Write through upstream's DataDumper, which ranks the samples by ranking score."""
+    """Write the files into ``folder`` with upstream's DataDumper, which ranks the samples by ranking score."""
     import torch
 
     notice = {"notice": settings.notice} if settings.notice else {}
@@ -102,7 +110,14 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
 
 
 def write_pae(path: Path, pae: np.ndarray, kind: str, more: Mapping[str, str]) -> None:
-    """A sample's predicted aligned error [N_token, N_token], Angstrom, to ``path`` with the ending of its kind."""
+    """Write a sample's predicted aligned error (PAE).
+
+    Args:
+        path: The file without its extension.
+        pae: PAE [N_token, N_token], Angstrom.
+        kind: ``none``, ``json`` or ``npz``; also the file's extension.
+        more: Other entries of the file.
+    """
     if kind == "npz":
         arrays: dict[str, Any] = {"pae": np.asarray(pae, dtype=np.float16), **more}
         np.savez_compressed(path.with_name(f"{path.name}.npz"), **arrays)
@@ -113,7 +128,10 @@ def write_pae(path: Path, pae: np.ndarray, kind: str, more: Mapping[str, str]) -
 
 
 def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
-    """Each chain by its name in the files, in the order of all matrices over chains, and its place in the input."""
+    """Return a description of each chain: its name in the files and its position in the input.
+
+    The chains have the same order as in all confidence values per chain.
+    """
     atoms = prediction.atom_array
     made: list[dict[str, Any]] = []
     for chain in dict.fromkeys(atoms.chain_id.tolist()):
@@ -138,10 +156,10 @@ def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
 
 
 def _finish_structure(structure: Path, job: str, notice: str | None, more: str) -> None:
-    """Add the notice as an mmCIF file's title and ``more`` categories at its end, and mend its data block's name."""
+    """Complete an mmCIF file: add the notice as title and ``more`` categories, and make the data block's name valid."""
     text = structure.read_text()
     first, _, rest = text.partition("\n")
-    block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, which end the name for readers
+    block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, and a space ends the name
     title = f"#\n_struct.entry_id\n;{job}\n;\n_struct.title\n;{notice}\n;\n" if notice else ""
     structure.write_text(f"{block}\n{title}{rest}{more}")
 

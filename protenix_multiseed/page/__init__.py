@@ -1,1 +1,1 @@
-"""``protenix-ms report``: one HTML file of a run's results, which opens from disk and needs no network."""
+"""The page of ``protenix-ms report``: one HTML file of results. It opens from disk and needs no network."""

@@ -1,4 +1,4 @@
-"""Put the page together: our template, style and script, the viewer from its package, and every job's data."""
+"""Build the page from our template, style sheet and script, the 3D viewer from its package, and every job's data."""
 
 import html
 import importlib.util
@@ -11,14 +11,19 @@ from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.page.collect import collect, pack, pack_json
 
-_VIEWER = ("dash_molstar", "rcsb-molstar.js")  # Mol* as one file, MIT licence
+_VIEWER = ("dash_molstar", "rcsb-molstar.js")  # package and file of Mol*, MIT licence
 
 
 def build_page(title: str, jobs: Mapping[str, Findings], *, slim: bool) -> str:
-    """The whole page.
+    """Return the whole page as HTML.
+
+    Args:
+        title: Title of the page.
+        jobs: Ranked and compared samples of every job, by name.
+        slim: Include fewer structures.
 
     Raises:
-        ConfigError: if the viewer's package is not there.
+        ConfigError: if the viewer's package is missing.
         OSError, ValueError, KeyError: if a result cannot be read.
     """
     parts = {kind: resources.files(__package__).joinpath(f"page.{kind}").read_text() for kind in ("html", "css", "js")}
@@ -40,10 +45,10 @@ def build_page(title: str, jobs: Mapping[str, Findings], *, slim: bool) -> str:
 
 
 def viewer_source() -> str:
-    """The viewer's script.
+    """Return the JavaScript of the 3D viewer.
 
     Raises:
-        ConfigError: if its package is not there.
+        ConfigError: if the viewer's package is missing.
     """
     package, name = _VIEWER
     found = importlib.util.find_spec(package)

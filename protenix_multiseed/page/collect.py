@@ -1,4 +1,4 @@
-"""What the page shows of every job, as JSON: numbers from the tables, arrays as base64 of bytes."""
+"""Collect the page's data of one job as JSON: numbers from the tables, arrays as base64 of bytes."""
 
 import base64
 import gzip
@@ -13,7 +13,7 @@ from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.outputs.scan import read_record
 from protenix_multiseed.types import Sample
 
-MOST_SAMPLES = 100  # of a job, best first, with their curves; all count in what is said of it
+MOST_SAMPLES = 100  # best-ranked samples of a job that the page shows; the sentences are about all samples
 MOST_STRUCTURES = 25
 MOST_STRUCTURES_SLIM = 5
 _RMSD_STEP = 0.1  # Angstrom
@@ -21,10 +21,12 @@ _PLDDT_STEP = 0.5
 
 
 def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
-    """One job's data.
+    """Return the page's data of one job.
 
     Args:
-        slim: Keep the structures of the best sample and of the clusters' representatives only.
+        name: Name of the job.
+        findings: Ranked and compared samples of the job.
+        slim: Include only the structures of the best sample and of the clusters' representatives.
     """
     shown = findings.samples[:MOST_SAMPLES]
     found, tokens = findings.agreement, findings.tokens
@@ -71,7 +73,10 @@ def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
 
 
 def structures_of(findings: Findings, *, slim: bool) -> list[int]:
-    """Places in the ranking whose structures the page carries: the clusters' representatives, then the best-ranked."""
+    """Return the places in the ranking whose structures the page includes.
+
+    The clusters' representatives come first. Unless ``slim`` is set, the best-ranked samples follow.
+    """
     most = MOST_STRUCTURES_SLIM if slim else MOST_STRUCTURES
     n = min(len(findings.samples), MOST_SAMPLES)
     kept = [place for place in range(n) if findings.samples[place].structure]
@@ -82,12 +87,12 @@ def structures_of(findings: Findings, *, slim: bool) -> list[int]:
 
 
 def pack(text: str) -> str:
-    """Text as base64 of its gzip, which browsers unpack by themselves."""
+    """Compress text with gzip and encode it as base64. Browsers can decompress gzip without a library."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def pack_json(content: Mapping[str, Any]) -> str:
-    """The same of JSON."""
+    """Compress and encode content as :func:`pack` does, as JSON."""
     return pack(json.dumps(content, separators=(",", ":")))
 
 
@@ -112,7 +117,7 @@ def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, An
 
 
 def _arrays(findings: Findings, shown: Sequence[Sample]) -> dict[str, Any]:
-    if findings.agreement is None:  # not all seeds have them, or their tokens differ
+    if findings.agreement is None:  # comparison data is missing for a seed, or the tokens of the seeds differ
         return {}
     plddt, pae = [], []
     whole = {}
@@ -131,9 +136,10 @@ def _arrays(findings: Findings, shown: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _placement(findings: Findings, place: int) -> list[float]:
-    """The rotation and shift that bring a sample onto the best one, which lies with its long axis across the view,
-    column by column [16].
-    """  # noqa: D205
+    """Return the 4 x 4 transformation that superposes a sample on the best one, column by column [16].
+
+    The best sample is turned so that its long axis lies across the view.
+    """
     import biotite.structure as struc
 
     sample, best, found = findings.samples[place], findings.best, findings.agreement
@@ -141,7 +147,7 @@ def _placement(findings: Findings, place: int) -> list[float]:
         return [float(value) for value in np.eye(4).flatten()]
     reference = findings.compacts[best.seed].coordinates[best.sample]
     laid = reference.astype(np.float64)
-    if len(laid) >= 3:  # fewer have no axes
+    if len(laid) >= 3:  # fewer tokens define no principal axes
         laid = struc.orient_principal_components(laid)
     if found is None or place == 0:
         _, transformation = struc.superimpose(laid, reference)

@@ -130,7 +130,7 @@ function showPlddt() {
   }
 }
 
-/* Light where the error is small, in greens as elsewhere for predicted aligned error. */
+/* Colour maps: dark for 0, light for large values. Green is the usual colour for predicted aligned error. */
 const GREENS = (share) => [Math.round(0 + 247 * share), Math.round(68 + 184 * share), Math.round(27 + 218 * share)];
 const BLUES = (share) => [Math.round(8 + 239 * share), Math.round(48 + 203 * share), Math.round(107 + 148 * share)];
 
@@ -148,11 +148,11 @@ function heat(canvas, side, share, ramp) {
   return pen;
 }
 
-/* Nothing of the job before stays. */
+/* Clear a canvas, its mouse handlers and its hint, so that nothing of the previous job stays. */
 function blank(canvas) {
   canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   canvas.onmousemove = canvas.onclick = null;
-  canvas.parentElement.querySelector(".hint").textContent = "not there for every seed";
+  canvas.parentElement.querySelector(".hint").textContent = "not available for every seed";
 }
 
 function showPae() {
@@ -285,7 +285,7 @@ function showTimings() {
   $("#timings").replaceChildren(table);
 }
 
-/* Mol*, from its own package, which is unpacked when it is first needed. */
+/* The Mol* viewer. Its script is decompressed on first use. */
 async function viewer() {
   if (!state.viewer) {
     state.viewer = (async () => {
@@ -371,7 +371,7 @@ function open(index) {
 }
 
 function showJobs(selected) {
-  const columns = [["job"], ["seeds"], ["samples"], ["best score"], ["pLDDT"], ["ipTM"], ["clusters"], ["found", null, "text"]];
+  const columns = [["job"], ["seeds"], ["samples"], ["best score"], ["pLDDT"], ["ipTM"], ["clusters"], ["result", null, "text"]];
   const rows = state.jobs.map((job) => {
     const best = job.samples[0];
     return [job.name, String(job.seeds_in_all), String(job.samples_in_all), fixed(best.score, 4), fixed(best.plddt, 1), fixed(best.iptm, 3),

@@ -1,1 +1,1 @@
-"""One run: the main path, with its signals, output folder, early stopping, log and display."""
+"""One run: the main path, the signals, the output folder, early stopping, the log and the terminal display."""

@@ -1,4 +1,4 @@
-"""``--stop-when-stable``: whether further seeds of a job are likely to bring a better score."""
+"""``--stop-when-stable``: end a job when its last seeds did not improve the best ranking score."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,12 @@ from protenix_multiseed.types import Job, Prediction, Task
 
 
 class EarlyStopping:
-    """Remembers the best ranking score of each seed, earlier runs' first.
+    """Stores the best ranking score of each seed, in the order of prediction, starting with earlier runs.
 
     Args:
-        patience: A job is stable when this many seeds in a row brought no better score; None for never.
+        patience: A job is stable when this many seeds in a row did not improve the best score by more than 0.005.
+            None: never.
+        tasks: All tasks of the run.
         out: The output folder, with the scores of earlier runs.
     """
 
@@ -24,12 +26,12 @@ class EarlyStopping:
                 self._see(task.job.name, sample.seed, sample.ranking_score)
 
     def watch(self, prediction: Prediction) -> None:
-        """Note a seed's best score."""
+        """Store the best score of a seed."""
         for summary in prediction.summary:
             self._see(prediction.job.name, prediction.seed, float(summary["ranking_score"]))
 
     def is_stable(self, job: Job) -> bool:
-        """Whether the last seeds of a job brought no better score."""
+        """Return whether the last seeds of a job did not improve the best score."""
         return bool(self._patience) and is_stable(list(self._best[job.name].values()), self._patience or 0)
 
     def _see(self, job: str, seed: int, score: float) -> None:

@@ -1,4 +1,7 @@
-"""The output folder of a run: claims units, writes results off the executor's path, ranks at the end."""
+"""The output folder of a run: claim units of work, write results in the CPU workers, rank the jobs at the end.
+
+A unit of work is one seed of one job.
+"""
 
 import contextlib
 from collections import deque
@@ -26,17 +29,20 @@ from protenix_multiseed.types import Failure, Job, Prediction, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 
 POLL_SECONDS = 1.0
-MAX_WRITES = 3  # how often a prediction is tried to be written whose worker is killed
+MAX_WRITES = 3  # attempts to write a prediction if its worker is killed
 
 
 class OutputFolder:
-    """Opening it is the first thing that a run writes; on leaving, everything done is written and ranked.
+    """The output folder of a run, as a context manager.
+
+    A run writes nothing to the output folder before it makes this object. On leaving the context, all predictions are
+    written and all jobs are ranked.
 
     Args:
-        tasks: Everything asked for.
-        workers: Write predictions.
-        tell: Told of failures, skipped seeds and stages.
-        result: Brought up to date as the run goes on.
+        tasks: All tasks of the run, done or not.
+        workers: CPU workers, which write the predictions.
+        tell: Receives failures, skipped seeds and stages.
+        result: The result of the run, updated during the run.
     """
 
     def __init__(
@@ -66,26 +72,29 @@ class OutputFolder:
             self._locks.__exit__(kind, error, trace)
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Begin the run's record.
+        """Write the first version of the run's record.
+
+        Args:
+            facts: Facts from the executor about the device, the kernels and the weights.
 
         Raises:
-            ConfigError: if nothing can be written there.
+            ConfigError: if the output folder cannot be written.
         """
         self._record = RunRecord(self._config, self._tasks, facts, find_dictionary().name, self._locks)
         self._record.begin()
         self._tell(OutputOpened())
 
     def take(self, event: Event) -> None:
-        """Take what the executor made: a prediction is written, a failure recorded. Anything else is ignored."""
+        """Write a prediction in the background, or record a failure. Ignore all other events."""
         if isinstance(event, Failure):
             self._fail(event)
         elif isinstance(event, Prediction):
             self._pending.append((event, self._write(event)))
-            while len(self._pending) > self._max_pending:  # the workers are far behind
-                self._gather()
+            while len(self._pending) > self._max_pending:  # the workers write too slowly: wait for them
+                self._wait_for_oldest()
 
     def claim(self, job: Job, seeds: Sequence[int]) -> list[int]:
-        """The seeds that are for this process to do."""
+        """Claim seeds for this process. Return the seeds that it has to predict."""
         mine, refused = self._claims.claim(job, seeds)
         for failed in refused:
             self._tell(failed)
@@ -98,14 +107,14 @@ class OutputFolder:
         self._tell(Skipped(job=job, seeds=tuple(seeds)))
 
     def settle(self) -> None:
-        """Wait until everything that was taken is written."""
+        """Wait until all predictions are written."""
         while self._pending:
-            self._gather()
+            self._wait_for_oldest()
 
     def released(self, signals: Signals) -> list[Task]:
-        """Wait for other processes that have units of this run in hand; what they let go of is to be done here."""
+        """Wait for seeds that other processes have claimed. Return tasks with the seeds that they did not finish."""
         if self._claims.elsewhere:
-            text = f"waiting for {self._claims.elsewhere} seeds that other processes have in hand"
+            text = f"waiting for {self._claims.elsewhere} seeds that other processes are predicting"
             self._tell(StageEntered(text=text))
         return self._claims.released(lambda: signals.pause(POLL_SECONDS))
 
@@ -118,15 +127,15 @@ class OutputFolder:
         identity = self._identities[prediction.job.name]
         return self._workers.submit(write_prediction, prediction, self._settings, identity)
 
-    def _gather(self) -> None:
-        """Wait for the prediction that was handed over first."""
+    def _wait_for_oldest(self) -> None:
+        """Wait until the oldest pending prediction is written, and record the outcome."""
         prediction, future = self._pending.popleft()
         try:
             for again in range(MAX_WRITES):
                 try:
                     future.result()
                     break
-                except (ProcessExpired, BrokenProcessPool):  # its worker was killed, or the pool gave up as a whole
+                except (ProcessExpired, BrokenProcessPool):  # the worker was killed, or the whole pool is broken
                     if again + 1 == MAX_WRITES:
                         raise
                     future = self._write(prediction)
@@ -139,9 +148,9 @@ class OutputFolder:
             self._claims.give_back(prediction.job, prediction.seed)
 
     def _conclude(self) -> None:
-        """Rank each job over all its seeds, and bring the list of failures and the record up to date.
+        """Rank each job over all its seeds, and update the list of failures and the run's record.
 
-        Other processes may do the same: the last to rank has seen everything.
+        Other processes may do the same at the same time. The last one to rank a job sees all its seeds.
         """
         result, out = self._result, self._config.out
         result.n_elsewhere = self._claims.n_done_elsewhere
@@ -158,9 +167,9 @@ class OutputFolder:
                         records = {seed: read_record(folder) or {} for seed, folder in folders.items()}
                         result.findings[name] = gather(samples, records)
                         write_findings(out / name, result.findings[name])
-                except Exception as error:  # it is this job's own failure; the others are ranked
+                except Exception as error:  # this job fails; the other jobs are still ranked
                     result.failures.append(ranking_failure(task.job, error))
-        # On a full disk the list stays as it was; the terminal and the exit code tell of the failures all the same.
+        # On a full disk the list is not updated. The terminal and the exit code still report the failures.
         with self._locks.held("failures"), contextlib.suppress(OSError):
             done = {(sample.job, sample.seed) for samples in result.samples.values() for sample in samples}
             write_failures(out, result.failures, done)

@@ -1,4 +1,4 @@
-"""Which seeds may begin: not after a signal, not after early stopping, not if another process has them in hand."""
+"""Decide which seeds may start: none after a signal or early stopping, and no seed that another process has claimed."""
 
 from collections.abc import Sequence
 
@@ -25,11 +25,11 @@ class RunGate:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether work in hand must be given up."""
+        """Whether the running batch must be abandoned."""
         return self._signals.time_is_up
 
     def admit(self, job: Job, seeds: Sequence[int]) -> Sequence[int]:
-        """The seeds of a job that may begin now. Early stopping skips all that are left of the job at once."""
+        """Return the seeds of a job that may start now. Early stopping skips all remaining seeds of the job at once."""
         if self.is_closed:
             return ()
         left = self._not_asked[job.name]
@@ -42,6 +42,6 @@ class RunGate:
         return self._folder.claim(job, seeds)
 
     def watch(self, event: Event) -> None:
-        """Note the scores of a prediction."""
+        """Store the scores of a prediction for early stopping. Ignore all other events."""
         if isinstance(event, Prediction):
             self._early_stopping.watch(event)

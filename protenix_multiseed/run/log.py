@@ -1,4 +1,4 @@
-"""The log of a run: every event a line, as text for people or as JSON for machines."""
+"""The log of a run: one line per event, as text for people or as JSON for programs."""
 
 import contextlib
 import json
@@ -14,19 +14,20 @@ from protenix_multiseed.types import Failure, Prediction
 
 
 class EventLog:
-    """A watcher that appends to a file. Several processes may write to one file: each line is appended whole.
+    """A watcher that appends to a file. Several processes may write to one file, because each line is appended whole.
 
-    The file is opened when the run begins to write; a run that is refused before leaves no log.
+    The file is opened when the run begins to write to its output folder. A run that is refused earlier leaves no log.
 
     Args:
-        as_json: Whether lines are JSON.
+        path: The log file.
+        as_json: Whether to write lines as JSON.
     """
 
     def __init__(self, path: Path, *, as_json: bool) -> None:
         self._path, self._as_json = path, as_json
         self._waiting: list[str] = []
         self._file: TextIO | None = None
-        self._lock = threading.Lock()  # a signal is told by a thread of its own
+        self._lock = threading.Lock()  # the Stopping event comes from another thread
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +67,7 @@ class EventLog:
                 self._line("stopping", signal=event.signal, grace=event.grace)
 
     def _open(self) -> None:
-        """Open the file. A log that cannot be written stops no run."""
+        """Open the file and write the waiting lines. A log that cannot be written does not stop the run."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8", buffering=1)

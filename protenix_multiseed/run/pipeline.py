@@ -16,20 +16,21 @@ from protenix_multiseed.types import Task
 
 
 def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher) -> RunResult:
-    """Predict what is left to do of checked tasks, write it, and rank each job.
+    """Predict the remaining seeds of checked tasks, write the results, and rank each job.
 
     Args:
-        tasks: Everything asked for, done or not. Nothing is loaded if nothing is left to do.
-        tell: Told every event.
+        config: The configuration of the run.
+        tasks: All tasks, done or not. If no seeds remain, nothing is loaded.
+        tell: Receives every event.
 
     Raises:
-        ProtenixMsError: if the run cannot start; nothing has been written then.
+        ProtenixMsError: if the run cannot start. In this case no results have been written.
     """
     result = RunResult(
         n_unit=sum(len(task.job.seeds) for task in tasks),
         n_before=sum(len(task.job.seeds) - len(task.todo) for task in tasks),
     )
-    # Jobs of like size one after another, which share graphs and buffers.
+    # Sort by size: consecutive jobs of similar size share CUDA graphs and buffers.
     todo: Sequence[Task] = sorted((task for task in tasks if task.todo), key=lambda task: task.job.n_token)
     for task in todo:
         for note in task.job.notes:

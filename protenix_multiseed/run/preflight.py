@@ -1,4 +1,4 @@
-"""Checks that need no torch, before a run starts: the checkpoint's file, the output folder, the aligner."""
+"""Checks before a run starts that do not need torch: the checkpoint file, the output folder, the template aligner."""
 
 import os
 import shutil
@@ -12,10 +12,18 @@ from protenix_multiseed.upstream.checkpoints import fetch_hint, template_data_di
 
 
 def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> RunConfig:
-    """Refuse what would fail later, and find the programs that the run will call.
+    """Check the files, folders and programs that the run needs, so that it does not fail later.
+
+    Args:
+        config: The configuration of the run.
+        needs_checkpoint: Whether a missing checkpoint is an error.
+
+    Returns:
+        The configuration, with the path of kalign if templates are used.
 
     Raises:
-        ConfigError, WeightsError: saying what is missing and how to get it.
+        ConfigError: if a folder cannot be written, or a program or data for templates is missing.
+        WeightsError: if the checkpoint is missing.
     """
     checkpoint = config.checkpoint_path
     if needs_checkpoint and checkpoint is not None and not checkpoint.is_file():
@@ -24,7 +32,7 @@ def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> R
     if config.log_file is not None:
         folder = config.log_file.absolute().parent
         if not folder.is_dir() or config.log_file.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"--log-file {config.log_file}: cannot be written there; choose another place")
+            raise ConfigError(f"--log-file {config.log_file}: the file cannot be written; choose another path")
     if not config.template:
         return config
     config = _find_kalign(config)
@@ -41,7 +49,7 @@ def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> R
 
 
 def check_sha256(checkpoint: Path, model_name: str) -> str:
-    """The checkpoint's SHA-256, compared with the recorded one.
+    """Return the checkpoint's SHA-256, after comparing it with the recorded SHA-256, if there is one.
 
     Raises:
         WeightsError: if the file has changed since it was fetched, or cannot be read.
@@ -59,7 +67,7 @@ def check_sha256(checkpoint: Path, model_name: str) -> str:
 
 
 class CheckpointHash(threading.Thread):
-    """Hashes a run's checkpoint beside the other checks; hashing releases the GIL."""
+    """A thread that hashes a run's checkpoint during the other checks. Hashing releases the GIL."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(daemon=True)
@@ -68,7 +76,7 @@ class CheckpointHash(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """The thread's work."""
+        """Compute the hash. Called by the thread."""
         if self._checkpoint is None:
             return
         try:
@@ -77,7 +85,7 @@ class CheckpointHash(threading.Thread):
             self._outcome = error
 
     def result(self) -> str | None:
-        """The SHA-256; None for the demo, whose weights are made up.
+        """Wait for the hash and return it; None for the demo model, which has no checkpoint.
 
         Raises:
             WeightsError: if the file has changed since it was fetched, or cannot be read.

@@ -1,4 +1,4 @@
-"""What became of a run."""
+"""The result of a run."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class RunResult:
-    """What became of a run.
+    """The result of a run. A unit is one seed of one job.
 
     Attributes:
-        samples: Of every job that has any, of this run and of those before it, in the order of the jobs.
-        findings: What the samples of each job say together.
-        n_unit, n_before, n_elsewhere: Units (job, seed) asked for; of those, done before this run and done by other
-            processes while it ran.
+        n_unit: Units that the user asked for.
+        n_before: Units that were done before this run.
+        n_elsewhere: Units that other processes did during this run.
         n_done: Units that this run wrote.
+        samples: Samples of each job that has any, from this run and earlier runs, in the order of the jobs.
+        findings: Ranking, agreement and convergence of each job's samples.
+        failures: Jobs and seeds that failed.
         skipped: Seeds of each job skipped by early stopping.
-        stopped_by: 128 plus the number of the signal that stopped the run, if one did.
+        stopped_by: 128 plus the number of the signal that stopped the run; None if no signal came.
     """
 
     n_unit: int = 0
@@ -35,7 +37,7 @@ class RunResult:
 
     @property
     def n_left(self) -> int:
-        """Units that were neither done nor failed, because the run was stopped."""
+        """Number of units that are not done, failed or skipped, because the run was stopped."""
         lost = [failed for failed in self.failures if failed.stage != "rank"]
         failed = sum(1 if one.seed is not None else len(one.job.seeds) for one in lost)
         skipped = sum(map(len, self.skipped.values()))
@@ -43,13 +45,13 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 if all is done, 1 if anything failed, 128 plus the signal's number if a signal left something undone."""
+        """128 plus the signal's number if a signal left units undone; else 1 if anything failed, 0 if all is done."""
         if self.stopped_by is not None and self.n_left:
             return self.stopped_by
         return 1 if self.failures else 0
 
     def summary(self) -> dict[str, Any]:
-        """For the run's record."""
+        """Return the counts for the run's record."""
         made: dict[str, Any] = {
             "failures": len(self.failures),
             "samples": sum(map(len, self.samples.values())),

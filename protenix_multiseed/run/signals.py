@@ -1,11 +1,13 @@
-"""SIGINT and SIGTERM: finish or give up the batch in hand, write what is done, end.
+"""Handle SIGINT and SIGTERM: finish or abandon the running batch, write finished results, end the run.
 
-The first signal asks: no new work begins, and the batch in hand has ``grace`` seconds to finish before it is given up.
-The second ends the process at once. Neither can leave half a result, since results appear whole.
+After the first signal no new batch starts. The running batch has ``grace`` seconds to finish, then it is abandoned.
+The second signal ends the process at once. Neither signal leaves a partial result, because each seed's folder is
+published atomically.
 
-A handler only sets a flag. Python also writes the signal's number to a pipe. A thread reads it there, tells the
-watchers, and ends the process after the second. So neither waits for a long call of the main thread, and nothing is
-printed from a handler, which may itself have interrupted a print.
+The signal handler only sets a flag. Python also writes the signal's number to a pipe, and a thread reads the pipe.
+After the first signal the thread sends an event to the watchers. After the second signal it ends the process. Thus
+signals take effect while the main thread is in a long call. The handler prints nothing, because it may have interrupted
+a print.
 """
 
 import os
@@ -26,11 +28,11 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Whether the run was asked to stop. Outside the main thread it watches for nothing.
+    """Watches for SIGINT and SIGTERM, as a context manager. Outside the main thread it does nothing.
 
     Args:
-        grace: Seconds that work in hand has to finish.
-        tell: Told when the first signal comes.
+        grace: Seconds that the running batch has to finish.
+        tell: Receives a ``Stopping`` event after the first signal.
     """
 
     def __init__(self, grace: float, tell: Watcher) -> None:
@@ -48,16 +50,16 @@ class Signals:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether work in hand must be given up."""
+        """Whether the running batch must be abandoned."""
         return time.monotonic() >= self._deadline
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal's number, as shells have it."""
+        """128 plus the signal's number, as in shells."""
         return 128 + (self._signal or 0)
 
     def pause(self, seconds: float) -> bool:
-        """Wait, unless the run is asked to stop meanwhile. Whether to go on."""
+        """Wait for some seconds, or until the run is asked to stop. Return False if it was asked to stop."""
         end = time.monotonic() + seconds
         while not self.is_asked and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
@@ -71,7 +73,7 @@ class Signals:
             os.set_blocking(end, end == self._pipe[0])
         self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         for number in _NUMBERS:
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._on_signal)
         threading.Thread(target=_watch, args=(self._pipe[0], self._on_first), daemon=True, name="signals").start()
         return self
 
@@ -82,23 +84,23 @@ class Signals:
             signal.signal(number, handler)
         if self._pipe is not None:
             signal.set_wakeup_fd(self._wakeup_before)
-            os.close(self._pipe[1])  # the thread reads the end, and closes its own
+            os.close(self._pipe[1])  # the thread reads the end of the pipe and closes the other end
             self._pipe = None
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is None:
             self._deadline = time.monotonic() + self._grace
             self._signal = number
 
     def _on_first(self, number: int) -> None:
-        self._note(number, None)
+        self._on_signal(number, None)
         event = Stopping(signal=signal.Signals(number).name, grace=self._grace)
-        # In a thread of its own: a terminal that is stuck must not keep the second signal waiting.
+        # In a separate thread: a blocked terminal must not delay the second signal.
         threading.Thread(target=self._tell, args=(event,), daemon=True, name="stopping").start()
 
 
 def _watch(pipe: int, on_first: Callable[[int], None]) -> None:
-    """Read signals from the pipe until its other end is closed."""
+    """Read signal numbers from the pipe until its other end is closed."""
     count = 0
     while data := os.read(pipe, 1):
         number = data[0]
@@ -108,12 +110,12 @@ def _watch(pipe: int, on_first: Callable[[int], None]) -> None:
         if count == 1:
             on_first(number)
         else:
-            _end(number)
+            _kill_all(number)
     os.close(pipe)
 
 
-def _end(number: int) -> None:
-    """End this process and its children at once."""
+def _kill_all(number: int) -> None:
+    """Kill all child processes and end this process at once, with exit code 128 + ``number``."""
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()

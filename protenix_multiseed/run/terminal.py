@@ -1,4 +1,4 @@
-"""The terminal display of a run: a live line on a terminal, plain lines elsewhere."""
+"""The terminal display of a run: a live progress line on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ class Terminal:
     """A watcher that shows a run on a console.
 
     Args:
-        n_seed: Units (job, seed) to do.
-        verbosity: -1 shows errors only, 0 progress and results, 1 details of every seed.
+        console: The console to print on.
+        n_seed: Total number of seeds to predict, over all jobs.
+        verbosity: -1 shows errors only, 0 also progress and results, 1 also every seed.
     """
 
     def __init__(self, console: Console, n_seed: int, verbosity: int) -> None:
@@ -40,7 +41,7 @@ class Terminal:
 
     @contextmanager
     def shown(self) -> Iterator["Terminal"]:
-        """Show the display for the length of a block."""
+        """Show the live progress line inside the ``with`` block."""
         if not self._is_live or not self._n_seed:
             yield self
             return
@@ -61,7 +62,7 @@ class Terminal:
                 self._predicted(event)
             case events.Skipped():
                 self._advance(len(event.seeds))
-                text = f"stopped, as further seeds brought no better score; not run: {format_seeds(event.seeds)}"
+                text = f"the last seeds did not improve the best score; seeds not run: {format_seeds(event.seeds)}"
                 self._say(0, f"[green]stable[/green] {escape(event.job.name)}: {text}")
             case Failure():
                 self._failed(event)
@@ -69,8 +70,8 @@ class Terminal:
                 self._say(0, f"[yellow]note[/yellow] {escape(event.job.name)}: {escape(event.text)}")
             case events.Stopping():
                 text = (
-                    f"the batch in hand has {event.grace:g} s to finish, then what is done is written; a second signal "
-                    "ends at once"
+                    f"the running batch has {event.grace:g} s to finish, then finished results are written; a second "
+                    "signal ends the run at once"
                 )
                 self._say(-1, f"[yellow]stopping[/yellow] after {event.signal}: {text}")
 

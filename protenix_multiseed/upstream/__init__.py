@@ -1,1 +1,1 @@
-"""The airlock: everything that depends on how Protenix ("upstream") is built. Importing it imports nothing heavy."""
+"""Everything that depends on the internals of Protenix ("upstream"). Importing this package imports nothing heavy."""

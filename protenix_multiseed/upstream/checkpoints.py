@@ -1,4 +1,4 @@
-"""Where checkpoints and data files are, on disk and on upstream's servers."""
+"""The paths of checkpoints and data files, and their addresses on upstream's servers."""
 
 import importlib
 import os
@@ -9,23 +9,23 @@ from protenix_multiseed.upstream.models import MODELS, ModelSpec
 
 
 def download_urls() -> Mapping[str, str]:
-    """Addresses of checkpoints and data files: upstream's own table, and those that a model's entry names."""
+    """Return the addresses of checkpoints and data files: upstream's own table, plus the ``url`` of each model."""
     table: Mapping[str, str] = importlib.import_module("protenix.web_service.dependency_url").URL
     return {**table, **{spec.name: spec.url for spec in MODELS if spec.url}}
 
 
 def default_checkpoint_dir() -> Path:
-    """Where upstream keeps checkpoints: ``PROTENIX_ROOT_DIR/checkpoint``; the root is the home folder by default."""
+    """Return upstream's folder of checkpoints: ``PROTENIX_ROOT_DIR/checkpoint``, else ``~/checkpoint``."""
     return Path(os.environ.get("PROTENIX_ROOT_DIR") or Path.home()) / "checkpoint"
 
 
 def template_data_dir() -> Path:
-    """Where upstream keeps the release dates of template structures: ``PROTENIX_ROOT_DIR/common``."""
+    """Return upstream's folder with the release dates of template structures: ``PROTENIX_ROOT_DIR/common``."""
     return default_checkpoint_dir().parent / "common"
 
 
 def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path | None:
-    """The checkpoint of a run; None for a model whose weights are made up.
+    """Return the checkpoint of a run; None for a model with made-up weights.
 
     Args:
         given: The file that the user named, if any.
@@ -36,7 +36,7 @@ def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path | None:
 
 
 def fetch_hint(model: str) -> str:
-    """How to get a model's checkpoint, as the end of a sentence."""
+    """Return how to get a model's checkpoint, as the last part of a message."""
     url = download_urls().get(model)
     if url is None:
         return "give the file with --checkpoint"

@@ -1,4 +1,4 @@
-"""Upstream's configuration for a run, put together as ``protenix pred`` does."""
+"""Build upstream's configuration for a run, as ``protenix pred`` does."""
 
 import importlib
 from collections.abc import Mapping
@@ -15,14 +15,15 @@ def build_configs(
     kernels: str = "torch",
     device_capability: tuple[int, int] | None = None,
 ) -> Any:
-    """Upstream's configuration. Upstream: ``get_default_runner`` of ``runner/batch_inference.py``.
+    """Build upstream's configuration. Upstream: ``get_default_runner`` of ``runner/batch_inference.py``.
 
     Args:
-        kernels: ``torch`` or ``cuequivariance``, for triangle attention and multiplication alike.
-        device_capability: The GPU's, or None on a CPU.
+        settings: The settings of the run.
+        kernels: ``torch`` or ``cuequivariance``, for both triangle attention and triangle multiplication.
+        device_capability: Compute capability of the GPU; None on a CPU.
 
     Raises:
-        ConfigError: for an override that names no setting of upstream, or has a value of another type.
+        ConfigError: if an override is not a setting of upstream, or its value has the wrong type.
     """
     parse_configs = importlib.import_module("protenix.config.config").parse_configs
     config_dict = importlib.import_module("ml_collections.config_dict").ConfigDict
@@ -43,7 +44,7 @@ def build_configs(
     configs.sample_diffusion.guidance.enable = settings.guidance
     configs.triangle_multiplicative = configs.triangle_attention = kernels
     if device_capability is not None and (7, 0) <= device_capability < (8, 0):
-        # update_gpu_compatible_configs of runner/inference.py: these cards have neither bf16 nor the fused kernels.
+        # As update_gpu_compatible_configs of runner/inference.py: these GPUs lack bfloat16 and the fused kernels.
         configs.dtype = "fp32"
         configs.triangle_multiplicative = configs.triangle_attention = "torch"
     _override(configs, settings.overrides)
@@ -66,7 +67,7 @@ def _override(configs: Any, overrides: Mapping[str, Any]) -> None:
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """Whether a value can stand where upstream has this default."""
+    """Return whether a value has a type that fits a setting with this default."""
     if value is None or default is None:
         return True
     if isinstance(default, bool) or isinstance(value, bool):

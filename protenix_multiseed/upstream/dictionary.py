@@ -1,11 +1,12 @@
-"""The Chemical Component Dictionary, embedded: every component of biotite's wheel, with no download.
+"""The Chemical Component Dictionary without a download, read from the copy in biotite's wheel.
 
-Protenix reads two files, ``components.cif`` and ``components.cif.rdkit_mol.pkl``, whole and in every process. This
-module offers the same content one component at a time, from the copy of the dictionary that biotite ships as
-``structure/info/components.bcif``. On first use its columns are decoded once into memory-mapped arrays under the
-user's cache; after that, a component costs a slice. Reference conformers are made as Protenix makes them
-(``scripts/gen_ccd_cache.py``: the PDBe component reader, then RDKit's ETKDGv3), but from a seed fixed by the
-component's code, so that two machines agree.
+Protenix downloads two files, ``components.cif`` and ``components.cif.rdkit_mol.pkl``, and every process reads them
+completely. This module provides the same content one component at a time. Its source is the copy of the dictionary that
+biotite ships as ``structure/info/components.bcif``. On the first use the columns of this copy are decoded into
+memory-mapped arrays in the user's cache folder. After that, reading a component only slices these arrays.
+
+Reference conformers are made as in Protenix's ``scripts/gen_ccd_cache.py``: the PDBe component reader, then RDKit's
+ETKDGv3. Here RDKit's seed follows from the component's code, so that all machines get the same conformer.
 """
 
 import contextlib
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
     from biotite.structure.io.pdbx import CIFBlock
     from rdkit import Chem
 
-LAYOUT = 2  # raise when the arrays or the stored molecules change their meaning
+LAYOUT = 2  # increase it when the meaning of the arrays or of the stored molecules changes
 CONFORMER_TIMEOUT_SECONDS = 120
 UPSTREAM_FILES = ("components.cif", "components.cif.rdkit_mol.pkl")
-MISSING = np.iinfo(np.int32).min  # in a coordinate column
+MISSING = np.iinfo(np.int32).min  # a missing value in a coordinate column
 
 _COMPONENT_COLUMNS = (
     "type",
@@ -72,9 +73,12 @@ _COORDINATES = {"ideal": "pdbx_model_Cartn_{}_ideal", "model": "model_Cartn_{}"}
 
 
 class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
-    """biotite's copy of the dictionary, as a mapping from component code to its mmCIF block.
+    """biotite's copy of the dictionary, as a mapping from component code to mmCIF block.
 
-    Membership and :meth:`atom_names` touch only the index; a block is built when it is asked for.
+    Membership tests and :meth:`atom_names` read only the index. A block is built when it is requested.
+
+    Args:
+        folder: Folder of the index; None for the user's cache folder.
 
     Raises:
         DictionaryError: if the index cannot be written to the cache folder.
@@ -90,13 +94,13 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
             np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("components", "atoms", "bonds", "text")
         )
         self._codes = np.asarray(self._components["id"])
-        # Upstream's writer asks for each block six times a structure, as if it were a table that holds them.
+        # Upstream's writer requests each block six times per structure.
         self._block = lru_cache(maxsize=256)(self._make_block)
         self._molecules: dict[str, Chem.Mol] = {}
 
     @property
     def identity(self) -> str:
-        """What its conformers depend on: the dictionary's version and RDKit's."""
+        """The versions that the conformers depend on: biotite's, which includes the dictionary, and RDKit's."""
         return f"biotite {metadata.version('biotite')}, rdkit {_rdkit_version()}"
 
     def _row(self, code: str) -> int:
@@ -119,7 +123,11 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         return len(self._codes)
 
     def atom_names(self, code: str) -> tuple[str, ...]:
-        """Names of the component's atoms, hydrogens left out, in the dictionary's order."""
+        """Return the names of the component's heavy atoms, in the dictionary's order.
+
+        Raises:
+            KeyError: if the component is unknown.
+        """
         component = self._components[self._row(code)]
         atoms = self._atoms[component["first_atom"] : component["last_atom"]]
         heavy = ~np.isin(atoms["type_symbol"], (b"H", b"D"))
@@ -141,10 +149,13 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         return _cif_block(code, self._summary(row), atoms, bonds)
 
     def molecule(self, code: str) -> Any:
-        """The component as Protenix's RDKit molecule, reference conformer included; None if it is unknown.
+        """Return the component as an RDKit molecule with its reference conformer, as Protenix stores it.
 
-        The attributes ``atom_map``, ``name``, ``sanitized``, ``ref_conf_id``, ``ref_conf_type`` and ``ref_mask`` are
-        those of ``scripts/gen_ccd_cache.py``. Molecules are kept in the cache folder once made.
+        The molecule has the attributes that ``scripts/gen_ccd_cache.py`` sets: ``atom_map``, ``name``, ``sanitized``,
+        ``ref_conf_id``, ``ref_conf_type`` and ``ref_mask``. It is stored in the cache folder once it is made.
+
+        Returns:
+            The molecule; None if the component is unknown.
         """
         if code in self._molecules:
             return self._molecules[code]
@@ -154,17 +165,18 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         molecule = _load_molecule(stored)
         if molecule is None:
             molecule = make_molecule(code, self[code])
-            with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the run
+            with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
                 _store_molecule(molecule, stored)
         self._molecules[code] = molecule
         return molecule
 
 
 class UpstreamDictionary:
-    """The two files that Protenix downloads, under ``PROTENIX_ROOT_DIR/common``. Protenix itself reads them.
+    """The two files that Protenix downloads to ``PROTENIX_ROOT_DIR/common``. Protenix itself reads them.
 
-    This class answers only what the input checks ask. A component of the embedded dictionary is taken to be in the
-    files too if its data block is; atom names of components that the embedded dictionary lacks are not known here.
+    This class provides only the data that the input checks need. A component counts as present in both files if
+    ``components.cif`` has its data block. Atom names come from the embedded dictionary, so they are unknown for
+    components that it lacks.
     """
 
     name = "upstream"
@@ -176,7 +188,7 @@ class UpstreamDictionary:
 
     @property
     def identity(self) -> str:
-        """The two files, told by their lengths and their ends: hashing them whole takes seconds."""
+        """A hash of the lengths, the first MiB and the last MiB of both files. Hashing all content takes seconds."""
         digest = hashlib.sha256()
         for path in (self.components, self.molecules):
             size = path.stat().st_size
@@ -195,7 +207,7 @@ class UpstreamDictionary:
         return self._known[str(code)]
 
     def atom_names(self, code: str) -> tuple[str, ...] | None:
-        """Heavy-atom names, or None if they are not known without reading the file whole."""
+        """Return the names of the heavy atoms; None if the embedded dictionary lacks the component."""
         return self._embedded.atom_names(code) if code in self._embedded else None
 
 
@@ -203,7 +215,7 @@ Dictionary = EmbeddedDictionary | UpstreamDictionary
 
 
 def find_dictionary() -> Dictionary:
-    """Upstream's files where ``PROTENIX_ROOT_DIR`` holds both, else the embedded dictionary."""
+    """Return upstream's dictionary if ``PROTENIX_ROOT_DIR`` holds both of its files, else the embedded dictionary."""
     root = os.environ.get("PROTENIX_ROOT_DIR")
     if root and all((Path(root) / "common" / name).is_file() for name in UPSTREAM_FILES):
         return UpstreamDictionary(Path(root))
@@ -211,7 +223,7 @@ def find_dictionary() -> Dictionary:
 
 
 class MoleculeTable(dict[str, Any]):
-    """Stands where Protenix keeps its unpickled table of molecules, and makes each on demand."""
+    """Replaces Protenix's unpickled table of molecules, and makes each molecule on demand."""
 
     def __init__(self, dictionary: EmbeddedDictionary) -> None:
         super().__init__()
@@ -221,7 +233,7 @@ class MoleculeTable(dict[str, Any]):
         return True
 
     def get(self, code: str, default: Any = None) -> Any:
-        """The component's molecule, or ``default``."""
+        """Return the component's molecule, or ``default`` if the component is unknown."""
         molecule = self._dictionary.molecule(code)
         return default if molecule is None else molecule
 
@@ -230,12 +242,12 @@ def make_molecule(code: str, block: "CIFBlock") -> Any:
     """Make one component's RDKit molecule and reference conformer, as ``scripts/gen_ccd_cache.py`` does.
 
     Args:
-        code: The component's code, which also fixes the seed of its conformer.
-        block: Its mmCIF block.
+        code: The component's code, which also determines the seed of its conformer.
+        block: The component's mmCIF block.
     """
     import gemmi
 
-    _do_without_drawing()
+    _replace_missing_drawing_module()
     from pdbeccdutils.core import ccd_reader
     from rdkit import RDLogger
     from rdkit.Chem import rdDistGeom
@@ -262,15 +274,18 @@ def make_molecule(code: str, block: "CIFBlock") -> Any:
         options.clearConfs = False
         options.randomSeed = zlib.crc32(code.encode()) & 0x7FFFFFFF
         options.timeout = CONFORMER_TIMEOUT_SECONDS
-        with contextlib.suppress(Exception):  # upstream: the ideal conformer stands where embedding raises
+        with contextlib.suppress(Exception):  # as upstream: if embedding raises, the ideal conformer stays
             molecule.ref_conf_id = rdDistGeom.EmbedMolecule(molecule, options)
             molecule.ref_conf_type = "rdkit"
             molecule.ref_mask[:] = True
     return molecule
 
 
-def _do_without_drawing() -> None:
-    """Pdbeccdutils imports RDKit's drawing, which needs X11 libraries that bare GPU hosts lack; nothing here draws."""
+def _replace_missing_drawing_module() -> None:
+    """Replace RDKit's drawing module by an empty one if it cannot be imported.
+
+    pdbeccdutils imports it but never draws here. It needs X11 libraries, which GPU servers often lack.
+    """
     try:
         importlib.import_module("rdkit.Chem.Draw")
     except ImportError:
@@ -279,7 +294,7 @@ def _do_without_drawing() -> None:
 
 
 def serialize(code: str, block: "CIFBlock") -> str:
-    """The component as the text of one mmCIF data block."""
+    """Return the component as the text of one mmCIF data block."""
     from biotite.structure.io.pdbx import CIFFile
 
     text = io.StringIO()
@@ -302,7 +317,7 @@ def _load_molecule(path: Path) -> Any:
     from_bytes: Any = Chem.Mol
     try:
         molecule = from_bytes(path.read_bytes())
-    except (OSError, RuntimeError):  # not stored yet, or cut short
+    except (OSError, RuntimeError):  # missing or truncated
         return None
     for attribute, read in (
         ("name", molecule.GetProp),
@@ -327,7 +342,7 @@ def _store_molecule(molecule: "Chem.Mol", path: Path) -> None:
     copy.SetProp("_ms_ref_conf_type", attributes.ref_conf_type)
     copy.SetProp("_ms_ref_mask", "".join("1" if flag else "0" for flag in attributes.ref_mask))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As doubles: else the first run of a component, which makes it, and later ones, which load it, would differ.
+    # Coordinates as doubles: else a loaded molecule would differ from the molecule that the first run made.
     kept = Chem.PropertyPickleOptions.AllProps | Chem.PropertyPickleOptions.CoordsAsDouble
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(copy.ToBinary(int(kept)))
@@ -339,7 +354,7 @@ def _rdkit_version() -> str:
 
 
 def _source() -> Path:
-    spec = importlib.util.find_spec("biotite")  # without importing it, which takes most of a second
+    spec = importlib.util.find_spec("biotite")  # does not import biotite, which would take most of a second
     folders = spec.submodule_search_locations if spec else None
     source = Path(*folders, "structure/info/components.bcif") if folders else None
     if source is None or not source.exists():
@@ -356,7 +371,10 @@ def _index_folder() -> Path:
 
 
 def _build_index(folder: Path) -> None:
-    """Decode the dictionary's columns into memory-mappable arrays. Concurrent builders are harmless: the first wins."""
+    """Decode the dictionary's columns into memory-mappable arrays.
+
+    Several processes may do this at once; the first to finish wins.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="dictionary-"))
@@ -386,7 +404,7 @@ def _decode(source: Path) -> dict[str, np.ndarray]:
         values, mask = category[column].data.array, category[column].mask
         if mask is not None:
             values = np.where(mask.array == 0, values, "?")
-        width = values.dtype.itemsize // 4  # numpy keeps text as 4-byte code points; these columns are ASCII
+        width = values.dtype.itemsize // 4  # numpy stores text as 4-byte code points; these columns are ASCII
         characters = np.ascontiguousarray(values).view(np.uint32).astype(np.uint8)
         return characters.view(f"S{width}")
 
@@ -421,7 +439,10 @@ def _decode(source: Path) -> dict[str, np.ndarray]:
 
 
 def _runs(keys: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and exclusive last row of each code in a column where equal keys stand together; (0, 0) where absent."""
+    """Return the first row and the end row (exclusive) of each code; (0, 0) if the code is absent.
+
+    Equal keys must be adjacent in the column.
+    """
     starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
     stops = np.r_[starts[1:], len(keys)]
     where = {key: index for index, key in enumerate(keys[starts].tolist())}
@@ -439,7 +460,7 @@ def _records(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _cif_block(code: str, summary: Mapping[str, str], atoms: np.ndarray, bonds: np.ndarray) -> "CIFBlock":
-    """One component's mmCIF block with the columns that Protenix and its dictionary script read."""
+    """Return one component's mmCIF block with the columns that Protenix and its ``gen_ccd_cache.py`` read."""
     from biotite.structure.io.pdbx import CIFBlock, CIFCategory, CIFColumn
 
     def category(name: str, columns: Mapping[str, np.ndarray]) -> CIFCategory:

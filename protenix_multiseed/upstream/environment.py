@@ -1,7 +1,7 @@
-"""Prepares a process for ``protenix``, and calls it without its prints.
+"""Prepare a process for the package ``protenix``, and call it without its prints.
 
-:func:`prepare` must run before the first import of ``protenix.data`` or ``protenix.model`` in a process, since upstream
-reads its environment there.
+Call :func:`prepare` before the first import of ``protenix.data`` or ``protenix.model`` in a process, because these
+modules read environment variables when they are imported.
 """
 
 import contextlib
@@ -17,8 +17,9 @@ from protenix_multiseed.upstream.dictionary import Dictionary, EmbeddedDictionar
 
 
 def prepare(dictionary: Dictionary) -> None:
-    """Set upstream's environment, quieten it and give it the dictionary. Safe to call again."""
-    # The fused layer norm compiles CUDA at the first call, a known cause of failed starts; torch's needs no compiler.
+    """Set upstream's environment, silence its log, and give it the dictionary. It is safe to call this again."""
+    # Upstream's fused layer norm compiles CUDA code at its first call, a known cause of failed starts. PyTorch's layer
+    # norm needs no compiler.
     os.environ.setdefault("LAYERNORM_TYPE", "torch")
     logging.getLogger("protenix").setLevel(logging.ERROR)
     for name in ("rdkit", "pdbeccdutils", "absl", "graphviz"):
@@ -29,7 +30,7 @@ def prepare(dictionary: Dictionary) -> None:
 
 
 def _embed(dictionary: EmbeddedDictionary) -> None:
-    """Put the embedded dictionary where upstream keeps its two files once it has read them."""
+    """Put the embedded dictionary into the variables where upstream keeps the contents of its two files."""
     ccd: Any = importlib.import_module("protenix.data.core.ccd")
     data_utils: Any = importlib.import_module("protenix.data.utils")
 
@@ -46,7 +47,7 @@ def _embed(dictionary: EmbeddedDictionary) -> None:
 
 @contextlib.contextmanager
 def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of upstream for the length of a block."""
+    """Replace an attribute of an upstream module inside the ``with`` block."""
     original = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -57,22 +58,22 @@ def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """Keep upstream's prints off the terminal."""
+    """Discard upstream's prints inside the ``with`` block."""
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
         yield
 
 
 def call_quietly(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call a function of upstream that prints."""
+    """Call a function of upstream and discard its prints."""
     with silenced():
         return function(*arguments, **named)
 
 
 def load_data_dumper() -> Any:
-    """The class of upstream's writer, with all that it imports."""
+    """Import and return the class of upstream's writer."""
     return importlib.import_module("runner.dumper").DataDumper
 
 
 def data_dumper(folder: Path, *, full_confidence: bool) -> Any:
-    """Upstream's writer of mmCIF and confidence files."""
+    """Return upstream's writer of mmCIF and confidence files."""
     return load_data_dumper()(base_dir=str(folder), need_atom_confidence=full_confidence, sorted_by_ranking_score=True)

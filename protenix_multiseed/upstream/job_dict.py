@@ -1,4 +1,4 @@
-"""The dictionary in which upstream's featurizers read a job (``docs/infer_json_format.md`` of Protenix)."""
+"""Convert a job to the dictionary that upstream's featurizers read (``docs/infer_json_format.md`` of Protenix)."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ _KEYS: dict[PolymerKind, str] = {"protein": "proteinChain", "dna": "dnaSequence"
 
 
 def to_upstream(spec: JobSpec) -> dict[str, Any]:
-    """A job as upstream's featurizers read it: plain dictionaries and lists, which upstream may change."""
+    """Return a job as new dictionaries and lists, in the format of upstream's featurizers. Upstream may change them."""
     made: dict[str, Any] = {"name": spec.name, "sequences": sequences_of(spec)}
     if spec.bonds:
         made["covalent_bonds"] = [_bond(bond) for bond in spec.bonds]
@@ -31,7 +31,7 @@ def to_upstream(spec: JobSpec) -> dict[str, Any]:
 
 
 def sequences_of(spec: JobSpec) -> list[dict[str, Any]]:
-    """The part of a job that lists its entities."""
+    """Return the part of :func:`to_upstream` that lists the entities."""
     return [_entity(entity) for entity in spec.entities]
 
 

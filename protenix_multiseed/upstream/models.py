@@ -1,4 +1,4 @@
-"""The models: one entry each. To add a model, add a :class:`ModelSpec` to :data:`MODELS`; nothing else changes."""
+"""The table of models. To add a model, add a :class:`ModelSpec` to :data:`MODELS`. Nothing else has to change."""
 
 import importlib
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ DEMO_NOTICE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EsmModel:
-    """A language model whose embeddings a model reads.
+    """An ESM language model, whose embeddings some models read.
 
     Attributes:
-        name: Upstream's name of it.
+        name: Upstream's name of the language model.
         checkpoints: Names of its files in upstream's table of downloads.
     """
 
@@ -31,17 +31,17 @@ class ModelSpec:
     """One model.
 
     Attributes:
-        architecture: Name of its settings in upstream's ``configs_model_type.py``; its own name if None.
-        overrides: Settings of upstream by dotted path that differ from the architecture's.
-        template: Whether it was trained with templates and RNA MSAs.
-        constraint: Whether it reads constraints.
-        esm: The language model it reads.
-        max_tokens: Largest complex that it takes, or None.
-        confidence_full_precision_max_tokens: On a GPU the confidence head runs in 32 bits up to this many tokens.
-        sampling_full_precision_max_tokens: The same of the diffusion network.
-        url: Where the checkpoint is; None if upstream's table of downloads has it, or if there is none.
-        made_up_weights: Whether weights are made up instead of loaded.
-        notice: A sentence that every result must carry.
+        architecture: Name of the model's settings in upstream's ``configs_model_type.py``; None: the model's own name.
+        overrides: Upstream's settings that differ from the architecture's, by dotted path.
+        template: Whether the model was trained with templates and RNA MSAs.
+        constraint: Whether the model reads constraints.
+        esm: The language model whose embeddings the model reads, or None.
+        max_tokens: Largest number of tokens that the model accepts; None for no limit.
+        confidence_full_precision_max_tokens: On a GPU the confidence head runs in float32 up to this many tokens.
+        sampling_full_precision_max_tokens: On a GPU the diffusion network runs in float32 up to this many tokens.
+        url: Address of the checkpoint; None if upstream's table of downloads has it, or if there is no checkpoint.
+        made_up_weights: Whether the weights are made up instead of loaded.
+        notice: A sentence that every result must contain, or None.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ModelSpec:
 
     @property
     def upstream_name(self) -> str:
-        """Name of its settings in upstream's ``configs_model_type.py``."""
+        """Name of the model's settings in upstream's ``configs_model_type.py``."""
         return self.architecture or self.name
 
     @property
@@ -70,22 +70,22 @@ class ModelSpec:
 
     @property
     def cycles(self) -> int:
-        """Recycling cycles."""
+        """Default number of recycling cycles."""
         return int(self.overrides.get("model.N_cycle", self.settings["model"]["N_cycle"]))
 
     @property
     def steps(self) -> int:
-        """Diffusion steps."""
+        """Default number of diffusion steps."""
         default = self.settings.get("sample_diffusion", {}).get("N_step", 200)
         return int(self.overrides.get("sample_diffusion.N_step", default))
 
     @property
     def msa(self) -> bool:
-        """Whether it reads MSAs unless told otherwise."""
+        """Whether the model reads MSAs by default."""
         return bool(self.settings.get("use_msa", True))
 
     def skip_amp(self, n_token: int) -> dict[str, bool]:
-        """Which parts run outside automatic mixed precision at this size.
+        """Return which parts run without automatic mixed precision for this number of tokens.
 
         Upstream: ``update_inference_configs`` of ``runner/inference.py``.
         """
@@ -109,8 +109,8 @@ _DEMO_ARCHITECTURE = {
     "model.confidence_head.n_blocks": 1,
 }
 
-# In the order in which messages and help list them. Limits and precision: runner/inference.py of upstream; templates:
-# its runner/batch_inference.py.
+# Messages and help list the models in this order. Sources: upstream's runner/inference.py for limits and precision,
+# upstream's runner/batch_inference.py for templates.
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(name="protenix-v2", template=True, max_tokens=2560, confidence_full_precision_max_tokens=-1),
     ModelSpec(name=DEFAULT_MODEL, template=True),
@@ -133,15 +133,15 @@ MODELS: tuple[ModelSpec, ...] = (
 
 
 def model_names() -> tuple[str, ...]:
-    """Names of all models."""
+    """Return the names of all models."""
     return tuple(spec.name for spec in MODELS)
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The entry of a model.
+    """Return the entry of a model.
 
     Raises:
-        KeyError: if there is none.
+        KeyError: if there is no model with this name.
     """
     for spec in MODELS:
         if spec.name == name:

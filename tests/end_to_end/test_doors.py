@@ -1,4 +1,4 @@
-"""The four doors: an executor, a dialect, a model and a kernel come in as one file or one entry each."""
+"""Adding an executor, an input dialect, a model or a kernel takes one file or one entry, and no other change."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ sys.path.insert(0, {TESTS!r})
 from support import triton_interpreter
 import json, pkgutil, torch
 import importlib.util
-# As if the file were in the package's folder.
+# Make the package find the toy operation as if it were in the package's folder.
 found = importlib.util.find_spec("protenix_multiseed.kernels.ops")
 found.submodule_search_locations.append({TESTS + "/support/toys/ops"!r})
 ops = importlib.util.module_from_spec(found)
@@ -61,7 +61,7 @@ def write_lines(folder):
     (folder / "quick.yaml").write_text(QUICK)
 
 
-def test_a_new_executor_serves_a_whole_run(tmp_path):
+def test_a_new_executor_works_in_a_whole_run(tmp_path):
     """Ranking, resume and records come from the run, not from the executor."""
     (tmp_path / "in.json").write_text(
         json.dumps([{"name": "a", "sequences": [{"proteinChain": {"sequence": "MKTAYIAKQR", "count": 1}}]}])
@@ -77,7 +77,7 @@ def test_a_new_executor_serves_a_whole_run(tmp_path):
     assert len(list((tmp_path / "out/a").glob("seed_*/predictions/*.cif"))) == 3
 
 
-def test_an_unknown_executor_is_refused_with_those_there_are(tmp_path):
+def test_an_unknown_executor_is_refused_with_a_list_of_the_known_ones(tmp_path):
     write_lines(tmp_path)
     (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": [{"ion": {"ion": "MG", "count": 1}}]}]))
     (tmp_path / "quick.yaml").write_text(QUICK + "executor: cloud\n")
@@ -104,7 +104,7 @@ def test_a_new_dialect_is_read_by_every_command(tmp_path):
     assert (tmp_path / "out/second/best.cif").exists()
 
 
-def test_a_new_model_is_known_everywhere(tmp_path):
+def test_a_new_model_works_with_its_settings_and_token_limit(tmp_path):
     write_lines(tmp_path)
     (tmp_path / "quick.yaml").write_text("samples: 2\nworkers: 1\n")
     arguments = ("--model", "toy", "--config", "quick.yaml")
@@ -122,7 +122,7 @@ def test_a_new_model_is_known_everywhere(tmp_path):
     assert "toy" in run("predict", "--model", "no-such-model", cwd=tmp_path, prelude=MODEL).stderr
 
 
-def test_a_new_kernel_is_found_compiled_and_probed():
+def test_a_new_kernel_is_found_and_compared_with_pytorch():
     pytest.importorskip("triton")
     done = subprocess.run(
         [sys.executable, "-c", KERNEL], capture_output=True, text=True, check=False, env=environment()

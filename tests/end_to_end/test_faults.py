@@ -1,4 +1,4 @@
-"""The fault table: what goes wrong for real, with the exit code and the message that follow."""
+"""Real faults, such as a full disk or a killed worker, with the exit code and the message of each."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ JOBS = {"a": "MKTAYIAKQR", "b": "GHKLMNPQRSTV"}
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own, of 4 MiB."""
+    """A separate file system of 4 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
@@ -34,7 +34,7 @@ def failures(out):
     return [json.loads(line) for line in (out / "protenix-ms" / "failures.jsonl").read_text().splitlines()]
 
 
-def test_a_disk_that_fills_up(tmp_path, small_disk):
+def test_a_run_on_a_full_disk_fails_and_can_be_completed_later(tmp_path, small_disk):
     write_jobs(tmp_path, JOBS)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(4 * 2**20 - 96 * 1024))  # room for the first files only
@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up(tmp_path, small_disk):
     assert leftovers(small_disk / "out") == []
 
 
-def test_an_output_that_cannot_be_written(tmp_path, small_disk):
+def test_a_read_only_output_folder_is_refused(tmp_path, small_disk):
     write_jobs(tmp_path, JOBS)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = run(*OPTIONS, "--out", small_disk / "out", cwd=tmp_path)
@@ -59,25 +59,25 @@ def test_an_output_that_cannot_be_written(tmp_path, small_disk):
     assert "choose another folder" in done.stderr
 
 
-VANISH = """
+DELETE_ALIGNMENT = """
 import os
-from protenix_multiseed.outputs import survey as module
-original = module.survey
-def survey(*arguments, **named):
+from protenix_multiseed.outputs import scan as module
+original = module.scan
+def scan_and_delete(*arguments, **named):
     found = original(*arguments, **named)
     os.unlink("gone.a3m")
     return found
-module.survey = survey
+module.scan = scan_and_delete
 """
 
 
-def test_an_alignment_that_vanishes_after_the_checks(tmp_path):
+def test_an_alignment_deleted_after_the_checks_fails_only_its_job(tmp_path):
     write_jobs(tmp_path, JOBS)
     jobs = json.loads((tmp_path / "in.json").read_text())
     jobs[0]["sequences"][0]["proteinChain"]["unpairedMsaPath"] = "gone.a3m"
     (tmp_path / "in.json").write_text(json.dumps(jobs))
     (tmp_path / "gone.a3m").write_text(">q\nMKTAYIAKQR\n>r\nMKTAYIAKQK\n")
-    done = run(*OPTIONS, "--out", "out", cwd=tmp_path, prelude=VANISH)
+    done = run(*OPTIONS, "--out", "out", cwd=tmp_path, prelude=DELETE_ALIGNMENT)
     assert done.returncode == 1, done.stdout + done.stderr
     (failed,) = failures(tmp_path / "out")
     assert (failed["job"], failed["seed"], failed["stage"]) == ("a", None, "featurize")
@@ -87,8 +87,8 @@ def test_an_alignment_that_vanishes_after_the_checks(tmp_path):
     assert "FeaturizationError" in (tmp_path / "out" / "protenix-ms" / "run.log").read_text()
 
 
-def test_workers_that_the_kernel_kills(tmp_path):
-    """Whatever they were doing, the run ends, and what it did not do it tells."""
+def test_a_run_ends_although_its_workers_are_killed(tmp_path):
+    """Whatever the workers were doing, the run ends and reports the seeds that it did not finish."""
     write_jobs(tmp_path, JOBS)
     process = start(*OPTIONS, "--seeds", "1-30", "--max-seeds-per-batch", "1", "--out", "out", cwd=tmp_path)
     end = time.monotonic() + 100
@@ -113,7 +113,7 @@ def test_workers_that_the_kernel_kills(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"not a checkpoint", b"PK\x03\x04" + bytes(1000)], ids=["empty", "text", "cut"]
 )
-def test_a_checkpoint_that_is_none(tmp_path, content):
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path, content):
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
     (tmp_path / "quick.yaml").write_text("steps: 2\ncycles: 1\n")
     (tmp_path / "weights.pt").write_bytes(content)
@@ -125,7 +125,7 @@ def test_a_checkpoint_that_is_none(tmp_path, content):
     assert not (tmp_path / "out").exists()
 
 
-COUNT = """
+LOG_SOCKET_CALLS = """
 import os, sys
 def watch(event, arguments):
     if event in ("socket.getaddrinfo", "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"):
@@ -137,10 +137,10 @@ BIND = "import socket; made = socket.socket(socket.AF_INET); made.bind(('127.0.0
 
 
 def test_offline_opens_no_network_socket(tmp_path):
-    """What sockets are used for is counted, in the command and in its workers, which run sitecustomize too."""
+    """An audit hook in sitecustomize logs socket calls of the command and of its workers."""
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(COUNT)
+    (tmp_path / "site" / "sitecustomize.py").write_text(LOG_SOCKET_CALLS)
     paths = f"{tmp_path / 'site'}{os.pathsep}{cases.REPOSITORY}"
     seen = tmp_path / "sockets"
     control = subprocess.run(
@@ -148,7 +148,7 @@ def test_offline_opens_no_network_socket(tmp_path):
         env=environment(PYTHONPATH=paths, SOCKETS=str(seen)), check=True,
     )  # fmt: skip
     assert control.returncode == 0
-    assert len(seen.read_text().splitlines()) == 1  # the count counts
+    assert len(seen.read_text().splitlines()) == 1  # the hook logs a bind
     seen.unlink()
     done = run(*OPTIONS, "--offline", "--out", "out", cwd=tmp_path, PYTHONPATH=paths, SOCKETS=str(seen))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,7 +17,7 @@ from support import cases
 from protenix_multiseed.upstream.models import DEMO_NOTICE
 
 COMMAND = [sys.executable, "-m", "protenix_multiseed.cli"]
-# The demo, made still smaller: these tests are about the command.
+# Few steps, cycles and samples: these tests are about the command.
 QUICK = "steps: 2\ncycles: 1\nsamples: 2\n"
 
 
@@ -38,7 +38,7 @@ def protein(sequence="MKTAYIAKQR", **more):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of two jobs, one of whose ligands no conformer can be made for."""
+    """A finished run of two jobs. One job fails: RDKit can make no conformer for its ligand."""
     folder = tmp_path_factory.mktemp("run")
     cage = "[C@@]123[C@@](C1)(C2)C3(C)(C)"
     jobs = [
@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
     return folder, done
 
 
-def test_a_failed_job_shows_in_the_exit_code_and_stops_nothing_else(finished):
+def test_a_failed_job_sets_the_exit_code_and_stops_no_other_job(finished):
     folder, done = finished
     assert done.returncode == 1, done.stdout + done.stderr
     assert "failed in.json[0] 'impossible' (featurize)" in done.stdout
@@ -74,7 +74,7 @@ def test_the_table_ranks_all_seeds_and_samples(finished):
     assert json.loads((folder / "results" / "good" / rows[0]["confidence"]).read_text())["ranking_score"] == scores[0]
 
 
-def test_upstreams_layout(finished):
+def test_prediction_files_are_named_as_by_upstream(finished):
     folder = finished[0] / "results" / "good"
     assert sorted(path.name for path in (folder / "seed_4" / "predictions").iterdir()) == [
         "good_sample_0.cif",
@@ -92,7 +92,7 @@ def test_structures_open_in_biotite_and_gemmi(finished):
         assert [chain.name for chain in structure[0]] == ["A", "B"]
 
 
-def test_the_demo_says_what_it_is_everywhere(finished):
+def test_the_demo_notice_is_on_the_terminal_and_in_every_file(finished):
     folder, done = finished
     assert DEMO_NOTICE in " ".join(done.stdout.split())
     for path in (folder / "results" / "good").rglob("*"):
@@ -101,7 +101,7 @@ def test_the_demo_says_what_it_is_everywhere(finished):
     assert json.loads((folder / "results" / "protenix-ms" / "run.json").read_text())["notice"] == DEMO_NOTICE
 
 
-def test_the_record_says_how_it_was_run(finished):
+def test_records_say_how_predictions_were_made(finished):
     folder = finished[0] / "results"
     record = json.loads((folder / "protenix-ms" / "run.json").read_text())
     assert record["dictionary"] == "biotite"
@@ -117,8 +117,8 @@ def test_the_record_says_how_it_was_run(finished):
     assert set(seed["run"]["stage_seconds"]) == {"inputs", "trunk", "conditioning", "sample", "score"}
 
 
-def test_the_resolved_configuration_runs_again_to_the_same_bytes(finished):
-    """In the same batch: the matrix products of some processors round otherwise for another number of seeds."""
+def test_a_rerun_with_the_saved_configuration_gives_the_same_bytes(finished):
+    """The batch is the same too: some processors round matrix products differently for another number of seeds."""
     folder = finished[0]
     good = json.loads((folder / "in.json").read_text())[1]
     (folder / "alone.json").write_text(json.dumps([good]))
@@ -181,8 +181,8 @@ def test_a_refused_run_writes_nothing(tmp_path, arguments, content, says):
     (["predict", "--help"], 0, {"numpy", "platformdirs", "torch"}),
     (["predict", "in.json", "--model", "demo"], 2, {"torch", "scipy", "pandas", "protenix"}),
 ])  # fmt: skip
-def test_help_and_refusals_come_at_once(tmp_path, arguments, code, absent):
-    """What they import is what they take: half a second for help, a second and a half for a refusal."""
+def test_help_and_refusals_import_no_slow_packages(tmp_path, arguments, code, absent):
+    """Their time is the time of their imports: 0.5 s for help, 1.5 s for a refusal."""
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKB"), {"ligand": {"ligand": "CCO", "count": 1}})]))
     script = (
         "import sys; from protenix_multiseed.cli import app\n"
@@ -197,8 +197,8 @@ def test_help_and_refusals_come_at_once(tmp_path, arguments, code, absent):
     assert not imported & absent
 
 
-def test_a_refusal_while_torch_is_loaded_says_nothing_but_why(tmp_path):
-    """The end of the process and the thread that imports torch once met."""
+def test_a_refusal_during_the_import_of_torch_prints_only_its_message(tmp_path):
+    """Regression: the end of the process once collided with the thread that imports torch."""
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKTAY"))]))
     (tmp_path / "other.pt").write_bytes(b"not what was fetched")
     (tmp_path / "other.pt.sha256").write_text(f"{'0' * 64}  other.pt\n")
@@ -208,8 +208,8 @@ def test_a_refusal_while_torch_is_loaded_says_nothing_but_why(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_display_lives_while_the_model_runs(tmp_path):
-    """Upstream's prints are kept off the terminal during a prediction; the display once went with them."""
+def test_the_display_is_updated_while_the_model_runs(tmp_path):
+    """Upstream's prints are hidden during a prediction. Regression: the display was once hidden with them."""
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKTAY"))]))
     (tmp_path / "quick.yaml").write_text(QUICK)
     ours, theirs = os.openpty()
@@ -244,7 +244,7 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
 
 
-def test_a_job_too_large_is_refused_with_the_figure_before_anything_is_loaded(tmp_path):
+def test_a_job_too_large_for_memory_is_refused_with_its_estimate(tmp_path):
     (tmp_path / "in.json").write_text(json.dumps([job("small", protein()), job("large", protein("MKTAYIAKQR" * 300))]))
     options = ("--model", "demo", "--assume-free", "1GiB", "--out", "results")
     done = run("predict", "in.json", *options, cwd=tmp_path)
@@ -257,7 +257,7 @@ def test_a_job_too_large_is_refused_with_the_figure_before_anything_is_loaded(tm
     assert "refused in.json[1] 'large'" in planned.stdout
 
 
-def test_batches_and_single_seeds_give_the_same_answers(tmp_path):
+def test_batches_and_single_seeds_give_the_same_scores(tmp_path):
     (tmp_path / "in.json").write_text(json.dumps([job("it", protein(), protein("GHKLM"))]))
     (tmp_path / "quick.yaml").write_text("steps: 10\ncycles: 1\nsamples: 2\n")
     tables = {}
@@ -284,7 +284,7 @@ def test_batches_and_single_seeds_give_the_same_answers(tmp_path):
     assert whole["kernels"] == {"reference": "torch"}
 
 
-def test_validate_checks_as_predict_does_and_stops(tmp_path):
+def test_validate_shows_the_size_the_notes_and_the_errors_of_jobs(tmp_path):
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein()), job("b", protein("MKT"), modelSeeds=[1, 2])]))
     done = run("validate", "in.json", cwd=tmp_path)
     assert (done.returncode, done.stdout.splitlines()) == (
@@ -314,7 +314,7 @@ def test_doctor_says_whether_predict_would_run(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
-def test_bench_measures_both_sides(tmp_path):
+def test_bench_times_protenix_and_the_batched_path(tmp_path):
     options = ("--model", "demo", "--device", "cpu", "--tokens", "12", "--msa-rows", "2", "--seeds", "1-2")
     done = run("bench", *options, "--steps", "2", "--cycles", "1", "--repeats", "1", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -324,8 +324,8 @@ def test_bench_measures_both_sides(tmp_path):
     assert all(set(side["stages"]) == {"trunk", "sample", "score"} and side["median"] > 0 for side in record["sides"])
 
 
-def test_fewer_structures_and_errors_in_files_of_their_own(tmp_path):
-    """What is kept is part of how results were made; ranking, comparison and report need no structure."""
+def test_store_and_pae_options_choose_the_files_of_a_seed(tmp_path):
+    """A run with another ``--store`` is refused. Ranking, comparison and report work without the other structures."""
     (tmp_path / "in.json").write_text(json.dumps([job("pair", protein(), protein("GHKLM"))]))
     (tmp_path / "quick.yaml").write_text(QUICK)
     command = ["predict", "in.json", "--model", "demo", "--seeds", "1-2", "--config", "quick.yaml", "--out", "results"]

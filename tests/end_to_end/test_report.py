@@ -1,6 +1,6 @@
-"""The page in a real headless Chromium, from disk: what it loads, and what happens when it is used.
+"""The report page in headless Chromium, opened from disk: which URLs it loads, and how it reacts to the user.
 
-Skipped where there is no Chromium; .ci/run installs it where it may.
+Skipped without Chromium. .ci/run installs Chromium if it runs as root.
 """
 
 import shutil
@@ -50,7 +50,7 @@ def drawn(page):
     return page.evaluate("document.documentElement.dataset.drawn")
 
 
-def test_it_loads_from_disk_without_network_or_errors(page, page_file):
+def test_the_page_loads_from_disk_without_network_or_errors(page, page_file):
     assert [url for url in page.asked if not url.startswith(("blob:", "data:"))] == [page_file.as_uri()]
     assert [message for message in page.seen if message[0] in {"error", "pageerror"}] == []
     assert drawn(page) == "hinge 0 1"
@@ -58,12 +58,12 @@ def test_it_loads_from_disk_without_network_or_errors(page, page_file):
     assert page.locator("#jobs tbody tr").count() == 2
 
 
-def test_sorting_and_choosing(page):
+def test_the_ranking_can_be_sorted_and_a_sample_chosen(page):
     first = "#ranking tbody tr:first-child"
     assert page.inner_text(f"{first} td:first-child") == "1"
     page.click("#ranking th[data-key='score']")
     page.click("#ranking th[data-key='score']")
-    assert page.inner_text(f"{first} td:first-child") == "6"  # the worst first
+    assert page.inner_text(f"{first} td:first-child") == "6"  # sorted worst first
     before = page.evaluate("document.querySelector('#pae').toDataURL()")
     page.click(first)
     page.wait_for_function("document.documentElement.dataset.drawn === 'hinge 5 1'", timeout=60_000)
@@ -72,8 +72,8 @@ def test_sorting_and_choosing(page):
     assert "Seed 3, sample 1" in page.inner_text("#which")
 
 
-def test_the_structure_is_drawn_in_its_colours(page):
-    """Pixels of the 3D canvas: the confident half in blue, the other in yellow."""
+def test_the_structure_is_coloured_by_confidence(page):
+    """In the pixels of the 3D canvas, the confident half is blue and the other half is yellow."""
     image = np.array(page_results.pixels(page.locator("#viewer").screenshot()), dtype=int)[..., :3]
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     assert ((blue > red + 60) & (blue > 100)).sum() > 100
@@ -82,7 +82,7 @@ def test_the_structure_is_drawn_in_its_colours(page):
     page.wait_for_function("document.documentElement.dataset.drawn === 'hinge 0 2'", timeout=60_000)
 
 
-def test_another_job_and_the_dark_theme(page):
+def test_another_job_and_the_dark_theme_can_be_chosen(page):
     page.click("#jobs tbody tr:nth-child(2)")
     page.wait_for_function("document.documentElement.dataset.drawn === 'rigid 0 1'", timeout=60_000)
     assert "All 6 samples agree" in page.inner_text("#found")
@@ -98,7 +98,7 @@ def test_slim_pages_are_smaller(page_file, tmp_path):
     assert (tmp_path / "slim.html").stat().st_size < page_file.stat().st_size
 
 
-def test_a_job_cannot_write_into_the_page(tmp_path):
+def test_a_job_name_cannot_inject_html(tmp_path):
     page_results.write(tmp_path, names=("</script><b>x", "[[data]]"))
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert done.exit_code == 0, done.output

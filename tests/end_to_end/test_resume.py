@@ -1,4 +1,4 @@
-"""Runs that are repeated, interrupted, killed or run side by side: the command itself."""
+"""Runs of the command that are repeated, interrupted, killed, or share a folder with other runs."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from support.command import leftovers, predictions, run, start, write_jobs
 
 KILLS = int(os.environ.get("PROTENIX_MS_KILLS", "3"))
 PROCESSES = int(os.environ.get("PROTENIX_MS_PROCESSES", "2"))
-SEEDS = max(4, KILLS)  # so many that each kill finds the run at work
+SEEDS = max(4, KILLS)  # enough that the run is still at work at every kill
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--out", "out")
-JOBS = {"a": "GHKLMNPQRSTV", "b": "MKTAYIAKQR"}  # the smaller one runs first, and is shown last
+JOBS = {"a": "GHKLMNPQRSTV", "b": "MKTAYIAKQR"}  # b is smaller and runs first, but is shown last
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The files of a run in one go, one seed to a batch, so that bytes can be compared."""
+    """The folder of an uninterrupted run. Batches have one seed, so that files can be compared byte for byte."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_jobs(folder, JOBS)
     done = run(*OPTIONS, "--seeds", f"1-{SEEDS}", "--max-seeds-per-batch", "1", cwd=folder)
@@ -30,11 +30,11 @@ def undisturbed(tmp_path_factory):
 
 
 def times(out):
-    """When each seed was written."""
+    """The time at which each seed's record was written, in ns."""
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("*/seed_*/record.json")}
 
 
-def test_the_same_command_again_does_nothing_and_says_so(undisturbed):
+def test_repeating_a_finished_command_computes_nothing(undisturbed):
     before = times(undisturbed / "out")
     start_time = time.perf_counter()
     done = run(*OPTIONS, "--seeds", f"1-{SEEDS}", cwd=undisturbed)
@@ -53,7 +53,7 @@ def test_changed_settings_are_refused_with_the_difference(undisturbed):
     assert "--overwrite" in done.stderr
 
 
-def test_new_seeds_join_the_old_and_damage_is_mended(undisturbed, tmp_path):
+def test_a_second_run_adds_new_seeds_and_redoes_damaged_ones(undisturbed, tmp_path):
     write_jobs(tmp_path, JOBS)
     first = run(*OPTIONS, "--seeds", "1-2", "--max-seeds-per-batch", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -75,13 +75,13 @@ def test_new_seeds_join_the_old_and_damage_is_mended(undisturbed, tmp_path):
 def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_with_what_is_done(tmp_path, number, code):
-    """Sent to every process, as a terminal and a batch system do."""
+def test_a_signal_ends_the_run_and_keeps_finished_seeds(tmp_path, number, code):
+    """The signal goes to every process of the group, as a terminal and a batch system send it."""
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
     process = start(*OPTIONS, "--seeds", "1-200", "--max-seeds-per-batch", "1", cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("out/a/seed_*")))
@@ -98,8 +98,8 @@ def test_a_signal_ends_the_run_with_what_is_done(tmp_path, number, code):
     assert leftovers(tmp_path / "out") == []
 
 
-def test_a_signal_among_many_jobs(tmp_path):
-    """Features of the next job are waited for when it comes; the process once stayed for ever after its work."""
+def test_a_signal_ends_a_run_of_many_jobs(tmp_path):
+    """The signal comes while the run waits for the next job's features. Regression: the process once never ended."""
     write_jobs(tmp_path, {f"job{number:02}": "MKTAYIAKQR" + number * "G" for number in range(40)})
     process = start(*OPTIONS, "--seeds", "1", cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("out/*/seed_1")))
@@ -110,7 +110,7 @@ def test_a_signal_among_many_jobs(tmp_path):
     assert len(list(tmp_path.glob("out/*/ranking.csv"))) == done
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path):
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
     process = start(*OPTIONS, "--seeds", "1-200", "--samples", "60", "--steps", "500", cwd=tmp_path)
     wait_for(lambda: "a: 10 tokens" in (tmp_path / "output").read_text())
@@ -125,8 +125,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
     assert not alive
 
 
-def test_killed_at_random_moments_and_resumed(undisturbed, tmp_path):
-    """At the end the same bytes as undisturbed, and nothing that was written is computed again."""
+def test_a_run_killed_at_random_moments_resumes_to_the_same_files(undisturbed, tmp_path):
+    """In the end the files equal those of an uninterrupted run, and no seed that was written is computed again."""
     write_jobs(tmp_path, JOBS)
     generator = random.Random(KILLS)
     arguments = (*OPTIONS, "--seeds", f"1-{SEEDS}", "--max-seeds-per-batch", "1")
@@ -134,14 +134,14 @@ def test_killed_at_random_moments_and_resumed(undisturbed, tmp_path):
     seen = {}
     for _ in range(KILLS):
         process = start(*arguments, cwd=tmp_path)
-        # A random moment: while it starts, or some time after a new seed has appeared, which may be in mid-write.
+        # A random moment: during the start, or shortly after a new seed has appeared, perhaps in the middle of a write.
         if generator.random() < 0.3:
             time.sleep(generator.uniform(0, 8))
         else:
             count = len(times(out))
             wait_for(lambda count=count: len(times(out)) > count)
             time.sleep(generator.uniform(0, 0.5))
-        assert process.poll() is None, "it was done before it was killed: give it more seeds"
+        assert process.poll() is None, "the run ended before it was killed: use more seeds"
         workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -161,8 +161,8 @@ def test_killed_at_random_moments_and_resumed(undisturbed, tmp_path):
     assert leftovers(out) == []
 
 
-def test_processes_side_by_side_share_the_work(tmp_path):
-    """As a SLURM array on one folder: each unit is done once, and every process waits until all is done."""
+def test_processes_on_one_folder_share_the_work(tmp_path):
+    """Like a SLURM array on one folder: each seed is done once, and every process waits until all seeds are done."""
     write_jobs(tmp_path, JOBS)
     arguments = (*OPTIONS, "--seeds", "1-4", "--max-seeds-per-batch", "1", "--log-format", "json")
     processes = [start(*arguments, cwd=tmp_path) for _ in range(PROCESSES)]
@@ -175,25 +175,25 @@ def test_processes_side_by_side_share_the_work(tmp_path):
     assert leftovers(tmp_path / "out") == []
 
 
-def test_a_job_ends_when_further_seeds_bring_nothing(tmp_path):
-    """And goes on where it ended when asked without; every seed is what it would have been."""
+def test_early_stopping_skips_seeds_that_a_later_run_does(tmp_path):
+    """A run without early stopping then does the skipped seeds. Early stopping changes the result of no seed."""
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
     common = ("predict", "in.json", "--config", "quick.yaml", "--seeds", "1-9")
     first = run(*common, "--out", "out", "--stop-when-stable", "2", cwd=tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "stable" in first.stdout
     record = json.loads((tmp_path / "out" / "protenix-ms" / "run.json").read_text())
-    spared = record["stopped_when_stable"]["a"]["seeds_not_run"]
-    assert record["units"]["spared"] == len(spared) > 0
+    skipped = record["stopped_when_stable"]["a"]["seeds_not_run"]
+    assert record["units"]["skipped"] == len(skipped) > 0
     assert record["units"]["left"] == 0
     done = {int(path.name[5:]) for path in (tmp_path / "out" / "a").glob("seed_*")}
-    assert done == set(range(1, 10)) - set(spared)
+    assert done == set(range(1, 10)) - set(skipped)
     again = run(*common, "--out", "out", cwd=tmp_path)
     assert again.returncode == 0
-    assert f"{len(done)} seeds are done already, {len(spared)} to do" in again.stdout
+    assert f"{len(done)} seeds are done already, {len(skipped)} to do" in again.stdout
     whole = run(*common, "--out", "whole", "--max-seeds-per-batch", "2", cwd=tmp_path)
     assert whole.returncode == 0
     ours, theirs = predictions(tmp_path / "out"), predictions(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
-    before = [name for name in ours if int(name.split("/")[1][5:]) in done]  # in batches of two, both times
+    before = [name for name in ours if int(name.split("/")[1][5:]) in done]  # in batches of two in both runs
     assert [ours[name] for name in before] == [theirs[name] for name in before]

@@ -1,4 +1,4 @@
-"""What only a GPU can show: its draws, its graphs, and the engine on it. Skipped where there is none."""
+"""Tests that need a GPU: its random draws, its CUDA graphs, and the engine on it. Skipped on machines without a GPU."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def features():
 
 @pytest.fixture(scope="module")
 def network():
-    """The small architecture in float32, so that equal paths give equal numbers."""
+    """The small architecture in float32, so that paths with the same computation give the same numbers."""
     configs = configs_of(samples=5, template=False, rna_msa=False, dtype="fp32")
     device = torch.device("cuda:0")
     return Network(
@@ -54,7 +54,7 @@ def test_draws_are_upstreams_bit_for_bit(network, features, monkeypatch):
             return made
 
         monkeypatch.setattr(torch, name, record)
-    monkeypatch.setattr(network.configs, "mc_dropout_apply_rate", 1.0)  # dropout draws from the same generator
+    monkeypatch.setitem(network.configs, "mc_dropout_apply_rate", 1.0)  # dropout draws from the same generator
     for seed in features.seeds:
         drawn.clear()
         predict_seed(network, features, seed, full=False)
@@ -67,7 +67,7 @@ def test_draws_are_upstreams_bit_for_bit(network, features, monkeypatch):
             assert torch.equal(ours.flatten(), reference.flatten())
 
 
-def test_each_seed_of_a_batch_is_that_seed_alone(network, features):
+def test_each_seed_of_a_batch_equals_that_seed_run_alone(network, features):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
         theirs = predict_seed(network, features, seed, full=True)
@@ -77,8 +77,8 @@ def test_each_seed_of_a_batch_is_that_seed_alone(network, features):
             assert float(mine["ptm"]) == pytest.approx(float(reference["ptm"]), abs=1e-4)
 
 
-def test_what_ran_before_changes_no_byte(network, features):
-    """A graph that was captured for another batch, or anew, gives the same."""
+def test_results_do_not_depend_on_earlier_batches(network, features):
+    """A CUDA graph captured for an earlier batch and a newly captured one give the same bytes."""
     seeds = features.seeds
     network.graphs.forget()
     first = predictions(network, features, seeds[:1])[0]
@@ -89,8 +89,8 @@ def test_what_ran_before_changes_no_byte(network, features):
     assert np.array_equal(predictions(network, features, seeds[:1])[0].coordinates, first.coordinates)
 
 
-def test_a_replay_allocates_nothing(network, features, monkeypatch):
-    """Captured anew, every later step allocates nothing: counted around each replay."""
+def test_a_cuda_graph_replay_allocates_no_memory(network, features, monkeypatch):
+    """Graphs are captured anew. PyTorch's allocation counter is read before and after each replay."""
     network.graphs.forget()
     counted = []
     replay = torch.cuda.CUDAGraph.replay
@@ -107,7 +107,7 @@ def test_a_replay_allocates_nothing(network, features, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["reference", "fast"])
-def test_tritons_kernels_stay_near(network, features, precision):
+def test_triton_kernels_change_coordinates_far_less_than_samples_differ(network, features, precision):
     from protenix_multiseed.kernels.base import triton_kernels
 
     fused = replace(network, kernels=triton_kernels(), precision=precision)

@@ -1,7 +1,7 @@
-"""The fast stages against their reference twins, seed by seed, on the CPU in float32.
+"""Compare the fast stages with their reference twins, seed by seed, on the CPU in float32.
 
-Same draws exactly; coordinates within 1e-3 A RMSD without alignment, confidence within 1e-4, on weights for which
-both vary between seeds and samples by far more.
+Random draws must be equal. Coordinates must agree within 1e-3 A RMSD without superposition, confidence scores within
+1e-4 of their range. With the weights used here, both differ far more between seeds and between samples.
 """
 
 from dataclasses import dataclass, replace
@@ -36,6 +36,8 @@ RANGES = {"plddt": 100, "gpde": 32, "pae": 32, "pde": 32}
 
 @dataclass
 class World:
+    """The features of every job, and a small model."""
+
     features: dict
     model: torch.nn.Module
     known: dict
@@ -78,12 +80,12 @@ def world(tmp_path_factory):
         yield World(features=features, model=model, known={})
 
 
-def alone(world, network, features, seed):
-    """What defines the answer: the seed by itself, through upstream's forward pass."""
+def predict_alone(world, network, features, seed):
+    """The result by definition: one seed alone through upstream's forward pass."""
     return predict_seed(network, features, seed, full=True)
 
 
-def distance(a, b):
+def max_rmsd(a, b):
     return float(np.sqrt(((a - b) ** 2).sum(-1).mean(-1)).max())
 
 
@@ -94,7 +96,7 @@ def is_close(key, ours, theirs):
 
 def assert_agree(ours, theirs):
     assert ours.seed == theirs.seed
-    assert distance(ours.coordinates, theirs.coordinates) < RMSD
+    assert max_rmsd(ours.coordinates, theirs.coordinates) < RMSD
     for mine, reference in zip(ours.summary, theirs.summary, strict=True):
         assert mine.keys() == reference.keys()
         for key in mine:
@@ -106,18 +108,18 @@ def assert_agree(ours, theirs):
 
 @pytest.mark.parametrize("samples", [1, 5])
 @pytest.mark.parametrize("job", [*JOBS, pytest.param("7r6r", marks=pytest.mark.slow)])
-def test_each_seed_of_a_batch_is_that_seed_alone(world, job, samples):
+def test_each_seed_of_a_batch_equals_that_seed_run_alone(world, job, samples):
     network, features = world.network(samples), world.features[job]
     batch = predictions(network, features, features.seeds)
     for seed, ours in zip(features.seeds, batch, strict=True):
-        assert_agree(ours, alone(world, network, features, seed))
+        assert_agree(ours, predict_alone(world, network, features, seed))
 
 
-def test_the_example_with_its_msa(world, monkeypatch):
-    monkeypatch.setattr(world.model, "N_cycle", 1)  # for the test's time; the other jobs recycle
+def test_the_example_with_msa_matches_its_reference(world, monkeypatch):
+    monkeypatch.setattr(world.model, "N_cycle", 1)  # one cycle keeps the test short; the tests of other jobs recycle
     network, features = world.network(samples=1), world.features["7r6r"]
     first, _ = predictions(network, features, features.seeds[:2])
-    assert_agree(first, alone(world, network, features, features.seeds[0]))
+    assert_agree(first, predict_alone(world, network, features, features.seeds[0]))
 
 
 def test_seeds_and_samples_differ_by_far_more_than_the_tolerance(world):
@@ -126,24 +128,24 @@ def test_seeds_and_samples_differ_by_far_more_than_the_tolerance(world):
     coordinates = np.concatenate([prediction.coordinates for prediction in batch])
     ptm = [float(sample["ptm"]) for prediction in batch for sample in prediction.summary]
     pairs = [(i, j) for i in range(len(ptm)) for j in range(i)]
-    assert min(distance(coordinates[i : i + 1], coordinates[j : j + 1]) for i, j in pairs) > 1000 * RMSD
+    assert min(max_rmsd(coordinates[i : i + 1], coordinates[j : j + 1]) for i, j in pairs) > 1000 * RMSD
     assert np.median([abs(ptm[i] - ptm[j]) for i, j in pairs]) > 5 * CONFIDENCE
 
 
 @pytest.mark.parametrize("rate", [0, 1])
-def test_mc_dropout_off_and_on(world, rate):
+def test_mc_dropout_off_or_on_matches_its_reference(world, rate):
     network, features = world.network(mc_dropout=rate), world.features["rna"]
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
-        assert_agree(ours, alone(world, network, features, seed))
+        assert_agree(ours, predict_alone(world, network, features, seed))
 
 
-def test_mc_dropout_on_for_some_seeds_of_a_batch(world):
+def test_mc_dropout_is_on_for_only_some_of_the_seeds(world):
     network, features = world.network(), world.features["rna"]
     coins = {SeedRng(seed, network.device).coin(network.configs.mc_dropout_apply_rate) for seed in features.seeds}
-    assert coins == {True, False}, "choose seeds of which some toss heads"
+    assert coins == {True, False}, "choose SEEDS so that dropout is on for some and off for others"
 
 
-def test_batch_split_and_sample_chunk_change_no_answer(world):
+def test_batch_split_and_sample_chunk_do_not_change_results(world):
     network, features = world.network(5), world.features["bonded"]
     whole = predictions(network, features, features.seeds)
     for parts, chunk in (([[2], [0, 1]], 5), ([[1, 0, 2]], 2), ([[0], [1], [2]], 1)):
@@ -154,13 +156,13 @@ def test_batch_split_and_sample_chunk_change_no_answer(world):
             ):
                 split[prediction.seed] = prediction
         for prediction in whole:
-            assert distance(prediction.coordinates, split[prediction.seed].coordinates) < RMSD
+            assert max_rmsd(prediction.coordinates, split[prediction.seed].coordinates) < RMSD
             assert [float(sample["ptm"]) for sample in prediction.summary] == pytest.approx(
                 [float(sample["ptm"]) for sample in split[prediction.seed].summary], abs=CONFIDENCE
             )
 
 
-def test_padding_of_tokens_changes_no_answer(world):
+def test_token_padding_does_not_change_results(world):
     network, features = world.network(), world.features["ligands"]
     padded = replace(network, padding=16)
     assert features.n_token % 16
@@ -168,43 +170,43 @@ def test_padding_of_tokens_changes_no_answer(world):
     assert_agree(ours, plain)
 
 
-def test_more_samples_than_upstreams_chunk(world):
-    """Upstream samples seven in two chunks, one after the other: the second's draws come after all of the first's."""
+def test_more_samples_than_upstreams_chunk_match_their_reference(world):
+    """Upstream computes seven samples in two chunks. It draws all numbers of the first chunk before the second."""
     network, features = world.network(7), world.features["bonded"]
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds, sample_chunk=7), strict=True):
-        assert_agree(ours, alone(world, network, features, seed))
+        assert_agree(ours, predict_alone(world, network, features, seed))
 
 
-def test_models_without_extra_noise(world):
-    """The mini and tiny models: gamma0 = 0, step_scale_eta = 1."""
+def test_models_without_extra_noise_match_their_reference(world):
+    """Settings of the mini and tiny models: gamma0 = 0, step_scale_eta = 1."""
     network = world.network(**{"sample_diffusion.gamma0": 0.0, "sample_diffusion.step_scale_eta": 1.0})
     features = world.features["bonded"]
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
-        assert_agree(ours, alone(world, network, features, seed))
+        assert_agree(ours, predict_alone(world, network, features, seed))
 
 
 def test_protenix_v2(world):
-    """Pairs of 256 channels, attended to with eight heads."""
+    """This model matches its reference twin too. Its pair representation has 256 channels and eight attention heads."""
     name = "protenix-v2"
     v2 = replace(world, name=name, model=demo.fill(build_model(configs_of(name))), known={})
     network, features = v2.network(), world.features["bonded"]
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds), strict=True):
-        assert_agree(ours, alone(v2, network, features, seed))
+        assert_agree(ours, predict_alone(v2, network, features, seed))
 
 
 @pytest.mark.parametrize("job", JOBS[1:])
-def test_reference_stages_are_upstreams_forward(world, job):
+def test_reference_stages_equal_upstreams_forward(world, job):
     """Bit for bit, so that a stage can be swapped for its twin without changing the rest."""
     network, features = world.network(), world.features[job]
     for seed, ours in zip(features.seeds, predictions(network, features, features.seeds, REFERENCE), strict=True):
-        theirs = alone(world, network, features, seed)
+        theirs = predict_alone(world, network, features, seed)
         assert np.array_equal(ours.coordinates, theirs.coordinates)
         assert all(
             np.array_equal(a[key], b[key]) for a, b in zip(ours.summary, theirs.summary, strict=True) for key in a
         )
 
 
-def test_each_trunk_tensor(world):
+def test_each_trunk_tensor_matches_its_reference(world):
     network, features = world.network(), world.features["template"]
     inputs = make_inputs(network, batch_of(features))
     made = [result_of(stages.run_trunk(network, inputs, [SeedRng(seed, network.device) for seed in features.seeds]))
@@ -215,8 +217,8 @@ def test_each_trunk_tensor(world):
 
 
 @pytest.mark.parametrize("slots", [[0, 1, 2, 3], [1, 0, 0, 1], [0], [1, 2]], ids=str)
-def test_templates_in_any_slots(world, slots):
-    """Whichever slots are equal, next to each other or not; the first holds the template that was found."""
+def test_templates_in_any_slots_match_upstream(world, slots):
+    """Equal slots may or may not be next to each other. Slot 0 holds the template that was found."""
     network, features = world.network(), world.features["template"]
     inputs = make_inputs(network, batch_of(features, features.seeds[:2]))
     shared = {name: value[slots] if name.startswith("template_") else value for name, value in inputs.shared.items()}
@@ -227,7 +229,7 @@ def test_templates_in_any_slots(world, slots):
         torch.testing.assert_close(ours[seed], network.module.template_embedder(shared, z[seed]), rtol=0, atol=2e-5)
 
 
-def test_generators_stand_alike_after_the_trunk(world):
+def test_fast_and_reference_trunk_leave_generators_in_the_same_state(world):
     network, features = world.network(), world.features["rna"]
     inputs = make_inputs(network, batch_of(features))
     rngs = [[SeedRng(seed, network.device) for seed in features.seeds] for _ in range(2)]
@@ -239,8 +241,8 @@ def test_generators_stand_alike_after_the_trunk(world):
         assert ours.coin(0.5) == theirs.coin(0.5)
 
 
-def test_a_draw_outside_the_seeds_own_generators_fails(world, monkeypatch):
-    """The fast path may not touch a global generator: doing so is an error here."""
+def test_the_fast_path_draws_only_from_the_seeds_own_generators(world, monkeypatch):
+    """A draw without an explicit generator raises here. The last lines check that it does."""
     network, features = world.network(mc_dropout=0), world.features["bonded"]
 
     def refuse(*_, **named):
@@ -257,7 +259,7 @@ def test_a_draw_outside_the_seeds_own_generators_fails(world, monkeypatch):
         torch.randn(3)
 
 
-def test_global_generators_are_left_alone(world):
+def test_predictions_do_not_change_global_generators(world):
     network, features = world.network(mc_dropout=1), world.features["bonded"]
     torch.manual_seed(5)
     np.random.seed(5)
@@ -267,6 +269,7 @@ def test_global_generators_are_left_alone(world):
     assert np.array_equal(before[1], np.random.get_state()[1])
 
 
+# Errors to plant, by the stage whose result they change.
 PLANTED = {
     "run_trunk": lambda trunk: replace(trunk, z=trunk.z + 0.05),
     "prepare_conditioning": lambda made: replace(made, pair_cond=made.pair_cond + torch.linspace(-1, 1, 128)),
@@ -293,7 +296,7 @@ def planted(stage):
 def test_swapping_a_stage_for_its_twin_finds_a_planted_error(world, stage):
     network, features = world.network(), world.features["bonded"]
     wrong = replace(FAST, **{stage: planted(stage)})
-    truth = [alone(world, network, features, seed) for seed in features.seeds[:1]]
+    truth = [predict_alone(world, network, features, seed) for seed in features.seeds[:1]]
 
     def agrees(stages):
         try:
@@ -307,19 +310,19 @@ def test_swapping_a_stage_for_its_twin_finds_a_planted_error(world, stage):
     assert healed == {stage}
 
 
-def test_bfloat16_stays_near(world):
+def test_bfloat16_moves_coordinates_by_less_than_1_angstrom(world):
     """``--precision fast``: bfloat16 in the transformer blocks, float32 coordinates and noise."""
     network, features = world.network(), world.features["bonded"]
     fast = replace(network, precision="fast")
     exact = predictions(network, features, features.seeds[:1])[0]
     near = predictions(fast, features, features.seeds[:1])[0]
-    off = distance(near.coordinates, exact.coordinates)
+    off = max_rmsd(near.coordinates, exact.coordinates)
     assert RMSD < off < 1.0
     assert near.coordinates.dtype == np.float32
 
 
-def test_the_step_waits_for_nothing(world, monkeypatch):
-    """No value of a tensor is asked for inside the loop: on a GPU each question would stall it."""
+def test_a_denoising_step_never_waits_for_the_device(world, monkeypatch):
+    """A denoising step reads no value of a tensor in Python: on a GPU every read would wait for the device."""
     network, features = world.network(), world.features["bonded"]
     inside = []
     step = denoiser_module.Denoiser.__call__

@@ -1,4 +1,7 @@
-"""Every tensor that the model reads, for every seed, against upstream's own featurizer; and the draws that follow."""
+"""Compare features with upstream's own featurizer, for every seed.
+
+This covers every tensor that the model reads, and the state of the generators that the model then draws from.
+"""
 
 import json
 import random
@@ -14,6 +17,7 @@ from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.features import featurize as module
 from protenix_multiseed.features import layout, seed_draws
 from protenix_multiseed.features.featurize import featurize, featurize_reference
+from protenix_multiseed.features.sizes import count_sizes
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream import environment
@@ -47,7 +51,7 @@ def inputs(tmp_path_factory, dictionary):
 
 @pytest.fixture
 def settings(inputs, monkeypatch):
-    """Settings for all cases, with the template dates that upstream reads where it is imported."""
+    """Settings of all jobs. Upstream's configuration, which holds the paths of template dates, is patched."""
     from configs.configs_data import data_configs
 
     common = inputs[2] / "common"
@@ -58,7 +62,7 @@ def settings(inputs, monkeypatch):
 
 
 def raw_features(job, settings, seed, tmp_path):
-    """Upstream's dictionary itself, before our layout has touched it."""
+    """Upstream's feature dictionary before it is made compact, and the seed's features."""
     kept = {}
     original = layout.compact
 
@@ -101,18 +105,18 @@ def test_every_tensor_equals_upstreams(inputs, settings, name, tmp_path):
     assert not np.array_equal(features.seeds[0].ref_pos, features.seeds[1].ref_pos)
 
 
-def test_template_was_found(inputs, settings):
+def test_the_template_is_found(inputs, settings):
     (features,) = featurize(inputs[0]["template"], settings)
     assert features.arrays["template_atom_mask"].any()
 
 
-def test_a_dropped_template_hit_is_said(inputs, settings, tmp_path):
+def test_a_dropped_template_hit_gives_a_warning(inputs, settings, tmp_path):
     (features,) = featurize(inputs[0]["template"], replace(settings, template_mmcif_dir=tmp_path))
     assert "template_atom_mask" not in features.arrays
     assert any("CIF load failed for 9xyz" in warning for warning in features.warnings)
 
 
-def test_without_msa(inputs, settings, tmp_path):
+def test_features_without_msa_equal_upstreams(inputs, settings, tmp_path):
     bare = replace(settings, reads=replace(settings.reads, msa=False))
     (features,) = featurize(inputs[0]["ligands"], bare)
     theirs, _ = raw_features(inputs[0]["ligands"], bare, SEEDS[0], tmp_path)
@@ -124,7 +128,7 @@ def made_job(inputs, spec, seeds=SEEDS):
     return replace(inputs[0]["ligands"], name="made", seeds=seeds, spec=spec_of({"name": "made", **spec}))
 
 
-def test_constraints(inputs, settings, tmp_path):
+def test_constraint_features_equal_upstreams(inputs, settings, tmp_path):
     """Contacts, a pocket, and an atom contact that splits a residue into atoms."""
     entities = [
         {"proteinChain": {"sequence": "MKTAYIAKQR", "count": 1}},
@@ -143,20 +147,20 @@ def test_constraints(inputs, settings, tmp_path):
         },
     }
     job = made_job(inputs, {"sequences": entities, "constraint": constraint})
-    told = replace(settings, constraint=True)
-    made = featurize(job, told)
+    constrained = replace(settings, constraint=True)
+    made = featurize(job, constrained)
     assert len(made) == len(SEEDS)
     for features in made:
         (seed,) = features.seeds
         assert features.n_token > 16
-        theirs, reference = raw_features(job, told, seed.seed, tmp_path)
+        theirs, reference = raw_features(job, constrained, seed.seed, tmp_path)
         assert_equal(layout.expand(features, seed, constraint=True), theirs)
         assert_same_states(seed, reference)
     contacts = {features.arrays["constraint:contact"].tobytes() for features in made}
     assert len(contacts) > 1, "the seed chooses the token that stands for a split residue"
 
 
-def test_seeds_that_remove_other_atoms_get_features_of_their_own(inputs, settings, tmp_path):
+def test_seeds_that_remove_different_atoms_get_separate_features(inputs, settings, tmp_path):
     """Cacodylate keeps one of its two leaving oxygens, and the seed decides which."""
     entities = [{"proteinChain": {"sequence": "MKCAY", "count": 1}}, {"ligand": {"ligand": "CCD_CAC", "count": 1}}]
     bond = {"entity1": 1, "position1": 3, "atom1": "SG", "entity2": 2, "position2": 1, "atom2": "AS"}
@@ -171,8 +175,8 @@ def test_seeds_that_remove_other_atoms_get_features_of_their_own(inputs, setting
             assert_same_states(seed, reference)
 
 
-def test_a_component_with_many_automorphisms_is_drawn_for_every_seed(inputs, settings, tmp_path, monkeypatch):
-    """Upstream draws among more than 1,000 automorphisms when a process first meets a component."""
+def test_automorphisms_are_drawn_for_every_seed(inputs, settings, tmp_path, monkeypatch):
+    """If a component has more than 1,000 automorphisms, upstream draws among them when a process first meets it."""
     from protenix.data.core import ccd
 
     real = ccd.get_substructure_perms
@@ -191,7 +195,7 @@ def test_a_component_with_many_automorphisms_is_drawn_for_every_seed(inputs, set
         assert_same_states(seed, reference)
 
 
-def test_guidance_features_are_upstreams_for_every_seed(inputs, settings, tmp_path):
+def test_guidance_features_equal_upstreams_for_every_seed(inputs, settings, tmp_path):
     guided = replace(settings, guidance=True)
     made = featurize(inputs[0]["ligands"], guided)
     assert len(made) == len(SEEDS)
@@ -204,7 +208,7 @@ def test_guidance_features_are_upstreams_for_every_seed(inputs, settings, tmp_pa
         assert_same_states(seed, reference)
 
 
-def test_nothing_that_ran_before_matters(inputs, settings):
+def test_features_do_not_depend_on_earlier_jobs_or_draws(inputs, settings):
     job = inputs[0]["ligands"]
     first = featurize(job, settings)[0]
     random.seed(99)
@@ -216,23 +220,57 @@ def test_nothing_that_ran_before_matters(inputs, settings):
     assert json.dumps(first.seeds[2].python_state) == json.dumps(again.seeds[0].python_state)
 
 
-def test_a_smiles_ligand_moves_with_the_seed(inputs, settings):
-    """Its conformer is drawn anew, not only turned: distances within it differ."""
+def test_each_seed_draws_its_own_conformer_of_a_smiles_ligand(inputs, settings):
+    """Distances between its atoms differ, so the conformer is not only rotated."""
     (features,) = featurize(inputs[0]["ligands"], settings)
     atoms = features.atom_array.label_entity_id == "3"
     first, second = (np.linalg.norm(np.diff(seed.ref_pos[atoms][:13], axis=0), axis=-1) for seed in features.seeds[:2])
     assert np.abs(first - second).max() > 1e-3
 
 
-def test_a_job_that_cannot_be_made_says_why(inputs, settings):
+def test_a_job_that_cannot_be_featurized_is_named_in_the_error(inputs, settings):
     spec = {"sequences": [{"ligand": {"ligand": "[C@@]123[C@@](C1)(C2)C3(C)(C)", "count": 1}}]}
     with pytest.raises(FeaturizationError, match="'made'"):
         featurize(made_job(inputs, spec), settings)
 
 
-def test_handed_over_bytes_are_few(inputs, settings, tmp_path):
+def test_compact_features_take_less_than_5_percent_of_upstreams_bytes(inputs, settings, tmp_path):
     job = inputs[0]["7r6r"]
     (features,) = featurize(job, settings)
     theirs, _ = raw_features(job, settings, SEEDS[0], tmp_path)
     upstream_bytes = sum(value.numel() * value.element_size() for value in theirs.values() if torch.is_tensor(value))
     assert features.nbytes < 0.05 * upstream_bytes
+
+
+def with_pairs(folder):
+    """Two proteins whose alignments are paired by species, with copies and rows that find no partner."""
+    rows = {
+        "one": ("MKTAYIAKQR", {"HUMAN": "MKTAYIAKQK", "MOUSE": "MKTAYLAKQR", "YEAST": "MRTAYIAKQR"}),
+        "two": ("GHKLMNPQRS", {"HUMAN": "GHKLMNPQRT", "MOUSE": "GHKLMNPARS"}),
+    }
+    sequences = []
+    for name, (query, others) in rows.items():
+        paired = "".join(f">tr|A0A000|A0A000_{species}/1-10\n{row}\n" for species, row in others.items())
+        (folder / f"{name}_paired.a3m").write_text(f">query\n{query}\n{paired}")
+        (folder / f"{name}.a3m").write_text(f">query\n{query}\n>x\n{query[:5]}-----\n>y\n-{query[1:]}\n")
+        chain = {"pairedMsaPath": f"{name}_paired.a3m", "unpairedMsaPath": f"{name}.a3m"}
+        sequences.append({"proteinChain": {"sequence": query, "count": 2 if name == "one" else 1, **chain}})
+    path = folder / "pairs.json"
+    path.write_text(json.dumps([{"name": "pairs", "sequences": sequences}]))
+    return path
+
+
+@pytest.mark.parametrize("msa", [True, False])
+@pytest.mark.parametrize("name", ["ligands", "rna", "bonded", "template", "7r6r", "pairs"])
+def test_sizes_counted_without_featurizing_are_those_of_the_features(inputs, settings, dictionary, name, msa, tmp_path):
+    """A dry run plans with the sizes that the run will have."""
+    reads = ReadSettings(msa=msa, rna_msa=True, template=True)
+    (job,) = (
+        read_jobs([with_pairs(tmp_path)], (1,), InputRules(model="m", reads=reads), dictionary)
+        if name == "pairs"
+        else [inputs[0][name]]
+    )
+    settings = replace(settings, reads=reads)
+    counted = count_sizes(job.spec, settings)
+    assert counted == featurize(replace(job, seeds=(1,)), settings)[0].sizes
+    assert counted.n_msa == 1 or msa

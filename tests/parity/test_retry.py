@@ -1,4 +1,4 @@
-"""Memory that runs out in the middle of the sampler, twice in a row, or while scoring: the answers stay the same."""
+"""Out of memory during sampling, twice in a row, or during scoring: the retry gives the same results."""
 
 import numpy as np
 import pytest
@@ -51,12 +51,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def truth(features):
-    """The answers of an undisturbed run."""
+    """Predictions of a run without errors, by seed."""
     return {made.seed: made for made in predict(loaded(), features)}
 
 
 def predict(model, features, notes=None):
-    """Predictions and failures; notes go to the list."""
+    """Run one job. Returns predictions and failures, and appends the texts of notes to ``notes``."""
     made = list(JobRun(model, Arriving(features), OpenGate()).events())
     if notes is not None:
         notes += [event.text for event in made if isinstance(event, Note)]
@@ -64,7 +64,7 @@ def predict(model, features, notes=None):
 
 
 def failing(function, calls):
-    """``function``, for which memory runs out at the numbered calls."""
+    """``function``, but the calls with these numbers (from 1) run out of memory."""
     count = [0]
 
     def run(*arguments, **named):
@@ -89,7 +89,7 @@ def assert_same(made, truth):
 @pytest.mark.parametrize(("calls", "retries"), [
     ({4}, [1, 1, 1]), ({4, 5}, [2, 2, 2]), ({4, 15}, [1, 1, 2]),
 ], ids=["in the sampler", "twice in a row", "then a seed alone"])  # fmt: skip
-def test_memory_that_runs_out_between_steps(features, model, truth, monkeypatch, calls, retries):
+def test_a_retry_after_out_of_memory_gives_the_same_results(features, model, truth, monkeypatch, calls, retries):
     monkeypatch.setattr(sampler, "take_step", failing(sampler.take_step, calls))
     notes = []
     made = predict(model, features, notes)
@@ -99,7 +99,7 @@ def test_memory_that_runs_out_between_steps(features, model, truth, monkeypatch,
     assert "out of memory; trying 2 seeds" in notes[0]
 
 
-def test_what_was_scored_before_memory_ran_out_is_kept(features, model, truth, monkeypatch):
+def test_seeds_scored_before_out_of_memory_are_kept(features, model, truth, monkeypatch):
     scored = []
     original = confidence.confidence_logits
     third = failing(original, {3})
@@ -111,7 +111,7 @@ def test_what_was_scored_before_memory_ran_out_is_kept(features, model, truth, m
     assert [prediction.run["batch"] for prediction in made] == [[1, 2, 3], [1, 2, 3], [3]]
 
 
-def test_memory_that_never_suffices_fails_the_seed_with_its_figures(features, model, monkeypatch):
+def test_a_seed_that_never_fits_fails_with_its_size_in_the_message(features, model, monkeypatch):
     monkeypatch.setattr(sampler, "take_step", failing(sampler.take_step, range(1000)))
     made = predict(model, features)
     assert sorted(failed.seed for failed in made) == list(SEEDS)
@@ -121,19 +121,19 @@ def test_memory_that_never_suffices_fails_the_seed_with_its_figures(features, mo
         )
 
 
-def test_loops_kept_for_the_next_batch_change_no_answer(features, model, truth, monkeypatch):
-    """As on a GPU, where graphs replay on the last batch's tensors; here a function stands for a graph."""
+def test_graphs_kept_for_the_next_batch_do_not_change_results(features, model, truth, monkeypatch):
+    """On a GPU a graph replays on the tensors of the batch before. Here a plain function stands in for the graph."""
     captures = []
     monkeypatch.setattr(cuda_graphs, "can_capture", lambda device: True)
     monkeypatch.setattr(cuda_graphs, "capture", lambda body: (captures.append(body), body)[1])
     for _ in range(2):
         made = predict(model, features)
         assert_same(made, truth)
-    assert len(captures) == 2  # the steps in the first batch; the trunk, of one cycle each, in the second
+    assert len(captures) == 2  # in batch 1 the denoising step; in batch 2 the trunk, which runs once a batch
 
 
-def test_a_device_that_is_lost_fails_what_is_left_at_once(features, model, monkeypatch):
-    """As CUDA does after a card has gone: every call raises."""
+def test_a_lost_device_fails_all_remaining_seeds_at_once(features, model, monkeypatch):
+    """After a GPU is lost, every CUDA call raises."""
 
     def gone(*_, **__):
         raise RuntimeError("CUDA error: unspecified launch failure")
@@ -149,8 +149,8 @@ def test_a_device_that_is_lost_fails_what_is_left_at_once(features, model, monke
     assert all("the same command again" in failed.message for failed in after)
 
 
-class Gate(OpenGate):
-    """Time is up after some steps."""
+class TimedGate(OpenGate):
+    """A gate whose time is up after ``steps`` checks."""
 
     def __init__(self, steps):
         self.left = steps
@@ -162,16 +162,16 @@ class Gate(OpenGate):
 
 
 @pytest.mark.parametrize(("steps", "finished"), [(3, []), (12, [1]), (14, [1, 2]), (100, [1, 2, 3])])
-def test_a_batch_is_given_up_between_two_steps_and_what_is_finished_comes_out(features, model, steps, finished):
-    """One cycle and ten steps; then a seed after the other is scored, each followed by its progress."""
-    made = list(JobRun(model, Arriving(features), Gate(steps)).events())
+def test_a_batch_that_is_given_up_between_steps_returns_its_finished_seeds(features, model, steps, finished):
+    """A batch has one cycle and ten steps. Then the seeds are scored one by one, each followed by progress."""
+    made = list(JobRun(model, Arriving(features), TimedGate(steps)).events())
     assert [event.seed for event in made if isinstance(event, Prediction)] == finished
 
 
-def test_a_seed_on_protenixs_own_modules_is_given_up_too(features):
+def test_a_seed_on_protenixs_own_modules_can_be_given_up_too(features):
     config = load_config({"model": "demo", "samples": 2, "steps": 10, "cycles": 1, "device": "cpu", "sequential": True})
     model = LoadedModel(config, KernelProbe("cpu", "torch"))
     model.load()
-    made = list(JobRun(model, Arriving(features), Gate(20)).events())
-    assert [event.seed for event in made if isinstance(event, Prediction)] == [1]  # some 13 checks a seed
+    made = list(JobRun(model, Arriving(features), TimedGate(20)).events())
+    assert [event.seed for event in made if isinstance(event, Prediction)] == [1]  # about 13 checks per seed
     model.close()

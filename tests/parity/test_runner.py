@@ -1,4 +1,4 @@
-"""Every file that upstream's own runner writes for a job alone in its file, byte for byte."""
+"""Compare all output files with those of upstream's own runner, byte for byte. Each job is alone in its input file."""
 
 import filecmp
 import json
@@ -17,7 +17,7 @@ SAMPLES, CYCLES, STEPS = 2, 2, 4
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """Inputs, dictionary files, a small checkpoint, and what upstream's runner makes of them."""
+    """Inputs, dictionary files, a small checkpoint, and the output files of upstream's runner."""
     folder = tmp_path_factory.mktemp("parity")
     root = folder / "root"
     paths = cases.write_cases(folder / "inputs")
@@ -113,7 +113,7 @@ JOBS = ("7r6r", "ligands", "rna", "bonded", "template")
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_same_bytes_as_upstream(work, ours, job):
+def test_files_equal_upstreams_byte_for_byte(work, ours, job):
     folder = work[0]
     for seed in SEEDS:
         theirs = folder / "upstream" / job / f"seed_{seed}" / "predictions"
@@ -122,15 +122,15 @@ def test_same_bytes_as_upstream(work, ours, job):
         for name in names:
             content = (ours / job / f"seed_{seed}" / "predictions" / name).read_bytes()
             reference = (theirs / name).read_bytes()
-            if name.endswith(".cif"):  # what this tool adds follows upstream's bytes
+            if name.endswith(".cif"):  # this tool appends its own categories to upstream's bytes
                 content, added = content[: len(reference)], content[len(reference) :].decode()
                 assert {line.split(".")[0] for line in added.splitlines() if line.startswith("_")} == ADDED
             assert content == reference, name
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_answers_differ_visibly(ours, job):
-    """Equal flat outputs would prove nothing."""
+def test_results_differ_between_seeds_and_samples(ours, job):
+    """If all outputs were alike, equal files would prove nothing."""
     summaries = {
         (seed, sample): json.loads(
             (ours / job / f"seed_{seed}" / "predictions" / f"{job}_summary_confidence_sample_{sample}.json").read_text()
@@ -145,8 +145,8 @@ def test_answers_differ_visibly(ours, job):
     assert len(structures) == len(SEEDS) * SAMPLES
 
 
-def test_one_file_another_order_three_workers(work, ours):
-    """A prediction depends on its job and seed: not on the file, its neighbours, their order or the workers."""
+def test_predictions_do_not_depend_on_file_order_or_workers(work, ours):
+    """A prediction depends only on its job and seed, not on the file, the other jobs, their order or the workers."""
     folder, paths, environment = work
     jobs = [
         json.loads(cases.absolute_copy(paths[name], folder / "again").read_text())[0]

@@ -1,4 +1,4 @@
-"""The summary of samples against upstream's, over made-up complexes of every kind."""
+"""Compare the summary confidence with upstream's, on made-up complexes of every kind."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def configs():
     return configs_of()
 
 
-def both(configs, arguments):
+def ours_and_upstreams(configs, arguments):
     from protenix.model.sample_confidence import _compute_full_data_and_summary
 
     return [made(configs=configs, N_recycle=10, return_full_data=True, **arguments)
@@ -25,12 +25,20 @@ def both(configs, arguments):
 
 
 def complex_of(chains, *, seed, n_sample=2, names=None, spread=20.0, frames=0.8, mixed=False):
-    """Arguments for a complex of ``chains``: for each its number of tokens and whether it is a ligand."""
+    """Arguments of both summary functions, for a made-up complex.
+
+    Args:
+        chains: Of each chain, its number of tokens and whether it is a ligand.
+        names: ``asym_id`` of each chain; by default counted from 0.
+        spread: Standard deviation of the atoms' coordinates, Angstrom.
+        frames: The share of tokens that have a frame.
+        mixed: Whether to shuffle the tokens of all chains.
+    """
     generator = torch.Generator().manual_seed(seed)
     names = names or range(len(chains))
     asym_id = torch.tensor([name for name, (size, _) in zip(names, chains, strict=True) for _ in range(size)])
     is_ligand = torch.tensor([ligand for size, ligand in chains for _ in range(size)])
-    if mixed:  # tokens of all chains in turn
+    if mixed:
         order = torch.randperm(len(asym_id), generator=generator)
         asym_id, is_ligand = asym_id[order], is_ligand[order]
     n_token = len(asym_id)
@@ -77,25 +85,25 @@ chain = st.tuples(st.integers(1, 12), st.booleans())
     mixed=st.booleans(),
     gap=st.booleans(),
 )
-def test_scores_are_upstreams(configs, chains, seed, spread, frames, mixed, gap):
+def test_scores_match_upstreams(configs, chains, seed, spread, frames, mixed, gap):
     names = [2 * place + 1 for place in range(len(chains))] if gap else None
     arguments = complex_of(chains, seed=seed, names=names, spread=spread, frames=frames, mixed=mixed)
-    assert_alike(*both(configs, arguments))
+    assert_alike(*ours_and_upstreams(configs, arguments))
 
 
 @pytest.mark.parametrize(("spread", "clashes"), [(0.3, True), (300.0, False)])
 def test_clashes_are_counted_between_polymers_only(configs, spread, clashes):
     polymers = complex_of([(40, False), (30, False), (9, True)], seed=1, spread=spread)
-    ours, theirs = both(configs, polymers)
+    ours, theirs = ours_and_upstreams(configs, polymers)
     assert [bool(sample["has_clash"]) for sample in ours[0]] == 2 * [clashes]
     assert_alike(ours, theirs)
     ligands = complex_of([(40, False), (30, True), (9, True)], seed=1, spread=spread)
-    assert not any(bool(sample["has_clash"]) for sample in both(configs, ligands)[0][0])
+    assert not any(bool(sample["has_clash"]) for sample in ours_and_upstreams(configs, ligands)[0][0])
 
 
 @pytest.mark.parametrize(("n_close", "clashes"), [(100, False), (101, True)])
 def test_more_than_a_hundred_close_atoms_are_a_clash(n_close, clashes):
-    """Of chains so large that these are less than half of their atoms."""
+    """The chains have 300 atoms each, so that the close atoms are less than half of them: only their number decides."""
     from protenix.model.sample_confidence import calculate_clash
 
     n_atom = 300
@@ -108,11 +116,11 @@ def test_more_than_a_hundred_close_atoms_are_a_clash(n_close, clashes):
     assert ours.tolist() == [clashes]
 
 
-def test_clashes_in_parts_are_those_of_the_whole(configs, monkeypatch):
+def test_clashes_computed_in_chunks_equal_those_computed_at_once(configs, monkeypatch):
     arguments = complex_of([(40, False), (30, False)], seed=3, spread=1.5)
     chains = Chains.of(*(arguments[name] for name in ("token_asym_id", "atom_to_token_idx", "atom_is_polymer")))
     coordinates = torch.cat([arguments["atom_coordinate"] * factor for factor in (0.5, 1, 2, 4, 8)])
     whole = has_clash(chains, coordinates, 1.1)
-    monkeypatch.setattr("protenix_multiseed.model.fast.summary._PAIRS", 1000)
+    monkeypatch.setattr("protenix_multiseed.model.fast.summary._MAX_ATOM_PAIRS", 1000)
     assert torch.equal(has_clash(chains, coordinates, 1.1), whole)
     assert len(set(whole.tolist())) == 2

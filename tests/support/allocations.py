@@ -1,4 +1,4 @@
-"""Peak bytes of tensors on the CPU, counted as a GPU's allocator counts them."""
+"""Measure the peak bytes of tensors on the CPU, counted as a GPU's allocator counts them."""
 
 import weakref
 
@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Allocations(TorchDispatchMode):
-    """Counts the storages that operations make while they live."""
+    """Counts the bytes of storages that operations create: alive (``now``) and at most alive at once (``peak``)."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,7 @@
-"""The five kinds of job that parity is shown on, and the small dictionary, template and architecture they share."""
+"""Jobs of the parity tests: four that are written here, and the example 7r6r.
+
+The jobs share a small dictionary, a template and a small architecture.
+"""
 
 import json
 import os
@@ -13,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
 SEQUENCE = "MKTAYIAKQRQISFVKSHFSRQLE"
 TEMPLATE_SEQUENCE = SEQUENCE[2:22]
-# Every component that the cases name: amino acids, nucleotides, ligands, modifications.
+# Every chemical component that the jobs name: amino acids, nucleotides, ligands, modifications.
 CODES = [
     "ALA",
     "ARG",
@@ -66,7 +69,10 @@ MODEL = "protenix_base_default_v1.0.0"
 
 
 def write_cases(folder: Path) -> dict[str, Path]:
-    """Input files, one job each, and what they point to. All settings that matter differ between them."""
+    """Write an input file per job, and the alignment and template files that it names. Returns the paths by job name.
+
+    The jobs differ in every property that matters.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
         SEQUENCE,
@@ -137,7 +143,7 @@ def write_cases(folder: Path) -> dict[str, Path]:
 
 
 def absolute_copy(path: Path, folder: Path) -> Path:
-    """The same input file with absolute paths, as upstream resolves none."""
+    """Copy an input file and make its paths absolute, because upstream resolves no relative paths."""
     jobs = json.loads(path.read_text())
     for job in jobs:
         for item in job["sequences"]:
@@ -152,7 +158,7 @@ def absolute_copy(path: Path, folder: Path) -> Path:
 
 
 def write_template(path: Path) -> None:
-    """A made-up structure in the form that upstream's template parser reads: one helix of the cases' sequence."""
+    """Write a made-up structure that upstream's template parser can read: one helix of ``TEMPLATE_SEQUENCE``."""
     names = gemmi.expand_one_letter_sequence(TEMPLATE_SEQUENCE, gemmi.ResidueKind.AA)
     structure = gemmi.Structure()
     structure.name = "9XYZ"
@@ -196,7 +202,7 @@ def write_template(path: Path) -> None:
 
 
 def write_root(root: Path) -> None:
-    """What upstream expects under PROTENIX_ROOT_DIR: its dictionary files, template dates, and an aligner."""
+    """Write the files that upstream expects under PROTENIX_ROOT_DIR: dictionary, template dates, and an aligner."""
     sys.path.insert(0, str(REPOSITORY / "scripts"))
     from write_dictionary import write_dictionary
 
@@ -210,7 +216,7 @@ def write_root(root: Path) -> None:
 
 
 def environment(root: Path, cache: Path) -> dict[str, str]:
-    """Environment of a child process that finds the small dictionary and nothing of the user's."""
+    """Environment variables of a child process that uses the small dictionary in ``root``, and no files of the user."""
     return {
         **os.environ,
         "PROTENIX_ROOT_DIR": str(root),

@@ -1,4 +1,4 @@
-"""The command as a process, and small jobs for it."""
+"""Run the command as a process, on small jobs."""
 
 import json
 import os
@@ -40,7 +40,11 @@ def start(*arguments, cwd=None, **variables):
 
 
 def write_jobs(folder, jobs):
-    """``in.json`` of proteins by name, and ``quick.yaml``."""
+    """Write ``in.json`` with one protein per job, and ``quick.yaml``.
+
+    Args:
+        jobs: The protein's sequence by the job's name.
+    """
     content = [
         {"name": name, "sequences": [{"proteinChain": {"sequence": sequence, "count": 1}}]}
         for name, sequence in jobs.items()
@@ -50,10 +54,10 @@ def write_jobs(folder, jobs):
 
 
 def predictions(out):
-    """Every prediction file of an output folder and its bytes; the records, which tell of times, are left out."""
+    """The bytes of every prediction file of an output folder, by path. Records are left out: they contain run times."""
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("*/seed_*/predictions/*"))}
 
 
 def leftovers(out):
-    """Folders that are neither a seed nor whole."""
+    """Hidden folders in job folders: an unfinished write leaves them."""
     return list(out.glob("*/.*"))

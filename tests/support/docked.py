@@ -4,7 +4,7 @@ import numpy as np
 from biotite.structure import Atom, AtomArray, array, concatenate
 from biotite.structure.io.pdbx import CIFFile, set_structure
 
-_RESIDUE = {  # places of atoms around a residue's axis point: radius, turn, rise
+_RESIDUE = {  # positions of atoms around a point on the helix axis: radius (A), angle (radians), rise (A)
     "ALA": [
         ("N", 1.6, -0.9, -0.9), ("CA", 2.3, 0.0, 0.0), ("C", 1.7, 0.7, 1.0), ("O", 2.0, 0.9, 2.2),
         ("CB", 3.3, -0.2, -0.4),
@@ -27,7 +27,7 @@ def strand(chain: str, kind: str, n: int, turn: float, rise: float, at: tuple[fl
 
 
 def pair() -> tuple[AtomArray, AtomArray]:
-    """The best sample, and one with a chain moved and turned and every atom shaken."""
+    """The best sample, and another in which chain B is moved and rotated and every atom is displaced at random."""
     random = np.random.default_rng(7)
     best = concatenate([
         strand("A", "ALA", 24, 1.745, 1.5, (0, 0, 0)),

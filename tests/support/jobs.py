@@ -20,7 +20,7 @@ from protenix_multiseed.upstream.models import model_spec
 
 
 def spec_of(content, folder=Path()):
-    """A job in Protenix's format, as the dialect reads it."""
+    """The ``JobSpec`` that the dialect reads from a job in Protenix's format."""
     document = Document(folder / "in.json", json.dumps([{"name": "a", **content}]))
     (parsed,) = protenix.parse(document)
     assert parsed.spec is not None, parsed.problems
@@ -52,26 +52,26 @@ def network_of(module, configs, model=cases.MODEL, **more):
 
 
 def batch_of(features, seeds=None, sample_chunk=5):
-    """A batch of some seeds of the features."""
+    """A batch of the features' seeds, or of the given ones among them."""
     chosen = replace(features, seeds=tuple(features.seeds if seeds is None else seeds))
     return Batch(features=chosen, sample_chunk=sample_chunk)
 
 
 def scored(network, features, seeds=None, stages=FAST, sample_chunk=5):
-    """What the stages give of some seeds of the features, in their order: upstream's output dictionaries."""
+    """Run the stages on seeds of the features. Returns upstream's output dictionary of each seed, in order."""
     steps = run_stages(stages, network, batch_of(features, seeds, sample_chunk))
     return [step.raw for step in steps if isinstance(step, Scored)]
 
 
 def predictions(network, features, seeds=None, stages=FAST, sample_chunk=5):
-    """The same as predictions."""
+    """Run the stages like :func:`scored`. Returns the prediction of each seed, in order."""
     seeds = features.seeds if seeds is None else seeds
     made = scored(network, features, seeds, stages, sample_chunk)
     return [to_prediction(raw, features, seed.seed, full=True) for seed, raw in zip(seeds, made, strict=True)]
 
 
 class OpenGate:
-    """Admits everything."""
+    """A gate that admits every seed and never stops the run."""
 
     is_closed = False
     time_is_up = False

@@ -1,4 +1,4 @@
-"""Stands in for the program kalign, which Protenix calls to align a template: biotite's global alignment."""
+"""Stand-in for the program kalign, which Protenix calls to align a template. It uses biotite's global alignment."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Made-up results with structures: one job with two conformers, one that agrees."""
+"""Made-up results with structures: the samples of one job form two conformers, those of the other job agree."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def _write_seed(folder: Path, name: str, seed: int, coordinates: np.ndarray, ran
     (folder / "predictions").mkdir(parents=True)
     chain = np.repeat(["A", "B"], N // 2)
     plddt = np.repeat([95.0, 60.0], N // 2)
-    letters = np.array([f"X{number}" for number in range(N)])  # no chain is another's copy
+    letters = np.array([f"X{number}" for number in range(N)])  # all different: no chain is a copy of another
     tokens = Tokens(
         chain=chain, residue=np.tile(np.arange(N // 2), 2) + 1, component=letters, kind=np.full(N, "protein"),
         is_residue=np.ones(N, dtype=bool),

@@ -1,11 +1,10 @@
-"""Run upstream's own runner over input files, each alone, in a process of its own. The tests compare with what it
-writes.
+"""Run upstream's own runner on input files, one file and seed at a time. The tests compare with the files it writes.
 
     python upstream_run.py REQUEST.json
 
 REQUEST names the files, seeds, output folder, architecture and switches. Everything goes through upstream's
-``runner.inference``: ``InferenceRunner`` and ``infer_predict``. The one thing handed to it is the conformer of a SMILES
-ligand, which upstream draws unseeded.
+``runner.inference``: ``InferenceRunner`` and ``infer_predict``. One thing is replaced: upstream draws the conformer
+of a SMILES ligand unseeded; here it is drawn with a seed.
 """
 
 import json

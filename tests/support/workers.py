@@ -1,4 +1,4 @@
-"""What workers of the tests do in place of featurizing. In a module of its own, so that a spawned process finds it."""
+"""A replacement for featurization in worker processes. It is a module so that a spawned process can import it."""
 
 import os
 import signal

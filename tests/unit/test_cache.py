@@ -1,4 +1,4 @@
-"""Features kept between runs: the same as made anew, and never another job's."""
+"""Cached features equal newly made ones, and are never those of another job."""
 
 import json
 
@@ -32,7 +32,7 @@ def features(folder, spec):
     return made
 
 
-def test_a_second_run_reads_what_the_first_made(folder, monkeypatch):
+def test_a_second_run_reads_cached_features(folder, monkeypatch):
     paths = cases.write_cases(folder)
     spec = json.loads(paths["ligands"].read_text())[0]
     first = features(folder, spec)
@@ -40,15 +40,15 @@ def test_a_second_run_reads_what_the_first_made(folder, monkeypatch):
     monkeypatch.setattr(cache, "_store", lambda *_: pytest.fail("made again"))
     second = features(folder, spec)
     assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
-    kept.write_bytes(kept.read_bytes()[:1000])  # as a full disk or a power cut leaves it
+    kept.write_bytes(kept.read_bytes()[:1000])  # cut short, as by a full disk or a power cut
     monkeypatch.undo()
     monkeypatch.setattr(cache, "cache_dir", lambda: folder / "cache")
     third = features(folder, spec)
     assert all(np.array_equal(first.arrays[name], third.arrays[name]) for name in first.arrays)
 
 
-def test_a_bond_moves_the_tokens_and_so_what_is_kept(folder):
-    """The same sequences, but another ligand loses an atom: the protein's columns stand elsewhere."""
+def test_a_bond_that_moves_tokens_changes_the_cached_features(folder):
+    """The sequences are the same, but another ligand loses an atom, so that the protein's columns move."""
     (folder / "p.a3m").write_text(">q\\nMKNASTVGAS\\n>r\\nMKNASTVGAK\\n".replace("\\n", chr(10)))
     nag = {"ligand": {"ligand": "CCD_NAG", "count": 1}}
     protein = {"proteinChain": {"sequence": "MKNASTVGAS", "count": 1, "unpairedMsaPath": "p.a3m"}}
@@ -62,8 +62,8 @@ def test_a_bond_moves_the_tokens_and_so_what_is_kept(folder):
 
 
 @pytest.mark.parametrize("entity", [{"unpairedMsaPath": "gone.a3m"}, {"templatesPath": "relative/gone.hhr"}], ids=str)
-def test_a_file_that_is_not_read_is_not_looked_at(folder, entity):
-    """Without MSA or templates the file passed validation, and then the cache tried to hash it."""
+def test_a_file_that_the_settings_do_not_read_may_be_missing(folder, entity):
+    """Regression: without MSA or templates, a missing file passed validation, and then the cache tried to hash it."""
     path = folder / "in.json"
     path.write_text(json.dumps([{"name": "a", "sequences": [{"proteinChain": {"sequence": "MKNAS", **entity}}]}]))
     reads = ReadSettings(msa=False)
@@ -72,7 +72,7 @@ def test_a_file_that_is_not_read_is_not_looked_at(folder, entity):
     assert made.n_token == 5
 
 
-def test_what_is_missing_for_a_passing_reason_is_not_kept(folder):
+def test_features_with_a_warning_are_not_cached(folder):
     job = job_of()
     made = cache.cached(job, FeatureSettings(), [], lambda: ({"a": np.zeros(1)}, ("a template could not be fetched",)))
     assert made[1] == ("a template could not be fetched",)

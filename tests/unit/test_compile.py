@@ -1,5 +1,6 @@
-"""Every Triton kernel compiles for a GPU that is not here, at the tiles it runs with; and the probe compiles all that a
-run launches, beside the loading of weights.
+"""Every Triton kernel compiles for GPUs that are not present, with the tiles of real runs.
+
+The probe compiles every kernel that a run launches.
 """
 
 import os
@@ -31,10 +32,10 @@ TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 
 
-def specialised(program, arguments):
-    """Signature, constants and divisible arguments, as Triton makes them of a launch."""
+def specialised(kernel, arguments):
+    """Signature, constants and arguments divisible by 16, as Triton derives them from a launch."""
     signature, constants, divisible = {}, {}, []
-    for place, (parameter, value) in enumerate(zip(program.params, arguments, strict=True)):
+    for place, (parameter, value) in enumerate(zip(kernel.params, arguments, strict=True)):
         is_free = parameter.do_not_specialize
         if (
             parameter.is_constexpr
@@ -53,28 +54,28 @@ def specialised(program, arguments):
     return signature, constants, divisible
 
 
-@pytest.mark.parametrize(("capability", "largest"), [(90, 232_448), (80, 166_912)], ids=["H100", "A100"])
+@pytest.mark.parametrize(("capability", "max_shared_bytes"), [(90, 232_448), (80, 166_912)], ids=["H100", "A100"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_program_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capability, largest):
+def test_every_kernel_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capability, max_shared_bytes):
     compiled = set()
-    for program, arguments, options in compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, dtype)):
-        signature, constants, divisible = specialised(program, arguments)
-        kind = repr((program.__name__, constants))
+    for kernel, arguments, options in compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, dtype)):
+        signature, constants, divisible = specialised(kernel, arguments)
+        kind = repr((kernel.__name__, constants))
         if kind in compiled:
             continue
         attributes = {(place,): [["tt.divisibility", 16]] for place in divisible}
-        source = ASTSource(fn=program, signature=signature, constexprs=constants, attrs=attributes)
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
         chosen = {name: options[name] for name in OPTIONS if name in options}
         made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=chosen)
         assert "cubin" in made.asm
-        assert made.metadata.shared <= largest, (program.__name__, constants)
+        assert made.metadata.shared <= max_shared_bytes, (kernel.__name__, constants)
         compiled.add(kind)
     assert len(compiled) >= 25
 
 
 @pytest.mark.parametrize("model", [cases.MODEL, "protenix-v2"])
-def test_a_run_finds_all_its_kernels_compiled(model):
-    """At the widths of Protenix's models, with few blocks. On a CPU all is float32, so types are left out."""
+def test_the_probe_compiles_every_kernel_that_a_run_launches(model):
+    """The widths are those of Protenix's models, with few blocks. On a CPU all is float32: types are not compared."""
     environment.prepare(EmbeddedDictionary())
     (job,) = read_jobs([cases.EXAMPLE], (1, 2), InputRules(model="m"), EmbeddedDictionary())
     (features,) = featurize(job, FeatureSettings())
@@ -95,7 +96,7 @@ def test_a_run_finds_all_its_kernels_compiled(model):
     assert wanted - kinds(probed) == set()
 
 
-AHEAD = """
+COMPILE_AHEAD = """
 import os, torch
 from pathlib import Path
 from triton.runtime.driver import driver
@@ -108,20 +109,20 @@ def compiled():
 torch.set_num_threads(1)
 wanted = ahead.launches(triton_kernels(), probe_process.cases_of(torch.device("cpu"), torch.bfloat16))
 wanted = [launch for launch in wanted if launch[0].__name__ in ("norm_kernel", "add_triangle_kernel", "swiglu_kernel")]
-program, arguments, options = wanted[0]
-broken = program, (arguments[0].to(torch.complex64), *arguments[1:]), options
+kernel, arguments, options = wanted[0]
+broken = kernel, (arguments[0].to(torch.complex64), *arguments[1:]), options
 ahead.compile_ahead([broken, *wanted], (9, 0))
 before = compiled()
 driver.set_active(ahead.AbsentGpu((9, 0)))
-for program, arguments, options in wanted:
-    program.warmup(*arguments, grid=(1,), **options)
+for kernel, arguments, options in wanted:
+    kernel.warmup(*arguments, grid=(1,), **options)
 print(before, compiled())
 """
 
 
-def test_what_was_compiled_ahead_is_found_and_what_cannot_be_stops_nothing(tmp_path):
+def test_kernels_compiled_ahead_are_found_and_a_broken_one_stops_nothing(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", AHEAD], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", COMPILE_AHEAD], capture_output=True, text=True, check=True,
         env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
     before, after = done.stdout.split()
@@ -129,8 +130,8 @@ def test_what_was_compiled_ahead_is_found_and_what_cannot_be_stops_nothing(tmp_p
     assert after == before
 
 
-def test_all_names_are_made_where_the_kernels_are_imported():
-    """Triton 3.6 makes them of whatever was named before, so that one process compiled again what another had."""
+def test_triton_computes_all_cache_keys_at_import():
+    """Regression: keys of Triton 3.6 depend on their order, so that one process recompiled another's kernels."""
     script = (
         "from protenix_multiseed.kernels.ops import _modules; from protenix_multiseed.kernels import device_functions; "
         "found = [vars(module).values() for module in (device_functions, *_modules)]; "

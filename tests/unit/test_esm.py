@@ -1,4 +1,4 @@
-"""Language model embeddings, with a tiny ESM-2 in the place of the 3B one that no test machine has."""
+"""Language model embeddings. A tiny ESM-2 replaces the 3B model, which test machines do not have."""
 
 import numpy as np
 import pytest
@@ -59,6 +59,6 @@ def test_tokens_get_their_residues_embedding(tiny):
     assert np.array_equal(made, np.stack([np.zeros(16, dtype=np.float32), first[0], first[9], second[7]]))
 
 
-def test_missing_language_model(tmp_path):
+def test_the_error_for_a_missing_language_model_says_how_to_fetch_it(tmp_path):
     with pytest.raises(WeightsError, match="protenix-ms fetch esm2_t36_3B_UR50D"):
         module.embed_proteins([job(FIRST)], "esm2-3b", tmp_path, tmp_path / "cache")

@@ -14,7 +14,7 @@ CONTENT = bytes(range(256)) * 20_000
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """A server that can resume, or cannot, or breaks off."""
+    """A server that resumes downloads unless ``resumes`` is False, and breaks off at byte ``breaks_at`` if set."""
 
     resumes, breaks_at, asked = True, None, []
 
@@ -53,7 +53,7 @@ def download(url, target):
     fetch.download(url, target, Console(quiet=True))
 
 
-def test_a_download_is_whole_and_its_hash_recorded(server, tmp_path):
+def test_a_download_is_complete_and_its_hash_is_recorded(server, tmp_path):
     target = tmp_path / "new" / "model.pt"
     download(server[1], target)
     assert target.read_bytes() == CONTENT
@@ -74,7 +74,7 @@ def test_a_broken_download_is_resumed(server, tmp_path):
     assert handler.asked == [None, "bytes=1000000-"]
 
 
-def test_a_server_that_cannot_resume_starts_again(server, tmp_path):
+def test_a_download_starts_again_if_the_server_cannot_resume(server, tmp_path):
     handler, url = server
     handler.resumes = False
     target = tmp_path / "model.pt"
@@ -83,7 +83,7 @@ def test_a_server_that_cannot_resume_starts_again(server, tmp_path):
     assert target.read_bytes() == CONTENT
 
 
-def test_a_partial_file_that_no_longer_fits(server, tmp_path):
+def test_a_partial_file_that_is_too_long_is_removed(server, tmp_path):
     (tmp_path / "model.pt.part").write_bytes(CONTENT + b"more")
     with pytest.raises(WeightsError, match="it was removed"):
         download(server[1], tmp_path / "model.pt")
@@ -93,7 +93,7 @@ def test_a_partial_file_that_no_longer_fits(server, tmp_path):
 @pytest.mark.parametrize(
     ("url", "says"), [("/none", "answered 404"), (None, "refused"), ("file:///etc/passwd", "only http and https")]
 )
-def test_failures_name_the_address_and_the_way_out(server, tmp_path, url, says):
+def test_failures_name_the_address_and_the_target_file(server, tmp_path, url, says):
     address = server[1].replace("/model.pt", url) if url == "/none" else url or "http://127.0.0.1:9/model.pt"
     with pytest.raises(WeightsError, match=says) as error:
         download(address, tmp_path / "model.pt")
@@ -101,7 +101,7 @@ def test_failures_name_the_address_and_the_way_out(server, tmp_path, url, says):
     assert str(tmp_path / "model.pt") in str(error.value)
 
 
-def test_models_come_from_upstreams_table(monkeypatch, tmp_path):
+def test_models_are_downloaded_from_upstreams_addresses(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target.name)))
     fetch.fetch_model("protenix_mini_esm_v0.5.0", tmp_path, None)
@@ -109,14 +109,14 @@ def test_models_come_from_upstreams_table(monkeypatch, tmp_path):
     assert asked == [(download_urls()[name], f"{name}.pt") for name in names]
 
 
-def test_what_is_there_is_kept(monkeypatch, tmp_path):
+def test_an_existing_file_is_not_downloaded_again(monkeypatch, tmp_path):
     (tmp_path / "protenix-v2.pt").write_bytes(b"mine")
     monkeypatch.setattr(fetch, "download", lambda *_: pytest.fail("downloaded again"))
     fetch.fetch_model("protenix-v2", tmp_path, None)
     assert not hash_file(tmp_path / "protenix-v2.pt").exists()
 
 
-def test_unknown_model(tmp_path):
+def test_an_unknown_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be fetched; known: protenix-v2"):
         fetch.fetch_model("protenix-v3", tmp_path, None)
 

@@ -1,4 +1,4 @@
-"""Files and words of any content end in a message: no traceback, no hang, nothing written.
+"""Inputs of any content are read or refused with a message: no traceback, no hang, no file written.
 
 ``PROTENIX_MS_EXAMPLES`` sets how many inputs each test makes; ``make torture`` makes 20,000 in all.
 """
@@ -43,7 +43,7 @@ def folder():
 
 
 def within_time(function, *arguments):
-    """What a function gives, or the message of its refusal; neither late nor a traceback."""
+    """Call a function. Returns its result, and the message if it refused; fails if it was slow."""
     start = time.monotonic()
     result, message = None, None
     with contextlib.suppress(ProtenixMsError):
@@ -58,7 +58,7 @@ def within_time(function, *arguments):
 
 
 def refused_or_read(folder, dictionary, content, **files):
-    """Read an input file of this content."""
+    """Read an input file of this content. No file may be written, and no job name may leave the output folder."""
     before = {path.name for path in folder.parent.iterdir()}
     for name, text in files.items():
         (folder / name).write_bytes(text)
@@ -91,13 +91,13 @@ trees = st.recursive(
 @example(b'[{"name": "a", "sequences": [{"ligand": {"ligand": "FILE_\\u0000", "count": 1}}]}]')
 @example("\ufeff[]".encode())
 @example(b"[" + b"1" * 5000 + b"]")
-def test_bytes_as_an_input_file(folder, dictionary, content):
+def test_any_bytes_as_an_input_file_are_read_or_refused(folder, dictionary, content):
     refused_or_read(folder, dictionary, content)
 
 
 @fuzzed
 @given(trees)
-def test_json_of_any_shape(folder, dictionary, content):
+def test_json_of_any_shape_is_read_or_refused(folder, dictionary, content):
     refused_or_read(folder, dictionary, json.dumps(content).encode())
 
 
@@ -123,7 +123,7 @@ entities = st.one_of(
 
 @fuzzed
 @given(jobs_of(entities))
-def test_jobs_that_are_nearly_right(folder, dictionary, job):
+def test_nearly_valid_jobs_are_read_or_refused(folder, dictionary, job):
     refused_or_read(folder, dictionary, json.dumps([job]).encode())
 
 
@@ -134,7 +134,7 @@ def test_jobs_that_are_nearly_right(folder, dictionary, job):
 @example("C1" * 400)
 @example("(" * 5000)
 @example("[" * 5000)
-def test_smiles(folder, dictionary, smiles):
+def test_any_smiles_string_is_read_or_refused(folder, dictionary, smiles):
     job = {"name": "a", "sequences": [{"ligand": {"ligand": smiles, "count": 1}}]}
     refused_or_read(folder, dictionary, json.dumps([job]).encode())
 
@@ -144,7 +144,7 @@ def test_smiles(folder, dictionary, smiles):
     st.binary(max_size=100)
     | st.lists(st.text("ACDEFG-acdx.>*\n\t ", max_size=12), max_size=6).map(lambda rows: "\n".join(rows).encode())
 )
-def test_alignments(folder, dictionary, content):
+def test_any_alignment_is_read_or_refused(folder, dictionary, content):
     job = {"name": "a", "sequences": [
         {"proteinChain": {"sequence": "ACDEFG", "count": 1, "unpairedMsaPath": "a.a3m", "pairedMsaPath": "a.a3m"}},
     ]}  # fmt: skip
@@ -156,7 +156,7 @@ def test_alignments(folder, dictionary, content):
 @example("0-99999999999")
 @example("1-100001")
 @example("¹-³")
-def test_seeds(text):
+def test_any_text_for_seeds_is_parsed_or_refused(text):
     seeds, message = within_time(parse_seeds, text)
     if message is None:
         assert len(seeds) == len(set(seeds)) > 0
@@ -179,7 +179,7 @@ keys = st.sampled_from(
 @example(b"a: &a [*a, *a]\nb: &b [*a, *a]\nsamples: *b")
 @example(b"!!python/object/apply:os.system [echo]")
 @example(b"seeds: 2001-01-01")
-def test_configurations(folder, content):
+def test_any_configuration_is_read_or_refused(folder, content):
     path = folder / "run.yaml"
     path.write_bytes(content)
     try:

@@ -1,4 +1,4 @@
-"""Which device a run gets, and which errors mean memory."""
+"""Which device a run gets, and which errors mean that memory ran out."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from protenix_multiseed.execution.hardware import card_of, choose_device, is_out
 GPU = torch.device("cuda:0")
 
 
-def test_a_device_that_is_not_there():
+def test_a_missing_device_is_refused():
     if not torch.cuda.is_available():
         assert choose_device("auto") == torch.device("cpu")
         with pytest.raises(ConfigError, match="there are 0 CUDA devices"):
             choose_device("cuda")
 
 
-def test_cards_that_compiled_kernels_run_on(monkeypatch):
+def test_compiled_kernels_need_a_gpu_of_compute_capability_8(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert card_of(torch.device("cpu")) is None
@@ -47,11 +47,11 @@ def wrapped(inner):
     (RuntimeError("an illegal memory access was encountered"), False),
     (ValueError("out of memory"), False),
 ])  # fmt: skip
-def test_errors_that_mean_memory(error, expected):
+def test_out_of_memory_errors_are_recognized(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_a_device_that_no_longer_answers(monkeypatch):
+def test_a_lost_device_is_reported_with_its_error(monkeypatch):
     def gone(*_):
         raise RuntimeError("CUDA error: device-side assert\nmore")
 

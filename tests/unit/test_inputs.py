@@ -52,12 +52,12 @@ def job(*sequences, **more):
 ATP = ligand("CCD_ATP")
 BAD = {
     "not JSON": ('[{"name": "a",]', "in.json: line 1, column 15: not valid JSON"),
-    "no list": ({"name": "a"}, "the top level is one object: expected a list of jobs"),
+    "not a list": ({"name": "a"}, "the top level is one object: expected a list of jobs"),
     "empty list": ([], "the top level is an empty list"),
-    "deep": ("[" * 100_000, "in.json: "),
+    "nested too deeply": ("[" * 100_000, "in.json: "),
     "NaN": ('[{"name": NaN}]', "NaN is not JSON"),
     "key twice": ('[{"name": "a", "name": "b"}]', "the key 'name' is given twice"),
-    "job no object": ([3], "in.json[0]: job: expected an object, found number"),
+    "job not an object": ([3], "in.json[0]: job: expected an object, found number"),
     "no sequences": ([{"name": "a"}], "in.json[0] 'a': sequences: missing"),
     "no entities": (job(), "sequences: empty"),
     "unknown key": (
@@ -66,13 +66,13 @@ BAD = {
     ),
     "unknown key of the job": ([{"name": "a", "sequences": [ATP], "seeds": [1]}], "seeds: unknown key; "),
     "two kinds": (job({**protein(), **ATP}), "sequences[0]: expected exactly one of proteinChain"),
-    "count of none": (job(protein(count=0)), "count: input should be greater than or equal to 1, found 0"),
+    "count of zero": (job(protein(count=0)), "count: input should be greater than or equal to 1, found 0"),
     "ids and count": (job(protein(count=2, id=["A"])), "1 ids for count 2"),
     "id twice": (job(protein(id=["A"]), ligand("CCD_ATP", id=["A"])), "'A' is also an id of sequences[0].proteinChain"),
     "wrong letter": (job({"proteinChain": {"sequence": "MKB", "count": 1}}), "'B' at position 3 is not a letter"),
     "lower case": (
         job({"dnaSequence": {"sequence": "ACgT", "count": 1}}),
-        "'g' at position 3 is not a letter of this kind; letters are upper case",
+        "'g' at position 3 is not a letter of a dna sequence; write it in upper case",
     ),
     "T in RNA": (job({"rnaSequence": {"sequence": "ACT", "count": 1}}), "'T' at position 3"),
     "unknown component": (job(ligand("CCD_QQQQQ")), "component 'QQQQQ' is not in the chemical dictionary"),
@@ -93,15 +93,15 @@ BAD = {
         "modifications[0].ptmType: component 'QQQQQ'",
     ),
     "MSA missing": (job(protein(pairedMsaPath="no.a3m")), "pairedMsaPath: no.a3m: no such file"),
-    "MSA of another": (job(protein(unpairedMsaPath="other.a3m")), "they differ at position 10"),
+    "MSA of another sequence": (job(protein(unpairedMsaPath="other.a3m")), "they differ at position 10"),
     "MSA not text": (job(protein(unpairedMsaPath="bytes.a3m")), "byte 9 is not ASCII"),
     "MSA not a3m": (job(protein(unpairedMsaPath="plain.a3m")), "no line starts with '>'"),
     "MSA cut short": (job(protein(unpairedMsaPath="short.a3m")), "row 2 has 3 aligned columns, the first 10"),
     "MSA with a gap in its query": (job(protein(unpairedMsa=">q\nMKT-YIAKQR\n")), "they differ at position 4"),
     "MSA text as a path": (job(protein(unpairedMsaPath=">q\n" + "MKTAYIAKQR" * 500)), "no such file"),
-    "path of no user": (job(protein(unpairedMsaPath="~nobody-of-that-name/x.a3m")), "no such file"),
+    "path of an unknown user": (job(protein(unpairedMsaPath="~nobody-of-that-name/x.a3m")), "no such file"),
     "path with a NUL": (job(protein(unpairedMsaPath="a\0b")), "no such file"),
-    "MSA as text of another": (job(protein(unpairedMsa=">q\nMKT\n")), "they differ at position 4 (3 and 10 residues)"),
+    "inline MSA of another": (job(protein(unpairedMsa=">q\nMKT\n")), "they differ at position 4 (3 and 10 residues)"),
     "old MSA folder": (
         job(protein(msa={"precomputed_msa_dir": "nowhere"})),
         "pairing.a3m or non_pairing.a3m in nowhere: no such file",
@@ -164,40 +164,40 @@ BAD = {
         ),
         "lies on the binder chain itself",
     ),
-    "name that leaves": ([{"name": "../a", "sequences": [ATP]}], "would leave its place in the output folder"),
-    "hidden name": ([{"name": ".a", "sequences": [ATP]}], "would leave its place"),
+    "name of a parent": ([{"name": "../a", "sequences": [ATP]}], "cannot be a folder name in the output folder"),
+    "hidden name": ([{"name": ".a", "sequences": [ATP]}], "cannot be a folder name"),
     "name with a newline": ([{"name": "a\nb", "sequences": [ATP]}], "control characters"),
     "name of the run's folder": ([{"name": "protenix-ms", "sequences": [ATP]}], "choose another"),
     "long name": ([{"name": "a" * 151, "sequences": [ATP]}], "at most 150"),
     "names that clash": ([*job(ATP), {"name": "A", "sequences": [ATP]}], "also the name of in.json[0] 'a'"),
     "negative seed": (job(ATP, modelSeeds=[-1]), "modelSeeds: seed -1 is outside 0..4294967295"),
     "seed twice": (job(ATP, modelSeeds=[1, "1"]), "modelSeeds: seed 1 is given twice"),
-    "seed no number": (job(ATP, modelSeeds=["x"]), "modelSeeds: 'x' is not a whole number"),
+    "seed not a number": (job(ATP, modelSeeds=["x"]), "modelSeeds: 'x' is not a whole number"),
 }
 
 
 @pytest.mark.parametrize(("content", "says"), BAD.values(), ids=BAD)
-def test_refused_with_a_message(read, content, says):
+def test_invalid_jobs_are_refused_with_a_message(read, content, says):
     with pytest.raises(RefusedInputsError) as error:
         read(content, seeds=None)
     assert says in str(error.value)
     assert "in.json" in str(error.value)
 
 
-def test_all_problems_at_once(read):
+def test_all_problems_are_reported_at_once(read):
     with pytest.raises(RefusedInputsError) as error:
         read([*job(protein(pairedMsaPath="no.a3m"), ligand("CCD_QQQQQ")), {"name": "b"}])
     assert len(error.value.problems) == 3
 
 
-def test_too_many_tokens_for_the_model(read):
+def test_a_job_with_too_many_tokens_for_the_model_is_refused(read):
     rules = InputRules(model="protenix-v2", max_tokens=20)
     assert read(job(protein(count=2)), rules=rules)
     with pytest.raises(RefusedInputsError, match="about 30 tokens: protenix-v2 takes at most 20"):
         read(job(protein(count=3)), rules=rules)
 
 
-def test_everything_upstream_accepts(read, tmp_path):
+def test_everything_that_upstream_accepts_is_read(read, tmp_path):
     content = [
         {
             "name": "all kinds-1.2_3",
@@ -261,19 +261,19 @@ def test_everything_upstream_accepts(read, tmp_path):
     assert "label_entity_id" not in spec["sequences"][0]["proteinChain"]
 
 
-def test_count_may_be_left_to_the_ids(read):
+def test_count_defaults_to_the_number_of_ids(read):
     (made,) = read(job({"proteinChain": {"sequence": SEQUENCE, "id": ["X", "Y"]}}, {"ion": {"ion": "NA"}}))
     assert [entity.copies for entity in made.spec.entities] == [2, 1]
     assert made.spec.entities[0].chain_ids == ("X", "Y")
 
 
-def test_seeds_of_the_run_come_before_the_jobs(read):
+def test_seeds_of_the_run_override_seeds_of_the_job(read):
     assert read(job(ATP, modelSeeds=[5]), seeds=(1, 2))[0].seeds == (1, 2)
     assert read(job(ATP, modelSeeds=[5]), seeds=None)[0].seeds == (5,)
     assert read(job(ATP, modelSeeds=[]), seeds=None)[0].seeds == (101,)
 
 
-def test_old_msa_field(read, tmp_path):
+def test_the_old_msa_field_is_read(read, tmp_path):
     folder = tmp_path / "old"
     folder.mkdir()
     (folder / "non_pairing.a3m").write_text(f">query\n{SEQUENCE}\n")
@@ -285,7 +285,7 @@ def test_old_msa_field(read, tmp_path):
     }
 
 
-def test_files_are_needed_only_where_read(read):
+def test_files_must_exist_only_if_they_are_read(read):
     assert read(
         job(protein(pairedMsaPath="no.a3m", templatesPath="no.hhr")),
         rules=InputRules(model="m", reads=ReadSettings(msa=False)),
@@ -303,7 +303,7 @@ def test_paths_are_tried_from_the_file_then_from_the_working_folder(read, tmp_pa
     assert made.spec.entities[0].paired.file.path == elsewhere / "mine.a3m"
 
 
-def test_folders_and_missing_files(tmp_path, dictionary):
+def test_folders_are_searched_and_missing_or_repeated_files_are_refused(tmp_path, dictionary):
     (tmp_path / "sub").mkdir()
     for name in ("b", "a"):
         (tmp_path / "sub" / f"{name}.json").write_text(json.dumps([{"name": name, "sequences": [ATP]}]))
@@ -315,12 +315,12 @@ def test_folders_and_missing_files(tmp_path, dictionary):
         read_jobs([tmp_path, tmp_path / "sub" / "a.json"], (1,), rules, dictionary)
 
 
-def test_an_a3m_as_colabfold_writes_it(read):
+def test_an_a3m_as_colabfold_writes_it_is_read(read):
     text = f"#10\t1\n>101\n{SEQUENCE[:5]}\n{SEQUENCE[5:]}\n\n>hit\nMKTggAYIAK--\n".replace("--\n", "Q-\n")
     assert read(job(protein(unpairedMsa=text)))
 
 
-def test_empty_values_that_upstream_takes_for_none(read):
+def test_empty_values_count_as_missing_like_upstream(read):
     assert read(job(protein(id=[]), constraint={"pocket": {}}))
 
 
@@ -331,14 +331,14 @@ def test_a_contacts_atom_number_reaches_upstream_as_a_number(read):
     assert to_upstream(made.spec)["constraint"]["contact"][0]["atom2"] == 1
 
 
-def test_inline_msa_wins_over_the_old_folder(read, tmp_path):
+def test_an_inline_msa_overrides_the_old_folder(read, tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "pairing.a3m").write_text(f">query\n{SEQUENCE}\n")
     (made,) = read(job(protein(unpairedMsa=f">query\n{SEQUENCE}\n", msa={"precomputed_msa_dir": "old"})))
     assert made.spec.entities[0].paired is None
 
 
-def test_results_of_earlier_runs_are_no_inputs(tmp_path, dictionary):
+def test_results_of_earlier_runs_are_not_read_as_inputs(tmp_path, dictionary):
     (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": [ATP]}]))
     results = tmp_path / "output"
     for path in (results / "protenix-ms" / "run.json", results / "a" / "seed_1" / "record.json"):
@@ -347,8 +347,8 @@ def test_results_of_earlier_runs_are_no_inputs(tmp_path, dictionary):
     assert [made.name for made in read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary)] == ["a"]
 
 
-def test_results_in_the_folder_of_the_inputs(tmp_path, dictionary):
-    """``predict jobs --out jobs`` once worked only the first time: then the whole folder counted as results."""
+def test_inputs_are_found_among_results_in_the_same_folder(tmp_path, dictionary):
+    """Regression: ``predict jobs --out jobs`` worked only once. Then the whole folder counted as results."""
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps([{"name": name, "sequences": [ATP]}]))
     (tmp_path / "more").mkdir()
@@ -361,7 +361,7 @@ def test_results_in_the_folder_of_the_inputs(tmp_path, dictionary):
     assert names == ["a", "b", "c"]
 
 
-def test_what_may_never_end_is_not_read(tmp_path, dictionary, read):
+def test_a_named_pipe_is_refused(tmp_path, dictionary, read):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedInputsError, match="pipe: neither a file nor a folder"):
         read_jobs([tmp_path / "pipe"], None, InputRules(model="m"), dictionary)
@@ -369,7 +369,7 @@ def test_what_may_never_end_is_not_read(tmp_path, dictionary, read):
         read(job(protein(unpairedMsaPath="pipe")))
 
 
-def test_files_of_unreasonable_size_are_refused(tmp_path, dictionary, read):
+def test_files_that_are_too_large_are_refused(tmp_path, dictionary, read):
     for name, size in (("big.json", 2**28 + 1), ("big.a3m", 2**31 + 1), ("big.sdf", 2**24 + 1)):
         with (tmp_path / name).open("wb") as file:
             file.truncate(size)

@@ -1,4 +1,4 @@
-"""What the probe of kernels makes of processes that print, fail, abort or hang; when it starts one; what it keeps."""
+"""How the kernel probe treats a process that prints, fails, aborts or hangs; when it starts one; what it remembers."""
 
 import contextlib
 import os
@@ -17,12 +17,12 @@ from protenix_multiseed.kernels.probe import KINDS, KernelProbe
 
 TRITON, CUEQUIVARIANCE = (f'print(\'{{"{kind}": "ok"}}\', flush=True)' for kind in KINDS)
 BOTH = f"{TRITON}; {CUEQUIVARIANCE}"
-HANGS = "import os, time; os.fork(); time.sleep(60)"  # with a child that holds its output, as a compiler does
+HANGS = "import os, time; os.fork(); time.sleep(60)"  # with a child that keeps the output open, as a compiler does
 
 
 @pytest.fixture
 def probe(monkeypatch, tmp_path):
-    """A probe whose process runs a given script in the place of the real one; ``started`` has its kinds."""
+    """Makes a probe whose process runs a given script. ``started`` has the device and kinds of each process."""
     monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(module, "_DRIVER", tmp_path / "driver")
     started, popen = [], subprocess.Popen
@@ -45,7 +45,7 @@ def probe(monkeypatch, tmp_path):
 
 
 def alive(group):
-    """Processes of a group that still run."""
+    """The processes of a process group that still run."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):
@@ -54,7 +54,7 @@ def alive(group):
     return found
 
 
-def test_what_it_found_is_kept_for_the_next_run_on_this_card(probe):
+def test_outcomes_are_kept_for_the_next_run_on_this_gpu(probe):
     first = probe(BOTH)
     assert first.is_at_work
     assert first.result() == {"triton": "ok", "cuequivariance": "ok"}
@@ -66,7 +66,7 @@ def test_what_it_found_is_kept_for_the_next_run_on_this_card(probe):
     assert probe("", card="another card").result()["triton"] == "the probe ended early"
 
 
-def test_only_what_the_run_uses_and_is_not_known_is_tried(probe):
+def test_only_kinds_that_the_run_uses_and_does_not_know_are_probed(probe):
     assert probe(TRITON, used=("triton",)).result() == {"triton": "ok"}
     assert probe(CUEQUIVARIANCE).result() == {"triton": "ok", "cuequivariance": "ok"}
     assert probe("", used=("cuequivariance",)).result() == {"cuequivariance": "ok"}
@@ -79,16 +79,16 @@ def test_only_what_the_run_uses_and_is_not_known_is_tried(probe):
     ({"kernels": "cuequivariance"}, KINDS),
     ({"kernels": "torch"}, ()),
 ])  # fmt: skip
-def test_what_a_run_uses(probe, options, kinds):
+def test_options_choose_the_kinds_to_probe(probe, options, kinds):
     assert make_probe(load_config({"device": "cpu", **options}))._kinds == kinds
 
 
-def test_where_nothing_is_known_it_starts_before_the_card_is_named(probe):
+def test_a_first_run_starts_the_probe_before_the_gpu_is_named(probe):
     assert probe(BOTH).result()
     assert probe.early == []  # no driver: there may be no GPU at all
     probe.driver.touch()
     assert probe("", card="another card").result()["triton"] == "the probe ended early"
-    assert len(probe.early) == 1  # something is known of these versions: this is no first run
+    assert len(probe.early) == 1  # outcomes are known for these versions: not a first run
     for path in module.cache_dir().rglob("*.json"):
         path.unlink()
     assert probe(BOTH, device="cuda:1").result() == {"triton": "ok", "cuequivariance": "ok"}
@@ -97,29 +97,29 @@ def test_where_nothing_is_known_it_starts_before_the_card_is_named(probe):
     assert len(probe.started) == 3
 
 
-def test_a_process_that_turns_out_to_be_of_no_use_is_ended(probe):
+def test_a_probe_that_is_no_longer_needed_is_ended(probe):
     probe.driver.touch()
     made = probe(HANGS, card=None)
     assert len(probe.started) == 1
     assert made.result() == {}
     assert made._process is None
     assert probe(HANGS, card=None).result() == {}
-    assert len(probe.started) == 1  # it is known that there is no card
+    assert len(probe.started) == 1  # the outcome "no GPU" was kept
     with probe(HANGS) as made:
         process = made._process
         while len(alive(process.pid)) < 2:
             time.sleep(0.05)
         start = time.monotonic()
-    assert time.monotonic() - start < 30  # the child that holds its output would live for 60
+    assert time.monotonic() - start < 30  # the child that keeps the output open would live for 60 s
     assert process.poll() is not None
     assert not alive(process.pid)
 
 
-def test_a_kind_that_aborts_spares_what_came_before(probe):
+def test_an_abort_keeps_the_outcomes_before_it(probe):
     found = probe(f"import os; {TRITON}; os.abort()").result()
     assert found["triton"] == "ok"
     assert found["cuequivariance"] == "the probe ended early"
-    assert probe(BOTH).result()["cuequivariance"] == "ok"  # an abort is not kept
+    assert probe(BOTH).result()["cuequivariance"] == "ok"  # the outcome of an abort is not kept
 
 
 def test_a_probe_that_hangs_is_ended(probe, monkeypatch):
@@ -132,12 +132,12 @@ def test_a_probe_that_hangs_is_ended(probe, monkeypatch):
     assert not alive(process.pid)
 
 
-def test_kernels_asked_for_by_name_must_work(probe):
+def test_kernels_that_are_asked_for_by_name_must_work(probe):
     with pytest.raises(ConfigError, match="it is broken; use --kernels torch or auto"):
         probe('print(\'{"cuequivariance": "it is broken"}\')', "cuequivariance").result()
 
 
-def test_nothing_is_tried_where_nothing_compiled_is_wanted(probe):
+def test_nothing_is_probed_without_compiled_kernels_or_a_gpu(probe):
     assert probe(BOTH, "torch").result() == {}
     assert probe(BOTH, card=None).result() == {}
     assert not probe.started
@@ -151,8 +151,8 @@ def test_torch_is_not_imported_before_workers_start():
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
 
 
-def test_another_kernel_or_version_is_probed_anew(monkeypatch, tmp_path):
-    """The sources of the kernels themselves were once not looked at: a changed kernel inherited an old "ok"."""
+def test_a_changed_kernel_or_version_is_probed_again(monkeypatch, tmp_path):
+    """Regression: the kernels' sources were once left out, so that a changed kernel inherited an old "ok"."""
     folder = tmp_path / "kernels"
     (folder / "ops").mkdir(parents=True)
     (folder / "probe.py").write_text("")

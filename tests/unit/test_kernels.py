@@ -1,4 +1,4 @@
-"""Triton's kernels, interpreted on the CPU, against PyTorch's; and what the probe makes of wrong ones."""
+"""Compare Triton kernels, interpreted on the CPU, with PyTorch; check that the probe finds wrong kernels."""
 
 import json
 import os
@@ -32,7 +32,7 @@ from protenix_multiseed.kernels.ops import attention, msa_average, operations, o
 from protenix_multiseed.kernels.ops.attention import AttentionTiles
 
 cpu = torch.device("cpu")
-# Tiles so small that kernels that tell rows from columns have several blocks of them.
+# Small tiles, so that kernels with tiles of rows and columns have several of each.
 for module in (pair_bias, outer_product, msa_average):
     for table in [value for value in vars(module).values() if isinstance(value, TileTable)]:
         table.tiles = {key: tiles._replace(rows=32, columns=32) for key, tiles in table.tiles.items()}
@@ -50,7 +50,7 @@ made = {}
 for pairs, only in ((True, None), (False, "attention")):
     attention.TILES = {(torch.float32, 32): AttentionTiles(pairs, 32, 32, 4, 2)}
     made[f"float32 {pairs}"] = differences(torch.float32, only)
-# Kernels of 16 bits: the interpreter knows no bfloat16, and float16 no number as small as the mask.
+# 16-bit kernels use float16, since the interpreter lacks bfloat16. The mask of -1e10 is below the range of float16.
 pair_bias.MASKED = base.MASKED = -6e4
 for module in _modules:
     for table in [value for value in vars(module).values() if isinstance(value, TileTable)]:
@@ -65,8 +65,8 @@ print(json.dumps(made))
 """
 
 
-def test_tritons_operations_are_pytorchs():
-    """In a process of its own: the interpreter must be chosen before Triton is imported."""
+def test_triton_kernels_match_pytorch():
+    """This runs in another process, because the interpreter must be chosen before Triton is imported."""
     pytest.importorskip("triton")
     done = subprocess.run(
         [sys.executable, "-c", CHECK, str(cases.REPOSITORY / "tests")],
@@ -80,13 +80,13 @@ def test_tritons_operations_are_pytorchs():
         assert max(made.values()) < (1e-5 if kind.startswith("float32") else 2e-3), (kind, made)
 
 
-def test_what_is_not_finite_is_no_small_difference():
+def test_nan_is_a_difference_above_the_tolerance():
     wrong = torch.tensor([1.0, float("nan")])
     assert max(1e-6, probe_process.difference(wrong, torch.ones(2)), 2e-6) > probe_process.TOLERANCE
 
 
 def test_every_operation_is_probed(monkeypatch):
-    """By cases of its own, or as a part of another operation's."""
+    """An operation may be run by its own cases or by those of another operation."""
     called = set()
     for operation in operations():
         plain = operation.plain
@@ -110,7 +110,7 @@ def test_every_kernel_is_probed():
     assert {kernel.__name__ for kernel, *_ in launches} == kernels
 
 
-def test_a_wrong_kernel_is_seen(monkeypatch, capsys):
+def test_a_wrong_kernel_is_found(monkeypatch, capsys):
     plain = swiglu.plain
     wrong = next(operation for operation in operations() if operation.__name__ == "swiglu")
     cases_ = list(wrong.cases(Inputs(CPU, torch.float32)))
@@ -139,8 +139,8 @@ def test_windows_reach_48_atoms_to_either_side(n_atom):
 @pytest.mark.parametrize(
     ("n", "n_key", "block", "reach"), [(48, 45, 64, 64), (64, 64, 64, 64), (64, 60, 64, 64), (7, 7, 1, 7)]
 )
-def test_masked_keys_let_nothing_through(n, n_key, block, reach):
-    """To the end of the last block in memory, which a program reads without asking where the keys end."""
+def test_keys_are_masked_to_the_end_of_the_block(n, n_key, block, reach):
+    """Kernels read whole blocks of keys, so the mask must reach the end of the last block in memory."""
     bias = torch.randn(2, 3, n, n)
     made = mask_keys(bias, n_key, block)
     assert made.shape == bias.shape
@@ -158,8 +158,8 @@ def test_pair_biases_are_masked_at_padding_keys(starting):
     assert bool((made[..., 5:] == MASKED).all())
 
 
-def test_every_tile_of_keys_divides_a_block():
-    """Else a kernel would read beyond the masked rows."""
+def test_the_keys_of_a_tile_divide_the_key_block():
+    """Otherwise a kernel would read beyond the masked rows."""
     for tiles in (*attention_module.TILES.values(), attention_module.OTHER_TILES):
         assert triton_kernels().key_block % tiles.keys == 0
         assert tiles.keys <= MAX_IDENTITY

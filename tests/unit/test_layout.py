@@ -13,7 +13,7 @@ def test_shrink_keeps_values(values):
 
 
 @given(st.lists(st.integers(0, 255), min_size=1))
-def test_shrink_saves_bytes(values):
+def test_shrink_stores_small_values_in_one_byte(values):
     assert shrink(np.array(values, dtype=np.int64)).itemsize == 1
 
 
@@ -24,6 +24,6 @@ def test_empty_templates_keep_only_their_residue_types():
     assert np.array_equal(made["template_aatype"], aatype)
 
 
-def test_constraints_that_say_nothing_are_left_out():
+def test_constraints_of_zeros_are_left_out():
     made = compact_constraint({"contact": torch.zeros(2, 2, 2), "pocket": torch.ones(2, 2, 1)})
     assert list(made) == ["constraint:pocket"]

@@ -22,7 +22,7 @@ time.sleep(60)
 
 @pytest.fixture
 def other(tmp_path):
-    """Starts another process that takes some names and holds them."""
+    """Starts another process that takes the locks of some names and holds them."""
     started = []
 
     def start(*names):
@@ -39,7 +39,7 @@ def other(tmp_path):
         process.stdout.close()
 
 
-def test_a_name_has_one_holder(tmp_path, other):
+def test_a_lock_has_one_holder(tmp_path, other):
     with Locks(tmp_path) as locks:
         assert locks.take("one")
         _, got = other("one", "two")
@@ -60,14 +60,14 @@ def test_a_holder_that_is_killed_leaves_nothing_locked(tmp_path, other):
         assert locks.take("one")
 
 
-def test_waiting_for_a_name_ends_when_its_holder_does(tmp_path, other):
+def test_waiting_for_a_lock_ends_when_its_holder_is_killed(tmp_path, other):
     process, _ = other("one")
     process.kill()
     with Locks(tmp_path) as locks, locks.held("one"):
         assert other("one")[1] == "[False]"
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot be written: .*; choose another folder"):
         Locks(tmp_path / "file")
@@ -78,5 +78,5 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(module.fcntl, "lockf", lockf)
-    with pytest.raises(ConfigError, match="knows no locks"):
+    with pytest.raises(ConfigError, match="does not support file locks"):
         Locks(tmp_path)

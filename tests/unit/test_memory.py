@@ -1,4 +1,4 @@
-"""The estimate against peaks measured on the CPU, and what planning relies on."""
+"""Compare the memory estimate with measured peaks, and check properties that planning relies on."""
 
 import json
 
@@ -42,7 +42,7 @@ def features(tmp_path_factory):
 @pytest.mark.parametrize(("seeds", "samples", "chunk", "precision"), [
     (1, 1, 1, "reference"), (3, 1, 1, "reference"), (1, 5, 5, "fast"), (2, 4, 2, "fast"),
 ])  # fmt: skip
-def test_never_below_the_peak_and_not_far_above(features, seeds, samples, chunk, precision):
+def test_the_estimate_is_at_most_25_percent_above_the_peak_and_never_below(features, seeds, samples, chunk, precision):
     config = load_config({"model": "demo", "samples": samples, "steps": 2, "cycles": 1, "precision": precision})
     configs = build_configs(config.upstream_settings)
     model = demo.fill(build_model(configs))
@@ -51,14 +51,14 @@ def test_never_below_the_peak_and_not_far_above(features, seeds, samples, chunk,
     estimate = planner.estimate(features.sizes, seeds, chunk)
     weights = sum(weight.nbytes for weight in model.parameters())
     with Allocations() as counted:
-        for _ in range(2):  # the second time all joined weights are there, as they are through a run
+        for _ in range(2):  # the second pass has all joined weights, as most of a run does
             scored(network, features, features.seeds[:seeds], sample_chunk=chunk)
     measured = weights + counted.peak
     assert measured <= estimate.peak_bytes <= 1.25 * measured
 
 
-class Forgetful(list):
-    """Keeps no launch, whose arguments would live on."""
+class DiscardingList(list):
+    """Drops every launch, whose arguments would otherwise stay in memory."""
 
     def append(self, launch):
         pass
@@ -66,8 +66,8 @@ class Forgetful(list):
 
 @pytest.mark.parametrize("is_fused", [True, False])
 @torch.no_grad()
-def test_what_a_triangle_update_holds_on_a_gpu(planner, is_fused, monkeypatch):
-    """Counted on the CPU. What Triton's programs need is made there too; they themselves are left out."""
+def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, monkeypatch):
+    """Measured on the CPU. The tensors of Triton kernels are allocated there too; the kernels are not launched."""
     settings = Settings(n_sample=1, n_step=1, trunk_bytes=4, diffusion_bytes=4, padding=16, on_gpu=True, fused=is_fused)
     estimate = estimate_peak_bytes(
         Sizes(n_token=64, n_atom=64, n_msa=1), seeds=2, sample_chunk=1, settings=settings, model=planner.model
@@ -79,8 +79,8 @@ def test_what_a_triangle_update_holds_on_a_gpu(planner, is_fused, monkeypatch):
     if is_fused:
         pytest.importorskip("triton")
         kernels = triton_kernels()
-        monkeypatch.setattr(language, "launches_kept", Forgetful())
-    triangles[-1](kernels, z, 60)  # makes what is kept between updates
+        monkeypatch.setattr(language, "launches_kept", DiscardingList())
+    triangles[-1](kernels, z, 60)  # allocates the tensors that are kept between updates
     with Allocations() as counted:
         for update in triangles:
             update(kernels, z, 60)
@@ -92,8 +92,8 @@ CALIBRATION = json.loads((cases.REPOSITORY / "tests" / "support" / "memory_point
 
 
 @pytest.mark.parametrize("point", CALIBRATION["points"], ids=lambda p: f"{p['tokens']}x{p['seeds']}-{p['precision']}")
-def test_peaks_measured_on_a_gpu(point):
-    """Points of ``scripts/calibrate_memory.py``: below no stage's peak, at most a quarter above the highest."""
+def test_the_estimate_matches_peaks_measured_on_a_gpu(point):
+    """Peaks by ``scripts/calibrate_memory.py``. No stage is estimated too low, the highest at most 25 % too high."""
     settings = Settings(
         n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=TOKEN_PADDING_GPU, on_gpu=True,
         diffusion_bytes=2 if point["precision"] == "fast" else 4,
@@ -122,7 +122,7 @@ sizes = st.builds(
 
 
 @given(sizes, st.integers(1, 20), st.integers(1, 5))
-def test_more_seeds_and_samples_never_take_less(planner, sizes, seeds, chunk):
+def test_more_seeds_or_samples_never_take_less_memory(planner, sizes, seeds, chunk):
     peak = planner.peak_bytes(sizes)
     assert peak(seeds, chunk) <= peak(seeds + 1, chunk)
     assert peak(seeds, chunk) <= peak(seeds, chunk + 1)
@@ -135,7 +135,7 @@ def test_no_plan_exceeds_the_budget_unless_refused(planner, sizes, budget):
         assert all(batch.estimated_bytes <= budget for batch in batches)
 
 
-def test_a_refusal_has_the_figures_and_the_way_out(planner):
+def test_a_refusal_states_the_bytes_and_the_way_out(planner):
     refusal = planner.refusal(Sizes(n_token=5000, n_atom=40_000, n_msa=1), 8 * 2**30)
     assert "5000 tokens need about" in refusal
     assert "8.0 GiB are free" in refusal
@@ -145,16 +145,16 @@ def test_a_refusal_has_the_figures_and_the_way_out(planner):
 @pytest.mark.parametrize(("text", "count"), [
     ("24GiB", 24 * 2**30), ("500 MB", 500_000_000), ("1.5gib", 3 * 2**29), ("4096", 4096),
 ])  # fmt: skip
-def test_bytes_as_people_write_them(text, count):
+def test_numbers_of_bytes_are_parsed_with_their_units(text, count):
     assert parse_bytes(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "-3GiB", "24 GBits", "0"])
-def test_bytes_that_are_none(text):
+def test_text_that_is_no_number_of_bytes_is_refused(text):
     with pytest.raises(ValueError, match="24GiB"):
         parse_bytes(text)
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 bytes"), (2048, "2.0 KiB"), (3 * 2**30, "3.0 GiB")])
-def test_bytes_as_people_read_them(count, text):
+def test_numbers_of_bytes_are_formatted_with_units(count, text):
     assert format_bytes(count) == text

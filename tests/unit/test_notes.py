@@ -25,30 +25,30 @@ def notes(*sequences, model="demo", **content):
     ("sequences", "warned"),
     [((PROTEIN, ION), False), ((ION, PROTEIN), True), ((PROTEIN, ION, ION), False), ((ION,), False)],
 )
-def test_an_ion_before_a_chain(sequences, warned):
+def test_an_ion_before_a_chain_gets_a_note(sequences, warned):
     """Upstream fills the chain's MSA with one residue type: seen with MG before a protein of ten residues."""
     assert ("put ions last" in notes(*sequences)) == warned
 
 
-def test_a_protein_without_msa():
+def test_a_protein_without_msa_gets_a_note():
     assert "protein 2 has no MSA" in notes(PROTEIN, BARE)
     assert "protein 1 has no MSA" in notes(EMPTY)
     assert notes(PROTEIN) == ""
     assert notes(BARE, model="protenix_mini_esm_v0.5.0") == ""
 
 
-def test_a_constraint_that_the_model_cannot_read():
+def test_a_constraint_that_the_model_ignores_gets_a_note():
     contact = {"entity1": 1, "copy1": 1, "position1": 1, "entity2": 2, "copy2": 1, "position2": 1, "max_distance": 5}
     constraint = {"contact": [contact]}
     assert "protenix_base_constraint_v0.5.0" in notes(PROTEIN, PROTEIN, constraint=constraint)
     assert notes(PROTEIN, PROTEIN, constraint=constraint, model="protenix_base_constraint_v0.5.0") == ""
 
 
-def test_kernels_that_cannot_be_used():
+def test_unusable_kernels_missing_weights_and_pickles_get_a_remark():
     executor = LocalExecutor(load_config({"model": "demo"}), WorkerPool(1), lambda event: None)
     kernels = {"batched": "torch", "reference": "torch", "no triton": "no C compiler"}
     executor._model = SimpleNamespace(kernels=kernels, missing_weights=())
     assert list(executor._remarks("biotite")) == ["no triton kernels, PyTorch's are used: no C compiler"]
     executor._model.missing_weights = ("a", "b")
     assert "2 weights are not in the checkpoint" in list(executor._remarks("biotite"))[-1]
-    assert "trust its source" in next(iter(executor._remarks("upstream")))
+    assert "only if you trust its source" in next(iter(executor._remarks("upstream")))

@@ -1,4 +1,4 @@
-"""--offline, in processes of their own: an audit hook stays for the life of a process."""
+"""--offline, tested in other processes: an audit hook cannot be removed from a process."""
 
 import subprocess
 import sys
@@ -24,6 +24,6 @@ def test_the_network_is_refused(attempt):
     assert "--offline: a" in done.stderr
 
 
-def test_processes_may_talk_to_each_other():
+def test_socket_pairs_are_allowed():
     code = TRY + "a, b = socket.socketpair(); a.sendall(b'x'); assert b.recv(1) == b'x'; a.close(); b.close()"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

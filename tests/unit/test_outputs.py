@@ -62,7 +62,7 @@ def prediction(scores=(0.2, 0.9, 0.5), **changes):
     return Prediction(**{**made, "entity_poly_type": {"1": "polypeptide(L)"}, "run": run, **changes})
 
 
-def test_samples_are_ranked_within_the_seed_and_open_again(tmp_path):
+def test_written_samples_are_ranked_within_the_seed_and_can_be_read(tmp_path):
     made = prediction()
     samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
     assert [sample.ranking_score for sample in samples] == pytest.approx([0.9, 0.5, 0.2])
@@ -93,7 +93,7 @@ def test_a_notice_is_in_every_file(tmp_path):
     assert json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())["notice"] == "This is made up."
 
 
-def test_writing_again_replaces_the_seed_whole(tmp_path):
+def test_writing_again_replaces_the_whole_seed_folder(tmp_path):
     write_prediction(prediction(), WriteSettings(out=tmp_path), IDENTITY)
     write_prediction(prediction(scores=(0.1,)), WriteSettings(out=tmp_path), IDENTITY)
     folder = tmp_path / job().name
@@ -101,7 +101,7 @@ def test_writing_again_replaces_the_seed_whole(tmp_path):
     assert len(list((folder / "seed_3" / "predictions").iterdir())) == 2
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setattr(
         write, "publish_folder", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / job().name).iterdir()) == []
 
 
-def test_write_text_keeps_the_old_content_where_it_fails(tmp_path, monkeypatch):
+def test_write_text_keeps_the_old_content_if_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_text(path, "old")
     monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("broken")))
@@ -120,7 +120,7 @@ def test_write_text_keeps_the_old_content_where_it_fails(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_publish_moves_a_folder_over_another(tmp_path):
+def test_publish_folder_replaces_an_existing_folder(tmp_path):
     for name in ("new", "target"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
@@ -175,14 +175,14 @@ def lines(out):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_a_failure_says_what_to_try(tmp_path):
+def test_a_recorded_failure_says_what_to_try(tmp_path):
     write_failures(tmp_path, [failed("a", 3)], set())
     assert lines(tmp_path) == [
         {"job": "a", "seed": 3, "stage": "predict", "message": "no", "try": "try", "traceback": "Traceback"}
     ]
 
 
-def test_failures_of_other_runs_stay_until_their_units_are_done(tmp_path):
+def test_failures_of_other_runs_stay_until_their_seeds_are_done(tmp_path):
     write_failures(tmp_path, [failed("a", 1), failed("a", 2), failed("b", None)], set())
     write_failures(tmp_path, [failed("a", 2, "again"), failed("c", 1)], {("a", 1)})
     assert [(line["job"], line["seed"], line["message"]) for line in lines(tmp_path)] == [
@@ -192,7 +192,7 @@ def test_failures_of_other_runs_stay_until_their_units_are_done(tmp_path):
     assert not (tmp_path / "protenix-ms" / "failures.jsonl").exists()
 
 
-def test_a_list_of_failures_that_was_damaged_is_no_obstacle(tmp_path):
+def test_damaged_lines_in_the_list_of_failures_are_ignored(tmp_path):
     path = tmp_path / "protenix-ms" / "failures.jsonl"
     path.parent.mkdir()
     path.write_text('{"job": "a", "seed": 1}\n[]\nnull\n{"jo\n')
@@ -200,14 +200,14 @@ def test_a_list_of_failures_that_was_damaged_is_no_obstacle(tmp_path):
     assert [line["job"] for line in lines(tmp_path)] == ["a", "b"]
 
 
-def test_what_a_killed_process_left_goes_and_the_rest_stays(tmp_path):
+def test_only_leftovers_of_a_killed_process_are_removed(tmp_path):
     for name in (".seed_1.new-x", ".seed_1.old-y", ".seed_12.new-z", "seed_1"):
         (tmp_path / name).mkdir()
     remove_leftovers(tmp_path / "seed_1")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".seed_12.new-z", "seed_1"]
 
 
-def test_files_carry_their_confidence_and_software_by_modelcif(tmp_path):
+def test_structures_hold_confidence_and_software_as_modelcif(tmp_path):
     reader, qa_metric = (pytest.importorskip(f"modelcif.{part}") for part in ("reader", "qa_metric"))
     made = prediction(scores=(0.2,))
     varied = np.linspace(0.1, 0.9, len(made.atom_array), dtype=np.float32)
@@ -223,7 +223,7 @@ def test_files_carry_their_confidence_and_software_by_modelcif(tmp_path):
     assert ("protenix", "2.0.0") in [(one.name, one.version) for one in system.software]
 
 
-def test_ligands_are_tokens_and_no_residues():
+def test_ligand_tokens_are_not_residues():
     """A modified residue of two tokens, a glycine and a ligand of two atoms."""
     atoms = AtomArray(6)
     atoms.chain_id[:] = list("AAAABB")
@@ -267,13 +267,13 @@ def test_a_seed_keeps_the_structures_of_its_best_samples(tmp_path):
     assert 0 < findings.n_bytes < gather(everything, records_of(everything)).n_bytes + 5000
 
 
-def test_more_kept_than_there_are_is_all(tmp_path):
+def test_all_structures_are_kept_if_there_are_fewer_than_kept(tmp_path):
     samples = write_prediction(prediction(), WriteSettings(out=tmp_path, kept=9), IDENTITY)
     assert all(sample.structure.exists() for sample in samples)
 
 
 @pytest.mark.parametrize("kind", ["json", "npz"])
-def test_predicted_aligned_errors_in_files_of_their_own(tmp_path, kind):
+def test_predicted_aligned_errors_are_written_to_their_own_files(tmp_path, kind):
     pae = np.array([[0.254, 31.75], [7.125, 0.5]], dtype=np.float32)
     made = prediction(scores=(0.3, 0.8))
     made = replace(made, full=tuple({**one, "token_pair_pae": pae + place} for place, one in enumerate(made.full)))
@@ -287,7 +287,7 @@ def test_predicted_aligned_errors_in_files_of_their_own(tmp_path, kind):
     assert np.allclose(read, pae + 1, atol=0.011)  # the second sample is the better one
 
 
-def test_chains_are_told_in_the_order_of_the_matrices(tmp_path):
+def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
     made = prediction()
     atoms = made.atom_array + made.atom_array + made.atom_array[:1]
     atoms.chain_id[:] = ["H"] * 10 + ["B"] * 10 + ["L"]

@@ -1,4 +1,4 @@
-"""Plans hold every seed once, fit where anything fits, and shrink to nothing in few steps."""
+"""Plans hold every seed once, fit if anything fits, and can be halved down to one seed and one sample."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ estimates = st.builds(
 
 
 @given(seeds_lists, st.integers(1, 12), st.integers(0, 20_000), estimates, st.integers(1, 30))
-def test_every_seed_once_in_order_and_never_more_than_allowed(seeds, n_sample, budget, estimate, most):
+def test_a_plan_holds_every_seed_once_in_order_within_its_limits(seeds, n_sample, budget, estimate, most):
     batches = plan_batches(seeds, n_sample, budget, estimate, most)
     assert [seed for batch in batches for seed in batch.seeds] == seeds
     for batch in batches:
@@ -24,7 +24,7 @@ def test_every_seed_once_in_order_and_never_more_than_allowed(seeds, n_sample, b
 
 
 @given(seeds_lists, st.integers(1, 12), st.integers(0, 20_000), estimates)
-def test_a_plan_fits_if_anything_does(seeds, n_sample, budget, estimate):
+def test_a_plan_fits_if_one_seed_and_one_sample_fit(seeds, n_sample, budget, estimate):
     assert fits(plan_batches(seeds, n_sample, budget, estimate), budget) == (estimate(1, 1) <= budget)
 
 
@@ -41,7 +41,7 @@ def test_batches_are_even():
     assert [len(batch.seeds) for batch in batches] == [5, 4]
 
 
-def test_samples_are_chunked_only_for_a_seed_that_does_not_fit_whole():
+def test_samples_are_chunked_only_if_one_seed_does_not_fit():
     (batch, *_) = plan_batches([1, 2], 10, 4, lambda seeds, chunk: seeds * chunk)
     assert (batch.seeds, batch.sample_chunk) == ((1,), 4)
 

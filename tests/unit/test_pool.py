@@ -1,4 +1,4 @@
-"""Workers: their order, their deaths, and what reaches the user."""
+"""Worker processes: the order of results, killed workers, and the messages that the user gets."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def job(name):
 
 @pytest.fixture(scope="module")
 def made():
-    """Six jobs through two workers, one of which is killed at its work."""
+    """Results of six jobs on two workers, by job name. One job kills its worker."""
     names = ["slow", "a", "killed", "wrong", "noisy", "b"]
     patch = pytest.MonkeyPatch()
     patch.setattr(module, "_featurize", act)
@@ -38,7 +38,7 @@ def test_results_come_in_the_order_of_the_jobs(made):
     assert [made[name][0] for name in ("slow", "a", "noisy", "b")] == ["slow", "a", "noisy", "b"]
 
 
-def test_a_killed_worker_takes_down_its_job_only(made):
+def test_a_killed_worker_fails_only_its_own_job(made):
     assert isinstance(made["killed"], Failure)
     assert made["killed"].job.name == "killed"
     assert "worker process ended (exit code -9)" in made["killed"].message
@@ -51,7 +51,7 @@ def test_a_job_that_fails_says_why(made):
     assert "FeaturizationError" in made["wrong"].traceback
 
 
-def test_work_happens_elsewhere(made):
+def test_jobs_run_in_other_processes(made):
     assert os.getpid() not in {made[name][1] for name in ("slow", "a", "b")}
 
 
@@ -66,36 +66,36 @@ def test_prefetch_is_bounded(monkeypatch):
 
     with WorkerPool(1) as pool:
         results = pool.featurize(jobs(), FeatureSettings())
-        assert len(taken) == 1 + AHEAD  # at once, before anybody asks for a result
+        assert len(taken) == 1 + AHEAD  # at once, before the first result is asked for
         next(results)
         assert len(taken) == 2 + AHEAD
         list(results)
 
 
-def test_the_terminal_is_left_alone(capfd, monkeypatch):
+def test_workers_print_nothing_to_the_terminal(capfd, monkeypatch):
     monkeypatch.setattr(module, "_featurize", act)
     with WorkerPool(1) as pool:
         list(pool.featurize([job("noisy")], FeatureSettings()))
     assert capfd.readouterr() == ("", "")
 
 
-def test_failures_of_any_kind_are_told():
+def test_failures_name_the_error_or_the_exit_code():
     assert failure_of(job("a"), 3, "predict", ValueError("two\nlines")).message == "ValueError: two lines"
     assert "exit code 7" in failure_of(job("a"), None, "featurize", ProcessExpired("", code=7)).message
 
 
-def test_a_pool_that_cannot_work_is_a_failure_not_a_crash():
+def test_a_stopped_pool_gives_a_failure_and_no_crash():
     with WorkerPool(1) as pool:
         pool.submit(os.getpid).result()
         pool._has_left = True
         pool._pool.stop()
         (made,) = pool.featurize([job("a")], FeatureSettings())
     assert isinstance(made, Failure)
-    assert "worker processes cannot go on" in made.message
+    assert "worker processes cannot continue" in made.message
 
 
-def test_a_pool_that_gave_up_is_replaced_once_by_many_threads(monkeypatch):
-    """Two threads submit: features ahead of need, predictions to write. A broken pool was once replaced by each."""
+def test_many_threads_replace_a_broken_pool_only_once(monkeypatch):
+    """One thread submits jobs to featurize, another predictions to write. Regression: each replaced a broken pool."""
     started, together = [], threading.Barrier(4)
 
     class Broken:
@@ -126,7 +126,7 @@ def test_a_pool_that_gave_up_is_replaced_once_by_many_threads(monkeypatch):
 
 
 def test_no_future_is_lost_while_many_threads_submit(monkeypatch):
-    """One that is not in the list is not cancelled when the pool ends, and who waits for it waits for ever."""
+    """A future missing from the list is not cancelled when the pool ends, and a thread may wait for it for ever."""
     made = []
 
     class Slow:
@@ -134,13 +134,13 @@ def test_no_future_is_lost_while_many_threads_submit(monkeypatch):
             made.append(Future())
             return made[-1]
 
-    class Patient(list):
+    class SlowList(list):
         def append(self, future):
-            time.sleep(0.002)  # a thread that is interrupted here once lost what another had appended
+            time.sleep(0.002)  # regression: a switch of threads here lost another thread's future
             super().append(future)
 
     pool = WorkerPool(1)
-    pool._pool, pool._given = Slow(), Patient()
+    pool._pool, pool._given = Slow(), SlowList()
     threads = [threading.Thread(target=lambda: [pool.submit(abs, 1) for _ in range(20)]) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -150,7 +150,7 @@ def test_no_future_is_lost_while_many_threads_submit(monkeypatch):
     assert {id(future) for future in pool._given} == {id(future) for future in made}
 
 
-def test_an_idle_worker_that_is_killed_is_replaced(monkeypatch):
+def test_a_killed_idle_worker_is_replaced(monkeypatch):
     monkeypatch.setattr(module, "_featurize", act)
     with WorkerPool(1) as pool:
         ((_, worker),) = pool.featurize([job("a")], FeatureSettings())
@@ -161,8 +161,8 @@ def test_an_idle_worker_that_is_killed_is_replaced(monkeypatch):
 
 
 @pytest.mark.parametrize("drops", [True, False])
-def test_who_waits_for_features_is_not_left_waiting(monkeypatch, drops):
-    """A thread that waits for a result when the pool ends once kept the process from ending."""
+def test_a_thread_that_waits_for_features_ends_with_the_pool(monkeypatch, drops):
+    """Regression: a thread that waited for a result when the pool ended kept the process from ending."""
     monkeypatch.setattr(module, "_featurize", act)
     for _ in range(6):
         ended = []

@@ -27,7 +27,7 @@ def test_checkpoint_is_looked_for_where_upstream_keeps_it(root):
     check(root, model="protenix-v2")
 
 
-def test_templates_need_an_aligner_and_dates(root):
+def test_templates_need_an_aligner_dates_and_structures(root):
     with pytest.raises(ConfigError, match="kalign, which is not on PATH"):
         check(root, template=True)
     kalign = root / "bin" / "kalign"
@@ -45,7 +45,7 @@ def test_templates_need_an_aligner_and_dates(root):
     assert check(root, template=True).templates.kalign == kalign
 
 
-def test_output_folder(root):
+def test_a_wrong_output_folder_is_refused_and_none_is_created(root):
     (root / "file").touch()
     with pytest.raises(ConfigError, match="is a file; choose another folder"):
         check(root, out=root / "file" / "below")
@@ -55,7 +55,7 @@ def test_output_folder(root):
     assert not (root / "new").exists()
 
 
-def test_output_folder_that_cannot_be_written(root, monkeypatch):
+def test_an_output_folder_that_cannot_be_written_is_refused(root, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="cannot be written; choose another folder"):
         check(root)

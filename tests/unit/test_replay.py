@@ -1,4 +1,4 @@
-"""CUDA graphs: when a loop is captured, what a replay does, and what one batch leaves for the next."""
+"""CUDA graphs: when a loop is captured, what a replay does, and which loops the next batch reuses."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from protenix_multiseed.model.cuda_graphs import GraphCache, GraphedLoop
 
 @pytest.fixture
 def captured(monkeypatch):
-    """Capture as a GPU does, with functions in the place of graphs; the list counts captures."""
+    """Capture as on a GPU, with functions in the place of graphs. The list holds the captured functions."""
     made = []
 
     def capture(function):
@@ -36,15 +36,15 @@ def doubling(values, called):
 def test_the_second_call_is_captured_and_all_later_ones_replay_it(captured):
     loop = doubling([1.0, 2.0], [])
     loop()
-    assert captured == []  # the first compiles and allocates what is needed
+    assert captured == []  # the first call compiles kernels and allocates memory
     for _ in range(4):
         loop()
     assert len(captured) == 1
     assert loop.tensors[0].tolist() == [32.0, 64.0]
 
 
-def test_a_replay_runs_nothing_of_ours(monkeypatch):
-    """So it allocates nothing: a graph only sends again what was captured."""
+def test_a_replay_does_not_run_the_python_function(monkeypatch):
+    """So a replay allocates nothing: a graph only launches the captured kernels again."""
     called, replayed = [], []
     monkeypatch.setattr(module, "can_capture", lambda device: True)
     monkeypatch.setattr(module, "capture", lambda body: (body(), lambda: replayed.append(True))[1])
@@ -55,7 +55,7 @@ def test_a_replay_runs_nothing_of_ours(monkeypatch):
     assert len(replayed) == 4
 
 
-def test_elsewhere_every_call_runs_as_it_is(monkeypatch):
+def test_without_a_gpu_every_call_runs_the_python_function(monkeypatch):
     monkeypatch.setattr(module, "capture", lambda body: pytest.fail("captured"))
     loop = doubling([1.0], [])
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_elsewhere_every_call_runs_as_it_is(monkeypatch):
     assert not loop.captures
 
 
-def test_the_next_batch_of_the_same_sizes_takes_over_tensors_and_graph(captured):
+def test_the_next_batch_of_the_same_sizes_reuses_tensors_and_graph(captured):
     loops, called = GraphCache(), []
     for values in ([1.0, 2.0], [5.0, 6.0]):
         loops.begin(2)
@@ -73,11 +73,11 @@ def test_the_next_batch_of_the_same_sizes_takes_over_tensors_and_graph(captured)
             loop()
         assert loop.tensors[0].tolist() == [8 * value for value in values]
     assert len(captured) == 1
-    assert len(set(called)) == 1  # one address
+    assert len(set(called)) == 1  # the tensor has the same address
 
 
 @pytest.mark.parametrize("other", [[1.0, 2.0, 3.0], [1, 2]], ids=["shape", "type"])
-def test_a_batch_of_other_sizes_gets_its_own(captured, other):
+def test_a_batch_of_other_sizes_gets_its_own_loop(captured, other):
     loops = GraphCache()
     loops.begin(2)
     first = loops.take("a", doubling([1.0, 2.0], []))
@@ -89,7 +89,7 @@ def test_a_batch_of_other_sizes_gets_its_own(captured, other):
     assert first is not second
 
 
-def test_what_is_forgotten_or_too_large_is_not_kept(captured, monkeypatch):
+def test_loops_that_are_forgotten_or_too_large_are_not_kept(captured, monkeypatch):
     loops = GraphCache()
     loops.begin(1)
     loops.take("a", doubling([1.0], []))

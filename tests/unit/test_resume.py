@@ -1,4 +1,4 @@
-"""What decides that a result can be reused, and what is found in an output folder."""
+"""When a result can be reused, and which seeds of an output folder are done, damaged or claimed."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ def job(folder, name="a", seeds=(1, 2), sequence="MKTAYIAKQR", msa=">q\nMKTAYIAK
     return job_of({"sequences": [{"proteinChain": entity}]}, name=name, seeds=seeds)
 
 
-def mark(folder, **changes):
+def fingerprint_of(folder, **changes):
     return fingerprint(identify(config(**changes.pop("options", {})), job(folder, **changes), DICTIONARY, "0"), 1)
 
 
@@ -42,8 +42,8 @@ def mark(folder, **changes):
     {"options": {"precision": "fast"}}, {"options": {"guidance": True}}, {"options": {"full_confidence": True}},
     {"options": {"model": "protenix_mini_default_v0.5.0"}},
 ], ids=str)  # fmt: skip
-def test_what_changes_an_answer_changes_the_fingerprint(tmp_path, changes):
-    assert mark(tmp_path, **changes) != mark(tmp_path)
+def test_settings_that_change_results_change_the_fingerprint(tmp_path, changes):
+    assert fingerprint_of(tmp_path, **changes) != fingerprint_of(tmp_path)
 
 
 @pytest.mark.parametrize("changes", [
@@ -51,23 +51,25 @@ def test_what_changes_an_answer_changes_the_fingerprint(tmp_path, changes):
     {"options": {"workers": 3}}, {"options": {"device": "cpu"}}, {"options": {"sequential": True}},
     {"options": {"max_seeds_per_batch": 1}}, {"options": {"kernels": "torch"}}, {"options": {"out": Path("x")}},
 ], ids=str)  # fmt: skip
-def test_what_changes_no_answer_does_not(tmp_path, changes):
-    assert mark(tmp_path, **changes) == mark(tmp_path)
+def test_settings_that_change_no_result_keep_the_fingerprint(tmp_path, changes):
+    assert fingerprint_of(tmp_path, **changes) == fingerprint_of(tmp_path)
 
 
-def test_an_alignment_that_is_not_read_does_not_count(tmp_path):
+def test_an_alignment_that_is_not_read_keeps_the_fingerprint(tmp_path):
     options = {"msa": False}
-    assert mark(tmp_path, options=options, msa=">q\nMKTAYIAKQR\n>x\nMKTAYIAKQK\n") == mark(tmp_path, options=options)
+    assert fingerprint_of(tmp_path, options=options, msa=">q\nMKTAYIAKQR\n>x\nMKTAYIAKQK\n") == fingerprint_of(
+        tmp_path, options=options
+    )
 
 
-def test_seeds_and_checkpoints_differ(tmp_path):
+def test_another_seed_or_checkpoint_is_a_difference(tmp_path):
     one = identify(config(), job(tmp_path), DICTIONARY, "0")
     assert fingerprint(one, 1) != fingerprint(one, 2)
     other = identify(config(), job(tmp_path), DICTIONARY, "1")
     assert list(differences(one, other)) == ["the checkpoint is another file"]
 
 
-def test_a_file_that_is_gone_is_named(tmp_path):
+def test_a_missing_file_is_named_in_the_error(tmp_path):
     made = job(tmp_path)
     (tmp_path / "a.a3m").unlink()
     with pytest.raises(ConfigError, match=r"in.json\[0\] 'a': .*a.a3m: cannot be read: No such file"):
@@ -76,7 +78,7 @@ def test_a_file_that_is_gone_is_named(tmp_path):
 
 @pytest.fixture
 def out(tmp_path):
-    """Two seeds of job a, as a run leaves them."""
+    """An output folder with two finished seeds of job a."""
     out = tmp_path / "out"
     identity = identify(config(), job(tmp_path), DICTIONARY, None)
     for seed in (1, 2):
@@ -91,7 +93,7 @@ def out(tmp_path):
     return out
 
 
-def look(tmp_path, out, *, seeds=(1, 2, 3), verify=False, overwrite=False, **options):
+def scan_folder(tmp_path, out, *, seeds=(1, 2, 3), verify=False, overwrite=False, **options):
     jobs = [job(tmp_path, seeds=seeds)]
     identities = {"a": identify(config(**options), jobs[0], DICTIONARY, None)}
     return scan(jobs, identities, FolderSettings(out=out, verify=verify, overwrite=overwrite))
@@ -101,41 +103,41 @@ def todo(found):
     return [task.todo for task in found.tasks if task.todo]
 
 
-def test_only_what_is_missing_is_to_do(tmp_path, out):
-    found = look(tmp_path, out)
+def test_only_missing_seeds_are_to_do(tmp_path, out):
+    found = scan_folder(tmp_path, out)
     assert todo(found) == [(3,)]
     assert (found.n_done, found.n_todo, found.damaged, found.n_other) == (2, 1, (), 0)
-    assert todo(look(tmp_path, out, seeds=(2, 1))) == []
+    assert todo(scan_folder(tmp_path, out, seeds=(2, 1))) == []
 
 
-def test_results_made_in_another_way_are_refused_with_the_difference(tmp_path, out):
+def test_results_of_other_settings_are_refused_with_the_difference(tmp_path, out):
     with pytest.raises(ConfigError, match="out/a: seed 1, 2: steps was 8, is 7") as error:
-        look(tmp_path, out, steps=7)
+        scan_folder(tmp_path, out, steps=7)
     assert "--overwrite" in str(error.value)
     with pytest.raises(ConfigError, match="seed 1, 2: steps was 8, is 7"):
-        look(tmp_path, out, seeds=(9,), steps=7)  # one ranking would hold both
+        scan_folder(tmp_path, out, seeds=(9,), steps=7)  # one ranking would hold seeds of both settings
 
 
-def test_overwrite_replaces_what_is_asked_for_and_removes_the_rest(tmp_path, out):
-    found = look(tmp_path, out, seeds=(2, 3), steps=7, overwrite=True)
+def test_overwrite_replaces_the_seeds_asked_for_and_deletes_other_outdated_ones(tmp_path, out):
+    found = scan_folder(tmp_path, out, seeds=(2, 3), steps=7, overwrite=True)
     assert todo(found) == [(2, 3)]
     assert found.n_other == 1
-    assert todo(look(tmp_path, out, seeds=(1, 2), overwrite=True)) == []  # the same results are kept
+    assert todo(scan_folder(tmp_path, out, seeds=(1, 2), overwrite=True)) == []  # results of the same settings are kept
     with Locks(out) as locks:
         _, units = claims(tmp_path, out, locks, seeds=(2, 3), overwrite=True, steps=7)
         units.delete_others()
     assert [path.name for path in sorted((out / "a").iterdir())] == ["seed_2"]
 
 
-def test_overwrite_deletes_no_result_made_by_the_present_settings(tmp_path, out):
-    """Two runs for seeds 1 and 2 of one folder once deleted each other's new results, looked at before both loaded."""
+def test_overwrite_deletes_no_result_of_the_present_settings(tmp_path, out):
+    """Regression: two runs for seeds 1 and 2 scanned one folder, loaded, and deleted each other's new results."""
     with Locks(out) as locks:
-        _, units = claims(tmp_path, out, locks, seeds=(1,), overwrite=True)  # seed 2 is another run's, made as by this
+        _, units = claims(tmp_path, out, locks, seeds=(1,), overwrite=True)  # seed 2: another run, the same settings
         units.delete_others()
         assert (out / "a" / "seed_2").exists()
         _, units = claims(tmp_path, out, locks, seeds=(1,), overwrite=True, steps=7)
         held = SimpleNamespace(take=lambda name: name != "unit:a:2", give_back=lambda name: None)
-        units._locks = held  # another process is at seed 2
+        units._locks = held  # another process works on seed 2
         units.delete_others()
         assert (out / "a" / "seed_2").exists()
         units._locks = locks
@@ -147,43 +149,43 @@ def confidence_of(out, seed):
     return out / "a" / f"seed_{seed}" / "predictions" / "a_summary_confidence_sample_0.json"
 
 
-def test_a_truncated_or_missing_file_is_noticed(tmp_path, out):
+def test_a_truncated_or_missing_file_is_found(tmp_path, out):
     path = confidence_of(out, 1)
     path.write_text(path.read_text()[:-3])
     confidence_of(out, 2).unlink()
-    found = look(tmp_path, out)
+    found = scan_folder(tmp_path, out)
     assert todo(found) == [(1, 2, 3)]
     assert "a/seed_1: predictions/a_summary_confidence_sample_0.json has another length" in found.damaged[0]
     assert "a/seed_2: predictions/a_summary_confidence_sample_0.json: No such file" in found.damaged[1]
 
 
-def test_an_edited_file_is_noticed_where_asked_for(tmp_path, out):
+def test_an_edited_file_is_found_only_with_verify(tmp_path, out):
     path = confidence_of(out, 1)
     path.write_text(path.read_text().replace("50.0", "90.0"))
-    assert todo(look(tmp_path, out)) == [(3,)]
-    assert todo(look(tmp_path, out, verify=True)) == [(1, 3)]
+    assert todo(scan_folder(tmp_path, out)) == [(3,)]
+    assert todo(scan_folder(tmp_path, out, verify=True)) == [(1, 3)]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"fingerprint": 1}', '{"files": {"a": 3}}', "[" * 50_000])
-def test_a_record_that_cannot_be_read_is_damage(tmp_path, out, text):
+def test_a_record_that_cannot_be_read_is_damaged(tmp_path, out, text):
     folder = out / "a" / "seed_1"
     (folder / "record.json").write_text(text)
     assert inspect(folder, {}, 1).state == "damaged"
 
 
-def test_what_another_program_wrote_is_not_mixed_with(tmp_path, out):
+def test_results_without_a_record_are_refused(tmp_path, out):
     (out / "a" / "seed_1" / "record.json").unlink()
     with pytest.raises(ConfigError, match="seed 1: it has no record of how it was made"):
-        look(tmp_path, out)
+        scan_folder(tmp_path, out)
 
 
-def test_other_folders_are_no_seeds(tmp_path, out):
+def test_other_folders_do_not_count_as_seeds(tmp_path, out):
     for name in ("seed_x", "seed_", "seed_٣", "notes", ".seed_5.new-abc"):
         (out / "a" / name).mkdir()
-    assert look(tmp_path, out).n_done == 2
+    assert scan_folder(tmp_path, out).n_done == 2
 
 
-def test_the_ranking_holds_every_seed_that_is_done(tmp_path, out):
+def test_the_ranking_holds_every_finished_seed_and_no_other(tmp_path, out):
     identity = identify(config(), job(tmp_path), DICTIONARY, None)
     confidence_of(out, 1).unlink()
     samples = done_samples(out, "a", identity)
@@ -196,14 +198,14 @@ def claims(tmp_path, out, locks, seeds=(1, 2, 3), overwrite=False, names=("a",),
     return made[0], Claims(locks, tasks, FolderSettings(out=out, overwrite=overwrite))
 
 
-def test_what_is_done_meanwhile_is_not_done_again(tmp_path, out):
+def test_seeds_that_another_process_finished_are_not_done_again(tmp_path, out):
     with Locks(out) as locks:
         made, units = claims(tmp_path, out, locks)
         assert units.claim(made, made.seeds) == ([3], [])
         assert units.n_done_elsewhere == 2
 
 
-def test_what_another_made_in_another_way_meanwhile_is_a_failure(tmp_path, out):
+def test_seeds_that_another_process_wrote_with_other_settings_are_failures(tmp_path, out):
     with Locks(out) as locks:
         made, units = claims(tmp_path, out, locks, steps=7)
         mine, failures = units.claim(made, made.seeds)
@@ -211,8 +213,8 @@ def test_what_another_made_in_another_way_meanwhile_is_a_failure(tmp_path, out):
     assert [(failed.seed, "steps was 8, is 7" in failed.message) for failed in failures] == [(1, True), (2, True)]
 
 
-def test_every_unit_in_other_hands_is_waited_for(tmp_path, out):
-    """Two jobs with two holders, of which one lets go first: the other is not forgotten."""
+def test_every_seed_held_by_another_process_is_waited_for(tmp_path, out):
+    """Two other processes hold one seed each. When one releases its seed, the other is still waited for."""
     with Locks(out) as locks:
         first, units = claims(tmp_path, out, locks, names=("a", "b"))
         second = replace(first, name="b", seeds=(1,))

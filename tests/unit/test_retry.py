@@ -1,4 +1,4 @@
-"""Memory that runs out at chosen sizes and calls: every seed comes out once, finished or with a reason."""
+"""Memory runs out at chosen sizes and calls: every seed comes out once, finished or with a reason."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,16 +13,16 @@ class OutOfMemoryError(Exception):
 
 
 class FakeDevice:
-    """Runs out of memory above a size, and at chosen calls whatever the size, after having finished some seeds.
+    """Runs out of memory above a size. In chosen calls it runs out at any size, after it has finished some seeds.
 
     Args:
         capacity: Seeds times samples that fit at once.
-        unlucky: Number of the call -> seeds finished before it fails.
-        broken: Seeds that fail by themselves, and take their batch with them.
+        failing: By number of the call, from 1, how many seeds finish before it runs out of memory.
+        broken: Seeds that raise another error, which fails their batch.
     """
 
-    def __init__(self, capacity, unlucky, broken):
-        self.capacity, self.unlucky, self.broken = capacity, unlucky, broken
+    def __init__(self, capacity, failing, broken):
+        self.capacity, self.failing, self.broken = capacity, failing, broken
         self.calls = 0
         self.released = 0
         self.tried = []
@@ -30,7 +30,7 @@ class FakeDevice:
     def run(self, batch):
         self.calls += 1
         self.tried.append(batch)
-        fails_after = self.unlucky.get(self.calls)
+        fails_after = self.failing.get(self.calls)
         for number, seed in enumerate(batch.seeds):
             if fails_after is not None and number >= fails_after:
                 raise OutOfMemoryError
@@ -61,8 +61,8 @@ def events(device, seeds, n_sample, limit, budget=10_000, **more):
     return retry.run_all(plan_batches(seeds, n_sample, limit.budget(budget), estimate))
 
 
-def climb(*arguments, **more):
-    """Seeds and their results."""
+def run_seeds(*arguments, **more):
+    """Run seeds with retry. Returns each seed with its result, in the order in which they come out."""
     return [(item.seed, item.result) for item in events(*arguments, **more) if isinstance(item, Done)]
 
 
@@ -73,10 +73,10 @@ def climb(*arguments, **more):
     st.dictionaries(st.integers(1, 30), st.integers(0, 4), max_size=8),
     st.sets(st.integers(0, 99), max_size=5),
 )
-def test_none_lost_none_twice(jobs, n_sample, capacity, unlucky, broken):
-    device, limit = FakeDevice(capacity, unlucky, broken), MemoryLimit()
+def test_every_seed_comes_out_exactly_once(jobs, n_sample, capacity, failing, broken):
+    device, limit = FakeDevice(capacity, failing, broken), MemoryLimit()
     for seeds in jobs:
-        results = climb(device, seeds, n_sample, limit)
+        results = run_seeds(device, seeds, n_sample, limit)
         assert sorted(seed for seed, _ in results) == sorted(seeds)
         for seed, result in results:
             assert result in (f"done {seed}", f"lost {seed}: OutOfMemoryError", f"lost {seed}: ValueError")
@@ -86,48 +86,48 @@ def test_none_lost_none_twice(jobs, n_sample, capacity, unlucky, broken):
 
 
 @given(st.integers(1, 12), st.integers(1, 8), st.integers(1, 60))
-def test_what_fits_alone_is_never_lost(n_seed, n_sample, capacity):
-    results = climb(FakeDevice(capacity, {}, set()), list(range(n_seed)), n_sample, MemoryLimit())
+def test_seeds_that_fit_alone_always_finish(n_seed, n_sample, capacity):
+    results = run_seeds(FakeDevice(capacity, {}, set()), list(range(n_seed)), n_sample, MemoryLimit())
     assert [result for _, result in sorted(results)] == [f"done {seed}" for seed in range(n_seed)]
 
 
 def test_seeds_are_halved_before_samples():
     device = FakeDevice(2, {}, set())
-    climb(device, [1, 2], 4, MemoryLimit())
+    run_seeds(device, [1, 2], 4, MemoryLimit())
     assert [(batch.seeds, batch.sample_chunk) for batch in device.tried][:3] == [((1, 2), 4), ((1,), 4), ((1,), 2)]
 
 
-def test_the_learned_limit_serves_the_jobs_after():
+def test_a_learned_limit_bounds_the_batches_of_later_jobs():
     device, limit = FakeDevice(6, {}, set()), MemoryLimit()
-    climb(device, [1, 2, 3, 4], 3, limit)
+    run_seeds(device, [1, 2, 3, 4], 3, limit)
     first = device.calls
-    results = climb(device, [5, 6, 7, 8], 3, limit)
+    results = run_seeds(device, [5, 6, 7, 8], 3, limit)
     assert all(len(batch.seeds) * batch.sample_chunk <= 6 for batch in device.tried[first:])
     assert len(results) == 4
 
 
-def test_what_was_finished_is_kept():
+def test_finished_seeds_are_not_run_again():
     device = FakeDevice(100, {1: 3}, set())
-    climb(device, [1, 2, 3, 4, 5], 1, MemoryLimit())
+    run_seeds(device, [1, 2, 3, 4, 5], 1, MemoryLimit())
     assert [batch.seeds for batch in device.tried] == [(1, 2, 3, 4, 5), (4, 5)]
 
 
-def test_memory_that_runs_out_twice_in_a_row():
+def test_a_batch_that_runs_out_of_memory_twice_is_halved_twice():
     device = FakeDevice(100, {1: 0, 2: 0}, set())
-    results = climb(device, [1, 2, 3, 4], 1, MemoryLimit())
+    results = run_seeds(device, [1, 2, 3, 4], 1, MemoryLimit())
     assert [result for _, result in sorted(results)] == ["done 1", "done 2", "done 3", "done 4"]
     assert [len(batch.seeds) for batch in device.tried[:3]] == [4, 2, 1]
     assert device.released == 2
 
 
-def test_one_broken_seed_spoils_no_other():
+def test_one_broken_seed_fails_no_other():
     device = FakeDevice(100, {}, {2})
-    results = dict(climb(device, [1, 2, 3], 1, MemoryLimit()))
+    results = dict(run_seeds(device, [1, 2, 3], 1, MemoryLimit()))
     assert results == {1: "done 1", 2: "lost 2: ValueError", 3: "done 3"}
 
 
-def test_a_failed_batchs_tensors_are_free_before_the_next_try():
-    """The error's frames hold them; nothing may refer to the error when memory is released."""
+def test_a_failed_batchs_tensors_are_freed_before_the_retry():
+    """The error's traceback holds the tensors, so nothing may refer to the error when memory is released."""
     import gc
     import weakref
 
@@ -146,19 +146,19 @@ def test_a_failed_batchs_tensors_are_free_before_the_next_try():
             gc.collect()
             assert held[-1]() is None
 
-    climb(Device(1, {}, set()), [1, 2], 1, MemoryLimit())
+    run_seeds(Device(1, {}, set()), [1, 2], 1, MemoryLimit())
     assert len(held) == 3
 
 
-def test_a_retry_is_told_between_the_results():
+def test_a_retry_is_announced_between_the_results():
     device = FakeDevice(100, {1: 1}, set())
-    told = list(events(device, [1, 2, 3], 1, MemoryLimit()))
-    assert [type(item) for item in told] == [Done, Retrying, Done, Done]
-    assert (told[1].reason, [batch.seeds for batch in told[1].instead]) == ("out of memory", [(2, 3)])
+    received = list(events(device, [1, 2, 3], 1, MemoryLimit()))
+    assert [type(item) for item in received] == [Done, Retrying, Done, Done]
+    assert (received[1].reason, [batch.seeds for batch in received[1].instead]) == ("out of memory", [(2, 3)])
 
 
-def test_what_was_finished_comes_out_when_the_run_is_stopped():
-    """Three seeds were finished when the fourth was given up: none of the three may be lost, and nothing new begins."""
+def test_finished_seeds_come_out_when_the_run_is_stopped():
+    """The run is stopped in the fourth seed. The three finished seeds come out, and no new seed begins."""
 
     class Device(FakeDevice):
         def run(self, batch):
@@ -167,7 +167,7 @@ def test_what_was_finished_comes_out_when_the_run_is_stopped():
             raise Stopped
 
     device = Device(100, {}, set())
-    assert [seed for seed, _ in climb(device, list(range(30)), 1, MemoryLimit())] == [0, 1, 2]
+    assert [seed for seed, _ in run_seeds(device, list(range(30)), 1, MemoryLimit())] == [0, 1, 2]
 
 
 def test_only_admitted_seeds_run_and_each_is_asked_for_once():
@@ -178,6 +178,6 @@ def test_only_admitted_seeds_run_and_each_is_asked_for_once():
         return [seed for seed in seeds if seed % 2]
 
     device = FakeDevice(3, {}, set())
-    results = climb(device, list(range(8)), 1, MemoryLimit(), admit=admit)
+    results = run_seeds(device, list(range(8)), 1, MemoryLimit(), admit=admit)
     assert sorted(seed for seed, _ in results) == [1, 3, 5, 7]
     assert asked == list(range(8))

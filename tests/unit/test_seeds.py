@@ -17,7 +17,7 @@ from protenix_multiseed.inputs.seeds import MAX_SEED, format_seeds, parse_seeds
         ("5-5", (5,)),
     ],
 )
-def test_grammar(text, seeds):
+def test_seeds_and_ranges_are_parsed_in_order(text, seeds):
     assert parse_seeds(text) == seeds
 
 
@@ -37,13 +37,13 @@ def test_grammar(text, seeds):
         ("0-999999999", "split them over several runs"),
     ],
 )
-def test_refusals(text, says):
+def test_invalid_seeds_are_refused(text, says):
     with pytest.raises(ConfigError, match=says):
         parse_seeds(text)
 
 
 @given(st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=50, unique=True))
-def test_format_is_undone_by_parse(seeds):
+def test_parse_seeds_reverses_format_seeds(seeds):
     assert parse_seeds(format_seeds(seeds)) == tuple(seeds)
 
 

@@ -1,4 +1,4 @@
-"""Signals: what is asked, what is given up, and the second one."""
+"""The first signal asks a run to stop, the end of the grace period stops its work, a second signal ends the process."""
 
 import os
 import signal
@@ -20,21 +20,21 @@ def send(number=signal.SIGINT):
 def wait_for(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.01)
 
 
-def test_the_first_signal_asks_and_is_told():
-    told = []
-    with Signals(60, told.append) as signals:
+def test_the_first_signal_asks_the_run_to_stop_and_is_reported():
+    events = []
+    with Signals(60, events.append) as signals:
         assert (signals.is_asked, signals.time_is_up) == (False, False)
         send(signal.SIGTERM)
         assert (signals.is_asked, signals.exit_code, signals.time_is_up) == (True, 143, False)
-        wait_for(lambda: told)
-    assert [(event.signal, event.grace) for event in told] == [("SIGTERM", 60)]
+        wait_for(lambda: events)
+    assert [(event.signal, event.grace) for event in events] == [("SIGTERM", 60)]
 
 
-def test_time_is_up_after_the_grace():
+def test_time_is_up_after_the_grace_period():
     with Signals(0.05, lambda event: None) as signals:
         send()
         assert signals.exit_code == 130
@@ -53,17 +53,17 @@ def test_a_pause_ends_when_the_run_is_asked_to_stop():
 
 
 def test_a_handler_prints_nothing(capfd):
-    """It may have interrupted a print, into which Python lets it write nothing."""
-    tellers = []
-    with Signals(60, lambda event: tellers.append(threading.current_thread())) as signals:
+    """A handler may have interrupted a print, and Python forbids another print inside it."""
+    threads = []
+    with Signals(60, lambda event: threads.append(threading.current_thread())) as signals:
         send()
         assert signals.is_asked
-        wait_for(lambda: tellers)
-    assert tellers[0] is not threading.main_thread()
+        wait_for(lambda: threads)
+    assert threads[0] is not threading.main_thread()
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_watcher_that_is_stuck_keeps_nothing_waiting():
+def test_a_stuck_watcher_does_not_delay_the_stop():
     stuck = threading.Event()
     with Signals(0.05, lambda event: stuck.wait(60)) as signals:
         send()
@@ -71,7 +71,7 @@ def test_a_watcher_that_is_stuck_keeps_nothing_waiting():
     stuck.set()
 
 
-def test_handlers_are_put_back():
+def test_signal_handlers_are_restored():
     before = [signal.getsignal(number) for number in NUMBERS]
     with Signals(1, lambda event: None):
         send()
@@ -79,7 +79,7 @@ def test_handlers_are_put_back():
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_outside_the_main_thread_it_watches_for_nothing():
+def test_no_handler_is_installed_outside_the_main_thread():
     found = []
 
     def run():
@@ -117,4 +117,4 @@ def test_the_second_signal_ends_the_process_and_its_children():
             return
         time.sleep(0.05)
     state = Path(f"/proc/{child}/stat").read_text().split()[2]
-    assert state == "Z", "the child lives on"
+    assert state == "Z", "the child still runs"

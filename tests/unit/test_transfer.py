@@ -1,4 +1,4 @@
-"""What is made ahead, and how far; what becomes of errors on the way."""
+"""Copies to and from the device: one item is made ahead, results keep their order, errors reach the caller."""
 
 import threading
 
@@ -26,7 +26,7 @@ def test_one_item_is_made_ahead_and_no_more(transfer):
 
     coming = transfer.ahead(range(5), make, lambda: False)
     assert next(coming) == 0
-    assert second.wait(5)  # while the caller has the first
+    assert second.wait(5)  # while the caller has item 0
     assert taken == [0, 1]
     assert list(coming) == [-1, -2, -3, -4]
 
@@ -38,11 +38,11 @@ def test_a_wait_ends_when_the_run_is_asked_to_stop(transfer):
     never.set()
 
 
-def test_none_lost_where_there_is_nothing(transfer):
+def test_no_items_give_no_results(transfer):
     assert list(transfer.ahead([], lambda item: item, lambda: False)) == []
 
 
-def test_an_error_reaches_who_waits_for_it(transfer):
+def test_an_error_reaches_the_caller_that_waits(transfer):
     def break_(item):
         raise ValueError(f"item {item}")
 
@@ -52,7 +52,7 @@ def test_an_error_reaches_who_waits_for_it(transfer):
         transfer.download(4, break_).result()
 
 
-def test_results_leave_in_order_while_the_caller_goes_on(transfer):
+def test_results_leave_the_device_in_order_while_the_caller_goes_on(transfer):
     gate = threading.Event()
     first = transfer.download(torch.ones(2), lambda value: (gate.wait(5), value.tolist())[1])
     second = transfer.download(torch.zeros(2), torch.Tensor.tolist)

@@ -29,7 +29,7 @@ def state(configs):
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(("prefix", "is_new"), [("", True), ("module.", True), ("", False)])
-def test_loads_upstreams_format(configs, state, tmp_path, monkeypatch, prefix, is_new, mapped):
+def test_checkpoints_of_upstreams_format_are_loaded(configs, state, tmp_path, monkeypatch, prefix, is_new, mapped):
     path, load, was_mapped = tmp_path / "model.pt", torch.load, []
     monkeypatch.setattr(
         torch, "load", lambda *args, mmap, **named: was_mapped.append(mmap) or load(*args, mmap=mmap, **named)
@@ -45,7 +45,7 @@ def test_loads_upstreams_format(configs, state, tmp_path, monkeypatch, prefix, i
     assert not any(weight.requires_grad for weight in model.parameters())
 
 
-def test_the_same_architecture_as_upstream_builds(configs, state):
+def test_the_architecture_equals_upstreams(configs, state):
     from protenix.model.protenix import Protenix
 
     theirs = environment.call_quietly(Protenix, configs).state_dict()
@@ -58,7 +58,7 @@ def test_the_same_architecture_as_upstream_builds(configs, state):
     )
 
 
-def test_buffers_outside_the_checkpoint_are_upstreams(configs):
+def test_buffers_outside_the_checkpoint_equal_upstreams(configs):
     from protenix.model.protenix import Protenix
 
     theirs = dict(environment.call_quietly(Protenix, configs).named_buffers())
@@ -68,7 +68,7 @@ def test_buffers_outside_the_checkpoint_are_upstreams(configs):
 
 
 def test_demo_weights_are_the_same_everywhere(state):
-    """A changed sum here changes what every demo run shows."""
+    """If this sum changes, the results of every demo run change."""
     assert sum(value.double().sum().item() for value in state.values()) == pytest.approx(12665.97298, abs=1e-4)
     assert (
         demo.make_weight("a.weight", torch.empty(3, 3), seed=1).tolist()
@@ -81,7 +81,7 @@ def write(path, content):
     return path
 
 
-def test_refusals(configs, state, tmp_path):
+def test_wrong_checkpoints_are_refused(configs, state, tmp_path):
     path = tmp_path / "model.pt"
     whole = write(path, {"model": state}).read_bytes()
     first = next(iter(state))
@@ -119,8 +119,8 @@ def test_code_in_a_checkpoint_is_not_run(configs, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_model_that_upstream_loads_loosely_keeps_its_own_initialisation(tmp_path):
-    """Weights that the checkpoint lacks are those of upstream's constructor, never what memory held."""
+def test_weights_missing_from_a_checkpoint_keep_their_initial_values(tmp_path):
+    """Missing weights have the values of upstream's constructor, never uninitialized memory."""
     configs = configs_of("protenix_tiny_default_v0.5.0")
     assert not configs.load_strict
     state = demo.fill(build_model(configs)).state_dict()
@@ -133,7 +133,7 @@ def test_a_model_that_upstream_loads_loosely_keeps_its_own_initialisation(tmp_pa
     assert all(torch.equal(loaded[key], state[key]) for key in state if key != missing)
 
 
-def test_a_changed_file_is_noticed(state, tmp_path):
+def test_a_checkpoint_that_differs_from_its_recorded_hash_is_refused(state, tmp_path):
     path = write(tmp_path / "model.pt", {"model": {}})
     assert check_sha256(path, cases.MODEL) == sha256(path)
     hash_file(path).write_text(f"{sha256(path)}  model.pt\n")

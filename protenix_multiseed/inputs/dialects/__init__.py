@@ -1,6 +1,6 @@
-"""Input dialects. Each is one module that turns a document into jobs in neutral form.
+"""Input dialects. Each dialect is one module that turns a document into jobs in neutral form.
 
-To add a dialect, write a module with what :class:`Dialect` names and put it into :data:`DIALECTS`.
+To add a dialect, write a module with the members of :class:`Dialect` and add the module to :data:`DIALECTS`.
 """
 
 from collections.abc import Iterator
@@ -11,31 +11,32 @@ from protenix_multiseed.inputs.document import Document, ParsedJob
 
 
 class Dialect(Protocol):
-    """What a dialect's module offers.
+    """Members that a dialect's module must have.
 
     Attributes:
-        NAME: For messages.
-        SUFFIXES: Endings of the files that are looked for in a folder.
+        NAME: Name of the dialect, for messages.
+        SUFFIXES: File name endings to look for in an input folder.
     """
 
     NAME: str
     SUFFIXES: tuple[str, ...]
 
     def recognizes(self, document: Document) -> bool:
-        """Whether a document is written in this dialect, told by its content. Raises nothing."""
+        """Whether a document is written in this dialect, judged by its content. Never raises."""
 
     def parse(self, document: Document) -> Iterator[ParsedJob]:
-        """The jobs of a document.
+        """Yield the jobs of a document.
 
         Raises:
-            InputError: if no job can be read from it, naming the file and the place.
+            InputError: if no job can be read from the document; the message names the file and the place.
         """
 
 
-# The first that recognizes a document reads it; the last recognizes everything, so that its messages are shown.
+# The first dialect that recognizes a document reads it. The last one recognizes every document, so that the user gets
+# its messages for a document that no dialect knows.
 DIALECTS: list[Dialect] = [protenix]
 
 
 def dialect_of(document: Document) -> Dialect:
-    """The dialect in which a document is written."""
+    """Return the dialect in which a document is written."""
     return next(dialect for dialect in DIALECTS if dialect.recognizes(document))

@@ -1,4 +1,4 @@
-"""Protenix's own JSON, current and older: a list of jobs (``docs/infer_json_format.md`` of Protenix)."""
+"""Protenix's own JSON in its current and older forms: a list of jobs (Protenix's ``docs/infer_json_format.md``)."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -34,15 +34,15 @@ _OLD_FILES = {"paired": "pairing.a3m", "unpaired": "non_pairing.a3m"}
 
 
 def recognizes(document: Document) -> bool:
-    """Every document: what no other dialect takes is explained in this one's terms."""
+    """Accept every document. If no other dialect takes a document, the user gets this dialect's error messages."""
     return True
 
 
 def parse(document: Document) -> Iterator[ParsedJob]:
-    """The jobs of a list.
+    """Yield the jobs of a document.
 
     Raises:
-        InputError: if the document is no list of jobs.
+        InputError: if the document is not a list of jobs.
     """
     content = document.json
     if not isinstance(content, list) or not content:
@@ -131,7 +131,10 @@ def _modification(place: str, one: schema.ProteinModification | schema.Nucleotid
 def _alignments(
     document: Document, place: str, entity: schema.ProteinChain | schema.DnaSequence
 ) -> dict[str, Alignment]:
-    """Text wins over a path, as upstream has it; the older ``msa`` field counts if no other is given."""
+    """Alignments of a chain, chosen as upstream does.
+
+    Text wins over a path. The older ``msa`` field is used only if no newer MSA field is given.
+    """
     made = {}
     for role in ("paired", "unpaired"):
         text, path = getattr(entity, f"{role}Msa", None), getattr(entity, f"{role}MsaPath", None)
@@ -204,7 +207,7 @@ def _pocket(pocket: schema.Pocket) -> Pocket:
 
 
 def _atom(atom: int | str | None) -> int | str | None:
-    """An atom's name, or its number: upstream takes digits for a number."""
+    """An atom's name or number. Upstream reads a string of digits as a number."""
     return int(atom) if isinstance(atom, str) and atom.isascii() and atom.isdigit() else atom
 
 

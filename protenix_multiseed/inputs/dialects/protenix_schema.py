@@ -1,10 +1,9 @@
 """The input format of Protenix, key by key.
 
-Field names are upstream's (``docs/infer_json_format.md`` of Protenix; read where upstream reads them in
+Field names are upstream's. Their sources are Protenix's ``docs/infer_json_format.md`` and the code that reads them:
 ``json_parser.py``, ``json_to_feature.py``, ``msa_featurizer.py``, ``template_featurizer.py`` and
-``constraint_featurizer.py``). Keys that upstream's own converters write and its inference never reads are listed and
-let through; any other key is an error, since a misspelt key that is ignored gives another answer than the one asked
-for.
+``constraint_featurizer.py``. Keys that upstream's converters write but its inference never reads are accepted and
+ignored. Any other unknown key is an error, because a misspelt key would silently change the prediction.
 """
 
 from typing import Annotated, Any
@@ -19,23 +18,23 @@ Position = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors; values are not coerced from one type to another."""
+    """Base class: unknown keys are errors, and values are not converted from one type to another."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
 
 class Entity(Strict):
-    """What every kind of entity has: how many copies, and the chain IDs to give them."""
+    """Fields of every kind of entity: the number of copies and their chain IDs."""
 
     count: Count | None = None
     id: list[Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\s'\"]+$")]] | None = None
-    label_entity_id: Any = None  # written by `protenix json`, read by nobody
+    label_entity_id: Any = None  # written by `protenix json`, never read
     label_asym_id: Any = None
 
     @field_validator("id")
     @classmethod
     def _no_ids(cls, ids: list[str] | None) -> list[str] | None:
-        return ids or None  # upstream takes an empty list for none
+        return ids or None  # upstream treats an empty list as absent
 
     @model_validator(mode="after")
     def _count_matches_ids(self) -> "Entity":
@@ -109,7 +108,7 @@ class Ligand(Entity):
 
 
 class Ion(Entity):
-    """An ion, by its component code."""
+    """An ion, given by its component code."""
 
     ion: Annotated[str, Field(min_length=1)]
 
@@ -147,7 +146,7 @@ def _either(new: str, old: str) -> Any:
 
 
 class CovalentBond(Strict):
-    """A bond between two atoms, in upstream's names or in the older ``left_``/``right_`` ones."""
+    """A bond between two atoms, with upstream's current names or the older ``left_``/``right_`` names."""
 
     entity1: int | str = Field(validation_alias=AliasChoices("entity1", "left_entity"))
     copy1: int | str | None = _either("copy1", "left_copy")
@@ -185,21 +184,21 @@ class Contact(Strict):
     @model_validator(mode="after")
     def _sensible(self) -> "Contact":
         if (self.entity1, self.copy1) == (self.entity2, self.copy2):
-            raise ValueError("a contact joins two different chains, these are one")
+            raise ValueError("a contact joins two different chains, but both ends are on one chain")
         if self.max_distance < self.min_distance:
             raise ValueError(f"max_distance {self.max_distance} is less than min_distance {self.min_distance}")
         return self
 
 
 class ChainReference(Strict):
-    """A chain, as entity number and copy number, both from 1."""
+    """A chain, given by entity number and copy number, both counted from 1."""
 
     entity: int
     copy_: int = Field(validation_alias="copy")
 
 
 class ResidueReference(ChainReference):
-    """A residue of a chain, from 1."""
+    """A residue of a chain, given by its position, counted from 1."""
 
     position: int
 
@@ -213,7 +212,7 @@ class Pocket(Strict):
 
 
 class Constraint(Strict):
-    """What ``protenix_base_constraint_v0.5.0`` can be told about the complex."""
+    """Constraints on the complex, which only ``protenix_base_constraint_v0.5.0`` uses."""
 
     contact: list[Contact] | None = None
     pocket: Pocket | None = None
@@ -221,9 +220,9 @@ class Constraint(Strict):
     @field_validator("pocket", mode="before")
     @classmethod
     def _no_pocket(cls, pocket: Any) -> Any:
-        return pocket or None  # upstream takes an empty object for none
+        return pocket or None  # upstream treats an empty object as absent
 
-    structure: dict[Any, Any] | None = None  # accepted and not read by upstream
+    structure: dict[Any, Any] | None = None  # upstream accepts this key but does not read it
 
 
 class ProtenixJob(Strict):
@@ -234,6 +233,6 @@ class ProtenixJob(Strict):
     modelSeeds: list[int | str] | None = None
     covalent_bonds: list[CovalentBond] | None = None
     constraint: Constraint | None = None
-    assembly_id: Any = None  # written by `protenix json`, read by nobody
+    assembly_id: Any = None  # written by `protenix json`, never read
     dialect: Any = None  # AlphaFold server keys, which upstream does not read
     version: Any = None

@@ -1,4 +1,4 @@
-"""The operations, a module each. A module that is put here is found by itself: by the probe, and by its compiler."""
+"""The operations, one module each. The probe finds every module in this folder, and compiles and tests its kernels."""
 
 import importlib
 import pkgutil
@@ -19,15 +19,16 @@ def operations() -> Iterator[Operation[Any, Any]]:
                 yield value
 
 
-def _name_kernels() -> None:
-    """Have Triton make the names under which it caches compiled kernels, callees first.
+def _compute_cache_keys() -> None:
+    """Make Triton compute its cache keys for all kernels, called functions before their callers.
 
-    A name depends on those of the functions that a kernel calls, and comes out differently if these have none yet. In
-    this order all processes make the same names, and each finds what another has compiled.
+    The cache key of a kernel depends on the keys of the functions that it calls, and is different if these functions
+    have no key yet. With a fixed order all processes compute the same keys, so each process finds the kernels that
+    another process has compiled.
     """
     for module in (device_functions, *_modules):
         for value in tuple(vars(module).values()):
-            getattr(value, "cache_key", None)  # kernels that are interpreted have none
+            getattr(value, "cache_key", None)  # kernels in interpreter mode have no key
 
 
-_name_kernels()
+_compute_cache_keys()

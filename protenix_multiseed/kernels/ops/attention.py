@@ -1,4 +1,4 @@
-"""Attention with a bias: over all keys of a pair representation's rows, and over tokens."""
+"""Attention with a bias: triangle attention over rows of the pair representation, and attention over tokens."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 
 
 class AttentionTiles(NamedTuple):
-    """How attention is cut.
+    """Tile sizes and launch options of the attention kernel.
 
     Attributes:
-        pairs: Whether two rows that share a bias are attended to by one block, so that the bias is read once.
-        queries, keys: Of a tile.
-        warps: Of a block.
-        stages: Of the software pipeline.
-        registers: Of a thread; None for as many as the compiler likes.
+        pairs: Whether one thread block processes two rows that share a bias, so that it reads the bias once.
+        queries, keys: Numbers of queries and keys in one tile.
+        warps: Warps of one thread block.
+        stages: Stages of the software pipeline.
+        registers: Maximum number of registers of one thread. None: the compiler decides.
     """
 
     pairs: bool
@@ -32,7 +32,7 @@ class AttentionTiles(NamedTuple):
     registers: int | None = None
 
 
-# By type and width of a head, padded or of its two parts: the fastest on an H100 of those in scripts/tune_kernels.py.
+# Keys: dtype and channels of a head, after padding. The fastest tiles on an H100 of those in scripts/tune_kernels.py.
 TILES: dict[tuple[torch.dtype, int], AttentionTiles] = {
     (torch.bfloat16, 32): AttentionTiles(True, 64, 32, 4, 3),
     (torch.bfloat16, 48): AttentionTiles(False, 64, 32, 4, 3, 96),
@@ -53,17 +53,18 @@ def attention(
     out: torch.Tensor,
     n_key: int,
 ) -> None:
-    """``softmax(query key + bias) value * sigmoid(gate)`` into ``out``, or ungated; queries come scaled.
+    """Write ``softmax(query key^T + bias) value * sigmoid(gate)`` into ``out``. Queries are already scaled.
 
     Args:
-        query, key, value, gate: [A, B, N, n_head, c], all of the same strides, any but the last.
-        out: The same, of its own strides.
-        bias: [A, n_head, N, N], finite, of any strides. In memory rows are padded to a multiple of ``key_block`` keys,
-            and from ``n_key`` on they hold :data:`~protenix_multiseed.kernels.base.MASKED`.
+        query, key, value, gate: [A, B, N, n_head, c], all with the same strides. The last dimension is contiguous.
+            If ``gate`` is None, the output is not gated.
+        out: [A, B, N, n_head, c]. It may have other strides; the last dimension is contiguous.
+        bias: [A, n_head, N, N], finite, with any strides. In memory, rows are padded to a multiple of ``key_block``
+            keys, and hold :data:`~protenix_multiseed.kernels.base.MASKED` from key ``n_key`` on.
         n_key: Keys from this one on are padding.
     """
     key, value, bias = key[:, :, :n_key], value[:, :, :n_key], bias[..., :n_key]
-    for index in range(len(query)):  # PyTorch's fused kernels take four dimensions and share a bias over the first
+    for index in range(len(query)):  # PyTorch's fused attention takes 4 dimensions and broadcasts a bias over the first
         attended = functional.scaled_dot_product_attention(
             query[index].transpose(1, 2),
             key[index].transpose(1, 2),
@@ -82,7 +83,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def load_heads(at, in_channel, IS_WHOLE: tl.constexpr):
-    """A block of queries, keys or values [BLOCK, WIDTH]."""
+    """Load a block of queries, keys or values [BLOCK, WIDTH]. IS_WHOLE: no channel is padding, so no mask is needed."""
     return tl.load(at) if IS_WHOLE else tl.load(at, mask=in_channel, other=0.0)
 
 
@@ -90,12 +91,15 @@ def load_heads(at, in_channel, IS_WHOLE: tl.constexpr):
 def attend_block(
     q, k, v, q_rest, k_rest, v_rest, b, one, highest, total, attended, attended_rest, HAS_REST: tl.constexpr
 ):
-    """One block of keys of the online softmax; values of 32 bits come in the order of :func:`order_of_values`.
+    """Process one block of keys in the online softmax. 32-bit values are in the order of :func:`order_of_values`.
 
-    Biases of 16 bits are added as their product with the identity ``one``, which is exact: the matrix units have time,
-    and read them as they lie in memory, where all else would be converted and moved between threads. What is added to
-    products of 32 bits is added by a fused multiplication: only added, it would be what the product starts from, which
-    is not read ahead, and which keeps the product from being pipelined.
+    16-bit biases are multiplied by the identity matrix ``one`` in the matrix units, and the product is the start value
+    of the logits. This is exact, and the matrix units have time to spare. They read the biases as they lie in memory;
+    a plain addition would convert the biases and move them between threads.
+
+    32-bit biases are added to the logits by a fused multiply-add with factor 1. With a plain addition the compiler
+    would make the biases the start value of the product. A start value is not prefetched, and it keeps the product
+    from being pipelined. The running sums of attended values are added in the same way.
     """
     if q.dtype == tl.float32:
         logits = tl.dot(q, tl.trans(k), input_precision="tf32")
@@ -108,7 +112,7 @@ def attend_block(
     now = tl.maximum(highest, tl.max(logits, axis=1))
     weight = tl.exp2(logits * LOG2_E - (now * LOG2_E)[:, None])
     shrink = tl.exp2((highest - now) * LOG2_E)
-    # Eight sums a row, each of which stays within a thread; their sum can wait.
+    # Eight partial sums for each row, so that each sum stays within one thread. They are added up after the last block.
     sums = tl.sum(tl.reshape(weight, (weight.shape[0], weight.shape[1] // 8, 8)), axis=1)
     total = total * shrink[:, None] + sums
     if q.dtype == tl.float32:
@@ -122,7 +126,7 @@ def attend_block(
 
 @triton.jit
 def shrink_and_add(attended, shrink, weight, v):
-    """What was attended to so far, with that of another block of keys."""
+    """Rescale the sum of attended values so far, and add the values of another block of keys."""
     shrink = tl.broadcast_to(shrink[:, None], attended.shape)
     if v.dtype == tl.float32:
         return tl.fma(attended, shrink, tl.dot(weight, v, input_precision="tf32"))
@@ -132,17 +136,18 @@ def shrink_and_add(attended, shrink, weight, v):
 
 @triton.jit
 def order_of_values(column, IS_TURNED: tl.constexpr):
-    """In which order a block's values are read.
+    """Order in which the values of a block are read. IS_TURNED is for 32 bits; otherwise the order is unchanged.
 
-    Of 8 logits the matrix units give a thread two neighbours; of 8 weights of 32 bits they take every fourth from it.
-    With values in this order these are the same, and no weight is moved between threads.
+    Of 8 logits, the matrix units give each thread two neighbours. Of 8 weights in 32 bits, the next product takes every
+    fourth from each thread. With the values in this order a thread already holds the weights that the product takes,
+    so no weight moves between threads.
     """
     return column // 8 * 8 + column % 4 * 2 + column % 8 // 4 if IS_TURNED else column
 
 
 @triton.jit
 def store_attended(out, gate, attended, total, inside, in_channel, HAS_GATE: tl.constexpr):
-    """Gate what is attended to, if it is gated here, and store it."""
+    """Divide the attended values by the sum of weights, apply the gate if HAS_GATE, and store them."""
     made = attended / tl.sum(total, axis=1)[:, None]
     if HAS_GATE:
         made *= sigmoid(tl.load(gate, mask=in_channel, other=0.0).to(tl.float32))
@@ -184,10 +189,10 @@ def attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One head's block of queries, or two such of rows that share a bias.
+    """One block of queries of one head. With IS_PAIR: the same block of queries in two rows that share a bias.
 
-    A block of biases is as large as those of keys and values together, and is read once for both rows. A head of 48
-    channels is taken as 32 and a rest of 16, since only powers of two can be the size of a block.
+    A block of biases is as large as the blocks of keys and values together, so with IS_PAIR it is read once for both
+    rows. A head of 48 channels is split into 32 channels and a rest of 16, because block sizes must be powers of two.
     """
     n_block = tl.cdiv(n_query, BLOCK_M)
     n_group = tl.cdiv(n_shared, 2) if IS_PAIR else n_shared
@@ -207,7 +212,7 @@ def attention_kernel(
     at_rows = base + read * q_row
     q = load_heads(query + at_rows + channel, in_channel, IS_WHOLE)
     q_rest = tl.load(query + at_rows + rest) if REST else q
-    # Offsets within a block are small, and only these and no pointers are held from block to block.
+    # From block to block only offsets within a block are kept: a pointer for each element would need more registers.
     column = tl.arange(0, BLOCK_N)
     turned = order_of_values(column, query.dtype.element_ty == tl.float32)
     row_stride = q_row.to(tl.int64)
@@ -220,14 +225,15 @@ def attention_kernel(
     attended = tl.zeros([BLOCK_M, WIDTH], tl.float32)
     attended_rest = tl.zeros([BLOCK_M, REST], tl.float32) if REST else attended
     if IS_PAIR:
-        is_two = (shared + 1 < n_shared).to(tl.int64)  # the last of an odd number is done twice
+        is_two = (shared + 1 < n_shared).to(tl.int64)  # if the number of rows is odd, the last row is computed twice
         q_next, o_next = is_two * q_shared, is_two * o_shared
         q_2 = load_heads(query + q_next + at_rows + channel, in_channel, IS_WHOLE)
         highest_2, total_2, attended_2 = highest, total, attended
-    # Read, not made: the matrix units take it from where it is read to, and what is made through registers every time.
+    # The identity is loaded, not computed: the matrix units read a loaded matrix directly. A computed matrix would go
+    # through registers for every block of keys.
     one = tl.load(identity + column[:, None] * n_identity + column[None, :])
     for start in range(0, n_key, BLOCK_N):
-        # Beyond the last key it is read again, and its bias lets nothing through.
+        # Positions after the last key load the last key again. Their bias is MASKED, so their weight is zero.
         of_key = start * row_stride + tl.minimum(column, n_key - 1 - start)[:, None] * q_row
         of_value = start * row_stride + tl.minimum(turned, n_key - 1 - start)[:, None] * q_row
         at_keys, at_values = of_key + channel, of_value + channel
@@ -249,7 +255,7 @@ def attention_kernel(
     if HAS_GATE:
         gate += at_rows
     else:
-        gate = out  # read nowhere
+        gate = out  # a placeholder that is never read
     is_row = row[:, None] < n_query
     store_attended(out + channel, gate + channel, attended, total, is_row & in_channel, in_channel, HAS_GATE)
     if REST:
@@ -272,7 +278,7 @@ def _(
     n_key: int,
 ) -> None:
     n_seed, shared, n, n_head, width = query.shape
-    whole, rest = _parts_of_head(width)
+    whole, rest = _split_head_width(width)
     tiles = TILES.get((query.dtype, whole + rest), OTHER_TILES)
     is_pair = tiles.pairs and shared > 1 and not rest
     grid = (triton.cdiv(n, tiles.queries) * triton.cdiv(shared, 2 if is_pair else 1) * n_seed * n_head,)
@@ -284,8 +290,12 @@ def _(
     )  # fmt: skip
 
 
-def _parts_of_head(width: int) -> tuple[int, int]:
-    """A head's channels as two blocks, powers of two and at least 16 wide; or as one that is padded, and none."""
+def _split_head_width(width: int) -> tuple[int, int]:
+    """Split the channels of a head into block sizes that are powers of two and at least 16.
+
+    Returns:
+        Two block sizes that add up to ``width``; or one block size of at least ``width``, and 0.
+    """
     whole = 1 << width.bit_length() - 1
     rest = width - whole
     if rest >= 16 and rest & (rest - 1) == 0:
@@ -295,14 +305,14 @@ def _parts_of_head(width: int) -> tuple[int, int]:
 
 @attention.probed
 def _(inputs: Inputs) -> Iterator[Case]:
-    # Over pairs, which are gated elsewhere, with an odd and an even number of rows; and over tokens.
+    # Attention over pairs (gated elsewhere) with an odd and an even number of rows; then attention over tokens.
     for n_part, shared, length, n_key, n_head, width in (
         (3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32), (4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48),
     ):  # fmt: skip
         parts = split_heads(inputs.random(2, shared, length, n_part * n_head * width) / 2, n_part, n_head)
         bias = inputs.random(n_head, 2, length, length).transpose(0, 1)
         yield _case(parts, bias, n_key)
-    # Over more than a block of keys, with biases as the kernels themselves make them.
+    # More than one block of keys, with biases from the pair_bias operation.
     length = 72
     z, norm, weight = inputs.random(1, length, length, 64), inputs.norm(64), inputs.matrix(2, 64)
     parts = split_heads(inputs.random(1, 2, length, 3 * 2 * 32) / 2, 3, 2)

@@ -1,6 +1,6 @@
-"""Alg. 23-26: the diffusion transformer around its attention, conditioned on noise level and trunk.
+"""Alg. 23-26: the diffusion transformer except its attention, conditioned on the noise level and the trunk.
 
-Samples of a seed share their conditioning.
+All samples of a seed share their conditioning.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,18 +21,23 @@ TILES = TileTable({torch.bfloat16: Tiles(64, 32, 4, 2), torch.float32: Tiles(64,
 
 @Operation
 def modulated_norm(kernels: Kernels, a: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Alg. 26 from its projected conditioning: ``norm(a) * sigmoid(scale) + shift``.
+    """Alg. 26 with an already projected conditioning: ``norm(a) * sigmoid(scale) + shift``.
 
     Args:
         a: [A, B, N, c].
-        scale, shift: [A, 1, N, c], parts of the rows of one tensor.
+        scale, shift: [A, 1, N, c], two slices of one tensor along its last dimension, so their strides are equal.
     """
     return torch.addcmul(shift, norm(kernels, a, None, None), torch.sigmoid(scale))
 
 
 @Operation
 def add_modulated(kernels: Kernels, a: torch.Tensor, update: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """``a += update * sigmoid(gate)``, and ``a`` is returned; shapes as in :func:`modulated_norm`."""
+    """In place: ``a += update * sigmoid(gate)``. Returns ``a``.
+
+    Args:
+        a, update: [A, B, N, c].
+        gate: [A, 1, N, c].
+    """
     return a.addcmul_(update, torch.sigmoid(gate))
 
 
@@ -58,15 +63,16 @@ def add_conditioned_transition(
     expand: torch.Tensor,
     contract: torch.Tensor,
 ) -> torch.Tensor:
-    """Alg. 23 after the attention: its ungated output and Alg. 25 are added to ``a``, and ``a`` is returned.
+    """Alg. 23 after the attention: gate the attention output, add it to ``a``, then add Alg. 25. Returns ``a``.
 
     ``a += update * sigmoid(update_gate); a += swiglu(modulated_norm(a) expand^T) contract^T * sigmoid(gate)``
 
     Args:
-        a, update: [A, B, N, c].
-        conditioning: ``update_gate``, the norm's scale and shift, and ``gate``, each [A, 1, N, c]; the gates are parts
-            of the rows of one tensor, scale and shift of another's.
-        expand: Both halves of the expansion [2 * c_hidden, c].
+        a: [A, B, N, c]. Changed in place.
+        update: Attention output before its gate [A, B, N, c].
+        conditioning: ``update_gate``, scale and shift of the norm, and ``gate``, each [A, 1, N, c], before their
+            sigmoids. The two gates are slices of one tensor along its last dimension. So are scale and shift.
+        expand: Weights of both halves of the expansion [2 * c_hidden, c].
         contract: [c, c_hidden].
     """
     update_gate, scale, shift, gate = conditioning
@@ -77,7 +83,7 @@ def add_conditioned_transition(
 
 @triton.jit
 def places_of_conditioning(row, size, rows_per_seed, length, stride):
-    """Where the conditioning of rows begins, which a seed's samples share."""
+    """Offset at which the conditioning of each row begins. Samples of one seed share their conditioning."""
     row = tl.minimum(row, size - 1)
     return (row // rows_per_seed * length + row % length).to(tl.int64) * stride
 
@@ -140,7 +146,7 @@ def add_modulated_kernel(
 
 @triton.jit
 def modulate_rows(a, scale, shift, at, epsilon, WIDTH: tl.constexpr):
-    """Adaptive layer norm of whole rows [ROWS, WIDTH]; ``at`` says where each row's conditioning begins."""
+    """Adaptive layer norm of whole rows [ROWS, WIDTH]; each row's conditioning begins at offset ``at``."""
     column = tl.arange(0, WIDTH)[None, :]
     a = standardise(a, epsilon, WIDTH) * sigmoid(tl.load(scale + at[:, None] + column).to(tl.float32))
     return a + tl.load(shift + at[:, None] + column).to(tl.float32)
@@ -148,13 +154,13 @@ def modulate_rows(a, scale, shift, at, epsilon, WIDTH: tl.constexpr):
 
 @triton.jit
 def gates_of_rows(gate, at, WIDTH: tl.constexpr):
-    """The gates of whole rows, which begin at ``at``: [ROWS, WIDTH]."""
+    """Sigmoid of the gates of whole rows [ROWS, WIDTH]; each row's gates begin at offset ``at``."""
     return sigmoid(tl.load(gate + at[:, None] + tl.arange(0, WIDTH)[None, :]).to(tl.float32))
 
 
 @triton.jit
 def add_gated(x, update, gate, at_gate, row, size, WIDTH: tl.constexpr):
-    """Whole rows of ``x + update * sigmoid(gate)``, rounded to the type of ``x``."""
+    """Whole rows [ROWS, WIDTH] of ``x + update * sigmoid(gate)``, rounded to the dtype of ``x``."""
     b = load_rows(update, row, size, WIDTH) * gates_of_rows(gate, at_gate, WIDTH)
     return (load_rows(x, row, size, WIDTH) + b).to(x.dtype.element_ty)
 
@@ -271,7 +277,7 @@ def _(
 
 
 def _stride(conditioning: torch.Tensor) -> int:
-    """Distance of two rows of a conditioning tensor [A, 1, N, c], which may be a part of wider rows."""
+    """Row stride of a conditioning tensor [A, 1, N, c], which may be a slice of wider rows."""
     return conditioning.stride(2)
 
 
@@ -284,7 +290,8 @@ def _(inputs: Inputs) -> Iterator[Case]:
 
 @add_conditioned_transition.probed
 def _(inputs: Inputs) -> Iterator[Case]:
-    # Of tokens, too wide to be held whole: their parts are kernels, add_then_norm and add_modulated among them.
+    # Rows of tokens (768 channels) are too wide for this kernel. The PyTorch version runs instead. It calls other
+    # operations that have kernels, such as add_then_norm and add_modulated.
     for width, hidden in ((768, 1536), (128, 256)):
         a, update = inputs.random(2, 2, 35, width), inputs.random(2, 2, 35, width)
         norms, gates = inputs.random(2, 1, 35, 4 * width).chunk(4, dim=-1), inputs.random(2, 1, 35, 2 * width)

@@ -1,4 +1,4 @@
-"""Alg. 7: attention in windows of atoms."""
+"""Alg. 7: attention in local windows of atoms."""
 
 from collections.abc import Iterator
 
@@ -23,11 +23,11 @@ def local_attention(
     gate: torch.Tensor,
     bias: torch.Tensor,
 ) -> torch.Tensor:
-    """Each window of 32 atoms attends to the 128 around it -> [A, B, N_atom, n_head, c], gated. Queries come scaled.
+    """Gated attention of each window of 32 query atoms to the 128 key atoms around it -> [A, B, N_atom, n_head, c].
 
     Args:
-        query, key, value, gate: [A, B, N_atom, n_head, c].
-        bias: [A, n_head, N_window, 32, 128], far below zero for keys outside the sequence.
+        query, key, value, gate: [A, B, N_atom, n_head, c]. Queries are already scaled. ``gate`` is before its sigmoid.
+        bias: [A, n_head, N_window, 32, 128]. It masks keys outside the sequence with a large negative value.
     """
     n_atom = query.shape[2]
     attended = []
@@ -44,7 +44,10 @@ def local_attention(
 
 
 def windows(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Windows of ``width`` atoms around every 32, zeros outside: [..., N_atom, c] -> [..., N_window, width, c]."""
+    """Windows of ``width`` atoms, centred on each block of 32 atoms; zero outside the sequence.
+
+    [..., N_atom, c] -> [..., N_window, width, c].
+    """
     n_atom = x.shape[-2]
     n_window = -(-n_atom // N_QUERY)
     before = (width - N_QUERY) // 2

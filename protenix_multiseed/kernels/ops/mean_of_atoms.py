@@ -1,4 +1,4 @@
-"""Alg. 5 line 16: means over the atoms of each token."""
+"""Alg. 5 line 16: mean over the atoms of each token."""
 
 from collections.abc import Iterator
 
@@ -12,17 +12,17 @@ from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 
 @Operation
 def mean_of_atoms(kernels: Kernels, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """Mean of ``relu(x)`` over each token's atoms, always summed in the same order.
+    """Mean of ``relu(x)`` over the atoms of each token. The order of summation is always the same.
 
     Args:
         x: [A, B, N_atom, c].
-        atoms: Atoms of each token, filled up with N_atom [N_token, most atoms of a token].
-        count: How many they are [N_token].
+        atoms: Atom indices of each token, padded with N_atom [N_token, largest number of atoms in a token].
+        count: Number of atoms of each token [N_token].
 
     Returns:
         [A, B, N_token, c].
     """
-    padded = functional.pad(torch.relu(x), (0, 0, 0, 1))  # the last row, of zeros, stands for no atom
+    padded = functional.pad(torch.relu(x), (0, 0, 0, 1))  # row N_atom holds zeros, for the padding in ``atoms``
     return padded[:, :, atoms].sum(dim=-2) / count.clamp(min=1)[:, None]
 
 

@@ -1,4 +1,7 @@
-"""Alg. 10: values of an MSA's rows by head, and averages gated, projected and added to the rows that gate them."""
+"""Alg. 10: the values of each head from MSA rows, and the gated, projected update of the MSA from their averages.
+
+The update is also used for triangle attention (Alg. 14).
+"""
 
 from collections.abc import Iterator
 
@@ -18,12 +21,17 @@ UPDATE_TILES = TileTable({
     torch.float32: Tiles(64, 32, 4, 1),
     (torch.bfloat16, 256): Tiles(64, 64, 8, 2),
 })  # fmt: skip
-_HEADS = (8, 16, 32, 64)  # widths of heads of which a thread reads whole pieces
+_HEAD_WIDTHS = (8, 16, 32, 64)  # channels of a head for which a thread reads contiguous pieces of memory
 
 
 @Operation
 def head_values(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
-    """Alg. 10 lines 1-2: ``norm(m) weight^T``, heads apart: [N_row, N, c_m] -> [n_head, N, N_row * c]."""
+    """Alg. 10 lines 1-2: ``norm(m) weight^T``, split into heads -> [n_head, N, N_row * c].
+
+    Args:
+        m: MSA rows [N_row, N, c_m].
+        weight: [n_head * c, c_m].
+    """
     n_row, n, _ = m.shape
     values = norm_linear(kernels, m, norm, weight).view(n_row, n, n_head, -1)
     return values.permute(2, 1, 0, 3).reshape(n_head, n, -1)
@@ -33,11 +41,14 @@ def head_values(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Ten
 def add_gated_average(
     kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
 ) -> None:
-    """Alg. 10 lines 4-7 and Alg. 14 lines 4, 6, 7 into ``x``: ``x += (average * sigmoid(norm(x) gate^T)) out^T``.
+    """Alg. 10 lines 4-7 and Alg. 14 lines 4, 6, 7 in place: ``x += (average * sigmoid(norm(x) gate^T)) out^T``.
 
     Args:
-        x: An MSA or a pair representation [..., N, c_x], of any strides but the last.
-        average: Each head's average of values [..., N, n_head, c], of any strides but the last, multiples of c.
+        x: MSA or pair representation [..., N, c_x]. Any strides; the last dimension is contiguous.
+        average: Each head's average of values [..., N, n_head, c]. The last dimension is contiguous. All other strides
+            are multiples of c.
+        gate: [n_head * c, c_x].
+        out: [c_x, n_head * c].
     """
     gated = norm_linear(kernels, x, norm, gate).sigmoid_().mul_(average.flatten(-2))
     if x.is_contiguous():
@@ -48,7 +59,10 @@ def add_gated_average(
 
 @triton.jit
 def places_of_heads(first, row, token, by_row, by_token, by_head, HEAD: tl.constexpr, COLUMNS: tl.constexpr):
-    """Where channels from ``first`` on of a token's rows lie; strides count pieces of a head's channels."""
+    """Offsets of channels ``first`` to ``first + COLUMNS`` in the given rows of one token: [ROWS, COLUMNS].
+
+    The strides ``by_row``, ``by_token`` and ``by_head`` are in units of HEAD elements, the channels of one head.
+    """
     channel = first + tl.arange(0, COLUMNS)[None, :]
     piece = row[:, None].to(tl.int64) * by_row + token.to(tl.int64) * by_token + channel // HEAD * by_head
     return piece * HEAD + channel % HEAD
@@ -70,7 +84,7 @@ def head_values_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A block of one token's rows: what is read lies in whole lines of memory, what is written in a piece a head."""
+    """A block of MSA rows of one token. Reads are contiguous over channels, writes over the channels of one head."""
     token = tl.program_id(0) % n
     row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
     a = norm_rows(load_rows(x, row * n + token, n_row * n, WIDTH), norm, shift, epsilon, WIDTH)
@@ -101,7 +115,7 @@ def add_gated_average_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A block of one token's rows; what lies in the order of ``x`` comes as rows of one token."""
+    """A block of rows of one token. If ``average`` has the memory order of ``x``, all its rows come as one token."""
     token = tl.program_id(0) % n
     row = tl.program_id(0) // n * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
@@ -119,7 +133,7 @@ def add_gated_average_kernel(
 
 
 def _values_fit(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> bool:
-    return fits_whole(m.shape[-1], m) and len(weight) // n_head in _HEADS
+    return fits_whole(m.shape[-1], m) and len(weight) // n_head in _HEAD_WIDTHS
 
 
 @head_values.triton(_values_fit)
@@ -138,7 +152,7 @@ def _(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_hea
 def _update_fits(
     kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
 ) -> bool:
-    return fits_whole(x.shape[-1], x) and average.shape[-1] in _HEADS and x.is_contiguous()
+    return fits_whole(x.shape[-1], x) and average.shape[-1] in _HEAD_WIDTHS and x.is_contiguous()
 
 
 @add_gated_average.triton(_update_fits)
@@ -146,7 +160,7 @@ def _(
     kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
 ) -> None:
     width, head = x.shape[-1], average.shape[-1]
-    # Averages in the order of x are taken as rows of one token.
+    # If the averages have the memory order of x, treat all of them as rows of a single token.
     average = average.flatten(0, -3)[:, None] if average.is_contiguous() else average.flatten(0, -4)
     n_row, n = average.shape[:2]
     strides = [stride // head for stride in average.stride()[:3]]

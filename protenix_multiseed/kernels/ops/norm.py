@@ -12,7 +12,7 @@ from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 
 @Operation
 def norm(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
-    """Layer norm over the last dimension of ``x``, in its type."""
+    """Layer norm over the last dimension of ``x`` [..., c]; the result has the dtype of ``x``."""
     return functional.layer_norm(x, x.shape[-1:], weight, bias, EPSILON)
 
 
@@ -60,7 +60,7 @@ def _(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torc
 
 
 def tile_of(width: int) -> tuple[int, int]:
-    """Rows and columns of a block that reads whole rows of this width."""
+    """Numbers of rows and columns in the tile of one thread block, which reads whole rows of ``width`` channels."""
     columns = triton.next_power_of_2(width)
     return max(1, 1024 // columns), columns
 

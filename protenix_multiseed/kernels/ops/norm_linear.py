@@ -1,4 +1,4 @@
-"""A layer norm and the matrix that meets its output."""
+"""A layer norm followed by a matrix product."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,12 @@ TILES = TileTable({torch.bfloat16: Tiles(64, 64, 4, 3), torch.float32: Tiles(128
 
 @Operation
 def norm_linear(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
-    """``norm(x) weight^T``."""
+    """``norm(x) weight^T`` -> [..., c_out].
+
+    Args:
+        x: [..., c].
+        weight: [c_out, c].
+    """
     return functional.linear(layer_norm(kernels, x, *norm), weight)
 
 
@@ -48,9 +53,9 @@ def _(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> to
 
 @norm_linear.probed
 def _(inputs: Inputs) -> Iterator[Case]:
-    for width in (256, 128, 64):  # of pairs: protenix-v2's, the other models', templates'
+    for width in (256, 128, 64):  # pair channels: protenix-v2, the other models, templates
         hidden = max(width, 128)
         z = inputs.random(2, 32, 32, width)
         yield norm_linear.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width))
-    for width in (64, 128):  # of an MSA
+    for width in (64, 128):  # MSA channels
         yield norm_linear.making(inputs.random(70, 32, width), inputs.norm(width), inputs.matrix(32, width))

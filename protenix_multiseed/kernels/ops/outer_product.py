@@ -1,4 +1,4 @@
-"""Alg. 9 lines 3-4: outer products projected into the pair representation."""
+"""Alg. 9 lines 3-4: project outer products and add them to the pair representation."""
 
 from collections.abc import Iterator
 
@@ -17,12 +17,14 @@ TILES = TileTable({torch.bfloat16: Tiles(128, 0, 8, 5), torch.float32: Tiles(64,
 def add_outer(
     kernels: Kernels, z: torch.Tensor, outer: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, count: float
 ) -> None:
-    """``z += (outer weight^T + bias) / count``, into ``z``.
+    """In place: ``z += (outer weight^T + bias) / count``.
 
     Args:
-        z: Some rows of one seed's pair representation [R, N, c_z].
-        outer: Their outer products, summed over the MSA [R * c, N * c].
+        z: R rows of the pair representation of one seed [R, N, c_z].
+        outer: Outer products of these rows, summed over the MSA rows [R * c, N * c].
         weight: [c_z, c * c].
+        bias: [c_z].
+        count: Divisor: the number of MSA rows plus upstream's epsilon.
     """
     n_row, n, _ = z.shape
     products = outer.view(n_row, -1, n, outer.shape[1] // n).transpose(1, 2).reshape(n_row, n, -1)

@@ -1,4 +1,4 @@
-"""Alg. 14 line 3: attention biases from pairs."""
+"""Alg. 14 line 3: attention biases from the pair representation."""
 
 from collections.abc import Iterator
 
@@ -18,11 +18,15 @@ TILES = TileTable({torch.bfloat16: Tiles(64, 16, 4, 2), torch.float32: Tiles(64,
 def pair_bias(
     kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, starting: bool = True
 ) -> torch.Tensor:
-    """Biases [A, n_head, N, N] of pairs [A, N, N, c_z], the heads foremost in memory, masked at padding keys.
+    """Attention biases [A, n_head, N, N] from a layer norm and a projection of ``z``, masked at padding keys.
+
+    In memory the heads are the outermost dimension, and rows are padded to a multiple of ``kernels.key_block`` keys.
 
     Args:
+        z: Pair representation [A, N, N, c_z].
         weight: [n_head, c_z].
-        starting: False for Alg. 15, whose queries are the columns of ``z``.
+        n_token: Keys from this one on are padding.
+        starting: True for Alg. 14. False for Alg. 15, whose queries are the columns of ``z``.
     """
     normed = layer_norm(kernels, z, *norm)
     bias = (weight @ normed.view(-1, z.shape[-1]).t()).view(-1, *z.shape[:-1]).transpose(0, 1)
@@ -52,7 +56,7 @@ def pair_bias_kernel(
     ROWS: tl.constexpr,
     HEADS: tl.constexpr,
 ):
-    """A part of one row of pairs; rows or columns beyond ``n`` are there to be masked."""
+    """One tile of a row of pairs. Rows or columns from ``n`` on exist only in ``out`` and are filled with MASKED."""
     n_block = tl.cdiv(n_column, ROWS)
     row = tl.program_id(0) // n_block % n_row
     pair = tl.program_id(0) // (n_block * n_row)

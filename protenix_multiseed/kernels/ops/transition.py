@@ -16,23 +16,24 @@ from protenix_multiseed.kernels.rows import fits_whole
 TILES = TileTable({
     torch.bfloat16: Tiles(128, 32, 8, 3, 128),
     torch.float32: Tiles(64, 16, 4, 3),
-    (torch.bfloat16, 256): Tiles(64, 32, 8, 2),  # chosen by the registers it takes, and not timed
+    (torch.bfloat16, 256): Tiles(64, 32, 8, 2),  # chosen by its register use; not timed
 })  # fmt: skip
 
 
 @Operation
 def swiglu(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
-    """``silu(first half) * second half`` of the last dimension."""
+    """``silu(first half) * second half`` of the last dimension: [..., 2 * c] -> [..., c]."""
     first, second = x.chunk(2, dim=-1)
     return functional.silu(first).mul_(second)
 
 
 @Operation
 def add_transition(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
-    """Alg. 11 into ``x`` [..., c]: ``x += swiglu(norm(x) expand^T) contract^T``.
+    """Alg. 11 in place: ``x += swiglu(norm(x) expand^T) contract^T``.
 
     Args:
-        expand: Both halves of the expansion [2 * c_hidden, c].
+        x: [..., c].
+        expand: Weights of both halves of the expansion [2 * c_hidden, c].
         contract: [c, c_hidden].
     """
     for rows in torch.split(x.view(-1, x.shape[-1]), max(1, kernels.elements // len(expand))):
@@ -95,7 +96,8 @@ def _(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contr
 
 @add_transition.probed
 def _(inputs: Inputs) -> Iterator[Case]:
-    # Of single rows, too wide to be held whole: their parts are kernels, swiglu among them.
+    # Rows of the single representation (384 channels) are too wide for this kernel. The PyTorch version runs instead.
+    # It calls other operations that have kernels, such as swiglu.
     yield add_transition.changing(
         inputs.random(2, 32, 384), inputs.norm(384), inputs.matrix(2 * 1536, 384), inputs.matrix(384, 1536)
     )

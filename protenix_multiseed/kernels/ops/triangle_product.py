@@ -1,4 +1,4 @@
-"""Alg. 12 and 13 around their matrix product: both gated factors before it, the gated update after it."""
+"""Alg. 12 and 13 except their matrix product: the two gated factors before it, and the gated update after it."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
 
-# Of 256 channels, as protenix-v2's pairs have: chosen by the registers they take, and not timed.
+# Tiles for 256 channels (pairs of protenix-v2) are chosen by their register use; they are not timed.
 FACTOR_TILES = TileTable({
     torch.bfloat16: Tiles(128, 32, 8, 2, 80),
     torch.float32: Tiles(64, 32, 8, 2),
@@ -23,16 +23,17 @@ UPDATE_TILES = TileTable({
     torch.float32: Tiles(32, 128, 4, 1),
     (torch.bfloat16, 256): Tiles(32, 128, 8, 1),
 })  # fmt: skip
-_MAX_KEPT_BYTES = 64 * 1024  # a block of threads that takes many rows keeps both weights of an update if they fit
+_MAX_KEPT_BYTES = 64 * 1024  # a persistent kernel keeps both weights of the update on the chip if they fit in this
 
 
 @Operation
 def gated_channels(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
-    """Alg. 12 lines 1-2: both factors of a triangle product, zero at padding.
+    """Alg. 12 lines 1-2: the two gated factors of a triangle product, zero at padding tokens.
 
     Args:
         z: [A, N, N, c_z].
-        weight: Values of both factors, then their gates [4 * c, c_z].
+        weight: Projections to the values of both factors, then to their gates [4 * c, c_z].
+        n_token: Tokens from this one on are padding.
 
     Returns:
         [2 * c, A, N, N].
@@ -57,11 +58,13 @@ def add_triangle(
     norm_out: Norm,
     out: torch.Tensor,
 ) -> None:
-    """Alg. 12 lines 3-4 into ``z``: ``z += norm_out(product) out^T * sigmoid(norm(z) gate^T)``.
+    """Alg. 12 lines 3-4 in place: ``z += norm_out(product) out^T * sigmoid(norm(z) gate^T)``.
 
     Args:
         z: [A, N, N, c_z].
-        product: [c, A, N, N]; its norm is over the first dimension.
+        product: [c, A, N, N]; ``norm_out`` is over its first dimension.
+        gate: [c_z, c_z].
+        out: [c_z, c].
     """
     for seeds, rows in chunks(z, 3 * len(product), kernels.pair_elements):
         update = norm_linear(kernels, product[:, seeds, rows].permute(1, 2, 3, 0), norm_out, out)
@@ -88,7 +91,7 @@ def gated_channels_kernel(
     real = (row // n % n < n_token) & (row % n < n_token)
     normed = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
     a = tl.trans(tl.where(real[:, None], normed, 0.0).to(normed.dtype))
-    # Eight values and their eight gates in turn, in one product: a thread then has a value with its gate.
+    # One product computes eight values, then their eight gates, in turn. Each thread then holds a value and its gate.
     place = tl.arange(0, 2 * COLUMNS)
     at_row = place // 16 * 8 + place % 8 + tl.where(place // 8 % 2 == 1, n_out, 0)
     at_weight = at_row[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
@@ -118,7 +121,7 @@ def add_triangle_kernel(
     ROWS: tl.constexpr,
     KEEPS_WEIGHTS: tl.constexpr,
 ):
-    """Blocks of rows, of which a program takes many where it can keep both weights meanwhile."""
+    """Blocks of rows. With KEEPS_WEIGHTS the kernel is persistent: it loads both weights once for many blocks."""
     channel = tl.arange(0, HIDDEN)[:, None]
     if KEEPS_WEIGHTS:
         back = load_weight(weight, 0, WIDTH, HIDDEN, WIDTH)

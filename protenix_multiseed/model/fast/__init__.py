@@ -1,4 +1,4 @@
-"""The stages over all seeds of a batch at once. Each is tested against its reference twin."""
+"""The fast stages: each runs all seeds of a batch at once, and is tested against its reference twin."""
 
 from protenix_multiseed.model.fast.confidence import score
 from protenix_multiseed.model.fast.sampler import prepare_conditioning, sample

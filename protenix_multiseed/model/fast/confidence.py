@@ -12,13 +12,13 @@ from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.stages import Scores
 from protenix_multiseed.model.stages import Inputs, TrunkOutput
 
-_MAX_DISTANCES = 2**22  # embedded at once
+_MAX_DISTANCES = 2**22  # more token distances are embedded in chunks
 
 
 def score(
     network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, sample_chunk: int
 ) -> Iterator[dict[str, Any]]:
-    """``ConfidenceHead.forward`` and the summary, samples batched -> upstream's output dictionary of each seed."""
+    """``ConfidenceHead.forward`` and the summary, with batched samples. Yields upstream's dictionary of each seed."""
     chunk = min(sample_chunk, samples_scored_at_once(inputs.n_token))
     for index in range(inputs.n_seed):
         made = Scores(network, inputs, trunk, index, summarise)
@@ -30,7 +30,15 @@ def score(
 def confidence_logits(
     network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, index: int
 ) -> tuple[torch.Tensor, ...]:
-    """Logits of pLDDT, PAE, PDE and resolved of one seed's samples [N_sample, ...]."""
+    """Confidence logits for samples of one seed.
+
+    Args:
+        coordinates: [N_sample, N_atom, 3], Angstrom.
+        index: Index of the seed in the batch.
+
+    Returns:
+        Logits of pLDDT, PAE, PDE and resolved, each [N_sample, ...].
+    """
     head, features, n = network.module.confidence_head, inputs.of_seed(index), inputs.n_token
     n_sample = len(coordinates)
     dtype = network.dtype_of("confidence_head", n)
@@ -47,16 +55,20 @@ def confidence_logits(
         s, z = s[:, :n].float(), z[:, :n, :n].float()
         pae = head.linear_no_bias_pae(head.pae_ln(z))
         pde = head.linear_no_bias_pde(head.pde_ln(z + z.transpose(-2, -3)))
-        plddt = _of_atoms(head.plddt_ln(s), head.plddt_weight, features)
-        resolved = _of_atoms(head.resolved_ln(s), head.resolved_weight, features)
+        plddt = _atom_logits(head.plddt_ln(s), head.plddt_weight, features)
+        resolved = _atom_logits(head.resolved_ln(s), head.resolved_weight, features)
     return plddt, pae, pde, resolved
 
 
-def _of_atoms(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, Any]) -> torch.Tensor:
-    """Alg. 31 lines 7-8: each atom's logits from its token's ``s`` [N_sample, N_token, c_s], by its place in the token.
+def _atom_logits(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, Any]) -> torch.Tensor:
+    """Alg. 31 lines 7-8: logits of each atom from ``s`` of its token -> [N_sample, N_atom, n_bin].
 
-    Logits are computed for all places of all tokens, and those of real atoms picked: a fraction of the memory that one
-    matrix per atom would take.
+    Logits are computed for all atom places of all tokens, then selected for the real atoms. This takes a fraction of
+    the memory of one matrix per atom.
+
+    Args:
+        s: [N_sample, N_token, c_s].
+        weight: One matrix for each place of an atom in its token [n_place, c_s, n_bin].
     """
     n_place, width, n_bin = weight.shape
     every = s @ weight.permute(1, 0, 2).reshape(width, n_place * n_bin)
@@ -64,7 +76,10 @@ def _of_atoms(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, Any]
 
 
 def _embed_distances(head: Any, distance: torch.Tensor) -> torch.Tensor:
-    """Alg. 31 line 3 and upstream's linear term [N_sample, N_token, N_token, c_z], in parts: the bins take memory."""
+    """Alg. 31 line 3 plus upstream's linear term -> [N_sample, N_token, N_token, c_z].
+
+    Rows are embedded in chunks, because the one-hot bins take much memory.
+    """
     from protenix.model.utils import one_hot
 
     rows = [

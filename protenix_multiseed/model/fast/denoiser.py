@@ -1,16 +1,16 @@
-"""Alg. 20 for all seeds and samples at once, with everything that depends on neither noise nor step computed before.
+"""Alg. 20 for all seeds and samples at once. Everything that depends on neither noise nor step is computed beforehand.
 
-Three things make upstream's step redundant, and are mended here:
+Upstream repeats three computations in every step. They are done less often here:
 
-- The attention biases of token and atom transformers read pair tensors that no step changes (Alg. 24 line 8): computed
-  once per seed.
-- The atom transformers are conditioned on ``c_l``, which reads the trunk's single representation and no noise (Alg. 5
-  lines 8-9): their adaptive layer norms and gates (Alg. 24-26) are computed once per seed.
-- The token transformer is conditioned on the trunk and the noise level, which all samples of a seed share (Alg. 21):
-  computed once per (seed, step), not per sample.
+- The attention biases of token and atom transformers come from pair tensors that no step changes (Alg. 24 line 8). They
+  are computed once per seed.
+- The atom transformers are conditioned on ``c_l``, which depends on the trunk's single representation but not on noise
+  (Alg. 5 lines 8-9). Projections for their adaptive layer norms and gates (Alg. 24-26) are computed once per seed.
+- The token transformer is conditioned on the trunk and the noise level, which all samples of a seed share (Alg. 21).
+  This conditioning is computed once per (seed, step), not once per sample.
 
-Weights that meet the same input are joined into one matrix, and the scale of a layer norm whose output meets only a
-matrix is folded into it.
+Weight matrices with the same input are joined into one matrix. If a layer norm is followed only by a matrix, the scale
+of the norm is folded into the matrix.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ class _Block:
         if self._is_local:
             norms.insert(1, module.layernorm_kv)
         self._norm_weight = torch.cat(
-            [_folded(norm, linear) for norm in norms for linear in (norm.linear_s, norm.linear_nobias_s)]
+            [_fold_norm_scale(norm, linear) for norm in norms for linear in (norm.linear_s, norm.linear_nobias_s)]
         )
         self._norm_bias = torch.cat(
             [part for norm in norms for part in (norm.linear_s.bias, torch.zeros_like(norm.linear_s.bias))]
@@ -60,7 +60,7 @@ class _Block:
             scale_queries(part, self._n_head) for part in (core.linear_q.weight, core.linear_q.bias)
         )
         queries, keys = [query_weight, core.linear_g.weight], [core.linear_k.weight, core.linear_v.weight]
-        if self._is_local:  # whose keys are normed once more
+        if self._is_local:  # keys have a second norm, so their projection is separate
             self._query_weight, self._key_weight = torch.cat(queries), torch.cat(keys)
         else:
             self._query_weight = torch.cat([*queries, *keys])
@@ -74,15 +74,21 @@ class _Block:
                 setattr(self, name, weight.to(dtype))
 
     def condition(self, s: torch.Tensor, normed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What the block reads of its conditioning [..., N, c_s] and the norm of it: scale and shift of each adaptive
-        norm, then the two gates (Alg. 24-26), before their sigmoids.
-        """  # noqa: D205
+        """Project the conditioning for this block (Alg. 24-26).
+
+        Args:
+            s: Conditioning [..., N, c_s].
+            normed: ``s`` after a layer norm without scale and shift [..., N, c_s].
+
+        Returns:
+            Scale and shift of each adaptive layer norm, then the two gates, before their sigmoids.
+        """
         norms = functional.linear(normed, self._norm_weight, self._norm_bias).chunk(6 if self._is_local else 4, dim=-1)
         gates = functional.linear(s, self._gate_weight, self._gate_bias).chunk(2, dim=-1)
         return (*norms, *gates)
 
     def pair_bias(self, normed_pair: torch.Tensor) -> torch.Tensor:
-        """Alg. 24 line 8 from a normalised pair tensor [..., c_z] -> [n_head, ...]."""
+        """Alg. 24 line 8: attention biases [n_head, ...] from a normalised pair tensor [..., c_z]."""
         flat: torch.Tensor = (
             self._bias_weight @ normed_pair.reshape(-1, normed_pair.shape[-1]).to(self._bias_weight.dtype).t()
         )
@@ -91,7 +97,7 @@ class _Block:
     def __call__(
         self, kernels: Kernels, a: torch.Tensor, conditioning: tuple[torch.Tensor, ...], bias: torch.Tensor
     ) -> torch.Tensor:
-        """One block on ``a`` [N_seed, N_sample, N, c_a], which is overwritten."""
+        """Run the block on ``a`` [N_seed, N_sample, N, c_a]. Overwrites ``a`` and returns it."""
         *norms, attention_gate, transition_gate = conditioning
         queried = modulated_norm(kernels, a, *norms[:2])
         if self._is_local:
@@ -110,7 +116,7 @@ class _Block:
 
 
 class Weights:
-    """The diffusion module's transformer blocks and what lies between them, cast once to the type they compute in."""
+    """Weights of the diffusion module's transformer blocks and of the layers between them, cast once to ``dtype``."""
 
     def __init__(self, diffusion: Any, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -129,9 +135,10 @@ class Weights:
 
 
 class Denoiser:
-    """The denoising network of one batch: a pure function of noisy coordinates and the step's number.
+    """The denoising network of one batch: a pure function of noisy coordinates and step index.
 
-    Built once per batch, it holds every tensor that the steps share. Calling it draws nothing and waits for nothing.
+    It is built once per batch and holds all tensors that the steps share. A call draws no random numbers and does not
+    wait for the GPU.
 
     Args:
         noise_levels: ``t_hat`` of every step [N_step], on the device.
@@ -165,7 +172,7 @@ class Denoiser:
         self._prepare_atoms(diffusion, conditioning, s_trunk)
 
     def _prepare_atoms(self, diffusion: Any, conditioning: Conditioning, s_trunk: torch.Tensor) -> None:
-        """Alg. 5 lines 8-14 without the coordinates, and both atom transformers' biases and conditioning."""
+        """Alg. 5 lines 8-14 without the noisy coordinates; the biases and conditioning of both atom transformers."""
         encoder = diffusion.atom_attention_encoder
         from_trunk = encoder.linear_no_bias_s(encoder.layernorm_s(s_trunk))[:, self._atom_to_token]
         self._atom_single = (conditioning.atom_single + from_trunk)[:, None]  # [N_seed, 1, N_atom, c_atom]
@@ -183,13 +190,18 @@ class Denoiser:
         self._atom_conditioning = [block.condition(single, normed) for block in every]
 
     def tensors(self) -> list[torch.Tensor]:
-        """Every tensor of this batch that the steps read; weights are not among them."""
+        """All tensors of this batch that the steps read, without the weights."""
         conditioning = [part for block in self._atom_conditioning for part in block]
         tokens = [self._levels, self._noise, self._single, self._atom_to_token, self._atoms, self._count]
         return [*tokens, self._atom_single, *self._token_bias, *self._atom_bias, *conditioning]
 
     def __call__(self, x_noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Denoise ``x_noisy`` [N_seed, N_sample, N_atom, 3] at the noise level of ``step`` [1], Angstrom."""
+        """Denoise coordinates at the noise level of one step -> [N_seed, N_sample, N_atom, 3], Angstrom.
+
+        Args:
+            x_noisy: Noisy coordinates [N_seed, N_sample, N_atom, 3], Angstrom.
+            step: Index of the step, on the device [1].
+        """
         diffusion, weights, kernels = self._module, self._weights, self._kernels
         t_hat, noise = self._levels.index_select(0, step), self._noise.index_select(0, step)
         encoder, decoder, conditioner = (
@@ -224,14 +236,19 @@ def _normalise(x: torch.Tensor) -> torch.Tensor:
     return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
 
 
-def _folded(norm: Any, linear: Any) -> torch.Tensor:
-    """A matrix that meets the conditioning's layer norm, with that norm's scale in it."""
+def _fold_norm_scale(norm: Any, linear: Any) -> torch.Tensor:
+    """The matrix ``linear`` with the scale of the preceding layer norm (of the conditioning) folded in."""
     weight: torch.Tensor = linear.weight * norm.layernorm_s.weight
     return weight
 
 
 def token_atoms(atom_to_token: torch.Tensor, n_token: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Atoms of each token, filled up with N_atom [N_token, most atoms of a token], and their number [N_token]."""
+    """Atom indices of each token.
+
+    Returns:
+        Indices, padded with N_atom [N_token, largest number of atoms in a token], and the number of atoms of each token
+        [N_token].
+    """
     counts = torch.bincount(atom_to_token, minlength=n_token)
     order = torch.argsort(atom_to_token, stable=True)
     first = torch.cumsum(counts, 0) - counts

@@ -1,6 +1,7 @@
-"""Alg. 8 for all seeds: each seed's own MSA rows, whose number differs, and one batched pair stack.
+"""Alg. 8 for all seeds. The MSA operations run seed by seed, because seeds have different numbers of MSA rows.
 
-The tokens of a row are padded like those of the pair representation; padding tokens get no weight.
+The pair stack is batched over all seeds. The tokens of MSA rows are padded like the tokens of the pair representation.
+Padding tokens get zero weight.
 """
 
 from typing import Any
@@ -17,11 +18,11 @@ from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm
 from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import Inputs
 
-_ROWS = 2048  # of an MSA that are computed at once, as in upstream
+_MAX_ROWS = 2048  # more MSA rows are computed in chunks of this size, as in upstream
 
 
 class MsaModule:
-    """The module's weights, joined and cast once."""
+    """Alg. 8 with weights that are joined and cast to ``dtype`` once."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self._dtype = dtype
@@ -31,7 +32,15 @@ class MsaModule:
         self._pairs = [PairBlock(block.pair_stack, dtype) for block in module.blocks]
 
     def embed(self, inputs: Inputs, rows: torch.Tensor, single: torch.Tensor, n_padded: int) -> torch.Tensor:
-        """Alg. 8 lines 1-4 for one seed's rows, looked up instead of multiplied -> [N_row, n_padded, c_m]."""
+        """Alg. 8 lines 1-4 for the MSA rows of one seed -> [N_row, n_padded, c_m].
+
+        Residue types are looked up in the weight matrix, which replaces a product with one-hot vectors.
+
+        Args:
+            rows: Indices of the MSA rows [N_row].
+            single: The seed's entry of :meth:`single` [N_token, c_m].
+            n_padded: Number of tokens with padding.
+        """
         features = inputs.shared
         m = functional.embedding(features["msa"][rows], self._embed[:32])
         for name, weight in zip(("has_deletion", "deletion_value"), self._embed[32:], strict=True):
@@ -40,7 +49,7 @@ class MsaModule:
         return functional.pad(m, (0, 0, 0, n_padded - m.shape[1]))
 
     def __call__(self, kernels: Kernels, msa: list[torch.Tensor], z: torch.Tensor, n_token: int) -> None:
-        """Alg. 8 lines 5-14: overwrites ``z`` [N_seed, N, N, c_z] and each seed's ``msa`` [N_row, N, c_m]."""
+        """Alg. 8 lines 5-14. Overwrites ``z`` [N_seed, N, N, c_z] and the ``msa`` of each seed [N_row, N, c_m]."""
         for outer, stack, pairs in zip(self._outer, self._stacks, self._pairs, strict=True):
             for seed, m in enumerate(msa):
                 outer(kernels, m, z[seed])
@@ -51,19 +60,19 @@ class MsaModule:
             pairs(kernels, z, n_token)
 
     def single(self, s_inputs: torch.Tensor) -> torch.Tensor:
-        """What Alg. 8 line 4 adds to every row [N_seed, N_token, c_m]."""
+        """The projection of ``s_inputs`` that Alg. 8 line 4 adds to every MSA row -> [N_seed, N_token, c_m]."""
         projected: torch.Tensor = self._embed_single(s_inputs).to(self._dtype)
         return projected
 
 
 def draw_rows(module: Any, inputs: Inputs, rng: SeedRng) -> torch.Tensor:
-    """The rows of the MSA that one cycle of one seed reads."""
+    """Draw the indices of the MSA rows that one cycle of one seed reads."""
     settings = module.msa_configs
     return rng.msa_rows(len(inputs.shared["msa"]), settings["test_cutoff"], settings["test_lowerb"])
 
 
 class _OuterProductMean:
-    """Alg. 9."""
+    """Alg. 9: outer product mean."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self._norm = norm_weights(module.layer_norm, dtype)
@@ -75,12 +84,12 @@ class _OuterProductMean:
         n_row, n, _ = m.shape
         width = len(self._first)
         first, second = m.new_empty(2, n_row, n, width)
-        for start in range(0, n_row, _ROWS):
-            rows = slice(start, start + _ROWS)
+        for start in range(0, n_row, _MAX_ROWS):
+            rows = slice(start, start + _MAX_ROWS)
             first[rows] = norm_linear(kernels, m[rows], self._norm, self._first)
             second[rows] = norm_linear(kernels, m[rows], self._norm, self._second)
         first, second = (part.view(n_row, n * width) for part in (first, second))
-        # Rounded to the type, as upstream's sum over a mask of ones is.
+        # Rounded to the dtype of m, like upstream's sum over a mask of ones.
         count = float(torch.tensor(float(n_row), dtype=m.dtype) + self._eps)
         step = max(1, kernels.elements // (n * width * width))
         for start in range(0, n, step):
@@ -89,7 +98,7 @@ class _OuterProductMean:
 
 
 class _MsaStack:
-    """Alg. 10 and the rows' transition."""
+    """Alg. 10 (pair weighted averaging), then the transition of the MSA rows."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         averaging = module.msa_pair_weighted_averaging
@@ -109,13 +118,13 @@ class _MsaStack:
         self._transition = Transition(module.transition_m, dtype)
 
     def weights(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> torch.Tensor:
-        """Alg. 10 line 3 of all seeds -> [N_seed, n_head, N, N]."""
+        """Alg. 10 line 3: averaging weights of all seeds -> [N_seed, n_head, N, N]."""
         bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, n_token)
         return torch.softmax(bias.float(), dim=-1).to(z.dtype)
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:
-        """Update ``m`` [N_row, N, c_m] with one seed's weights [n_head, N, N]."""
-        for rows in torch.split(m, _ROWS):
+        """Update ``m`` [N_row, N, c_m] of one seed in place, with the averaging weights of this seed [n_head, N, N]."""
+        for rows in torch.split(m, _MAX_ROWS):
             values = head_values(kernels, rows, self._norm, self._value, self._n_head)
             average = torch.bmm(weights, values).view(self._n_head, rows.shape[1], len(rows), -1).permute(2, 1, 0, 3)
             add_gated_average(kernels, rows, average, self._norm, self._gate, self._out)

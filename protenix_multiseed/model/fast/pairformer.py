@@ -1,7 +1,7 @@
-"""Alg. 17 for all seeds: Pairformer blocks with joined weights, cast once, on a padded pair representation.
+"""Alg. 17 for all seeds: Pairformer blocks on a padded pair representation. Weights are joined and cast once.
 
-Tokens are padded to a multiple of :attr:`Network.padding`, because matrix units want aligned rows. Padding tokens take
-part in no sum: triangle products are zero there, and attention masks them.
+Tokens are padded to a multiple of :attr:`Network.padding`, because matrix units need aligned rows. Padding tokens do
+not affect real tokens: the factors of triangle products are zero at padding, and attention masks padding.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ class PairBlock:
         self._transition = Transition(block.pair_transition, dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        """Update ``z``, of which the first ``n_token`` rows and columns are real."""
+        """Update ``z``. Its first ``n_token`` rows and columns are real tokens, the others are padding."""
         for update in self.triangles:
             update(kernels, z, n_token)
         self._transition(kernels, z)
@@ -57,7 +57,7 @@ class SingleBlock:
         self._transition = Transition(block.single_transition, dtype)
 
     def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
-        """Update ``s`` from itself and ``z``."""
+        """Update ``s`` from ``s`` and ``z`` [N_seed, N, N, c_z]."""
         projected = functional.linear(layer_norm(kernels, s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
         bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, n_token)
@@ -68,7 +68,7 @@ class SingleBlock:
 
 
 class PairStack:
-    """The pair part of a whole stack (Alg. 8, 16 and 31 have short ones)."""
+    """The pair blocks of a stack, without its single blocks. For the template embedder (Alg. 16)."""
 
     def __init__(self, stack: Any, dtype: torch.dtype) -> None:
         self.blocks = [PairBlock(block, dtype) for block in stack.blocks]
@@ -93,13 +93,18 @@ class PairformerStack:
 
 
 def pad(x: torch.Tensor, network: Network, *, dims: int) -> torch.Tensor:
-    """Pad the tokens of ``x``, which are its last ``dims`` dimensions before the channels; always a copy."""
+    """Pad the tokens of ``x`` with zeros to a multiple of ``network.padding``. The result is always a copy.
+
+    Args:
+        x: [..., N_token, c] or [..., N_token, N_token, c].
+        dims: Number of token dimensions before the channels: 1 or 2.
+    """
     missing = -x.shape[-2] % network.padding
     return functional.pad(x, (0, 0) + dims * (0, missing)) if missing else x.clone()
 
 
 class _TriangleProduct:
-    """Alg. 12 and 13."""
+    """Alg. 12 (outgoing edges) and Alg. 13 (incoming edges)."""
 
     def __init__(self, module: Any, dtype: torch.dtype, *, outgoing: bool) -> None:
         self._outgoing = outgoing
@@ -120,7 +125,7 @@ class _TriangleProduct:
 
 
 class _TriangleAttention:
-    """Alg. 14, and 15 as the same on transposed views."""
+    """Alg. 14 (starting node), and Alg. 15 (ending node) as Alg. 14 on transposed views."""
 
     def __init__(self, module: Any, dtype: torch.dtype, *, starting: bool) -> None:
         self._starting = starting
@@ -146,7 +151,7 @@ class _TriangleAttention:
 
 
 class Transition:
-    """Alg. 11."""
+    """Alg. 11: SwiGLU transition."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self._norm = norm_weights(module.layernorm1, dtype)
@@ -154,16 +159,16 @@ class Transition:
         self._contract = module.linear_no_bias.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
-        """Update ``x`` [..., c]."""
+        """Update ``x`` [..., c] in place."""
         add_transition(kernels, x, self._norm, self._expand, self._contract)
 
 
 def joined_projections(attention: Any, n_head: int) -> torch.Tensor:
-    """Projections to scaled queries, keys and values, in one matrix."""
+    """Join the projections to scaled queries, keys and values into one matrix."""
     query = scale_queries(attention.linear_q.weight, n_head)
     return torch.cat([query, attention.linear_k.weight, attention.linear_v.weight])
 
 
 def norm_weights(module: Any, dtype: torch.dtype) -> Norm:
-    """A layer norm's scale and shift."""
+    """Scale and shift of a layer norm, cast to ``dtype``."""
     return module.weight.to(dtype), module.bias.to(dtype)

@@ -1,4 +1,7 @@
-"""Alg. 18 for all seeds and samples. Draws are made before the loop; each step is one function of static tensors."""
+"""Alg. 18 for all seeds and samples. All random numbers are drawn before the loop of steps.
+
+Each step is a function of static tensors, so a CUDA graph can replay it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +17,19 @@ from protenix_multiseed.model.reference import stages as reference
 from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import Conditioning, Inputs, SampleSteps, StepsDone, TrunkOutput
 
-# It runs once per seed and outside the loop, so upstream's own functions serve.
+# This stage runs once per seed, outside the loop of steps, so upstream's own functions are fast enough.
 prepare_conditioning = reference.prepare_conditioning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Upstream's noise levels and what each step makes of them, on the device [N_step].
+    """Upstream's noise levels and the factors of each step. All are on the device, [N_step] except ``start``.
 
     Attributes:
-        start: The first noise level, by which the initial noise is scaled.
+        start: The first noise level, a scalar. The initial noise is scaled by it.
         t_hat: Noise level after noise is added (Alg. 18 line 5).
         added: Standard deviation of the noise added (lines 6-7).
-        change: ``eta * (c_tau - t_hat) / t_hat``, by which the denoising direction is scaled (lines 9-11).
+        change: ``eta * (c_tau - t_hat) / t_hat``, the factor of the denoising direction (lines 9-11).
     """
 
     start: torch.Tensor
@@ -37,13 +40,13 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """All draws of a batch, in upstream's order within each seed.
+    """All random numbers of a batch, drawn in upstream's order within each seed.
 
     Attributes:
-        initial: [N_seed, N_sample, N_atom, 3].
-        rotations: [N_step, N_seed, N_sample, 3, 3].
+        initial: Standard normal noise [N_seed, N_sample, N_atom, 3].
+        rotations: Random rotation matrices [N_step, N_seed, N_sample, 3, 3].
         translations: [N_step, N_seed, N_sample, 1, 3], Angstrom.
-        noise: [N_step, N_seed, N_sample, N_atom, 3].
+        noise: Standard normal noise [N_step, N_seed, N_sample, N_atom, 3].
     """
 
     initial: torch.Tensor
@@ -60,8 +63,8 @@ def sample(
     rngs: Sequence[SeedRng],
     sample_chunk: int,
 ) -> SampleSteps:
-    """Upstream's ``sample_diffusion`` for all seeds -> [N_seed, N_sample, N_atom, 3], Angstrom."""
-    with torch.autocast(network.device.type, enabled=False):  # types are explicit here
+    """Upstream's ``sample_diffusion`` for all seeds -> coordinates [N_seed, N_sample, N_atom, 3], Angstrom."""
+    with torch.autocast(network.device.type, enabled=False):  # dtypes are explicit here
         schedule = make_schedule(network, inputs)
         draws = make_draws(network, inputs, rngs, n_step=len(schedule.t_hat))
         denoise = Denoiser(network, inputs, trunk, conditioning, schedule.t_hat)
@@ -85,9 +88,14 @@ def sample(
 def take_step(
     denoise: Denoiser, schedule: Schedule, draws: Draws, x: torch.Tensor, step: torch.Tensor, sample_chunk: int
 ) -> None:
-    """Alg. 18 lines 4-11: takes ``x`` [N_seed, N_sample, N_atom, 3] one step on, and ``step`` [1] to the next.
+    """Alg. 18 lines 4-11: one diffusion step, which updates ``x`` and ``step`` in place.
 
-    A function of static tensors that reads no value of theirs on the CPU, so that a GPU can replay it.
+    It never reads a tensor's value on the CPU, so that a CUDA graph can replay it.
+
+    Args:
+        x: Coordinates [N_seed, N_sample, N_atom, 3], Angstrom.
+        step: Index of the step, on the device [1]. It is increased by one.
+        sample_chunk: Number of samples to denoise at once.
     """
     rotations, translations, noise = (
         draw.index_select(0, step)[0] for draw in (draws.rotations, draws.translations, draws.noise)
@@ -102,7 +110,7 @@ def take_step(
 
 
 def make_schedule(network: Network, inputs: Inputs) -> Schedule:
-    """Upstream's ``InferenceNoiseScheduler`` and the arithmetic of its sampling loop, for all steps at once."""
+    """Noise levels of upstream's ``InferenceNoiseScheduler``, and the factors of its sampling loop for all steps."""
     settings = network.configs.sample_diffusion
     levels = network.module.inference_noise_scheduler(N_step=settings.N_step, device=inputs.ref_pos.device)
     last, now = levels[:-1], levels[1:]
@@ -113,10 +121,10 @@ def make_schedule(network: Network, inputs: Inputs) -> Schedule:
 
 
 def make_draws(network: Network, inputs: Inputs, rngs: Sequence[SeedRng], *, n_step: int) -> Draws:
-    """Every seed's draws.
+    """Draw all random numbers of all seeds.
 
-    Upstream samples in chunks, one after another, and each draws for all its steps before the next begins. Draws keep
-    upstream's chunks; nothing else does.
+    Upstream processes samples in chunks. It draws the numbers for all steps of one chunk before it begins the next
+    chunk. This function draws in the same order, with upstream's chunk size. The computation uses its own chunks.
     """
     n_sample, chunk = (
         network.configs.sample_diffusion.N_sample,
@@ -135,7 +143,7 @@ def make_draws(network: Network, inputs: Inputs, rngs: Sequence[SeedRng], *, n_s
 
 
 def _draw_chunk(rng: SeedRng, n_sample: int, n_atom: int, n_step: int) -> tuple[torch.Tensor, ...]:
-    """One chunk's draws: initial noise, then for each step rotations, translations, noise."""
+    """Draw the numbers of one chunk: initial noise, then rotations, translations and noise for each step."""
     initial = rng.normal(n_sample, n_atom, 3)
     rotations, translations, noise = [], [], []
     for _ in range(n_step):
@@ -147,5 +155,5 @@ def _draw_chunk(rng: SeedRng, n_sample: int, n_atom: int, n_step: int) -> tuple[
 
 
 def _rotate(rotations: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Rotate ``x`` [..., N_atom, 3] by ``rotations`` [..., 3, 3]; a matrix product could round to TF32."""
+    """Rotate ``x`` [..., N_atom, 3] by ``rotations`` [..., 3, 3]. No matrix product: it could round to TF32."""
     return (rotations[..., None, :, :] * x[..., None, :]).sum(dim=-1)

@@ -1,10 +1,12 @@
-"""The scores of a seed's samples from one pass over the probabilities of each pair's error.
+"""Confidence scores of a seed's samples, from one pass over the PAE bin probabilities of all token pairs.
 
-Upstream goes through samples, chains and pairs of chains, and waits for the GPU at each. But pTM and ipTM (AlphaFold 3
-supplement section 5.9.1) are linear in these probabilities up to their last maximum: for a number of tokens, which
-weights the bins, the mean over a chain of what the weighted bins add up to is the weighted mean of the bins. So the
-probabilities are added up over every chain's columns once, and the scores of all chains and pairs of chains are read
-from these sums [N_sample, N_token, N_chain, N_bin].
+Upstream loops over samples, chains and pairs of chains, and waits for the GPU in each iteration. This module needs no
+loop over pairs of chains. Up to their final maximum over tokens, pTM and ipTM (AlphaFold 3 supplement section 5.9.1)
+are linear in the bin probabilities: each is a weighted sum over bins, averaged over the columns of a chain. The bin
+weights depend only on a number of tokens, so sum and average can be exchanged.
+
+The probabilities are therefore summed once over the columns of each chain [N_sample, N_token, N_chain, N_bin]. The
+scores of all chains and pairs of chains are computed from these sums.
 """
 
 from dataclasses import dataclass
@@ -13,17 +15,17 @@ from typing import Any, Self
 import torch
 from torch.nn import functional
 
-_EPSILON = 1e-8  # upstream's, in denominators
-_PAIRS = 2**24  # of atoms whose distances are looked at together
+_EPSILON = 1e-8  # added to denominators, as in upstream
+_MAX_ATOM_PAIRS = 2**24  # distances of more atom pairs are computed in chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """How tokens or atoms fall into chains.
+    """Tokens or atoms grouped by chain.
 
     Attributes:
-        order: Their indices chain by chain; None where they are in that order already.
-        counts: Of each chain.
+        order: Indices of the tokens or atoms, sorted by chain. None if they are already sorted by chain.
+        counts: Number of tokens or atoms in each chain.
     """
 
     order: torch.Tensor | None
@@ -31,17 +33,17 @@ class Groups:
 
     @classmethod
     def of(cls, chain: torch.Tensor, n_chain: int) -> Self:
-        """From each one's chain."""
+        """Make groups from the chain index of each token or atom."""
         order = None if bool((chain.diff() >= 0).all()) else torch.argsort(chain, stable=True)
         return cls(order=order, counts=tuple(torch.bincount(chain, minlength=n_chain).tolist()))
 
     def split(self, x: torch.Tensor, dim: int) -> tuple[torch.Tensor, ...]:
-        """Each chain's part of ``x`` along a dimension."""
+        """Split ``x`` along ``dim`` into one part for each chain."""
         sorted_by_chain = x if self.order is None else x.index_select(dim, self.order)
         return sorted_by_chain.split_with_sizes(self.counts, dim)
 
     def sums(self, x: torch.Tensor, dim: int) -> torch.Tensor:
-        """Sums of ``x`` over each chain along a dimension, always in the same order."""
+        """Sum ``x`` over each chain along ``dim``. The order of summation is always the same."""
         return torch.stack([part.sum(dim) for part in self.split(x, dim)], dim=dim)
 
 
@@ -50,11 +52,11 @@ class Chains:
     """The chains of a complex.
 
     Attributes:
-        tokens, atoms: How they fall into chains.
-        n_token, n_atom: Their number in each chain [N_chain].
-        of_token, of_atom: Each one's chain [N_token], [N_atom].
-        is_ligand: Chains at least half of whose tokens have a ligand's atom [N_chain].
-        is_polymer: Chains without a ligand's atom [N_chain].
+        tokens, atoms: Tokens and atoms grouped by chain.
+        n_token, n_atom: Numbers of tokens and atoms in each chain [N_chain].
+        of_token, of_atom: Chain index of each token [N_token] and each atom [N_atom].
+        is_ligand: Whether at least ``n_token // 2`` tokens of a chain have a ligand atom, as in upstream [N_chain].
+        is_polymer: Whether no atom of a chain is a ligand atom [N_chain].
     """
 
     tokens: Groups
@@ -68,7 +70,13 @@ class Chains:
 
     @classmethod
     def of(cls, asym_id: torch.Tensor, atom_to_token: torch.Tensor, atom_is_polymer: torch.Tensor) -> Self:
-        """From each token's ``asym_id`` [N_token], which may have gaps, and each atom's token and kind [N_atom]."""
+        """Make the chains from the features of tokens and atoms.
+
+        Args:
+            asym_id: Chain identifier of each token [N_token]. Numbers may be missing.
+            atom_to_token: Token index of each atom [N_atom].
+            atom_is_polymer: 1 for polymer atoms, 0 for ligand atoms [N_atom].
+        """
         names, of_token = torch.unique(asym_id.long(), return_inverse=True)
         of_atom = of_token[atom_to_token]
         n_token, n_atom = (torch.bincount(group, minlength=len(names)) for group in (of_token, of_atom))
@@ -99,10 +107,10 @@ def summarise(
     atom_coordinate: torch.Tensor,
     atom_to_token_idx: torch.Tensor,
     atom_is_polymer: torch.Tensor,
-    N_recycle: int,  # noqa: N803  # upstream's arguments by name
+    N_recycle: int,  # noqa: N803  # the arguments have upstream's names
     return_full_data: bool,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """``sample_confidence._compute_full_data_and_summary``, with its arguments and its two lists of dictionaries."""
+    """Same as upstream's ``sample_confidence._compute_full_data_and_summary``, with the same arguments and result."""
     from protenix.model.sample_confidence import break_down_to_per_sample_dict, get_bin_params, logits_to_score
 
     chains = Chains.of(token_asym_id, atom_to_token_idx, atom_is_polymer)
@@ -110,15 +118,15 @@ def summarise(
     plddt = logits_to_score(plddt_logits, **bins["plddt"])
     pde = logits_to_score(pde_logits, **bins["pde"])
     pae, probability = logits_to_score(pae_logits, **bins["pae"], return_prob=True)
-    made = _of_errors(chains, probability, token_has_frame.bool(), bins["pae"])
+    made = _pae_scores(chains, probability, token_has_frame.bool(), bins["pae"])
     del probability
     clash = has_clash(chains, atom_coordinate, configs.metrics.clash.af3_clash_threshold)
     summary = {
         "plddt": plddt.mean(dim=-1) * 100,
         "gpde": (pde * contact_probs).sum(dim=(-1, -2)) / contact_probs.sum(),
         **made,
-        **_of_distances(chains, pde, contact_probs),
-        **_of_atoms(chains, plddt),
+        **_pde_scores(chains, pde, contact_probs),
+        **_plddt_scores(chains, plddt),
         "has_clash": clash,
         "num_recycles": torch.tensor(N_recycle, device=pae.device),
         "disorder": torch.zeros_like(made["ptm"]),
@@ -139,19 +147,20 @@ def summarise(
 
 
 def _off_diagonal(x: torch.Tensor) -> torch.Tensor:
-    """``x`` [..., N_chain, N_chain] with zeros on the diagonal."""
+    """Set the diagonal of ``x`` [..., N_chain, N_chain] to zero."""
     is_diagonal = torch.eye(x.shape[-1], device=x.device, dtype=torch.bool)
     return x.masked_fill(is_diagonal, 0.0)
 
 
-def _of_errors(
+def _pae_scores(
     chains: Chains, probability: torch.Tensor, has_frame: torch.Tensor, bins: dict[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """PTM and ipTM of all tokens, of each chain and of each pair of chains.
+    """Compute pTM and ipTM of the complex, of each chain and of each pair of chains.
 
     Args:
-        probability: Of each bin of the predicted aligned error [N_sample, N_token, N_token, N_bin].
-        has_frame: Tokens of which the best is taken [N_token].
+        probability: Probability of each PAE bin [N_sample, N_token, N_token, N_bin].
+        has_frame: Whether a token has a frame [N_token]. The final maximum is over tokens with a frame.
+        bins: Upstream's parameters of the PAE bins.
     """
     from protenix.model.sample_confidence import get_bin_centers
 
@@ -159,7 +168,7 @@ def _of_errors(
     centers = get_bin_centers(**bins).to(probability.device)
 
     def weights(count: torch.Tensor) -> torch.Tensor:
-        """Of every bin, for so many tokens [..., N_bin]."""
+        """Weight of each PAE bin for ``count`` tokens [...] -> [..., N_bin]."""
         scale = 1.24 * torch.pow(count.clamp(min=19).double() - 15, 1 / 3) - 1.8
         return torch.reciprocal(1 + torch.square(centers / scale.float()[..., None]))
 
@@ -169,13 +178,14 @@ def _of_errors(
     of_pair = (by_chain * weights(together)[chains.of_token]).sum(-1)
     mean = of_pair / torch.where(is_own, sizes.float(), sizes + _EPSILON)
     framed = chains.tokens.split(mean.masked_fill(~has_frame[:, None], -torch.inf), dim=1)
-    highest = torch.stack([part.amax(1) for part in framed], dim=1)  # of each chain's tokens, against each chain
-    pair_iptm = _off_diagonal(_finite(torch.maximum(highest, highest.mT)))
+    highest = torch.stack([part.amax(1) for part in framed], dim=1)  # best token of each chain, against each chain
+    pair_iptm = _off_diagonal(_zero_without_frames(torch.maximum(highest, highest.mT)))
 
     of_all = (by_chain * weights(sizes.sum())).sum(-1)
     others = (of_all * ~is_own).sum(-1) / ((n_token - sizes[chains.of_token]) + _EPSILON)
     ptm, iptm = (
-        _finite(score.masked_fill(~has_frame, -torch.inf).amax(-1)) for score in (of_all.sum(-1) / n_token, others)
+        _zero_without_frames(score.masked_fill(~has_frame, -torch.inf).amax(-1))
+        for score in (of_all.sum(-1) / n_token, others)
     )
 
     counts = (chains.tokens.sums(has_frame.float(), dim=0) > 0).float()  # a pair counts if its first chain has a frame
@@ -187,20 +197,20 @@ def _of_errors(
     return {
         "ptm": ptm,
         "iptm": iptm,
-        "chain_ptm": _finite(highest.diagonal(dim1=-2, dim2=-1)),
+        "chain_ptm": _zero_without_frames(highest.diagonal(dim1=-2, dim2=-1)),
         "chain_iptm": chain_iptm,
         "chain_pair_iptm": pair_iptm,
         "chain_pair_iptm_global": _off_diagonal(torch.where(chains.is_ligand[:, None], of_first, of_second)),
     }
 
 
-def _finite(x: torch.Tensor) -> torch.Tensor:
-    """Upstream's zero where no token had a frame."""
+def _zero_without_frames(x: torch.Tensor) -> torch.Tensor:
+    """Replace -inf by 0, upstream's score if no token has a frame."""
     return x.masked_fill(x == -torch.inf, 0.0)
 
 
-def _of_distances(chains: Chains, pde: torch.Tensor, contact: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Predicted distance error weighted with contacts, within and between chains."""
+def _pde_scores(chains: Chains, pde: torch.Tensor, contact: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Predicted distance error, weighted by contact probability, within each chain and between chains."""
     of_tokens = chains.tokens
     weighted, weight = (of_tokens.sums(of_tokens.sums(x, dim=-2), dim=-1) for x in (pde * contact, contact))
     ratio = weighted / (weight + _EPSILON)
@@ -208,22 +218,28 @@ def _of_distances(chains: Chains, pde: torch.Tensor, contact: torch.Tensor) -> d
     return {"chain_gpde": ratio.diagonal(dim1=-2, dim2=-1), "chain_pair_gpde": between + between.mT}
 
 
-def _of_atoms(chains: Chains, plddt: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Mean pLDDT of each chain's atoms and of each pair's."""
+def _plddt_scores(chains: Chains, plddt: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean pLDDT over the atoms of each chain and of each pair of chains."""
     sums, count = chains.atoms.sums(plddt, dim=1), chains.n_atom
     pairs = (sums[:, :, None] + sums[:, None, :]) / (count[:, None] + count)
     return {"chain_plddt": sums / count, "chain_pair_plddt": _off_diagonal(pairs)}
 
 
 def has_clash(chains: Chains, coordinates: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Whether two polymers of a sample have more than 100 pairs of atoms closer than ``threshold`` Angstrom, or more
-    than half as many as the smaller has atoms (AlphaFold 3 supplement section 5.9.2; ``metrics.clash``) [N_sample].
-    """  # noqa: D205
+    """Whether any two polymer chains of a sample clash -> [N_sample].
+
+    Two chains clash if the number of atom pairs closer than ``threshold`` is more than 100, or more than half the
+    number of atoms of the smaller chain (AlphaFold 3 supplement section 5.9.2; upstream's ``metrics.clash``).
+
+    Args:
+        coordinates: [N_sample, N_atom, 3], Angstrom.
+        threshold: Angstrom.
+    """
     n_sample, n_atom, _ = coordinates.shape
     n_chain = len(chains.n_atom)
     member = functional.one_hot(chains.of_atom, n_chain).float()
     close = coordinates.new_zeros(n_sample, n_chain, n_chain)
-    step = max(1, _PAIRS // (n_sample * n_atom))
+    step = max(1, _MAX_ATOM_PAIRS // (n_sample * n_atom))
     for start in range(0, n_atom, step):
         rows = slice(start, start + step)
         near = (torch.cdist(coordinates[:, rows], coordinates) < threshold).float()

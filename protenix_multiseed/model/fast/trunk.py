@@ -1,8 +1,9 @@
-"""Alg. 1 lines 1-13 for all seeds: embedding, templates, MSA and pairformer with a leading dimension of seeds.
+"""Alg. 1 lines 1-13 for all seeds: embedding, templates, MSA and Pairformer with a leading dimension of seeds.
 
-Every module here acts on each seed's tensors alone, so a leading dimension of seeds changes no answer. Each seed keeps
-its own reference conformers, MC-dropout coin and masks, and MSA rows of each cycle. The number of these rows differs
-between seeds, so the MSA runs seed by seed and only its pair stack is batched.
+No module here mixes the tensors of different seeds, so the leading dimension of seeds changes no result. Each seed
+keeps its own reference conformers, its own MC-dropout decision and masks, and its own MSA rows in each cycle. The
+number of MSA rows differs between seeds, so the MSA operations run seed by seed. Only the pair stack of the MSA module
+is batched.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ _BROADCAST = ("restype", "profile", "deletion_mean", "ref_charge", "ref_mask", "
 
 
 def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> TrunkSteps:
-    """``Protenix.get_pairformer_output`` for all seeds."""
+    """Upstream's ``Protenix.get_pairformer_output`` for all seeds."""
     module, n, dtype = network.module, inputs.n_token, network.trunk_dtype()
     has_dropout = [rng.coin(network.configs.mc_dropout_apply_rate) for rng in rngs]
     s_inputs = embed_inputs(network, inputs)
@@ -59,7 +60,7 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
 
 
 def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
-    """Alg. 2 for all seeds: the same atoms, each seed's own conformers -> [N_seed, N_token, 449]."""
+    """Alg. 2 for all seeds -> [N_seed, N_token, 449]. Seeds have the same atoms and their own reference conformers."""
     features = dict(inputs.shared)
     for name in _BROADCAST:
         features[name] = features[name].expand(inputs.n_seed, *features[name].shape)
@@ -77,7 +78,7 @@ def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
     finally:
         hook.remove()
     if network.device.type == "cuda":
-        # On a GPU upstream sums a token's atoms in an order that differs from run to run.
+        # On a GPU upstream sums the atoms of a token in an order that differs between runs. Sum again in fixed order.
         (made,) = of_atoms
         places = token_atoms(features["atom_to_token_idx"], inputs.n_token)
         embedded[..., : made.shape[-1]] = mean_of_atoms(network.kernels, made[:, None], *places)[:, 0]
@@ -86,17 +87,22 @@ def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Template:
-    """A template that fills one slot or several in a row: its features' projection [N_token, N_token, c]."""
+    """A template that fills one or more adjacent slots.
+
+    Attributes:
+        n_slot: Number of slots.
+        projected: Projection of the template's features [N_token, N_token, c].
+    """
 
     n_slot: int
     projected: torch.Tensor
 
 
 def project_templates(network: Network, inputs: Inputs) -> list[_Template]:
-    """Projected template slots, adjacent equal ones as one.
+    """Project the features of the templates. Adjacent slots with equal features become one template.
 
-    Without templates upstream fills four slots, one with gaps and three with zeros. They are empty but for their
-    residue types, so that two passes replace four.
+    Without templates upstream fills four slots: one with gaps and three with zeros. These slots contain only residue
+    types, and three of them are equal, so two passes replace four.
     """
     embedder = network.module.template_embedder
     features = inputs.shared
@@ -134,7 +140,7 @@ def project_templates(network: Network, inputs: Inputs) -> list[_Template]:
 
 
 def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Template], n_token: int) -> torch.Tensor:
-    """Alg. 16 for all seeds, one pass per distinct template -> [N_seed, N_token, N_token, c_z]."""
+    """Alg. 16 for all seeds, with one pass for each distinct template -> [N_seed, N_token, N_token, c_z]."""
     embedder = network.module.template_embedder
     stack = network.prepared(PairStack, embedder.pairformer_stack, network.trunk_dtype())
     base = embedder.linear_no_bias_z(embedder.layernorm_z(z[:, :n_token, :n_token]))
@@ -143,7 +149,7 @@ def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Temp
         v = pad(base + template.projected, network, dims=2).to(network.trunk_dtype())
         stack(network.kernels, v, n_token)
         v = embedder.layernorm_v(v[:, :n_token, :n_token])
-        for _ in range(template.n_slot):  # one after another, as in upstream: the order changes sums of floats
+        for _ in range(template.n_slot):  # add once for each slot, as upstream does: other float sums round differently
             total += v
     total /= 1e-7 + sum(template.n_slot for template in templates)
     embedded: torch.Tensor = embedder.linear_no_bias_u(embedder.relu(total))
@@ -151,7 +157,7 @@ def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Temp
 
 
 def run_msa(network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.Tensor, rngs: Sequence[SeedRng]) -> None:
-    """Alg. 8 for all seeds; ``z`` (padded) is overwritten."""
+    """Alg. 8 for all seeds. Overwrites the padded pair representation ``z`` [N_seed, N, N, c_z]."""
     module = network.module.msa_module
     if module.n_blocks < 1:
         return

@@ -1,1 +1,1 @@
-"""Protenix's own modules, unchanged: the path that defines what a prediction is."""
+"""Predictions with Protenix's own modules, unchanged. Their results define the correct results."""

@@ -1,4 +1,4 @@
-"""One seed at a time through Protenix's own modules, unchanged: the path that defines what a prediction is."""
+"""Predict one seed at a time with Protenix's own modules, unchanged. These predictions define the correct results."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,14 +25,14 @@ def predict_seed(
     full: bool,
     check: Callable[[], None] = lambda: None,
 ) -> Prediction:
-    """Predict one seed, as upstream's ``InferenceRunner.predict`` does in upstream's precision for this size and model.
+    """Predict one seed like upstream's ``InferenceRunner.predict``, in upstream's precision for this model and size.
 
     Args:
-        full: Whether to keep all confidence of every atom and pair; otherwise pLDDT and PAE.
-        check: Called before each block and each denoising step; may raise to give the seed up.
+        full: Whether to keep all confidence values of every atom and token pair. If False, keep only pLDDT and PAE.
+        check: Called before each trunk block and each denoising step. It may raise an error to stop the prediction.
 
     Raises:
-        PredictionError: if a coordinate or score is not finite.
+        PredictionError: if a coordinate or a confidence score is not finite.
     """
     start = time.perf_counter()
     network.set_size(features.n_token)
@@ -62,10 +62,13 @@ def predict_seed(
 
 
 def to_prediction(raw: dict[str, Any], features: Features, seed: int, *, full: bool) -> Prediction:
-    """Upstream's output dictionary as a prediction, on the CPU and checked.
+    """Convert upstream's output dictionary to a prediction on the CPU, and check that all values are finite.
+
+    Args:
+        full: Whether to keep all confidence values of every atom and token pair. If False, keep only pLDDT and PAE.
 
     Raises:
-        PredictionError: if a coordinate or score is not finite.
+        PredictionError: if a coordinate or a confidence score is not finite.
     """
     summary = tuple(_to_numpy(sample) for sample in raw["summary_confidence"])
     kept = raw["full_data"]
@@ -92,7 +95,7 @@ def to_prediction(raw: dict[str, Any], features: Features, seed: int, *, full: b
 
 @contextmanager
 def _checked(module: Any, check: Callable[[], None]) -> Iterator[None]:
-    """Call ``check`` before each block of the trunk and each denoising step, for the length of a block."""
+    """Inside the context, call ``check`` before each block of the trunk and before each denoising step."""
     watched = [*module.pairformer_stack.blocks, *module.msa_module.blocks, module.diffusion_module]
     hooks = [part.register_forward_pre_hook(lambda *_: check()) for part in watched]
     try:

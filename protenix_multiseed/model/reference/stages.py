@@ -1,4 +1,4 @@
-"""The stages through upstream's own functions, unchanged, one seed after another: the twins of the fast stages."""
+"""The reference stages: upstream's own functions, unchanged, one seed after another. Each is a fast stage's twin."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from protenix_multiseed.model.stages import (
 
 
 def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> TrunkSteps:
-    """``Protenix.get_pairformer_output`` for each seed."""
+    """Run ``Protenix.get_pairformer_output`` for each seed."""
     made = []
     for index, rng in enumerate(rngs):
         mc_dropout = rng.coin(network.configs.mc_dropout_apply_rate)
@@ -39,7 +39,7 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
 
 
 def prepare_conditioning(network: Network, inputs: Inputs, trunk: TrunkOutput) -> Conditioning:
-    """``prepare_cache`` of the diffusion conditioning and of the atom encoder, for each seed."""
+    """Run ``prepare_cache`` of the diffusion conditioning and of the atom encoder for each seed."""
     diffusion = network.module.diffusion_module
     made = []
     with network.full_precision("sample_diffusion", inputs.n_token):
@@ -64,9 +64,9 @@ def sample(
     trunk: TrunkOutput,
     conditioning: Conditioning,
     rngs: Sequence[SeedRng],
-    sample_chunk: int,  # not used: upstream's own chunk is part of its draws
+    sample_chunk: int,  # not used: upstream's own chunk size determines the order of its draws
 ) -> SampleSteps:
-    """``Protenix.sample_diffusion`` for each seed -> [N_seed, N_sample, N_atom, 3], Angstrom."""
+    """Run ``Protenix.sample_diffusion`` for each seed -> coordinates [N_seed, N_sample, N_atom, 3], Angstrom."""
     module, settings = network.module, network.configs.sample_diffusion
     made = []
     for index, rng in enumerate(rngs):
@@ -100,9 +100,9 @@ def score(
     inputs: Inputs,
     trunk: TrunkOutput,
     coordinates: torch.Tensor,
-    sample_chunk: int,  # not used: upstream scores sample by sample
+    sample_chunk: int,  # not used: upstream scores one sample at a time
 ) -> Iterator[dict[str, Any]]:
-    """The confidence head and the summary, for each seed."""
+    """Run the confidence head and the summary for each seed. Yields upstream's output dictionary of each seed."""
     from protenix.model import sample_confidence
 
     for index in range(inputs.n_seed):
@@ -119,17 +119,18 @@ def score(
             chunk_size=network.chunk_size(inputs.n_token),
         )
         scores = Scores(network, inputs, trunk, index, sample_confidence._compute_full_data_and_summary)
-        for place in range(len(coordinates[index])):  # one by one, as upstream's wrapper does
+        for place in range(len(coordinates[index])):  # one sample at a time, as in upstream's wrapper
             part = slice(place, place + 1)
             scores.add(coordinates[index, part], tuple(one[part] for one in logits))
         yield scores.raw()
 
 
 class Scores:
-    """Upstream's output dictionary of one seed, from the confidence logits of its samples.
+    """Builds upstream's output dictionary of one seed from the confidence logits of its samples.
 
     Args:
-        summarise: Upstream's ``_compute_full_data_and_summary``, or what stands for it.
+        index: Index of the seed in the batch.
+        summarise: Upstream's ``_compute_full_data_and_summary``, or a function with the same arguments and result.
     """
 
     def __init__(
@@ -150,7 +151,12 @@ class Scores:
         self._full: list[dict[str, Any]] = []
 
     def add(self, coordinates: torch.Tensor, logits: tuple[torch.Tensor, ...]) -> None:
-        """Add samples [N_sample, N_atom, 3] with their logits (plddt, pae, pde, resolved), summarised together."""
+        """Summarise samples in one call and add them.
+
+        Args:
+            coordinates: [N_sample, N_atom, 3], Angstrom.
+            logits: pLDDT, PAE, PDE and resolved, each [N_sample, ...].
+        """
         features = self._features
         plddt, pae, pde, _ = logits
         summary, full = self._summarise(
@@ -172,7 +178,7 @@ class Scores:
         self._coordinates.append(coordinates)
 
     def raw(self) -> dict[str, Any]:
-        """What upstream's ``forward`` returns."""
+        """The output dictionary, as upstream's ``forward`` returns it."""
         return {
             "coordinate": torch.cat(self._coordinates),
             "summary_confidence": self._summary,

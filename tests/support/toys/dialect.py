@@ -1,4 +1,4 @@
-"""A dialect of one line a job: its name and the sequences of its protein chains, between spaces."""
+"""A toy dialect with one line per job: its name and the sequences of its protein chains, separated by spaces."""
 
 from protenix_multiseed.inputs.document import ParsedJob
 from protenix_multiseed.job_spec import JobSpec, Polymer

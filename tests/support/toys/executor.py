@@ -1,4 +1,4 @@
-"""An executor without a model: each seed's answer is its reference conformers, as the features have them."""
+"""A toy executor without a model: it returns the features' reference conformers as the prediction of each seed."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from protenix_multiseed.types import Failure, Prediction
 
 
 class ConformerExecutor:
-    """Predicts on no device."""
+    """See :class:`protenix_multiseed.execution.base.Executor`. It uses no device."""
 
     def __init__(self, config, workers, tell):
         self._config, self._workers = config, workers
@@ -38,7 +38,7 @@ class ConformerExecutor:
 
 
 def conformers(features, seed):
-    """A prediction of one sample, with scores that say nothing."""
+    """A prediction of one sample, with constant scores."""
     n = features.n_token
     return Prediction(
         job=features.job,

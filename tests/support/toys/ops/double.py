@@ -1,4 +1,4 @@
-"""Doubles a tensor: the least that an operation needs."""
+"""A toy operation that doubles a tensor. It has only the parts that every operation needs."""
 
 import torch
 
