@@ -95,7 +95,7 @@ class RunConfig(_Strict):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
         default="auto", description="auto, cpu, cuda or cuda:1"
     )
-    kernels: Literal["auto", "torch", "cuequivariance"] = Field(default="auto", description="triangle kernels")
+    kernels: Literal["auto", "torch", "cuequivariance"] = Field(default="auto", description="GPU kernels")
     precision: Literal["reference", "fast"] = Field(
         default="reference", description="Protenix's own, or fast: the diffusion network in bfloat16"
     )

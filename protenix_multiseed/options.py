@@ -6,6 +6,7 @@ each help text states its default in parentheses.
 
 import inspect
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -45,7 +46,7 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
         option("End a job when its last N seeds did not improve the best ranking score (never).", panel=_MODEL),
     ),
     "device": (str, option("auto, cpu, cuda or cuda:1 (auto).", panel=_HARDWARE)),
-    "kernels": (str, option("Triangle kernels: auto, torch or cuequivariance (auto).", panel=_HARDWARE)),
+    "kernels": (str, option("GPU kernels: auto, torch or cuequivariance (auto).", panel=_HARDWARE)),
     "workers": (int, option("CPU worker processes (cores - 1, at most 8).", panel=_HARDWARE)),
     "precision": (
         str,
@@ -125,6 +126,7 @@ def takes(*keys: str, **helps: str) -> Callable[[_Command], _Command]:
 def _parameter(key: str, help_text: str | None) -> inspect.Parameter:
     kind, declared = SETTINGS[key]
     if help_text is not None:
-        declared = option(help_text, *(declared.param_decls or ()), panel=declared.rich_help_panel)
+        declared = copy(declared)
+        declared.help = help_text
     annotation: Any = Annotated[kind | None, declared]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -174,7 +174,7 @@ def _kernels(config: RunConfig) -> Iterator[Check]:
                 name=f"kernels: {kind}",
                 state="note",
                 found=outcome,
-                advice="PyTorch's kernels are used; they are slower",
+                advice=f"{'Triton' if kind == 'hopper' else 'PyTorch'}'s kernels are used; they are slower",
             )
 
 

@@ -148,7 +148,8 @@ class LocalExecutor:
             )
         for name, outcome in model.kernels.items():
             if name.startswith("no "):
-                yield f"{name} kernels, PyTorch's are used: {outcome}"
+                instead = "Triton's general kernels" if name == "no hopper" else "PyTorch's"
+                yield f"{name} kernels, {instead} are used: {outcome}"
         if model.missing_weights:
             count = len(model.missing_weights)
             yield f"{count} weights are not in the checkpoint and keep their initial values: see run.json"

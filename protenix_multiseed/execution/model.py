@@ -259,7 +259,7 @@ class LoadedModel:
             self.configs[name] = triangles
         self.kernels = {"batched": "torch", "reference": triangles}
         if found.get("triton") == "ok":
-            self.network = replace(self.network, kernels=triton_kernels())
+            self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok"))
             self.kernels["batched"] = "triton"
         else:
             self.planner = replace(self.planner, memory=replace(self.planner.memory, fused=False))

@@ -38,6 +38,7 @@ class Kernels:
         elements: Maximum number of elements in one temporary of a transition or an outer product. Larger temporaries
             are computed in chunks.
         pair_elements: The same maximum for projections of a pair representation. None: never chunk them.
+        hopper: Whether kernels for Hopper GPUs (compute capability 9.0) are used where there is one.
         blocks_at_once: Number of thread blocks that a persistent Triton kernel launches at most. None: two for each
             multiprocessor.
     """
@@ -46,6 +47,7 @@ class Kernels:
     key_block: int
     elements: int
     pair_elements: int | None
+    hopper: bool = False
     blocks_at_once: int | None = None
     _identities: dict[tuple[torch.device, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
@@ -73,13 +75,14 @@ def torch_kernels(*, on_gpu: bool = False) -> Kernels:
     )
 
 
-def triton_kernels(*, blocks_at_once: int | None = None) -> Kernels:
+def triton_kernels(*, hopper: bool = False, blocks_at_once: int | None = None) -> Kernels:
     """Settings for a GPU: run the Triton kernel if the operation has one for these arguments, else PyTorch."""
     return Kernels(
         name="triton",
         key_block=KEY_BLOCK,
         elements=MAX_TEMPORARY_ELEMENTS_GPU,
         pair_elements=None,
+        hopper=hopper,
         blocks_at_once=blocks_at_once,
     )
 

@@ -1,4 +1,4 @@
-"""Triton and its language, or a stand-in if Triton is not installed.
+"""Triton, its language and its Gluon for Hopper GPUs, or a stand-in for each that is not installed.
 
 With the stand-in, modules with kernels can be imported, but no kernel is ever launched.
 """
@@ -24,6 +24,18 @@ tl: Any = _Missing()
 with contextlib.suppress(ImportError):
     triton = importlib.import_module("triton")
     tl = importlib.import_module("triton.language")
+
+gluon: Any = _Missing()
+gl: Any = _Missing()
+hopper: Any = _Missing()
+TensorDescriptor: Any = _Missing()
+HAS_GLUON = False
+with contextlib.suppress(ImportError):  # Gluon for Hopper comes with Triton 3.6
+    TensorDescriptor = importlib.import_module("triton.experimental.gluon.nvidia.hopper").TensorDescriptor
+    hopper = importlib.import_module("triton.experimental.gluon.language.nvidia.hopper")
+    gl = importlib.import_module("triton.experimental.gluon.language")
+    gluon = importlib.import_module("triton.experimental.gluon")
+    HAS_GLUON = True
 
 launches_kept: list[tuple[Any, tuple[Any, ...], Mapping[str, Any]]] | None = None
 

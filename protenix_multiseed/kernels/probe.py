@@ -103,13 +103,15 @@ class KernelProbe:
         """Wait for the probe and return the outcome of each kind.
 
         Returns:
-            ``ok`` for each kind that can be used, else the reason why it cannot. Empty if no kind was tested.
+            ``ok`` for each kind that can be used, else the reason why it cannot. Empty if no kind was tested. With
+            ``triton`` comes ``hopper`` on a Hopper GPU: whether the kernels written for it can be used.
 
         Raises:
             ConfigError: if the user asks for a kind by name and it cannot be used.
         """
         known = self._known | (self._wait_for(self._process) if self._process else {})
-        found = {kind: known[kind] for kind in self._kinds if kind in known}
+        kinds = (*self._kinds, "hopper") if "triton" in self._kinds else self._kinds
+        found = {kind: known[kind] for kind in kinds if kind in known}
         if self._wanted in KINDS and found.get(self._wanted) != "ok":
             reason = found.get(self._wanted, "the probe did not run")
             raise ConfigError(f"--kernels {self._wanted}: {reason}; use --kernels torch or auto")

@@ -3,47 +3,62 @@
 Usage: ``python -m protenix_multiseed.kernels.probe_process cuda:0 triton``
 
 Prints one line of JSON for each kind of kernels: ``{"triton": "ok"}``, or the reason why the kind cannot be used. Each
-line is printed at once. If a kind aborts the process, the lines of earlier kinds are already out.
+line is printed at once. If a kind aborts the process, the lines of earlier kinds are already out. On a Hopper GPU the
+kind ``triton`` prints a second line, ``{"hopper": "ok"}``, for the kernels written for these GPUs.
 """
 
 import contextlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
-from protenix_multiseed.kernels.compile import capability_of, compile_ahead, launches
+from protenix_multiseed.kernels.compile import Launch, capability_of, compile_ahead, launches
+from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.kernels.operation import Case, Inputs
 from protenix_multiseed.kernels.ops import operations
 
+HOPPER = (9, 0)  # compute capability
 TOLERANCE = 0.02  # largest accepted difference, relative to the norm of the result; bfloat16 rounds to 0.004
 
 
 def main(device_name: str, *kinds: str) -> None:
     """Probe each kind and print its outcome."""
-    device = torch.device(device_name)
+    device, has_hopper = torch.device(device_name), False
     if device.type == "cuda":
         if "triton" in kinds and torch.version.hip is None:
             with contextlib.suppress(Exception):  # optional: later launches compile missing kernels
                 torch.set_num_threads(1)
-                compile_ahead(launches(triton_kernels(), all_cases(torch.device("cpu"))), capability_of(device))
+                capability = capability_of(device)
+                has_hopper = HAS_GLUON and capability == HOPPER
+                compile_ahead(wanted_launches(hopper=has_hopper), capability)
         torch.cuda.set_device(device)
-    for kind in kinds:
+    for kind in (*kinds, *(("hopper",) if has_hopper else ())):
         try:
-            off = {"triton": probe_triton, "cuequivariance": probe_cuequivariance}[kind](device)
+            off = PROBES[kind](device)
             outcome = "ok" if off < TOLERANCE else f"results differ from PyTorch's by {off:.1e}"
         except Exception as error:
             outcome = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         print(json.dumps({kind: outcome}), flush=True)
 
 
-def probe_triton(device: torch.device) -> float:
+def wanted_launches(*, hopper: bool) -> list[Launch]:
+    """Launches of every Triton kernel that a run can need; the slowest to compile come first."""
+    cases = all_cases(torch.device("cpu"))
+    general = launches(triton_kernels(), cases)
+    if not hopper:
+        return general
+    return [launch for launch in launches(triton_kernels(hopper=True), cases) if launch[0].is_gluon()] + general
+
+
+def probe_triton(device: torch.device, *, hopper: bool = False) -> float:
     """The largest relative difference between Triton's and PyTorch's results, over all cases in both dtypes."""
     # Seven thread blocks are few enough that each processes several tiles, although the tensors are small.
-    kernels = triton_kernels(blocks_at_once=7)
+    kernels = triton_kernels(hopper=hopper, blocks_at_once=7)
     return max(difference(case(kernels), case(torch_kernels())) for case in all_cases(device))
 
 
@@ -81,6 +96,12 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     found = float((ours.float() - theirs.float()).norm() / theirs.float().norm())
     return found if math.isfinite(found) else math.inf
 
+
+PROBES: dict[str, Callable[[torch.device], float]] = {
+    "triton": probe_triton,
+    "hopper": partial(probe_triton, hopper=True),
+    "cuequivariance": probe_cuequivariance,
+}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

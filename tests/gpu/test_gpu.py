@@ -10,7 +10,9 @@ from support.jobs import configs_of, predictions
 
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.base import torch_kernels
+from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed
@@ -115,3 +117,15 @@ def test_triton_kernels_change_coordinates_far_less_than_samples_differ(network,
     difference = np.sqrt(((ours.coordinates - plain.coordinates) ** 2).sum(-1).mean(-1)).max()
     spread = np.sqrt(((plain.coordinates[0] - plain.coordinates[1]) ** 2).sum(-1).mean(-1))
     assert difference < spread / (1000 if precision == "reference" else 20)
+
+
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and torch.cuda.get_device_capability() == probe_process.HOPPER and HAS_GLUON),
+    reason="no Hopper GPU, or no Triton 3.6",
+)
+def test_hopper_kernels_match_pytorch_also_when_one_key_outweighs_all_others():
+    """The probe's cases; one of them needs the kernel's second, exact pass."""
+    device = torch.device("cuda:0")
+    used = [launch for launch in probe_process.wanted_launches(hopper=True) if launch[0].is_gluon()]
+    assert used
+    assert probe_process.probe_triton(device, hopper=True) < probe_process.TOLERANCE

@@ -164,3 +164,11 @@ def test_a_changed_kernel_or_version_is_probed_again(monkeypatch, tmp_path):
     second = module._fingerprint()
     monkeypatch.setattr(module, "__version__", "another")
     assert len({first, second, module._fingerprint()}) == 3
+
+
+def test_hopper_kernels_have_an_outcome_of_their_own(probe):
+    """A Hopper GPU without Gluon, or with a wrong Hopper kernel, still runs the general Triton kernels."""
+    both = TRITON + '; print(\'{"hopper": "results differ"}\')'
+    assert probe(both, used=("triton",)).result() == {"triton": "ok", "hopper": "results differ"}
+    assert probe("", used=("triton",)).result() == {"triton": "ok", "hopper": "results differ"}
+    assert probe("", used=(), wanted="torch").result() == {}

@@ -14,7 +14,7 @@ from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.base import MASKED, MAX_IDENTITY, mask_keys, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import attention as attention_module
-from protenix_multiseed.kernels.ops import operations
+from protenix_multiseed.kernels.ops import attention_hopper, operations
 from protenix_multiseed.kernels.ops.local_attention import outside, windows
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import swiglu
@@ -163,3 +163,22 @@ def test_the_keys_of_a_tile_divide_the_key_block():
     for tiles in (*attention_module.TILES.values(), attention_module.OTHER_TILES):
         assert triton_kernels().key_block % tiles.keys == 0
         assert tiles.keys <= MAX_IDENTITY
+
+
+def test_the_hopper_kernel_takes_only_arguments_that_it_can_read():
+    """The tensor memory accelerator needs multiples of 16 bytes; all else goes to the general kernel."""
+    hopper, general = triton_kernels(hopper=True), triton_kernels()
+    x = torch.zeros(1, 3, 64, 2, 32, dtype=torch.bfloat16)
+    bias = torch.zeros(1, 2, 64, 64, dtype=torch.bfloat16)
+
+    def fits(kernels, x, gate, bias):
+        return attention_hopper.fits(kernels, x, x, x, gate, bias, x)
+
+    assert fits(hopper, x, None, bias)
+    assert not fits(general, x, None, bias)
+    assert not fits(hopper, x, x, bias)
+    assert not fits(hopper, x.float(), None, bias)
+    assert not fits(hopper, x[..., :16], None, bias)
+    assert not fits(hopper, x, None, bias.transpose(-1, -2))
+    assert not fits(hopper, x, None, torch.zeros(1, 2, 64, 66, dtype=torch.bfloat16)[..., :64])
+    assert not fits(hopper, x, None, bias.flatten()[4 : 4 + 2 * 63 * 64].view(1, 2, 63, 64))

@@ -10,6 +10,7 @@ from protenix_multiseed.kernels.base import MAX_IDENTITY, Kernels, mask_keys, sp
 from protenix_multiseed.kernels.device_functions import sigmoid
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import attention_hopper
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 
 
@@ -277,6 +278,9 @@ def _(
     out: torch.Tensor,
     n_key: int,
 ) -> None:
+    if attention_hopper.fits(kernels, query, key, value, gate, bias, out):
+        attention_hopper.attend(kernels, query, key, value, bias, out, n_key)
+        return
     n_seed, shared, n, n_head, width = query.shape
     whole, rest = _split_head_width(width)
     tiles = TILES.get((query.dtype, whole + rest), OTHER_TILES)
@@ -312,6 +316,11 @@ def _(inputs: Inputs) -> Iterator[Case]:
         parts = split_heads(inputs.random(2, shared, length, n_part * n_head * width) / 2, n_part, n_head)
         bias = inputs.random(n_head, 2, length, length).transpose(0, 1)
         yield _case(parts, bias, n_key)
+    # One key outweighs all others by far, and is not among the first.
+    parts = split_heads(inputs.random(1, 3, 139, 3 * 2 * 32) / 2, 3, 2)
+    bias = inputs.random(1, 2, 139, 139)
+    bias[..., 70] += 200
+    yield _case(parts, bias, 137)
     # More than one block of keys, with biases from the pair_bias operation.
     length = 72
     z, norm, weight = inputs.random(1, length, length, 64), inputs.norm(64), inputs.matrix(2, 64)

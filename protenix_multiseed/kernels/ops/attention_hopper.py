@@ -1,0 +1,397 @@
+"""Triangle attention on Hopper GPUs (compute capability 9.0), in bfloat16 with heads of 32 channels and no gate.
+
+It computes the operation of :mod:`.attention`, and :mod:`.attention` calls it. It is written in Gluon, which comes with
+Triton 3.6.
+
+A multiprocessor makes 16 exponentials per clock cycle. This limits the kernel, so everything else is kept cheap:
+
+* One warp fetches with the tensor memory accelerator. Four groups of four warps compute. A group takes 64 queries of
+  two rows, so two groups share the keys of a row, and four rows share a block of biases.
+* The maximum of a row's logits is not searched for. The reference of a row's weights is the maximum of its first 8
+  logits plus ROOM. The weight of another logit may be up to 2 ** 150 times theirs. If it is larger, the sum of the
+  row's weights is too large, and the row's tile is computed again with the running maximum before the kernel ends.
+* Biases are the start value of the product of queries and keys. Two instructions convert two biases to 32 bits.
+* The tensor cores sum the weights, as a product with ones.
+"""
+
+from typing import Any
+
+import torch
+
+from protenix_multiseed.kernels.base import Kernels
+from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
+
+LOG2_E = gl.constexpr(1.4426950408889634)
+ROOM = gl.constexpr(60.0)  # in powers of two: the sum of a row's weights is at least 2 ** -60
+MAX_SUM = gl.constexpr(1.0e30)  # a row with a larger sum is computed again
+N_QUERY, N_KEY, N_ROW, CHANNELS, N_STAGE = 128, 64, 4, 32, 3
+QUERIES = gl.constexpr(N_QUERY)  # queries of a tile
+KEYS = gl.constexpr(N_KEY)  # keys of a block
+ROWS = gl.constexpr(N_ROW)  # rows of the pair representation in a tile
+WIDTH = gl.constexpr(CHANNELS)
+PART = gl.constexpr(64)  # queries of one group of warps
+STAGES = gl.constexpr(N_STAGE)
+GROUPS = gl.constexpr(4)
+N_GROUP = 4
+CACHED_BIAS_BYTES = 12 * 2**20  # biases that stay in the second-level cache beside keys and values
+SIZES = [
+    "o_seed", "o_shared", "o_row", "o_head", "n_query", "n_shared", "n_query_block", "n_chunk", "n_row_group", "n_pair",
+    "inverse_head", "inverse_pair", "inverse_chunk", "inverse_size", "inverse_last", "n_block", "n_tile",
+]  # fmt: skip
+
+
+@gluon.jit
+def widen(bias):
+    """Convert bfloat16 to float32. A register holds two neighbours; one instruction extracts each."""
+    return gl.inline_asm_elementwise(
+        "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [bias], dtype=gl.float32, is_pure=True, pack=2
+    )
+
+
+@gluon.jit
+def reciprocal(x):
+    return gl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], dtype=gl.float32, is_pure=True, pack=1)
+
+
+@gluon.jit
+def divide(x, by, inverse):
+    """Compute ``x // by`` for numbers below 2 ** 29 without a division. ``inverse`` is ``(2 ** 31 - 1) // by``."""
+    whole = ((x.to(gl.int64) * inverse) >> 31).to(gl.int32)
+    return whole + (x - whole * by >= by).to(gl.int32)
+
+
+@gluon.jit
+def place(tile, sizes, HEADS: gl.constexpr):
+    """Return the block of queries, group of rows, head and seed of a tile.
+
+    The block of queries changes fastest, so that neighbouring thread blocks share keys. The group of rows changes after
+    as many blocks of queries as have biases that fit in the cache. Two heads alternate, because their channels share
+    cache lines.
+    """
+    n_query_block, n_chunk, n_row_group, n_pair, inverses = sizes
+    inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last = inverses
+    per_head = n_query_block * n_row_group * HEADS
+    rest = divide(tile, per_head, inverse_head)
+    tile -= rest * per_head
+    seed = divide(rest, n_pair, inverse_pair)
+    head = (rest - seed * n_pair) * HEADS
+    per_chunk = n_chunk * n_row_group * HEADS
+    chunk = divide(tile, per_chunk, inverse_chunk)
+    tile -= chunk * per_chunk
+    left = n_query_block - chunk * n_chunk
+    size = gl.minimum(n_chunk, left)
+    rest = divide(tile, size, gl.where(left < n_chunk, inverse_last, inverse_size))
+    return chunk * n_chunk + tile - rest * size, rest // HEADS, head + rest % HEADS, seed
+
+
+@gluon.jit
+def is_due(wrong, index):
+    """Return whether any group of warps found a row with too large a sum."""
+    at = wrong + index * GROUPS
+    return (gl.load(at) | gl.load(at + 1) | gl.load(at + 2) | gl.load(at + 3)) != 0
+
+
+@gluon.jit
+def leave(barrier):
+    """Arrive at a barrier. Each thread arrives by itself, so that the warps of a group need not wait for each other."""
+    hopper.async_copy.mbarrier_arrive(barrier, increment_count=False)
+
+
+@gluon.jit
+def fetch_tiles(
+    descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, step, turn, HEADS: gl.constexpr, AGAIN: gl.constexpr
+):
+    """Fetch the data of all tiles; with AGAIN of the tiles to compute again.
+
+    ``step`` counts blocks of keys, ``turn`` tiles.
+    """
+    q_desc, k_desc, v_desc, b_desc = descriptors
+    queries, keys, values, biases = buffers
+    full, empty, q_full, q_empty, _ = barriers
+    for tile in range(gl.program_id(0), n_tile, gl.num_programs(0)):
+        due = True
+        if AGAIN:
+            due = is_due(wrong, tile)
+        if due:
+            block, group, head, seed = place(tile, sizes, HEADS)
+            buffer = turn & 1
+            hopper.mbarrier.wait(q_empty.index(buffer), ((turn >> 1) & 1) ^ 1)
+            bar = q_full.index(buffer)
+            hopper.mbarrier.expect(bar, QUERIES * ROWS * WIDTH * 2)
+            hopper.tma.async_copy_global_to_shared(
+                q_desc, [seed, group * ROWS, block * QUERIES, head, 0], bar, queries.index(buffer)
+            )
+            for j in range(n_block):
+                stage = step % STAGES
+                hopper.mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
+                bar = full.index(stage)
+                hopper.mbarrier.expect(bar, (QUERIES * KEYS + 2 * ROWS * KEYS * WIDTH) * 2)
+                at = [seed, group * ROWS, j * KEYS, head, 0]
+                hopper.tma.async_copy_global_to_shared(k_desc, at, bar, keys.index(stage))
+                at_bias = [seed, head, block * QUERIES, j * KEYS]
+                hopper.tma.async_copy_global_to_shared(b_desc, at_bias, bar, biases.index(stage))
+                hopper.tma.async_copy_global_to_shared(v_desc, at, bar, values.index(stage))
+                step += 1
+            turn += 1
+    return step, turn
+
+
+@gluon.jit
+def fetch(descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, HEADS: gl.constexpr):
+    """Work of the fetching warp."""
+    step, turn = fetch_tiles(
+        descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, gl.to_tensor(0), gl.to_tensor(0), HEADS, False
+    )
+    done = barriers[4]
+    hopper.mbarrier.wait(done, 0)
+    if is_due(wrong, n_tile + gl.program_id(0)):
+        fetch_tiles(descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, step, turn, HEADS, True)
+
+
+@gluon.jit
+def transposed(x):
+    return x.permute((1, 0))
+
+
+@gluon.jit
+def highest_of_few(logits, s_layout: gl.constexpr):
+    return gl.convert_layout(gl.max(logits, axis=1), gl.SliceLayout(1, s_layout)) * LOG2_E + ROOM
+
+
+@gluon.jit
+def attend_block(query, key, value, bias, reference, total, attended, earlier, EXACT: gl.constexpr):
+    """Process one block of keys of one row.
+
+    ``earlier``: a product that may still run. It ends together with the logits.
+    """
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
+    t_layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
+    logits = hopper.warpgroup_mma(query, transposed(key), widen(bias.load(s_layout)), is_async=True)
+    logits, earlier = hopper.warpgroup_mma_wait(0, deps=[logits, earlier])
+    if EXACT:
+        now = gl.maximum(reference, gl.max(logits, axis=1) * LOG2_E)
+        shrink = gl.exp2(reference - now)
+        attended *= gl.convert_layout(shrink, gl.SliceLayout(1, attended.type.layout))[:, None]
+        total *= gl.convert_layout(shrink, gl.SliceLayout(1, t_layout))[:, None]
+        reference = now
+    weight = gl.exp2(logits * LOG2_E - reference[:, None]).to(gl.bfloat16)
+    # The older matrix instruction takes both factors from registers and is synchronous.
+    ones = gl.full([KEYS, 8], 1.0, gl.bfloat16, gl.DotOperandLayout(1, t_layout, 2))
+    of_sum = gl.convert_layout(weight, gl.DotOperandLayout(0, t_layout, 2), assert_trivial=True)
+    total = hopper.mma_v2(of_sum, ones, total)
+    of_values = gl.convert_layout(weight, gl.DotOperandLayout(0, s_layout, 2), assert_trivial=True)
+    attended = hopper.warpgroup_mma(of_values, value, attended, is_async=True)
+    return reference, total, attended, earlier
+
+
+@gluon.jit
+def attend_tiles(
+    buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, step, turn,
+    GROUP: gl.constexpr, HEADS: gl.constexpr, AGAIN: gl.constexpr,
+):  # fmt: skip
+    """Compute all tiles; with AGAIN the tiles to compute again, with the running maximum."""
+    o_seed, o_shared, o_row, o_head = strides
+    queries, keys, values, biases = buffers
+    full, empty, q_full, q_empty, _ = barriers
+    FIRST: gl.constexpr = GROUP % 2 * PART  # first query of this group; the next line: its first row
+    ROW: gl.constexpr = GROUP // 2 * 2
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
+    o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
+    few_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 8, 16])
+    t_layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
+    w_layout: gl.constexpr = gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0])
+    any_wrong = gl.to_tensor(0)
+    for tile in range(gl.program_id(0), n_tile, gl.num_programs(0)):
+        due = True
+        if AGAIN:
+            due = is_due(wrong, tile)
+        if due:
+            total = gl.full([PART, 8], 0.0, gl.float32, t_layout)
+            total_2 = total
+            attended = gl.full([PART, WIDTH], 0.0, gl.float32, o_layout)
+            attended_2 = attended
+            reference = gl.full([PART], -1.0e30, gl.float32, gl.SliceLayout(1, s_layout))
+            reference_2 = reference
+            buffer = turn & 1
+            query = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice(ROW * QUERIES + FIRST, PART)
+            query_2 = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice((ROW + 1) * QUERIES + FIRST, PART)
+            hopper.mbarrier.wait(q_full.index(buffer), (turn >> 1) & 1)
+            if not AGAIN:
+                hopper.mbarrier.wait(full.index(step % STAGES), (step // STAGES) & 1)
+                few = biases.index(step % STAGES).reshape([QUERIES, KEYS]).slice(FIRST, PART).slice(0, 8, dim=1)
+                key = keys.index(step % STAGES).reshape([ROWS * KEYS, WIDTH])
+                first = transposed(key.slice(ROW * KEYS, 8))
+                first_2 = transposed(key.slice((ROW + 1) * KEYS, 8))
+                logits = hopper.warpgroup_mma(query, first, widen(few.load(few_layout)), is_async=True)
+                logits_2 = hopper.warpgroup_mma(query_2, first_2, widen(few.load(few_layout)), is_async=True)
+                logits, logits_2 = hopper.warpgroup_mma_wait(0, deps=[logits, logits_2])
+                reference = highest_of_few(logits, s_layout)
+                reference_2 = highest_of_few(logits_2, s_layout)
+            for _j in range(n_block):
+                stage = step % STAGES
+                hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
+                bias = biases.index(stage).reshape([QUERIES, KEYS]).slice(FIRST, PART)
+                key = keys.index(stage).reshape([ROWS * KEYS, WIDTH])
+                value = values.index(stage).reshape([ROWS * KEYS, WIDTH])
+                reference, total, attended, attended_2 = attend_block(
+                    query, key.slice(ROW * KEYS, KEYS), value.slice(ROW * KEYS, KEYS), bias, reference, total, attended,
+                    attended_2, AGAIN,
+                )  # fmt: skip
+                reference_2, total_2, attended_2, attended = attend_block(
+                    query_2, key.slice((ROW + 1) * KEYS, KEYS), value.slice((ROW + 1) * KEYS, KEYS), bias, reference_2,
+                    total_2, attended_2, attended, AGAIN,
+                )  # fmt: skip
+                attended_2 = hopper.warpgroup_mma_wait(0, deps=[attended_2])
+                leave(empty.index(stage))
+                step += 1
+            leave(q_empty.index(buffer))
+            block, group, head, seed = place(tile, sizes, HEADS)
+            whole = gl.convert_layout(gl.max(total, axis=1), gl.SliceLayout(1, o_layout))  # all 8 columns are equal
+            whole_2 = gl.convert_layout(gl.max(total_2, axis=1), gl.SliceLayout(1, o_layout))
+            if not AGAIN:
+                is_fine = (whole < MAX_SUM) & (whole_2 < MAX_SUM)  # false for NaN too
+                is_wrong = 1 - gl.min(is_fine.to(gl.int32), axis=0)
+                gl.store(wrong + tile * GROUPS + GROUP, is_wrong)
+                any_wrong |= is_wrong
+            row = block * QUERIES + FIRST + gl.arange(0, PART, gl.SliceLayout(1, w_layout))
+            channel = gl.arange(0, WIDTH, gl.SliceLayout(0, w_layout))
+            shared = group * ROWS + ROW
+            at = out + (seed.to(gl.int64) * o_seed + head.to(gl.int64) * o_head + shared.to(gl.int64) * o_shared) * 8
+            at = at + (row.to(gl.int64)[:, None] * o_row * 8 + channel[None, :])
+            made = gl.convert_layout((attended * reciprocal(whole)[:, None]).to(gl.bfloat16), w_layout)
+            gl.store(at, made, mask=(row[:, None] < n_query) & (shared < n_shared))
+            made = gl.convert_layout((attended_2 * reciprocal(whole_2)[:, None]).to(gl.bfloat16), w_layout)
+            gl.store(at + o_shared.to(gl.int64) * 8, made, mask=(row[:, None] < n_query) & (shared + 1 < n_shared))
+            turn += 1
+    return step, turn, any_wrong
+
+
+@gluon.jit
+def attend_group(
+    buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, GROUP: gl.constexpr,
+    HEADS: gl.constexpr,
+):  # fmt: skip
+    """Work of one group of warps."""
+    step, turn, is_wrong = attend_tiles(
+        buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, gl.to_tensor(0),
+        gl.to_tensor(0), GROUP, HEADS, False,
+    )  # fmt: skip
+    done = barriers[4]
+    program = n_tile + gl.program_id(0)
+    gl.store(wrong + program * GROUPS + GROUP, is_wrong)
+    hopper.mbarrier.arrive(done, count=1)
+    hopper.mbarrier.wait(done, 0)
+    if is_due(wrong, program):
+        attend_tiles(
+            buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, step, turn, GROUP,
+            HEADS, True,
+        )  # fmt: skip
+
+
+@gluon.jit(do_not_specialize=SIZES)
+def attention_hopper_kernel(
+    q_desc, k_desc, v_desc, b_desc, wrong, out, o_seed, o_shared, o_row, o_head, n_query, n_shared, n_query_block,
+    n_chunk, n_row_group, n_pair, inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last, n_block,
+    n_tile, HEADS: gl.constexpr,
+):  # fmt: skip
+    """Compute all tiles of one multiprocessor, one after another. Strides of ``out`` are in units of 8 elements."""
+    queries = gl.allocate_shared_memory(gl.bfloat16, [2, 1, ROWS, QUERIES, 1, WIDTH], q_desc.layout)
+    keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], k_desc.layout)
+    values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], v_desc.layout)
+    biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, QUERIES, KEYS], b_desc.layout)
+    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
+    q_full = gl.allocate_shared_memory(gl.int64, [2, 1], hopper.mbarrier.MBarrierLayout())
+    q_empty = gl.allocate_shared_memory(gl.int64, [2, 1], hopper.mbarrier.MBarrierLayout())
+    done = gl.allocate_shared_memory(gl.int64, [1], hopper.mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        hopper.mbarrier.init(full.index(i), count=1)
+        hopper.mbarrier.init(empty.index(i), count=GROUPS * 128)
+    for i in gl.static_range(2):
+        hopper.mbarrier.init(q_full.index(i), count=1)
+        hopper.mbarrier.init(q_empty.index(i), count=GROUPS * 128)
+    hopper.mbarrier.init(done, count=GROUPS)
+    hopper.fence_async_shared()
+    inverses = (inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last)
+    sizes = (n_query_block, n_chunk, n_row_group, n_pair, inverses)
+    strides = (o_seed, o_shared, o_row, o_head)
+    descriptors = (q_desc, k_desc, v_desc, b_desc)
+    buffers = (queries, keys, values, biases)
+    barriers = (full, empty, q_full, q_empty, done)
+    gl.warp_specialize([
+        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 0, HEADS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 1, HEADS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 2, HEADS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 3, HEADS)),
+        (fetch, (descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, HEADS)),
+    ], [4, 4, 4, 1], [112, 112, 112, 24])  # fmt: skip
+
+
+def fits(
+    kernels: Kernels,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    gate: torch.Tensor | None,
+    bias: torch.Tensor,
+    out: torch.Tensor,
+) -> bool:
+    """Whether this kernel takes the arguments of :func:`.attention.attention`.
+
+    The tensor memory accelerator needs addresses and strides that are multiples of 16 bytes.
+    """
+    return (
+        kernels.hopper
+        and gate is None
+        and query.dtype == torch.bfloat16
+        and query.shape[-1] == CHANNELS
+        and bias.stride(-1) == 1
+        and all(stride % 8 == 0 for x in (query, key, value, bias, out) for stride in x.stride()[:-1])
+        and all(x.data_ptr() % 16 == 0 for x in (query, key, value, bias, out))
+    )
+
+
+def attend(
+    kernels: Kernels,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor,
+    out: torch.Tensor,
+    n_key: int,
+) -> None:
+    """Launch the kernel. For arguments and result see :func:`.attention.attention`."""
+    n_seed, n_shared, n, n_head, _ = query.shape
+    pair_layout, bias_layout = gl.NVMMASharedLayout(64, 16, 5), gl.NVMMASharedLayout(128, 16, 4)
+
+    def describe(x: torch.Tensor, block: int) -> Any:
+        return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, N_ROW, block, 1, CHANNELS], pair_layout)
+
+    n_padded = -(-bias.shape[-1] // N_KEY) * N_KEY
+    described_bias = TensorDescriptor(
+        bias, [*bias.shape[:3], n_padded], list(bias.stride()), [1, 1, N_QUERY, N_KEY], bias_layout
+    )
+    heads = 2 if n_head % 2 == 0 else 1
+    n_query_block, n_row_group, n_block = -(-n // N_QUERY), -(-n_shared // N_ROW), -(-n_key // N_KEY)
+    bias_bytes = n_query_block * N_QUERY * n_padded * 2 * heads
+    n_chunk = -(-n_query_block // max(1, round(bias_bytes / CACHED_BIAS_BYTES)))
+    n_tile = n_query_block * n_row_group * n_head * n_seed
+    n_program = min(kernels.blocks_at_once or _n_multiprocessor(query.device), n_tile)
+    wrong = torch.empty((n_tile + n_program) * N_GROUP, device=query.device, dtype=torch.int32)
+    divisors = (n_query_block * n_row_group * heads, n_head // heads, n_chunk * n_row_group * heads, n_chunk)
+    launch(
+        attention_hopper_kernel, (n_program,), describe(query, N_QUERY), describe(key, N_KEY), describe(value, N_KEY),
+        described_bias, wrong, out, *(stride // 8 for stride in out.stride()[:4]), n, n_shared, n_query_block, n_chunk,
+        n_row_group, n_head // heads, *map(_inverse, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads,
+        num_warps=4,
+    )  # fmt: skip
+
+
+def _n_multiprocessor(device: torch.device) -> int:
+    if device.type != "cuda":  # only compiled, for a GPU that is absent
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _inverse(by: int) -> int:
+    return (2**31 - 1) // max(by, 1)
