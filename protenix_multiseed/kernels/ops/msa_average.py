@@ -19,7 +19,7 @@ VALUE_TILES = TileTable({torch.bfloat16: Tiles(64, 64, 4, 3), torch.float32: Til
 UPDATE_TILES = TileTable({
     torch.bfloat16: Tiles(64, 32, 4, 3),
     torch.float32: Tiles(64, 32, 4, 1),
-    (torch.bfloat16, 256): Tiles(64, 64, 8, 2),
+    (torch.bfloat16, 256): Tiles(128, 64, 8, 2),
 })  # fmt: skip
 _HEAD_WIDTHS = (8, 16, 32, 64)  # channels of a head for which a thread reads contiguous pieces of memory
 

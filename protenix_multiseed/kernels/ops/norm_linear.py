@@ -12,7 +12,11 @@ from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.rows import fits_whole
 
-TILES = TileTable({torch.bfloat16: Tiles(64, 64, 4, 3), torch.float32: Tiles(128, 64, 8, 3)})
+TILES = TileTable({
+    torch.bfloat16: Tiles(64, 64, 4, 3),
+    torch.float32: Tiles(128, 64, 8, 3),
+    (torch.bfloat16, 256): Tiles(64, 32, 4, 3),
+})  # fmt: skip
 
 
 @Operation

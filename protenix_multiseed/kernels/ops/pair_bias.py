@@ -11,7 +11,11 @@ from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.rows import fits_whole
 
-TILES = TileTable({torch.bfloat16: Tiles(64, 16, 4, 2), torch.float32: Tiles(64, 16, 4, 2)})
+TILES = TileTable({
+    torch.bfloat16: Tiles(64, 16, 4, 2),
+    torch.float32: Tiles(64, 16, 4, 2),
+    (torch.bfloat16, 256): Tiles(32, 16, 4, 2),
+})  # fmt: skip
 
 
 @Operation

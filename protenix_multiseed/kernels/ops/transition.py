@@ -16,7 +16,7 @@ from protenix_multiseed.kernels.rows import fits_whole
 TILES = TileTable({
     torch.bfloat16: Tiles(128, 32, 8, 3, 128),
     torch.float32: Tiles(64, 16, 4, 3),
-    (torch.bfloat16, 256): Tiles(64, 32, 8, 2),  # chosen by its register use; not timed
+    (torch.bfloat16, 256): Tiles(64, 16, 4, 3),
 })  # fmt: skip
 
 

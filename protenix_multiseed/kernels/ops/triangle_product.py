@@ -16,12 +16,12 @@ from protenix_multiseed.kernels.rows import fits_whole
 FACTOR_TILES = TileTable({
     torch.bfloat16: Tiles(128, 32, 8, 2, 80),
     torch.float32: Tiles(64, 32, 8, 2),
-    (torch.bfloat16, 256): Tiles(128, 32, 8, 2),
+    (torch.bfloat16, 256): Tiles(64, 32, 4, 2),
 })  # fmt: skip
 UPDATE_TILES = TileTable({
     torch.bfloat16: Tiles(64, 128, 4, 1),
     torch.float32: Tiles(32, 128, 4, 1),
-    (torch.bfloat16, 256): Tiles(32, 128, 8, 1),
+    (torch.bfloat16, 256): Tiles(64, 128, 8, 1),
 })  # fmt: skip
 _MAX_KEPT_BYTES = 64 * 1024  # a persistent kernel keeps both weights of the update on the chip if they fit in this
 
