@@ -119,7 +119,7 @@ def test_a_new_model_works_with_its_settings_and_token_limit(tmp_path):
     assert done.returncode == 2
     assert "20" in done.stdout + done.stderr
     assert not (tmp_path / "large").exists()
-    assert "toy" in run("predict", "--model", "no-such-model", cwd=tmp_path, prelude=MODEL).stderr
+    assert "toy" in run("predict", "in.lines", "--model", "no-such-model", cwd=tmp_path, prelude=DIALECT + MODEL).stderr
 
 
 def test_a_new_kernel_is_found_and_compared_with_pytorch():
