@@ -2,14 +2,25 @@
 
 import errno
 import traceback
-from concurrent.futures.process import BrokenProcessPool
-
-from pebble import ProcessExpired
 
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.types import Failure, Job
 
 _AGAIN = "then run the same command again: finished seeds are kept"
+
+
+def is_worker_death(error: BaseException) -> bool:
+    """Return whether an error says that a worker process ended, or that the whole pool is broken."""
+    from pebble import ProcessExpired  # imported late: a run with nothing to do starts no workers
+
+    return isinstance(error, ProcessExpired) or is_broken_pool(error)
+
+
+def is_broken_pool(error: BaseException) -> bool:
+    """Return whether an error says that the whole pool is broken, because an idle worker was killed."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    return isinstance(error, BrokenProcessPool)
 
 
 def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
@@ -19,7 +30,7 @@ def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> 
         seed: None if the whole job failed.
         stage: ``featurize``, ``predict``, ``write`` or ``rank``.
     """
-    if isinstance(error, ProcessExpired | BrokenProcessPool):
+    if is_worker_death(error):
         message = f"the worker process ended (exit code {getattr(error, 'exitcode', 'unknown')})"
         advice = f"if memory ran out, use fewer --workers or a machine with more memory, {_AGAIN}"
     elif isinstance(error, ProtenixMsError):

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import make_console
+from protenix_multiseed.commands.console import make_console
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.hardware import peak_bytes, reset_peak
 from protenix_multiseed.execution.memory import DIFFUSION_BYTES

@@ -1,42 +1,14 @@
-"""Code that several commands share: the console, reading the inputs, and the table of a job's results."""
+"""Code that several commands share."""
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.types import Job
-from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream.dictionary import Dictionary, find_dictionary
 
-if TYPE_CHECKING:
-    from protenix_multiseed.analysis.findings import Findings
-
 MAX_ROWS = 20  # rows that a listing shows, unless the user asks for all
-_FILE_COLUMNS = 140  # line width if the output goes to a file
-
-
-class _Console(Console):
-    """A console that goes quiet when its pipe is closed. Rich would end the process; the run must continue."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-
-
-def make_console() -> Console:
-    """Return a console on standard output.
-
-    It keeps the stream object, because upstream's prints are silenced by replacing ``sys.stdout``.
-    """
-    is_file = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # Rich would wrap a file at 80 columns
-    return _Console(file=sys.stdout, highlight=False, width=_FILE_COLUMNS if is_file else None)
 
 
 def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], Dictionary]:
@@ -47,46 +19,3 @@ def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], D
     """
     dictionary = find_dictionary()
     return read_jobs(inputs, config.seeds, config.input_rules, dictionary), dictionary
-
-
-def show_note(console: Console, job: str, text: str) -> None:
-    """Print a note on a job."""
-    console.print(f"[yellow]note[/yellow] {escape(job)}: {escape(text)}", soft_wrap=True)
-
-
-def show_findings(console: Console, name: str, findings: "Findings", folder: Path) -> None:
-    """Print a job's best samples, whether the samples agree, and the paths of the results."""
-    order, found = findings.samples, findings.agreement
-    table = Table(
-        title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=None,
-        pad_edge=False,
-    )
-    cluster_of = found.cluster_of if found else {}
-    scores = [findings.interface_scores(sample) for sample in order[:MAX_ROWS]]
-    has_pairs, has_clash = any(scores), any(sample.has_clash for sample in order)
-    columns = ["rank", "seed", "sample", "ranking score", "pLDDT", "pTM", "ipTM"]
-    columns += ["ipSAE"] * has_pairs + ["cluster", "to best"] * (found is not None) + ["clash"] * has_clash
-    for column in columns:
-        table.add_column(column, justify="right")
-    for place, sample in enumerate(order[:MAX_ROWS]):
-        row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
-        row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", f"{sample.iptm:.4f}"]
-        row += [f"{scores[place].get('ipsae', 0):.3f}"] * has_pairs
-        row += [str(cluster_of.get(place, "-")), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []
-        row += ["yes" if sample.has_clash else "no"] * has_clash
-        table.add_row(*row, style="green" if place == 0 else None)
-    console.print(table)
-    if len(order) > MAX_ROWS:
-        console.print(f"[dim]... and {len(order) - MAX_ROWS} more in {escape(str(folder / 'ranking.csv'))}[/dim]")
-    for sentence in findings.sentences:
-        console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
-    kept = sum(sample.structure is not None for sample in order)
-    console.print(
-        f"best structure: [bold]{escape(str(folder / 'best.cif'))}[/bold]   all samples: "
-        f"{escape(str(folder / 'ranking.csv'))}   {kept} structures, {format_bytes(findings.n_bytes)}\n",
-        soft_wrap=True,
-    )

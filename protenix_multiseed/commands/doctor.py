@@ -16,7 +16,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from protenix_multiseed.commands.common import make_console
+from protenix_multiseed.commands.console import make_console
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.hashes import recorded_sha256

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, make_console, read_inputs, show_note
+from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
+from protenix_multiseed.commands.console import make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate, estimate_disk_bytes
 from protenix_multiseed.run.preflight import check_surroundings

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, make_console, read_inputs, show_findings
+from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
+from protenix_multiseed.commands.console import make_console, show_findings
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.events import Watchers
 from protenix_multiseed.offline import forbid_network

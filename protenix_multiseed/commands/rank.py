@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings, gather
-from protenix_multiseed.commands.common import make_console, show_findings, show_note
+from protenix_multiseed.commands.console import make_console, show_findings, show_note
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.outputs.identity import differences
 from protenix_multiseed.outputs.scan import read_record, read_samples, seed_folders

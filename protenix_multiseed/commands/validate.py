@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
+import typer
 
-from protenix_multiseed.commands.common import MAX_ROWS, make_console, read_inputs, show_note
+from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
 from protenix_multiseed.config import RunConfig
 
 
@@ -23,7 +23,6 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
         ProtenixMsError: if predict would refuse the inputs.
     """
     jobs, _ = read_inputs(config, inputs)
-    console = make_console()
     if as_json:
         rows = [
             {
@@ -36,21 +35,19 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
             }
             for job in jobs
         ]
-        console.print_json(json.dumps(rows))
+        typer.echo(json.dumps(rows, indent=2))
         return
     shown = jobs if show_all else jobs[:MAX_ROWS]
     for job in shown:
-        text = f"ok    {escape(job.where)}: about {job.n_token} tokens, {len(job.seeds)} seeds"
-        console.print(text, soft_wrap=True)
+        typer.echo(f"ok    {job.where}: about {job.n_token} tokens, {len(job.seeds)} seeds")
         for note in job.notes:
-            show_note(console, job.name, note)
+            typer.echo(f"{typer.style('note', fg='yellow')} {job.name}: {note}")
     if len(shown) < len(jobs):
         noted = sum(bool(job.notes) for job in jobs[MAX_ROWS:])
-        console.print(
+        typer.echo(
             f"... and {len(jobs) - len(shown)} more jobs that are ok, {noted} of them with notes "
-            "(-v shows all, --json has all)",
-            soft_wrap=True,
+            "(-v shows all, --json has all)"
         )
         n_unit = sum(len(job.seeds) for job in jobs)
         most = max(job.n_token for job in jobs)
-        console.print(f"{len(jobs)} jobs, {n_unit} predictions, up to {most} tokens")
+        typer.echo(f"{len(jobs)} jobs, {n_unit} predictions, up to {most} tokens")

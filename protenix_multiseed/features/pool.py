@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -10,17 +9,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
-from typing import Any, Self
-
-from pebble import ProcessPool
+from typing import TYPE_CHECKING, Any, Self
 
 from protenix_multiseed.errors import FeaturizationError
-from protenix_multiseed.failures import failure_of
+from protenix_multiseed.failures import failure_of, is_broken_pool
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Failure, Features, Job
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
 
 AHEAD = 2  # jobs submitted beyond one per worker: enough that the executor does not wait, few enough for memory
 POLL_SECONDS = 0.1
@@ -57,6 +56,8 @@ class WorkerPool:
             pool, given = self._pool, list(self._given)
         if pool is None:
             return
+        import multiprocessing
+
         pool.stop()
         for worker in multiprocessing.active_children():  # workers ignore SIGTERM
             worker.kill()
@@ -118,7 +119,9 @@ class WorkerPool:
                 try:
                     try:
                         made = future.result()
-                    except BrokenProcessPool:  # an idle worker was killed; this job is not the cause
+                    except Exception as error:
+                        if not is_broken_pool(error):  # if it is broken, this job is not the cause
+                            raise
                         made = self.submit(_featurize, job, settings).result()
                 except Exception as error:
                     made = failure_of(job, None, "featurize", error)
@@ -140,7 +143,11 @@ class WorkerPool:
             self._pool = self._start()
             return self._pool.schedule(function, args=arguments)
 
-    def _start(self) -> ProcessPool:
+    def _start(self) -> "ProcessPool":
+        import multiprocessing  # imported late, like pebble: a run with nothing to do starts no workers
+
+        from pebble import ProcessPool
+
         return ProcessPool(
             max_workers=self._workers,
             context=multiprocessing.get_context("spawn"),

@@ -6,16 +6,13 @@ A unit of work is one seed of one job.
 import contextlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Self
-
-from pebble import ProcessExpired
 
 from protenix_multiseed.analysis.findings import gather
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.events import Event, OutputOpened, Skipped, StageEntered, Watcher
-from protenix_multiseed.failures import failure_of, ranking_failure
+from protenix_multiseed.failures import failure_of, is_worker_death, ranking_failure
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
@@ -135,8 +132,8 @@ class OutputFolder:
                 try:
                     future.result()
                     break
-                except (ProcessExpired, BrokenProcessPool):  # the worker was killed, or the whole pool is broken
-                    if again + 1 == MAX_WRITES:
+                except Exception as error:
+                    if again + 1 == MAX_WRITES or not is_worker_death(error):
                         raise
                     future = self._write(prediction)
         except Exception as error:

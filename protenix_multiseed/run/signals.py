@@ -19,8 +19,6 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import psutil
-
 from protenix_multiseed.events import Stopping, Watcher
 
 POLL_SECONDS = 0.1
@@ -116,6 +114,8 @@ def _watch(pipe: int, on_first: Callable[[int], None]) -> None:
 
 def _kill_all(number: int) -> None:
     """Kill all child processes and end this process at once, with exit code 128 + ``number``."""
+    import psutil  # imported late: few runs need it
+
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()
