@@ -3,7 +3,8 @@
     python scripts/compare_checkouts.py /path/to/before /path/to/after [--write hashes.json] [--known hashes.json]
 
 Both checkouts predict the test suite's inputs (proteins, RNA, ligands, bonds, modifications, templates) and the example
-with the demo model on the CPU, batched and one seed at a time. The script prints each file whose SHA-256 differs. The
+with the demo model on the CPU, batched and one seed at a time. The script prints each file whose SHA-256 differs. mmCIF files name
+the version of protenix-ms, so both checkouts need the same ``__version__``. The
 exit code is 1 if a file differs. Then it times the start-up commands of both checkouts in turn, so that other load on
 the machine affects both alike.
 """
