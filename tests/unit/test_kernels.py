@@ -9,9 +9,9 @@ import pytest
 import torch
 from support import cases
 
-from protenix_multiseed.kernels import compile as compile_module
 from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.base import MASKED, MAX_IDENTITY, mask_keys, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import attention as attention_module
 from protenix_multiseed.kernels.ops import attention_hopper, operations
@@ -103,11 +103,12 @@ def test_every_operation_is_probed(monkeypatch):
 
 def test_every_kernel_is_probed():
     pytest.importorskip("triton")
-    launches = compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, torch.float32))
+    launches = probe_process.wanted_launches(hopper=HAS_GLUON)
     from protenix_multiseed.kernels.ops import _modules
 
     kernels = {name for module in _modules for name in vars(module) if name.endswith("_kernel")}
-    assert {kernel.__name__ for kernel, *_ in launches} == kernels
+    without_gluon = set() if HAS_GLUON else {"attention_hopper_kernel"}
+    assert {kernel.__name__ for kernel, *_ in launches} == kernels - without_gluon
 
 
 def test_a_wrong_kernel_is_found(monkeypatch, capsys):
@@ -118,8 +119,8 @@ def test_a_wrong_kernel_is_found(monkeypatch, capsys):
     monkeypatch.setattr(wrong, "plain", lambda kernels, x: plain(kernels, x) * 1.05)
     offs = [probe_process.difference(case(torch_kernels()), true) for case, true in zip(cases_, truth, strict=True)]
     assert max(offs) > probe_process.TOLERANCE
-    monkeypatch.setattr(probe_process, "probe_triton", lambda device: 0.05)
-    monkeypatch.setattr(probe_process, "probe_cuequivariance", lambda device: 0.0)
+    monkeypatch.setitem(probe_process.PROBES, "triton", lambda device: 0.05)
+    monkeypatch.setitem(probe_process.PROBES, "cuequivariance", lambda device: 0.0)
     probe_process.main("cpu", "triton", "cuequivariance")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"triton": "results differ from PyTorch's by 5.0e-02"}, {"cuequivariance": "ok"}]
