@@ -1,4 +1,4 @@
-"""An operation: its PyTorch version, its Triton kernel if any, and the cases on which the probe compares both."""
+"""An operation: its PyTorch version, its Triton kernels if any, and the cases on which the probe compares both."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cast
@@ -18,38 +18,36 @@ class Operation(Generic[P, R]):
 
     Attributes:
         plain: The PyTorch version. It defines the correct result.
-        in_triton: The function that launches the Triton kernel, or None.
         cases: Makes the cases on which the probe compares Triton with PyTorch, or None.
     """
 
     def __init__(self, plain: Callable[Concatenate[Kernels, P], R]) -> None:
         self.plain = plain
-        self.in_triton: Callable[Concatenate[Kernels, P], R] | None = None
+        self._launches: list[
+            tuple[Callable[Concatenate[Kernels, P], bool] | None, Callable[Concatenate[Kernels, P], R]]
+        ] = []
         self.cases: Callable[[Inputs], Iterator[Case]] | None = None
-        self._fits: Callable[Concatenate[Kernels, P], bool] | None = None
         self.__doc__, self.__name__ = plain.__doc__, plain.__name__
 
     def __call__(self, kernels: Kernels, *arguments: P.args, **named: P.kwargs) -> R:
-        """Run the Triton kernel if ``kernels`` asks for Triton and the kernel takes these arguments, else PyTorch."""
-        if (
-            kernels.name == "triton"
-            and self.in_triton is not None
-            and (self._fits is None or self._fits(kernels, *arguments, **named))
-        ):
-            return self.in_triton(kernels, *arguments, **named)
+        """Run the first Triton kernel that takes these arguments, if ``kernels`` asks for Triton; else PyTorch."""
+        if kernels.name == "triton":
+            for fits, launch in self._launches:
+                if fits is None or fits(kernels, *arguments, **named):
+                    return launch(kernels, *arguments, **named)
         return self.plain(kernels, *arguments, **named)
 
     def triton(
         self, fits: Callable[Concatenate[Kernels, P], bool] | None = None
     ) -> Callable[[Callable[Concatenate[Kernels, P], R]], Callable[Concatenate[Kernels, P], R]]:
-        """Decorator that registers the function that launches the Triton kernel.
+        """Decorator that registers a function that launches a Triton kernel. Kernels are tried in this order.
 
         Args:
             fits: Tells whether the kernel takes these arguments. None: the kernel takes all arguments.
         """
 
         def register(function: Callable[Concatenate[Kernels, P], R]) -> Callable[Concatenate[Kernels, P], R]:
-            self.in_triton, self._fits = function, fits
+            self._launches.append((fits, function))
             return function
 
         return register

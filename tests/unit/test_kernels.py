@@ -173,7 +173,7 @@ def test_the_hopper_kernel_takes_only_arguments_that_it_can_read():
     bias = torch.zeros(1, 2, 64, 64, dtype=torch.bfloat16)
 
     def fits(kernels, x, gate, bias):
-        return attention_hopper.fits(kernels, x, x, x, gate, bias, x)
+        return attention_hopper.fits(kernels, x, x, x, gate, bias, x, x.shape[2])
 
     assert fits(hopper, x, None, bias)
     assert not fits(general, x, None, bias)

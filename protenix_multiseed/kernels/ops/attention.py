@@ -267,6 +267,9 @@ def attention_kernel(
         store_attended(out, gate, attended_2, total_2, is_row & in_channel, in_channel, HAS_GATE)
 
 
+attention.triton(attention_hopper.fits)(attention_hopper.attend)
+
+
 @attention.triton()
 def _(
     kernels: Kernels,
@@ -278,9 +281,6 @@ def _(
     out: torch.Tensor,
     n_key: int,
 ) -> None:
-    if attention_hopper.fits(kernels, query, key, value, gate, bias, out):
-        attention_hopper.attend(kernels, query, key, value, bias, out, n_key)
-        return
     n_seed, shared, n, n_head, width = query.shape
     whole, rest = _split_head_width(width)
     tiles = TILES.get((query.dtype, whole + rest), OTHER_TILES)

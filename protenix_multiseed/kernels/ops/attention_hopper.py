@@ -335,6 +335,7 @@ def fits(
     gate: torch.Tensor | None,
     bias: torch.Tensor,
     out: torch.Tensor,
+    n_key: int,
 ) -> bool:
     """Whether this kernel takes the arguments of :func:`.attention.attention`.
 
@@ -356,6 +357,7 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    gate: torch.Tensor | None,
     bias: torch.Tensor,
     out: torch.Tensor,
     n_key: int,
