@@ -181,5 +181,6 @@ def test_the_hopper_kernel_takes_only_arguments_that_it_can_read():
     assert not fits(hopper, x.float(), None, bias)
     assert not fits(hopper, x[..., :16], None, bias)
     assert not fits(hopper, x, None, bias.transpose(-1, -2))
+    assert not fits(hopper, x, None, torch.zeros(1, 2, 64, 512, dtype=torch.bfloat16)[..., ::8])
     assert not fits(hopper, x, None, torch.zeros(1, 2, 64, 66, dtype=torch.bfloat16)[..., :64])
     assert not fits(hopper, x, None, bias.flatten()[4 : 4 + 2 * 63 * 64].view(1, 2, 63, 64))
