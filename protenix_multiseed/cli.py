@@ -15,6 +15,7 @@ import typer
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, ProtenixMsError
 from protenix_multiseed.options import OUTPUT, option, takes
+from protenix_multiseed.units import visible
 
 if TYPE_CHECKING:
     from protenix_multiseed.config import RunConfig
@@ -189,8 +190,8 @@ def _refusals() -> Iterator[None]:
 
 
 def _refuse(message: str) -> None:
-    for line in message.splitlines():
-        typer.echo(f"error: {line}", err=True)
+    for line in message.split("\n"):
+        typer.echo(f"error: {visible(line)}", err=True)
     raise typer.Exit(REFUSED)
 
 

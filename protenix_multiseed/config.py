@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.hashes import sketch
 from protenix_multiseed.inputs.seeds import check_seeds, parse_seeds
 from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
 from protenix_multiseed.paths import RUN_FOLDER, cache_dir
@@ -110,6 +111,9 @@ class RunConfig(_Strict):
     )
     force: bool = Field(default=False, description="try jobs that seem too large for the device")
     sequential: bool = Field(default=False, description="one seed at a time through Protenix's own modules")
+    protenix_exact: bool = Field(
+        default=False, description="keep Protenix's reading of inputs that it misreads; always with sequential"
+    )
     msa: bool | None = Field(default=None, description="use MSAs; the model's own default")
     rna_msa: bool = Field(default=False, description="use RNA MSAs")
     template: bool = Field(default=False, description="use templates")
@@ -170,6 +174,17 @@ class RunConfig(_Strict):
         return self.checkpoint.parent if self.checkpoint else default_checkpoint_dir()
 
     @property
+    def esm_folder(self) -> Path | None:
+        """The folder of the ESM embeddings that the checkpoint of the ESM model makes; None for other models."""
+        if self.spec.esm is None:
+            return None
+        try:
+            checkpoint = sketch(self.esm_checkpoint_dir / f"{self.spec.esm.checkpoints[0]}.pt")
+        except OSError:
+            checkpoint = "missing"
+        return cache_dir() / "esm" / f"{self.spec.esm.name}-{checkpoint}"
+
+    @property
     def reference_reason(self) -> str | None:
         """Why every seed runs alone through Protenix's own modules; None if seeds run in batches."""
         if self.sequential:
@@ -183,7 +198,8 @@ class RunConfig(_Strict):
     @property
     def read_settings(self) -> ReadSettings:
         """Which kinds of files the run reads."""
-        return ReadSettings(msa=bool(self.msa), rna_msa=self.rna_msa, template=self.template)
+        exact = self.protenix_exact or self.sequential
+        return ReadSettings(msa=bool(self.msa), rna_msa=self.rna_msa, template=self.template, exact=exact)
 
     @property
     def input_rules(self) -> InputRules:
@@ -209,13 +225,12 @@ class RunConfig(_Strict):
     @property
     def feature_settings(self) -> FeatureSettings:
         """The settings that featurization depends on."""
-        esm = self.spec.esm
         return FeatureSettings(
             reads=self.read_settings,
             guidance=self.guidance,
             constraint=self.spec.constraint,
             msa_pair_as_unpair=bool(self.upstream.get("msa_pair_as_unpair", True)),
-            esm_folder=cache_dir() / "esm" / esm.name if esm else None,
+            esm_folder=self.esm_folder,
             template_mmcif_dir=self.templates.mmcif_dir,
             fetch_template_structures=self.templates.fetch,
             kalign=self.templates.kalign,

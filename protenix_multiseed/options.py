@@ -41,6 +41,14 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "rna_msa": (bool, option("Use RNA MSAs (no).", _flag("rna-msa"), panel=_MODEL)),
     "template": (bool, option("Use templates (no).", _flag("template"), panel=_MODEL)),
     "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_MODEL)),
+    "protenix_exact": (
+        bool,
+        option(
+            "Keep Protenix's reading of inputs that it misreads (docs/differences.md).",
+            "--protenix-exact",
+            panel=_MODEL,
+        ),
+    ),
     "stop_when_stable": (
         int,
         option("End a job when its last N seeds did not improve the best ranking score (never).", panel=_MODEL),

@@ -8,11 +8,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSettings:
-    """Which kinds of files a run reads."""
+    """Which kinds of files a run reads, and how.
+
+    Attributes:
+        exact: Whether inputs mean what Protenix reads, also where it misreads them (``inputs/corrections.py``).
+    """
 
     msa: bool = True
     rna_msa: bool = False
     template: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

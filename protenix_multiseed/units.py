@@ -1,8 +1,10 @@
-"""Memory sizes as text: parse ``24GiB``, print ``3.4 GiB``."""
+"""Memory sizes as text: parse ``24GiB``, print ``3.4 GiB``. Text that is safe to show on a terminal."""
 
 import re
 
 _UNITS = {"": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+# C0 and C1 control characters but tab and line feed, marks of writing direction, line separators, lone surrogates.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff]")
 
 
 def parse_bytes(text: str) -> int:
@@ -24,3 +26,11 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def visible(text: str) -> str:
+    """Return the text with control characters written as escapes, so that a terminal does not obey them.
+
+    Line breaks and tabs stay. Marks of writing direction and lone surrogates are written as escapes too.
+    """
+    return _CONTROLS.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -3,14 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from protenix_multiseed.commands.common import MAX_ROWS
-from protenix_multiseed.units import format_bytes
+from protenix_multiseed.units import format_bytes, visible
 
 if TYPE_CHECKING:
     from protenix_multiseed.analysis.findings import Findings
@@ -19,7 +20,14 @@ _FILE_COLUMNS = 140  # line width if the output goes to a file
 
 
 class _Console(Console):
-    """A console that goes quiet when its pipe is closed. Rich would end the process; the run must continue."""
+    """A console that shows text as it is, and goes quiet when its pipe is closed.
+
+    Rich would end the process at a closed pipe; the run must continue.
+    """
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Make escape sequences and other control characters visible. They may come from names in input files."""
+        return super().render_str(visible(text), **settings)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -31,7 +39,7 @@ def make_console() -> Console:
     It keeps the stream object, because upstream's prints are silenced by replacing ``sys.stdout``.
     """
     is_file = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # Rich would wrap a file at 80 columns
-    return _Console(file=sys.stdout, highlight=False, width=_FILE_COLUMNS if is_file else None)
+    return _Console(file=sys.stdout, highlight=False, emoji=False, width=_FILE_COLUMNS if is_file else None)
 
 
 def show_note(console: Console, job: str, text: str) -> None:

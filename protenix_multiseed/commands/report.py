@@ -9,6 +9,7 @@ from protenix_multiseed.commands.rank import find_jobs, gather_jobs
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import write_text
 from protenix_multiseed.page.build import build_page
+from protenix_multiseed.paths import REPORT
 
 
 def report(outs: Sequence[Path], to: Path | None, *, slim: bool) -> None:
@@ -23,7 +24,7 @@ def report(outs: Sequence[Path], to: Path | None, *, slim: bool) -> None:
         ConfigError: if there are no results, or if the page cannot be made.
     """
     jobs = {job.name: job.findings for job in gather_jobs(find_jobs(outs))}
-    page = to or outs[0] / "report.html"
+    page = to or outs[0] / REPORT
     try:
         write_text(page, build_page(outs[0].resolve().name, jobs, slim=slim))
     except (OSError, ValueError, KeyError) as error:

@@ -8,6 +8,7 @@ import typer
 
 from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
 from protenix_multiseed.config import RunConfig
+from protenix_multiseed.units import visible
 
 
 def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> None:
@@ -39,9 +40,9 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
         return
     shown = jobs if show_all else jobs[:MAX_ROWS]
     for job in shown:
-        typer.echo(f"ok    {job.where}: about {job.n_token} tokens, {len(job.seeds)} seeds")
+        typer.echo(f"ok    {visible(job.where)}: about {job.n_token} tokens, {len(job.seeds)} seeds")
         for note in job.notes:
-            typer.echo(f"{typer.style('note', fg='yellow')} {job.name}: {note}")
+            typer.echo(f"{typer.style('note', fg='yellow')} {job.name}: {visible(note)}")
     if len(shown) < len(jobs):
         noted = sum(bool(job.notes) for job in jobs[MAX_ROWS:])
         typer.echo(

@@ -4,6 +4,7 @@ Upstream embeds all inputs of a file together at the start, and uses zeros if an
 embedded alone, so its embedding depends only on the sequence, and a failure is an error.
 """
 
+import argparse
 import hashlib
 import os
 import tempfile
@@ -49,7 +50,9 @@ def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, fo
         if not file.is_file():
             raise WeightsError(f"{esm_model} needs {file}, which is missing; run 'protenix-ms fetch {file.stem}'")
     folder.mkdir(parents=True, exist_ok=True)
-    model, alphabet = call_quietly(compute_esm.load_esm_model, esm_model, local_esm_dir=str(checkpoint_dir))
+    # fair-esm's checkpoints hold their settings as a Namespace, which torch's loader of weights refuses by default.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        model, alphabet = call_quietly(compute_esm.load_esm_model, esm_model, local_esm_dir=str(checkpoint_dir))
     for sequence in missing:
         target = _file(folder, sequence)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

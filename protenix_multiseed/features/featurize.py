@@ -40,14 +40,18 @@ from protenix_multiseed.features.seed_draws import (
     replay_reference,
     smiles_coordinates,
 )
+from protenix_multiseed.inputs.corrections import corrected
+from protenix_multiseed.inputs.residues import codes_of
 from protenix_multiseed.job_spec import JobSpec, Ligand
 from protenix_multiseed.settings import FeatureSettings, UpstreamSettings
 from protenix_multiseed.types import Features, Job, SeedFeatures
 from protenix_multiseed.upstream.configs import build_configs
-from protenix_multiseed.upstream.environment import replaced, silenced
+from protenix_multiseed.upstream.environment import overheard, replaced, silenced
 from protenix_multiseed.upstream.job_dict import sequences_of, to_upstream
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
+# Upstream says so of caps before the correction bonds them. No other unbonded residue passes the checks.
+_UNBONDED = "No C-N or O3'-P bond"
 # Annotations that writing mmCIF needs. The many other annotations of the parser are dropped.
 WRITTEN_ANNOTATIONS = (
     "chain_id",
@@ -78,18 +82,21 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
         FeaturizationError: if the job cannot be featurized.
     """
     start = time.perf_counter()
-    if settings.guidance or job.spec.has_constraint:
-        made = [featurize_reference(job, settings, seed) for seed in job.seeds]
-    else:
-        made = []
-        waiting = list(job.seeds)
-        while waiting:
-            shared = _share(job, settings, waiting[0])
-            same = [seed for seed in waiting if shared.has_atoms_of(seed)]
-            made.append(shared.features(same))
-            waiting = [seed for seed in waiting if seed not in same]
-    seconds = time.perf_counter() - start
-    return [replace(features, seconds=seconds / len(made)) for features in made]
+    with overheard(codes_of(job.spec)) as heard:
+        if settings.guidance or job.spec.has_constraint:
+            made = [featurize_reference(job, settings, seed) for seed in job.seeds]
+        else:
+            made = []
+            waiting = list(job.seeds)
+            while waiting:
+                shared = _share(job, settings, waiting[0])
+                same = [seed for seed in waiting if shared.has_atoms_of(seed)]
+                made.append(shared.features(same))
+                waiting = [seed for seed in waiting if seed not in same]
+    seconds = (time.perf_counter() - start) / len(made)
+    told = tuple(f"Protenix warns: {text[:300]}" for text in heard if settings.reads.exact or _UNBONDED not in text)
+    first, *others = (replace(features, seconds=seconds) for features in made)
+    return [replace(first, warnings=(*first.warnings, *told)), *others]
 
 
 def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Features:
@@ -102,7 +109,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
-        path.write_text(json.dumps([to_upstream(job.spec)]))
+        path.write_text(json.dumps([to_upstream(corrected(job.spec, settings.reads))]))
         dataset = infer_dataloader.InferenceDataset(_dataset_configs(settings, path))
         hits = _HitReporter(dataset.online_template_featurizer) if settings.reads.template else None
         dataset.online_template_featurizer = hits
@@ -191,7 +198,7 @@ class _Shared:
 def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
     try:
         with recorded(seed) as log:
-            sample = SampleDictToFeatures(to_upstream(job.spec))
+            sample = SampleDictToFeatures(to_upstream(corrected(job.spec, settings.reads)))
             atom_array = sample.get_atom_array()
         return _share_atoms(job, settings, seed, log, sample, atom_array)
     except FeaturizationError:
@@ -315,7 +322,7 @@ def _msa_arrays(
     if settings.reads.msa:
         made = dict_to_tensor(
             InferenceMSAFeaturizer.make_msa_feature(
-                bioassembly=sequences_of(job.spec),
+                bioassembly=sequences_of(corrected(job.spec, settings.reads)),
                 atom_array=atom_array,
                 msa_pair_as_unpair=settings.msa_pair_as_unpair,
                 use_rna_msa=settings.reads.rna_msa,
@@ -346,7 +353,7 @@ def _template_arrays(
         assembled, "as_protenix_dict", assembled.as_data_dict
     ):  # leave out the pair features, because expand() makes them
         made = template_featurizer.InferenceTemplateFeaturizer.make_template_feature(
-            bioassembly=sequences_of(job.spec),
+            bioassembly=sequences_of(corrected(job.spec, settings.reads)),
             atom_array=atom_array,
             use_template=settings.reads.template,
             online_template_featurizer=finder,

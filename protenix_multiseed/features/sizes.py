@@ -4,17 +4,18 @@ The counts follow upstream's rules: AlphaFold 3 supplement 2.6 for tokens, ``jso
 removed when residues are joined, ``msa_featurizer`` for MSA rows. Call ``upstream.environment.prepare`` first.
 """
 
+import warnings
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from protenix_multiseed.inputs import molecules
-from protenix_multiseed.inputs.alignments import aligned_rows, read_text
+from protenix_multiseed.inputs.alignments import rows_of
 from protenix_multiseed.inputs.content import alignments_read
+from protenix_multiseed.inputs.corrections import corrected
+from protenix_multiseed.inputs.modifications import FIRST_CAPS, LAST_CAPS
 from protenix_multiseed.inputs.residues import components_of
 from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
 from protenix_multiseed.settings import FeatureSettings
@@ -22,7 +23,7 @@ from protenix_multiseed.types import Sizes
 
 MAX_ROWS, MAX_PAIRED_ROWS = 16_384, 8_192  # upstream's FeatureAssemblyLine
 SHORTEST_ALIGNED = 5  # residues; upstream gives shorter chains no alignment
-_NEIGHBOUR: dict[PolymerKind, str] = {"protein": "ALA", "dna": "DA", "rna": "A"}
+_NEIGHBOUR = {"protein": "ALA", "dna": "DA", "rna": "A"}
 _RESIDUE_TOKENS = {"MSE"}  # one token per residue, because upstream turns MSE into MET
 
 
@@ -32,6 +33,7 @@ def count_sizes(spec: JobSpec, settings: FeatureSettings) -> Sizes:
     The counts are exact, except where a bond can remove one of several leaving groups. There the smallest leaving group
     is assumed.
     """
+    spec = corrected(spec, settings.reads)
     n_token = n_atom = 0
     for entity in spec.entities:
         tokens, atoms = _count_entity(entity)
@@ -54,18 +56,21 @@ def count_rows(spec: JobSpec, settings: FeatureSettings) -> int:
         (polymer, alignments_read(polymer, reads) if len(polymer.sequence) >= SHORTEST_ALIGNED else {})
         for _, polymer in spec.polymers()
     ]
-    distinct = {polymer.sequence for polymer, _ in aligned if polymer.kind == "protein"}
-    is_paired = len(distinct) > 1 and any("paired" in found for _, found in aligned)
-    if is_paired:
+    pairs = len({polymer.sequence for polymer, _ in aligned if polymer.kind == "protein"}) > 1
+    if pairs and any("paired" in found for _, found in aligned):
         return _count_paired_rows(spec, settings)
-    rows = [_n_distinct(_sources(found, pair_as_unpair=settings.msa_pair_as_unpair)) for _, found in aligned if found]
-    return 1 + min(max(rows, default=1), MAX_ROWS - 1)
+    rows = [
+        _n_rows(_sources(found, pair_as_unpair=settings.msa_pair_as_unpair), polymer.kind, reads.exact, pairs)
+        for polymer, found in aligned
+        if found
+    ]
+    return min(1 + max(rows, default=int(not pairs)), MAX_ROWS)
 
 
 def _count_entity(entity: Entity) -> tuple[int, int]:
     """Return the number of tokens and atoms of one copy."""
     if isinstance(entity, Polymer):
-        return _count_polymer(entity.kind, components_of(entity))
+        return _count_polymer(components_of(entity))
     if isinstance(entity, Ion):
         n = _n_component_atoms(entity.component)
     elif entity.components:
@@ -75,15 +80,24 @@ def _count_entity(entity: Entity) -> tuple[int, int]:
     return n, n
 
 
-def _count_polymer(kind: PolymerKind, components: tuple[str, ...]) -> tuple[int, int]:
-    last = len(components) - 1
-    places = Counter((code, place > 0, place < last) for place, code in enumerate(components))
+def _count_polymer(components: tuple[str, ...]) -> tuple[int, int]:
+    places = Counter(_place(components, position) for position in range(1, len(components) + 1))
     n_token = n_atom = 0
-    for (code, has_previous, has_next), count in places.items():
-        atoms = _n_residue_atoms(kind, code, has_previous, has_next)
+    for (code, before, after), count in places.items():
+        atoms = len(_residue_atoms(code, before, after))
         n_atom += count * atoms
         n_token += count * (1 if _is_one_token(code) else atoms)
     return n_token, n_atom
+
+
+def _place(components: tuple[str, ...], position: int) -> tuple[str, str | None, str | None]:
+    """Return a residue's component and the components beside it, None at the ends of the chain.
+
+    Neighbours that are no caps are exchanged for a common one of their kind, because all of them bond alike.
+    """
+    before = _neighbour(components[position - 2]) if position > 1 else None
+    after = _neighbour(components[position]) if position < len(components) else None
+    return components[position - 1], before, after
 
 
 @cache
@@ -94,13 +108,20 @@ def _is_one_token(code: str) -> bool:
 
 
 @cache
-def _n_residue_atoms(kind: PolymerKind, code: str, has_previous: bool, has_next: bool) -> int:
-    """Return the heavy atoms of a residue with or without neighbours, from a short chain that upstream builds."""
+def _neighbour(code: str) -> str:
+    from protenix.data.core import ccd
+
+    return code if code in (*FIRST_CAPS, *LAST_CAPS) else _NEIGHBOUR.get(ccd.get_mol_type(code), code)
+
+
+@cache
+def _residue_atoms(code: str, before: str | None, after: str | None) -> frozenset[str]:
+    """Return the heavy atoms of a residue between these neighbours, from a short chain that upstream builds."""
     from protenix.data.inference.json_parser import _build_polymer_atom_array
 
-    neighbour = _NEIGHBOUR[kind]
-    chain = _build_polymer_atom_array([neighbour] * has_previous + [code] + [neighbour] * has_next)
-    return int((chain.res_id == 1 + has_previous).sum())
+    with warnings.catch_warnings(action="ignore"):  # featurization passes them on
+        chain = _build_polymer_atom_array([one for one in (before, code, after) if one])
+    return frozenset(chain.atom_name[chain.res_id == 1 + (before is not None)].tolist())
 
 
 @cache
@@ -113,16 +134,18 @@ def _n_component_atoms(code: str) -> int:
 
 def _molecule_atoms(ligand: Ligand) -> frozenset[str]:
     if ligand.smiles is not None:
-        return molecules.smiles_atoms(ligand.smiles)
-    return molecules.file_atoms(ligand.file.path) if ligand.file else frozenset()
+        return molecules.of_smiles(ligand.smiles).names
+    return molecules.of_file(ligand.file.path).names if ligand.file else frozenset()
 
 
 def _count_leaving(spec: JobSpec, end: AtomRef) -> tuple[int, int]:
     """Return the number of tokens and atoms that are removed at one end of a bond, over all copies with this bond."""
     entity = spec.entities[end.entity - 1]
     position = end.position or 1
+    present: frozenset[str] | None = None
     if isinstance(entity, Polymer):
-        code = components_of(entity)[position - 1]
+        code, before, after = _place(components_of(entity), position)
+        present = _residue_atoms(code, before, after)
     elif isinstance(entity, Ion):
         code = entity.component
     elif entity.components:
@@ -130,18 +153,19 @@ def _count_leaving(spec: JobSpec, end: AtomRef) -> tuple[int, int]:
     else:
         return 0, 0
     copies = 1 if end.copy is not None else entity.copies
-    atoms = copies * _n_leaving(code, str(end.atom))
+    atoms = copies * _n_leaving(code, str(end.atom), present)
     return (0 if isinstance(entity, Polymer) and _is_one_token(code) else atoms), atoms
 
 
 @cache
-def _n_leaving(code: str, atom: str) -> int:
+def _n_leaving(code: str, atom: str, present: frozenset[str] | None) -> int:
+    """Return the size of the smallest leaving group of an atom, of the atoms that are present. None: all are."""
     from protenix.data.core import ccd
 
     component: Any = ccd.get_component_atom_array(code, keep_leaving_atoms=True, keep_hydrogens=False)
-    groups = component.central_to_leaving_groups.get(atom) if component is not None else None
-    heavy = set(component.atom_name.tolist()) if groups else set()
-    return min((len(heavy & set(group)) for group in groups), default=0) if groups else 0
+    groups = (component.central_to_leaving_groups or {}).get(atom) if component is not None else None
+    there = (set(component.atom_name.tolist()) if present is None else present) if groups else set()
+    return min((len(there & set(group)) for group in groups), default=0) if groups else 0
 
 
 def _sources(found: dict[str, Alignment], *, pair_as_unpair: bool) -> tuple[Alignment, ...]:
@@ -149,21 +173,29 @@ def _sources(found: dict[str, Alignment], *, pair_as_unpair: bool) -> tuple[Alig
     return tuple(found[role] for role in roles if role in found)
 
 
-def _n_distinct(sources: tuple[Alignment, ...]) -> int:
-    """Count the distinct rows of several alignments, without insertions. At least 1, for the query."""
+def _n_rows(sources: tuple[Alignment, ...], kind: PolymerKind, exact: bool, pairs: bool) -> int:
+    """Count the distinct rows of several alignments of a chain.
+
+    Args:
+        pairs: Whether the job has several distinct proteins. Then upstream takes out the rows that are the query,
+            which is a paired row.
+    """
     if all(one.file is not None for one in sources):
-        stats = tuple((one.file.path, one.file.path.stat().st_mtime_ns) for one in sources if one.file)
-        return _n_distinct_in_files(stats)
-    return _n_distinct_in_texts(read_text(one) for one in sources)
+        stats = tuple(one.file.path.stat().st_mtime_ns for one in sources if one.file)
+        return _n_rows_in_files(sources, stats, kind, exact, pairs)
+    return _count_distinct(sources, kind, exact, pairs)
 
 
 @cache
-def _n_distinct_in_files(files: tuple[tuple[Path, int], ...]) -> int:
-    return _n_distinct_in_texts(path.read_text(encoding="ascii") for path, _ in files)
+def _n_rows_in_files(
+    files: tuple[Alignment, ...], changed: tuple[int, ...], kind: PolymerKind, exact: bool, pairs: bool
+) -> int:
+    return _count_distinct(files, kind, exact, pairs)
 
 
-def _n_distinct_in_texts(texts: Iterable[str]) -> int:
-    return max(1, len({row for text in texts for row in aligned_rows(text)}))
+def _count_distinct(sources: tuple[Alignment, ...], kind: PolymerKind, exact: bool, pairs: bool) -> int:
+    rows = {row: is_query for one in sources for row, is_query in rows_of(one, kind, exact=exact)}
+    return sum(not is_query for is_query in rows.values()) if pairs else max(1, len(rows))
 
 
 def _count_paired_rows(spec: JobSpec, settings: FeatureSettings) -> int:
@@ -181,7 +213,7 @@ def _count_paired_rows(spec: JobSpec, settings: FeatureSettings) -> int:
         chain_id=asym.astype(str),
         res_id=np.concatenate([np.arange(1, length + 1) for length in lengths]),
     )
-    polymers_only = JobSpec(name=spec.name, entities=tuple(polymers))
+    polymers_only = corrected(JobSpec(name=spec.name, entities=tuple(polymers)), settings.reads)
     made = InferenceMSAFeaturizer.make_msa_feature(
         bioassembly=sequences_of(polymers_only),
         atom_array=atoms,

@@ -1,118 +1,242 @@
-"""Read alignments in a3m format, with the rules of Protenix's ``parse_fasta``."""
+"""Read alignments in a3m format: what each character of a row means, and which characters are refused.
 
+In a3m an upper-case letter or ``-`` is a column of the query, and a lower-case letter is an insertion between columns.
+Protenix drops every other character without a word (``MSACore.sequences_to_array``), so that the rest of the row moves
+into other columns. Here every character has a meaning or is refused. The columns are counted as Protenix counts them.
+"""
+
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.job_spec import Alignment, PolymerKind
 
 MAX_BYTES = 2**31  # searches of the largest databases return a few hundred megabytes
-_INSERTIONS = {ord(letter): None for letter in "abcdefghijklmnopqrstuvwxyz."}
+MAX_ROWS = 2_000_000
+MAX_LINE = 2**20
+_INSERTIONS = b"abcdefghijklmnopqrstuvwxyz"
+_PADDING = b"."  # fills up insertions of other rows
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
+_NUCLEIC = b"ACGTUXINRYSWKMBDHV-"  # with IUPAC's ambiguous codes, which Protenix reads as unknown
+_NO_COLUMN = bytes(set(range(256)) - set(_LETTERS))
+_UNKNOWN = bytes(set(_LETTERS) - set(b"ACGTU-"))
+# Letters that upstream reads as the same residue (MSA_PROTEIN_SEQ_TO_ID and its siblings).
+_SAME_RESIDUE: dict[PolymerKind, bytes] = {
+    "protein": bytes.maketrans(b"BJOUZ", b"DXXCE"),
+    "rna": bytes.maketrans(_UNKNOWN + b"T", b"N" * (len(_UNKNOWN) + 1)),
+    "dna": bytes.maketrans(_UNKNOWN + b"U", b"N" * (len(_UNKNOWN) + 1)),
+}
+_COLUMNS: dict[PolymerKind, bytes] = {"protein": _LETTERS, "rna": _NUCLEIC, "dna": _NUCLEIC}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlignmentFacts:
-    """Facts about an alignment that the checks and the plan need.
+    """Facts about an alignment that the checks need.
 
     Attributes:
-        query: First row, without insertions.
+        query: Columns of the first row.
         n_row: Number of rows.
-        n_distinct: Number of distinct rows, insertions ignored. Upstream drops the duplicates.
-        wrong_row: First row whose number of columns differs from the query's, as (row number from 1, its number of
-            columns); None if all rows are equally long.
+        has_signs: Whether characters that mean nothing for the alignment were left out: padding dots, ``*`` at the end
+            of a row, NUL bytes at the end of the file.
+        has_thymine: Whether a row has a T. In an RNA it stands for U.
     """
 
     query: str
     n_row: int
-    n_distinct: int
-    wrong_row: tuple[int, int] | None
+    has_signs: bool
+    has_thymine: bool
 
 
-def read_alignment(alignment: Alignment) -> AlignmentFacts:
-    """Read an alignment. A file that many jobs share is read once.
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One record of an alignment: the header without ``>``, and the row with only columns and insertions."""
+
+    number: int
+    header: bytes
+    row: bytes
+    has_signs: bool
+
+    @property
+    def columns(self) -> bytes:
+        return self.row.translate(None, _INSERTIONS)
+
+
+def facts_of(alignment: Alignment, kind: PolymerKind) -> AlignmentFacts:
+    """Read an alignment and check each of its rows. A file that many jobs share is read once.
 
     Raises:
-        InputError: if the file cannot be read or is not an a3m alignment.
+        InputError: if the alignment cannot be read, or holds a character that means nothing for this kind of polymer.
+            The message names the file, the record and the column.
     """
     if alignment.file is None:
-        return facts_of(alignment.text or "")
+        return _facts(_open(alignment), kind)
     path = alignment.file.path
     try:
         stat = path.stat()
-        return _read_file(path, stat.st_size, stat.st_mtime_ns)
+        return _facts_of_file(path, kind, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=4096)
-def _read_file(path: Path, size: int, changed: int) -> AlignmentFacts:
-    try:
-        return facts_of(path.read_text(encoding="ascii"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not an a3m file: byte {error.start} is not ASCII") from None
+def _facts_of_file(path: Path, kind: PolymerKind, size: int, changed: int) -> AlignmentFacts:
+    with path.open("rb") as file:
+        try:
+            return _facts(file, kind)
+        except InputError as error:
+            raise InputError(f"{path.name}: {error}") from None
 
 
-def read_text(alignment: Alignment) -> str:
-    """Return the text of an alignment.
-
-    Raises:
-        OSError, UnicodeDecodeError: if the file cannot be read.
-    """
-    return alignment.file.path.read_text(encoding="ascii") if alignment.file else alignment.text or ""
-
-
-def facts_of(text: str) -> AlignmentFacts:
-    """Return the facts about an alignment given as text.
-
-    Raises:
-        InputError: if the text is not an a3m alignment.
-    """
-    if not text.isascii():
-        raise InputError("not an a3m alignment: it has characters that are not ASCII")
-    rows = aligned_rows(text)
-    if not rows:
+def _facts(file: BinaryIO, kind: PolymerKind) -> AlignmentFacts:
+    query, n_row, has_signs, has_thymine = b"", 0, False, False
+    for record in _records(file):
+        columns = record.columns
+        n_row += 1
+        if n_row == 1:
+            query = columns
+        if foreign := columns.translate(None, _COLUMNS[kind]):
+            raise InputError(_foreign(record, foreign[:1], kind))
+        if len(columns) != len(query):
+            raise InputError(
+                f"record {record.number} has {len(columns)} aligned columns, the first {len(query)}: "
+                "the file is cut short or damaged, or a row writes gaps as '.' instead of '-'"
+            )
+        if n_row > MAX_ROWS:
+            raise InputError(f"more than {MAX_ROWS} rows: Protenix reads at most 16384 of them; shorten the alignment")
+        has_signs |= record.has_signs
+        has_thymine |= b"T" in columns
+    if not n_row:
         raise InputError("not an a3m alignment: no line starts with '>'")
-    length = len(rows[0])
-    wrong = next(((number, len(row)) for number, row in enumerate(rows, start=1) if len(row) != length), None)
-    return AlignmentFacts(query=rows[0], n_row=len(rows), n_distinct=len(set(rows)), wrong_row=wrong)
+    return AlignmentFacts(query=query.decode(), n_row=n_row, has_signs=has_signs, has_thymine=has_thymine)
 
 
 def problem_of(alignment: Alignment, kind: PolymerKind, sequence: str) -> str | None:
     """Return why an alignment cannot be used for a chain; None if it can be used.
 
-    The first row must equal the sequence. All rows must have the same length: upstream would fill a short row up with
-    residues. RNA is compared with T and U treated as equal.
+    The first row must equal the sequence. RNA is compared with T and U treated as equal.
     """
     if alignment.text == "":
         return None
     try:
-        facts = read_alignment(alignment)
+        query = facts_of(alignment, kind).query
     except InputError as error:
         return str(error)
-    query = facts.query
     if kind == "rna":
         query, sequence = query.replace("T", "U"), sequence.replace("T", "U")
-    if query != sequence:
-        pairs = enumerate(zip(query, sequence, strict=False), start=1)
-        position = next((i for i, (a, b) in pairs if a != b), min(len(query), len(sequence)) + 1)
-        return (
-            f"the first row of the alignment is not the sequence: they differ at position {position} "
-            f"({len(query)} and {len(sequence)} residues); use the alignment made for this sequence"
-        )
-    if facts.wrong_row is not None:
-        number, length = facts.wrong_row
-        found = f"row {number} has {length} aligned columns, the first {len(query)}"
-        return f"{found}: the file is cut short or damaged"
-    return None
+    if query == sequence:
+        return None
+    if not query:
+        return "the first row has no column: in a3m, columns are upper-case letters, and lower-case ones insertions"
+    pairs = enumerate(zip(query, sequence, strict=False), start=1)
+    position = next((i for i, (a, b) in pairs if a != b), min(len(query), len(sequence)) + 1)
+    return (
+        f"the first row of the alignment is not the sequence: they differ at position {position} "
+        f"({len(query)} and {len(sequence)} residues); use the alignment made for this sequence"
+    )
 
 
-def aligned_rows(text: str) -> list[str]:
-    """Return the rows of an a3m text without insertions (lower-case letters and dots)."""
-    rows: list[list[str]] = []
-    for line in text.splitlines():
-        if line.startswith(">"):
-            rows.append([])
-        elif rows and not line.startswith("#"):
-            rows[-1].append(line.strip())
-    return ["".join(row).translate(_INSERTIONS) for row in rows]
+def differs_for_upstream(alignment: Alignment, kind: PolymerKind) -> bool:
+    """Return whether :func:`rewritten` changes what Protenix reads."""
+    if alignment.text == "":
+        return False
+    facts = facts_of(alignment, kind)
+    return facts.has_signs or (kind == "rna" and facts.has_thymine)
+
+
+def rewritten(alignment: Alignment, kind: PolymerKind) -> str:
+    """Return the alignment as text in which Protenix reads every column as it is meant.
+
+    Signs that mean nothing are left out. In the rows of an RNA, T becomes U.
+    """
+    with _open(alignment) as file:
+        rows = (b">%b\n%b\n" % (record.header, _meant(record.row, kind)) for record in _records(file))
+        return b"".join(rows).decode()
+
+
+def rows_of(alignment: Alignment, kind: PolymerKind, *, exact: bool) -> Iterator[tuple[int, bool]]:
+    """Yield of each row a hash without its insertions, and whether its residues are the query's.
+
+    Upstream drops a row that equals an earlier one without its insertions.
+
+    Args:
+        exact: Whether Protenix reads the alignment as it is written, else as :func:`rewritten` gives it.
+    """
+    query: bytes | None = None
+    with _open(alignment) as file:
+        for record in _records(file, keep_signs=exact):
+            columns = record.columns if exact else _meant(record.columns, kind)
+            residues = columns.translate(_SAME_RESIDUE[kind], _NO_COLUMN)
+            query = residues if query is None else query
+            yield hash(columns), residues == query
+
+
+def _meant(row: bytes, kind: PolymerKind) -> bytes:
+    return row.replace(b"T", b"U") if kind == "rna" else row
+
+
+def _open(alignment: Alignment) -> BinaryIO:
+    if alignment.file is None:
+        return BytesIO((alignment.text or "").encode())
+    return alignment.file.path.open("rb")
+
+
+def _records(file: BinaryIO, *, keep_signs: bool = False) -> Iterator[_Record]:
+    """Yield the records of an alignment. Line breaks and comment lines are those of Protenix's ``parse_fasta``."""
+    parts: list[bytes] = []
+    number, header = 0, b""
+    for line in _lines(file):
+        if line.startswith(b">"):
+            if number:
+                yield _record(number, header, b"".join(parts), keep_signs=keep_signs)
+            number, header, parts = number + 1, line[1:], []
+        elif line.startswith(b"#") or not line:
+            continue
+        elif not number:
+            raise InputError("not an a3m alignment: the first line does not start with '>'")
+        else:
+            parts.append(line)
+    if number:
+        yield _record(number, header, b"".join(parts), keep_signs=keep_signs)
+
+
+def _record(number: int, header: bytes, written: bytes, *, keep_signs: bool) -> _Record:
+    row = written if keep_signs else written.rstrip(b"\0").rstrip(b"*").translate(None, _PADDING)
+    return _Record(number=number, header=header, row=row, has_signs=row != written)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines without surrounding space. Refuse lines that Protenix would split or join in another way."""
+    number, has_ended = 0, False
+    while line := file.readline(MAX_LINE + 1):
+        for part in line.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\r"):
+            number += 1
+            if len(part) > MAX_LINE:
+                raise InputError(f"line {number} is longer than {MAX_LINE} characters: not an a3m alignment")
+            if not part.isascii():
+                raise InputError(f"line {number} has a character that is not ASCII: not an a3m alignment")
+            text = part.strip(b" \t")
+            if has_ended and text.strip(b"\0"):
+                raise InputError(
+                    f"line {number}: text after a NUL byte: the file holds several alignments; split it into one each"
+                )
+            if control := _CONTROL.search(text.rstrip(b"\0")):
+                raise InputError(f"line {number} has the control character {control.group().decode()!r}")
+            has_ended |= text.endswith(b"\0")
+            yield text
+
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def _foreign(record: _Record, sign: bytes, kind: PolymerKind) -> str:
+    """Say which character of a row is not a column or an insertion."""
+    place = record.columns.index(sign) + 1
+    hints = {b"*": "write X for an unknown residue", b"~": "write - for a gap", b" ": "rows have no spaces"}
+    hint = hints.get(sign, f"columns of a {kind} row are {'A-Z' if kind == 'protein' else 'nucleotides'} and -")
+    name = record.header.split(b" ")[0][:40].decode()
+    return f"record {record.number} ({name}): {sign.decode()!r} in column {place} is not a residue; {hint}"

@@ -4,16 +4,20 @@ Mistakes that would fail later in the run are found here, before work starts.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs import alignments, molecules
+from protenix_multiseed.inputs import alignments, modifications, molecules
+from protenix_multiseed.inputs.bonds import bond_problems
 from protenix_multiseed.inputs.content import alignments_read
+from protenix_multiseed.inputs.molecules import Molecule
+from protenix_multiseed.inputs.names import chain_id_problem
 from protenix_multiseed.inputs.residues import COMPONENTS, component_at
 from protenix_multiseed.job_spec import AtomRef, Bond, Entity, Ion, JobSpec, Ligand, Polymer, SourceFile
 from protenix_multiseed.settings import InputRules
+from protenix_multiseed.upstream.component import ComponentFacts
 from protenix_multiseed.upstream.dictionary import Dictionary
 
 TEMPLATE_SUFFIXES = (".a3m", ".hhr")
@@ -39,19 +43,24 @@ class _Checker:
         self.spec, self.rules, self.dictionary = spec, rules, dictionary
         self.problems: list[str] = []
         self.n_token = 0
-        self._ligand_atoms: dict[int, frozenset[str] | None] = {}  # SMILES and file ligands only, by entity number
+        self._molecules: dict[int, Molecule | None] = {}  # SMILES and file ligands only, by entity number
 
     def run(self) -> None:
         seen: dict[str, str] = {}
         for number, entity in enumerate(self.spec.entities, start=1):
             for chain_id in entity.chain_ids:
+                if problem := chain_id_problem(chain_id):
+                    self._problem(f"{entity.place}.id", problem)
                 if chain_id in seen:
                     text = f"{chain_id!r} is also an id of {seen[chain_id]}: chain IDs must be unique"
                     self._problem(f"{entity.place}.id", text)
                 seen[chain_id] = entity.place
             self._entity(number, entity)
-        for bond in self.spec.bonds:
-            self._bond(bond)
+        self._count_molecules()
+        self._single_atoms()
+        exist = [self._bond(bond) for bond in self.spec.bonds]
+        if all(exist):
+            self.problems.extend(bond_problems(self.spec, self._facts, self._name))
         self._constraints()
         limit = self.rules.max_tokens
         if limit is not None and self.n_token > limit and not self.problems:
@@ -88,12 +97,21 @@ class _Checker:
         position_key, code_key = (
             ("ptmPosition", "ptmType") if polymer.kind == "protein" else ("basePosition", "modificationType")
         )
+        seen: dict[int, str] = {}
         for one in polymer.modifications:
             if one.position > len(sequence):
                 text = f"{one.position} is past the end of the sequence, which has {len(sequence)}"
                 self._problem(f"{one.place}.{position_key}", text)
-            else:
-                self._component(f"{one.place}.{code_key}", one.component, "see the component's page in the PDB")
+                continue
+            if one.position in seen:
+                text = f"residue {one.position} is modified already, to {seen[one.position]!r}: keep one of the two"
+                self._problem(f"{one.place}.{position_key}", text)
+            seen[one.position] = one.component
+            field = f"{one.place}.{code_key}"
+            if self._component(field, one.component, "see the component's page in the PDB"):
+                facts = self._facts(one.component)
+                if facts and (problem := modifications.problem_of(polymer, one, facts)):
+                    self._problem(field, problem)
         self.n_token += polymer.copies * len(sequence)
         for alignment in alignments_read(polymer, self.rules.reads).values():
             if alignment.file is None or self._file(alignment.place, alignment.file, alignments.MAX_BYTES):
@@ -107,7 +125,7 @@ class _Checker:
                 self._problem(hits.place, f"{path.name}: expected a file of hits ending in .a3m or .hhr")
 
     def _ligand(self, number: int, ligand: Ligand) -> None:
-        place, names = f"{ligand.place}.ligand", None
+        place, molecule = f"{ligand.place}.ligand", None
         if ligand.components:
             hint = "the PDB's ligand page lists the codes; or give a SMILES string"
             known = [code for code in ligand.components if self._component(place, code, hint)]
@@ -115,11 +133,30 @@ class _Checker:
             return
         if ligand.smiles is not None:
             smiles = ligand.smiles
-            names = self._or_problem(place, lambda: molecules.smiles_atoms(smiles))
+            molecule = self._or_problem(place, lambda: molecules.of_smiles(smiles))
         elif ligand.file and (path := self._file(place, ligand.file, molecules.MAX_BYTES)):
-            names = self._or_problem(place, lambda: molecules.file_atoms(path))
-        self._ligand_atoms[number] = names
-        self.n_token += ligand.copies * len(names or ())
+            molecule = self._or_problem(place, lambda: molecules.of_file(path))
+        self._molecules[number] = molecule
+        self.n_token += ligand.copies * (len(molecule.names) if molecule else 0)
+
+    def _count_molecules(self) -> None:
+        if (count := len(self._molecules)) > molecules.MAX_MOLECULES:
+            self._problem(
+                "sequences",
+                f"{count} ligands given as SMILES or FILE_: Protenix takes at most {molecules.MAX_MOLECULES}; write "
+                "equal ones as one entity with a count, or others as CCD_",
+            )
+
+    def _single_atoms(self) -> None:
+        """Refuse a job without any bond: upstream's parser fails on it. Its featurizers fail on ions alone."""
+        if self.rules.reads.exact and all(isinstance(entity, Ion) for entity in self.spec.entities):
+            self._problem("sequences", "only ions, which Protenix cannot predict; leave --protenix-exact out")
+            return
+        codes = [code for entity in self.spec.entities for code in _codes(entity)]
+        facts = [self._facts(code) for code in codes]
+        if codes and all(one is not None and not one.has_bonds for one in facts):
+            text = f"only single atoms ({', '.join(dict.fromkeys(codes))}), which Protenix cannot predict alone"
+            self._problem("sequences", f"{text}; add a molecule or a chain")
 
     def _or_problem(self, place: str, read: Callable[[], _Result]) -> _Result | None:
         """Call ``read`` and return its result. An InputError is recorded as a problem, and None is returned."""
@@ -131,20 +168,28 @@ class _Checker:
 
     def _component(self, field: str, code: str, hint: str) -> bool:
         if code in self.dictionary:
-            if self.dictionary.atom_names(code) == ():
-                self._problem(field, f"component {code!r} has no atoms in the dictionary; {hint}")
-                return False
-            return True
+            facts = self._facts(code)
+            if facts and not facts.atoms:
+                self._problem(field, f"component {code!r} has no atoms but hydrogens in the dictionary; {hint}")
+            elif facts and facts.foreign:
+                text = f"component {code!r} has an atom {facts.foreign[0]!r}, which is not an element; {hint}"
+                self._problem(field, text)
+            else:
+                return True
+            return False
         others = (code.upper(), code.removeprefix("CCD_").upper())
         near = next((other for other in others if other != code and other in self.dictionary), None)
         suggestion = f"did you mean {near!r}?" if near else hint
         self._problem(field, f"component {code!r} is not in the chemical dictionary; {suggestion}")
         return False
 
+    def _facts(self, code: str) -> ComponentFacts | None:
+        return self.dictionary.facts(code) if code in self.dictionary else None
+
     def _names(self, code: str) -> frozenset[str] | None:
         """Names of the heavy atoms of a component; None if the dictionary does not give them."""
-        names = self.dictionary.atom_names(code) if code in self.dictionary else None
-        return None if names is None else frozenset(names)
+        facts = self._facts(code)
+        return None if facts is None else frozenset(facts.atoms)
 
     def _file(self, field: str, file: SourceFile, most: int) -> Path | None:
         written = file.written[:100]
@@ -158,7 +203,7 @@ class _Checker:
 
     # Bonds and constraints
 
-    def _bond(self, bond: Bond) -> None:
+    def _bond(self, bond: Bond) -> bool:
         counts = []
         for end, atom in (("1", bond.first), ("2", bond.second)):
             if self._exists(bond.place, end, atom):
@@ -169,6 +214,7 @@ class _Checker:
                 f"entity1 has {counts[0]} chains and entity2 {counts[1]}: without copy1 and copy2, copy n of "
                 "one is bonded to copy n of the other, so the two counts must be equal",
             )
+        return len(counts) == 2
 
     def _constraints(self) -> None:
         for contact in self.spec.contacts:
@@ -201,21 +247,10 @@ class _Checker:
         return atom.position is None or atom.atom is None or self._atom_exists(f"{where}.atom{end}", atom, entity)
 
     def _atom_exists(self, field: str, atom: AtomRef, entity: Entity) -> bool:
-        known = self._atoms_at(atom.entity, entity, atom.position or 1)
-        if known is None:
-            return True
         if isinstance(atom.atom, int):
-            if not isinstance(entity, Ligand) or entity.components:
-                text = f"{atom.atom}: atoms are numbered only in a SMILES or FILE_ ligand; here use a name"
-                self._problem(field, text)
-                return False
-            # Atoms of a file ligand are numbered by their position in the file. Featurization checks the number.
-            if entity.smiles is not None and atom.atom not in molecules.smiles_numbers(entity.smiles):
-                text = f"no atom {atom.atom} in the SMILES string; label it there, as in [C:{atom.atom}]"
-                self._problem(field, text)
-                return False
-            return True
-        if atom.atom in known:
+            return self._number_exists(field, atom.atom, atom.entity, entity)
+        known = self._atoms_at(atom.entity, entity, atom.position or 1)
+        if known is None or atom.atom in known:
             return True
         near = difflib.get_close_matches(str(atom.atom), sorted(known), n=3, cutoff=0.3) or sorted(known)[:6]
         more = ", ..." if len(known) > len(near) else ""
@@ -226,13 +261,52 @@ class _Checker:
         )
         return False
 
+    def _number_exists(self, field: str, number: int, entity_number: int, entity: Entity) -> bool:
+        if entity_number not in self._molecules:
+            self._problem(field, f"{number}: atoms are numbered only in a SMILES or FILE_ ligand; here use a name")
+            return False
+        molecule = self._molecules[entity_number]
+        if molecule is None:  # refused already
+            return False
+        if number in molecule.repeated:
+            self._problem(field, f"several atoms of the SMILES string have the number {number}: label only one of them")
+            return False
+        if number in self._numbers(molecule):
+            return True
+        if isinstance(entity, Ligand) and entity.file:
+            last = max(self._numbers(molecule))
+            text = f"no atom {number} in {entity.file.path.name}, or a hydrogen: atoms are counted from 0 to {last}"
+        else:
+            text = f"no atom {number} in the SMILES string; label it there, as in [C:{number}]"
+        self._problem(field, text)
+        return False
+
+    def _numbers(self, molecule: Molecule) -> Mapping[int, str]:
+        """The atom that each number means in this run."""
+        return molecule.upstream_numbers if self.rules.reads.exact else molecule.numbers
+
+    def _name(self, atom: AtomRef) -> str:
+        """Name of an atom that exists."""
+        molecule = self._molecules.get(atom.entity)
+        return self._numbers(molecule)[atom.atom] if molecule and isinstance(atom.atom, int) else str(atom.atom)
+
     def _atoms_at(self, number: int, entity: Entity, position: int) -> frozenset[str] | None:
         """Names of the heavy atoms at a position of an entity; None if they are not known."""
         if isinstance(entity, Polymer):
             return self._names(component_at(entity, position))
         if isinstance(entity, Ion):
             return self._names(entity.component)
-        return self._names(entity.components[position - 1]) if entity.components else self._ligand_atoms[number]
+        if entity.components:
+            return self._names(entity.components[position - 1])
+        molecule = self._molecules[number]
+        return molecule.names if molecule else None
+
+
+def _codes(entity: Entity) -> tuple[str, ...]:
+    """Components of an ion or ligand, else one that has bonds."""
+    if isinstance(entity, Ion):
+        return (entity.component,)
+    return entity.components if isinstance(entity, Ligand) and entity.components else ("ALA",)
 
 
 def _positions(entity: Entity) -> int:

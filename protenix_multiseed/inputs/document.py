@@ -1,6 +1,7 @@
 """One input file as text, with helpers that all dialects share. Nothing here depends on a dialect."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from protenix_multiseed.errors import InputError
 from protenix_multiseed.job_spec import JobSpec, SourceFile
 
 MAX_BYTES = 2**28
+MAX_VALUES = 2_000_000  # 5,000 jobs have some 500,000; parsing two million takes half a GiB
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,13 @@ class Document:
         """The content parsed as JSON. It is parsed once for all dialects.
 
         Raises:
-            InputError: if the content is not JSON (the message gives line and column), or if a key is given twice in
-                one object.
+            InputError: if the content is not JSON (the message gives line and column), if it holds too many values, or
+                if a key is given twice in one object.
         """
+        if (count := _count_values(self.text)) > MAX_VALUES:
+            raise InputError(
+                f"{self.path.name}: some {count} values, at most {MAX_VALUES} are allowed: split it into several files"
+            )
         try:
             return json.loads(self.text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
@@ -92,6 +98,17 @@ class ParsedJob:
     seed_problem: str | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+
+def _count_values(text: str) -> int:
+    """Return a number that the values of a JSON text do not exceed: before each value stands one of ``[{,:``."""
+    count = sum(map(text.count, "[{,:"))
+    if count > MAX_VALUES and text.count('"') <= 4 * MAX_VALUES:  # the text of alignments may hold these signs too
+        count = sum(map(_STRING.sub("", text).count, "[{,:"))
+    return count
 
 
 def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

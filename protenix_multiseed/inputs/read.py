@@ -1,21 +1,22 @@
 """Find input files, parse each in its dialect, check the jobs, their names and their seeds."""
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from protenix_multiseed.errors import InputError, RefusedInputsError
-from protenix_multiseed.inputs import dialects
+from protenix_multiseed.inputs import dialects, molecules
 from protenix_multiseed.inputs.checks import check_job
 from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.names import job_name_problems
 from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.inputs.seeds import DEFAULT_SEED
+from protenix_multiseed.job_spec import Ligand
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.types import Job
 from protenix_multiseed.upstream.dictionary import Dictionary
 
-MAX_NAME_BYTES = 150  # file names add up to 60 bytes to the job name, and file systems allow 255
+MAX_JOBS = 100_000  # of one file
 MAX_PROBLEMS = 50
 MAX_PATH = 1000
 
@@ -39,11 +40,14 @@ def read_jobs(
     for path in _find_files(paths, problems):
         try:
             document = Document.read(path)
-            for parsed in dialects.dialect_of(document).parse(document):
+            for count, parsed in enumerate(dialects.dialect_of(document).parse(document)):
+                if count == MAX_JOBS:
+                    raise InputError(f"{path.name}: more than {MAX_JOBS} jobs: split it into several files")
                 jobs.extend(_check(document, parsed, seeds, rules, dictionary, problems))
         except InputError as error:
             problems.append(str(error))
     problems.extend(_duplicate_names(jobs))
+    problems.extend(_without_conformer(jobs))
     if problems:
         hidden = len(problems) - MAX_PROBLEMS
         raise RefusedInputsError(
@@ -109,7 +113,7 @@ def _check(
     if seeds is None and parsed.seed_problem:
         found.append(parsed.seed_problem)
     if spec is not None:
-        found = [*_name_problems(spec.name), *found]
+        found = [*job_name_problems(spec.name), *found]
         n_token, chemistry = check_job(spec, rules, dictionary)
         found.extend(chemistry)
     if found or spec is None:
@@ -126,15 +130,17 @@ def _check(
     )
 
 
-def _name_problems(name: str) -> Iterable[str]:
-    if name.casefold() == RUN_FOLDER:
-        yield f"name: {name!r} is the folder where the run keeps its own files: choose another name"
-    if "/" in name or "\\" in name or name in {".", ".."} or name.startswith("."):
-        yield f"name: {name!r} cannot be a folder name in the output folder: use letters, digits, '-' and '_'"
-    elif any(unicodedata.category(letter)[0] == "C" for letter in name) or name != name.strip():
-        yield f"name: {name!r} has control characters, or starts or ends with a space: use letters, digits, '-' and '_'"
-    if (length := len(name.encode(errors="replace"))) > MAX_NAME_BYTES:
-        yield f"name: {length} bytes long: at most {MAX_NAME_BYTES} are allowed, because it becomes part of file names"
+def _without_conformer(jobs: Sequence[Job]) -> Iterator[str]:
+    ligands = [
+        (job, one, one.smiles) for job in jobs for one in job.spec.entities if isinstance(one, Ligand) and one.smiles
+    ]
+    hopeless = set(molecules.without_conformer(smiles for _, _, smiles in ligands))
+    for job, ligand, smiles in ligands:
+        if smiles in hopeless:
+            yield (
+                f"{job.where}: {ligand.place}.ligand: RDKit finds no 3D conformer for {smiles!r}: give the ligand as "
+                "FILE_ with 3D coordinates, or as CCD_"
+            )
 
 
 def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """Map one-letter residue codes to components of the dictionary, as upstream's ``json_parser`` does."""
 
-from protenix_multiseed.job_spec import Polymer, PolymerKind
+from protenix_multiseed.job_spec import Ion, JobSpec, Ligand, Polymer, PolymerKind
 
 _PROTEIN = {
     "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS",
@@ -27,3 +27,16 @@ def components_of(polymer: Polymer) -> tuple[str, ...]:
     for one in polymer.modifications:
         made[one.position - 1] = one.component
     return tuple(made)
+
+
+def codes_of(spec: JobSpec) -> frozenset[str]:
+    """Return the codes of all components of a job, but those of unmodified residues."""
+    codes: set[str] = set()
+    for entity in spec.entities:
+        if isinstance(entity, Polymer):
+            codes.update(one.component for one in entity.modifications)
+        elif isinstance(entity, Ion):
+            codes.add(entity.component)
+        elif isinstance(entity, Ligand):
+            codes.update(entity.components)
+    return frozenset(codes)

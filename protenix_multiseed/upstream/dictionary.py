@@ -31,7 +31,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protenix_multiseed.errors import DictionaryError
+from protenix_multiseed.hashes import sketch
 from protenix_multiseed.paths import cache_dir
+from protenix_multiseed.upstream.component import ComponentFacts, component_facts
 
 if TYPE_CHECKING:
     from biotite.structure.io.pdbx import CIFBlock
@@ -75,7 +77,7 @@ _COORDINATES = {"ideal": "pdbx_model_Cartn_{}_ideal", "model": "model_Cartn_{}"}
 class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
     """biotite's copy of the dictionary, as a mapping from component code to mmCIF block.
 
-    Membership tests and :meth:`atom_names` read only the index. A block is built when it is requested.
+    Membership tests and :meth:`facts` read only the index. A block is built when it is requested.
 
     Args:
         folder: Folder of the index; None for the user's cache folder.
@@ -96,6 +98,7 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         self._codes = np.asarray(self._components["id"])
         # Upstream's writer requests each block six times per structure.
         self._block = lru_cache(maxsize=256)(self._make_block)
+        self.facts = lru_cache(maxsize=4096)(self._facts)
         self._molecules: dict[str, Chem.Mol] = {}
 
     @property
@@ -122,16 +125,23 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
     def __len__(self) -> int:
         return len(self._codes)
 
-    def atom_names(self, code: str) -> tuple[str, ...]:
-        """Return the names of the component's heavy atoms, in the dictionary's order.
+    def _facts(self, code: str) -> ComponentFacts:
+        """Return what the input checks need to know about a component.
 
         Raises:
             KeyError: if the component is unknown.
         """
-        component = self._components[self._row(code)]
+        row = self._row(code)
+        component = self._components[row]
         atoms = self._atoms[component["first_atom"] : component["last_atom"]]
-        heavy = ~np.isin(atoms["type_symbol"], (b"H", b"D"))
-        return tuple(name.decode() for name in atoms["atom_id"][heavy])
+        bonds = self._bonds[component["first_bond"] : component["last_bond"]]
+        columns = (atoms[name].tolist() for name in ("atom_id", "type_symbol", "leaving"))
+        ends = (bonds[name].tolist() for name in ("atom_id_1", "atom_id_2"))
+        return component_facts(
+            self._summary(row)["type"],
+            ((name.decode(), symbol.decode(), leaves == b"Y") for name, symbol, leaves in zip(*columns, strict=True)),
+            ((first.decode(), second.decode()) for first, second in zip(*ends, strict=True)),
+        )
 
     def _summary(self, row: int) -> dict[str, str]:
         component = self._components[row]
@@ -175,8 +185,8 @@ class UpstreamDictionary:
     """The two files that Protenix downloads to ``PROTENIX_ROOT_DIR/common``. Protenix itself reads them.
 
     This class provides only the data that the input checks need. A component counts as present in both files if
-    ``components.cif`` has its data block. Atom names come from the embedded dictionary, so they are unknown for
-    components that it lacks.
+    ``components.cif`` has its data block. Facts come from the embedded dictionary, so they are unknown for components
+    that it lacks.
     """
 
     name = "upstream"
@@ -188,15 +198,8 @@ class UpstreamDictionary:
 
     @property
     def identity(self) -> str:
-        """A hash of the lengths, the first MiB and the last MiB of both files. Hashing all content takes seconds."""
-        digest = hashlib.sha256()
-        for path in (self.components, self.molecules):
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                start = file.read(1 << 20)
-                file.seek(max(0, size - (1 << 20)))
-                digest.update(f"{size}:".encode() + start + file.read())
-        return f"upstream {digest.hexdigest()[:16]}"
+        """A hash of the lengths, the first MiB and the last MiB of both files."""
+        return f"upstream {sketch(self.components)} {sketch(self.molecules)}"
 
     def __contains__(self, code: object) -> bool:
         if code not in self._known:
@@ -206,9 +209,9 @@ class UpstreamDictionary:
                 self._known[str(code)] = re.search(pattern, content) is not None
         return self._known[str(code)]
 
-    def atom_names(self, code: str) -> tuple[str, ...] | None:
-        """Return the names of the heavy atoms; None if the embedded dictionary lacks the component."""
-        return self._embedded.atom_names(code) if code in self._embedded else None
+    def facts(self, code: str) -> ComponentFacts | None:
+        """Return what the input checks need to know; None if the embedded dictionary lacks the component."""
+        return self._embedded.facts(code) if code in self._embedded else None
 
 
 Dictionary = EmbeddedDictionary | UpstreamDictionary

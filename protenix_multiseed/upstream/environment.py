@@ -8,8 +8,9 @@ import contextlib
 import importlib
 import logging
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,47 @@ def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, original)
+
+
+class _Collector(logging.Handler):
+    """Collects the messages of upstream's loggers."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message."""
+        self.messages.append(record.getMessage())
+
+
+_OWN_NAME = re.compile(r"can not parse l\d\d$")  # upstream looks up even the names that it gives SMILES ligands
+_of_components: dict[str, None] = {}  # upstream warns of a component once in a process: these are all its warnings
+
+
+@contextlib.contextmanager
+def overheard(components: Collection[str]) -> Iterator[list[str]]:
+    """Collect upstream's warnings inside the ``with`` block, each once and on one line. The list is full at its end.
+
+    Args:
+        components: Codes of the components in use. Warnings of earlier blocks that name one of them count again.
+    """
+    logger, collector, made = logging.getLogger("protenix"), _Collector(), list[str]()
+    level = logger.level
+    logger.addHandler(collector)
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield made
+    finally:
+        logger.removeHandler(collector)
+        logger.setLevel(level)
+        texts = collector.messages + [str(one.message) for one in caught if "protenix" in Path(one.filename).parts]
+        fresh = [text for text in (" ".join(one.split()) for one in texts) if not _OWN_NAME.search(text)]
+        _of_components.update((text, None) for text in fresh if "ccd" in text.lower() or "component" in text)
+        known = [text for text in _of_components if any(code in re.split(r"\W+", text) for code in components)]
+        made.extend(dict.fromkeys([*fresh, *known]))
 
 
 @contextlib.contextmanager

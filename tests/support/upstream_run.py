@@ -2,7 +2,8 @@
 
     python upstream_run.py REQUEST.json
 
-REQUEST names the files, seeds, output folder, architecture and switches. Everything goes through upstream's
+REQUEST names the files, seeds, output folder, architecture and switches. It may also be a list of such requests.
+Everything goes through upstream's
 ``runner.inference``: ``InferenceRunner`` and ``infer_predict``. One thing is replaced: upstream draws the conformer
 of a SMILES ligand unseeded; here it is drawn with a seed.
 """
@@ -44,7 +45,12 @@ def make_configs(request: dict) -> ConfigDict:
 
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)
-    request = json.loads(Path(sys.argv[1]).read_text())
+    content = json.loads(Path(sys.argv[1]).read_text())
+    for request in content if isinstance(content, list) else [content]:
+        run(request)
+
+
+def run(request: dict) -> None:
     torch.set_num_threads(request.get("threads", 2))
     configs = make_configs(request)
     runner = InferenceRunner(configs)

@@ -63,8 +63,8 @@ def test_unknown_codes_are_not_found(dictionary):
 
 
 def test_atom_names_leave_hydrogens_out(dictionary):
-    assert dictionary.atom_names("ALA") == ("N", "CA", "C", "O", "CB", "OXT")
-    assert dictionary.atom_names("UNL") == ()
+    assert dictionary.facts("ALA").atoms == ("N", "CA", "C", "O", "CB", "OXT")
+    assert dictionary.facts("UNL").atoms == ()
 
 
 def test_conformers_are_reproducible(dictionary, tmp_path):
@@ -131,8 +131,8 @@ def test_upstreams_files_are_used_only_if_both_exist(tmp_path, monkeypatch, dict
     assert "NEW1" in found
     assert "NEW" not in found
     assert "ATP" not in found
-    assert found.atom_names("NEW1") is None
-    assert found.atom_names("ALA") == dictionary.atom_names("ALA")
+    assert found.facts("NEW1") is None
+    assert found.facts("ALA") == dictionary.facts("ALA")
 
 
 def test_molecules_are_made_without_rdkits_drawing_module():

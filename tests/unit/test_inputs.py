@@ -2,26 +2,13 @@ import json
 import os
 
 import pytest
+from support.inputs import SEQUENCE, bond, job, ligand, protein
 
 from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 from protenix_multiseed.upstream.job_dict import to_upstream
-
-SEQUENCE = "MKTAYIAKQR"
-
-
-def protein(**more):
-    return {"proteinChain": {"sequence": SEQUENCE, "count": 1, **more}}
-
-
-def ligand(text, **more):
-    return {"ligand": {"ligand": text, "count": 1, **more}}
-
-
-def bond(**more):
-    return {"entity1": 1, "position1": 3, "atom1": "CA", "entity2": 2, "position2": 1, "atom2": "PG", **more}
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +30,6 @@ def read(tmp_path, dictionary):
     (tmp_path / "plain.a3m").write_text("MKTAYIAKQR\n")
     (tmp_path / "flat.sdf").write_text("nothing")
     return read
-
-
-def job(*sequences, **more):
-    return [{"name": "a", "sequences": list(sequences), **more}]
 
 
 ATP = ligand("CCD_ATP")
@@ -94,9 +77,9 @@ BAD = {
     ),
     "MSA missing": (job(protein(pairedMsaPath="no.a3m")), "pairedMsaPath: no.a3m: no such file"),
     "MSA of another sequence": (job(protein(unpairedMsaPath="other.a3m")), "they differ at position 10"),
-    "MSA not text": (job(protein(unpairedMsaPath="bytes.a3m")), "byte 9 is not ASCII"),
-    "MSA not a3m": (job(protein(unpairedMsaPath="plain.a3m")), "no line starts with '>'"),
-    "MSA cut short": (job(protein(unpairedMsaPath="short.a3m")), "row 2 has 3 aligned columns, the first 10"),
+    "MSA not text": (job(protein(unpairedMsaPath="bytes.a3m")), "line 2 has a character that is not ASCII"),
+    "MSA not a3m": (job(protein(unpairedMsaPath="plain.a3m")), "does not start with '>'"),
+    "MSA cut short": (job(protein(unpairedMsaPath="short.a3m")), "record 2 has 3 aligned columns, the first 10"),
     "MSA with a gap in its query": (job(protein(unpairedMsa=">q\nMKT-YIAKQR\n")), "they differ at position 4"),
     "MSA text as a path": (job(protein(unpairedMsaPath=">q\n" + "MKTAYIAKQR" * 500)), "no such file"),
     "path of an unknown user": (job(protein(unpairedMsaPath="~nobody-of-that-name/x.a3m")), "no such file"),
@@ -164,9 +147,9 @@ BAD = {
         ),
         "lies on the binder chain itself",
     ),
-    "name of a parent": ([{"name": "../a", "sequences": [ATP]}], "cannot be a folder name in the output folder"),
-    "hidden name": ([{"name": ".a", "sequences": [ATP]}], "cannot be a folder name"),
-    "name with a newline": ([{"name": "a\nb", "sequences": [ATP]}], "control characters"),
+    "name of a parent": ([{"name": "../a", "sequences": [ATP]}], "cannot be read back from every file"),
+    "hidden name": ([{"name": ".a", "sequences": [ATP]}], "cannot be read back from every file"),
+    "name with a newline": ([{"name": "a\nb", "sequences": [ATP]}], "cannot be read back from every file"),
     "name of the run's folder": ([{"name": "protenix-ms", "sequences": [ATP]}], "choose another"),
     "long name": ([{"name": "a" * 151, "sequences": [ATP]}], "at most 150"),
     "names that clash": ([*job(ATP), {"name": "A", "sequences": [ATP]}], "also the name of in.json[0] 'a'"),

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import pytest
 from support.jobs import spec_of
 
 from protenix_multiseed.config import load_config
@@ -19,15 +18,6 @@ ION = {"ion": {"ion": "MG", "count": 1}}
 def notes(*sequences, model="demo", **content):
     spec = spec_of({"sequences": list(sequences), **content})
     return " ".join(notes_of(spec, load_config({"model": model}).input_rules))
-
-
-@pytest.mark.parametrize(
-    ("sequences", "warned"),
-    [((PROTEIN, ION), False), ((ION, PROTEIN), True), ((PROTEIN, ION, ION), False), ((ION,), False)],
-)
-def test_an_ion_before_a_chain_gets_a_note(sequences, warned):
-    """Upstream fills the chain's MSA with one residue type: seen with MG before a protein of ten residues."""
-    assert ("put ions last" in notes(*sequences)) == warned
 
 
 def test_a_protein_without_msa_gets_a_note():

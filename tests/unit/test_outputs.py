@@ -7,9 +7,10 @@ from dataclasses import replace
 import gemmi
 import numpy as np
 import pytest
-from biotite.structure import AtomArray, BondList
+from biotite.structure import AtomArray
 from biotite.structure.io import pdbx
 from support.jobs import job_of
+from support.predictions import NAMES, prediction
 
 from protenix_multiseed import files
 from protenix_multiseed.analysis.compact import compact
@@ -21,11 +22,10 @@ from protenix_multiseed.outputs.scan import read_record
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.settings import WriteSettings
-from protenix_multiseed.types import Failure, Prediction, Sample
+from protenix_multiseed.types import Failure, Sample
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
-NAMES = ["N", "CA", "C", "O", "CB"]
 IDENTITY = {"steps": 2}
 
 
@@ -36,30 +36,6 @@ def prepared():
 
 def job(name='it\'s a "job" 1.2'):
     return job_of(name=name, seeds=(3,))
-
-
-def prediction(scores=(0.2, 0.9, 0.5), **changes):
-    atoms = AtomArray(2 * len(NAMES))
-    atoms.chain_id[:] = "A"
-    atoms.res_id[:] = np.repeat([1, 2], len(NAMES))
-    atoms.res_name[:] = "ALA"
-    atoms.atom_name[:] = NAMES * 2
-    atoms.element[:] = [name[0] for name in NAMES] * 2
-    for name in ("label_asym_id", "auth_asym_id"):
-        atoms.set_annotation(name, atoms.chain_id)
-    atoms.set_annotation("label_entity_id", np.full(len(atoms), "1"))
-    atoms.set_annotation("token", atoms.res_id - 1)
-    atoms.bonds = BondList(len(atoms), np.array([[0, 1], [1, 2]]))
-    coordinates = np.random.default_rng(0).normal(size=(len(scores), len(atoms), 3)).astype(np.float32) * 20
-    fixed = {"iptm": np.float32(0), "has_clash": np.float32(0)}
-    summary = tuple(
-        {**fixed, "ranking_score": np.float32(s), "plddt": np.float32(50 + s), "ptm": np.float32(s)} for s in scores
-    )
-    pae = np.full((2, 2), 4, dtype=np.float32)
-    full = tuple({"atom_plddt": np.full(len(atoms), s, dtype=np.float32), "token_pair_pae": pae} for s in scores)
-    made = {"job": job(), "seed": 3, "coordinates": coordinates, "summary": summary, "full": full, "atom_array": atoms}
-    run = {"path": "reference", "seconds": 1.5}
-    return Prediction(**{**made, "entity_poly_type": {"1": "polypeptide(L)"}, "run": run, **changes})
 
 
 def test_written_samples_are_ranked_within_the_seed_and_can_be_read(tmp_path):

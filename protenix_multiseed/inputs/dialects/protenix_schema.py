@@ -27,7 +27,7 @@ class Entity(Strict):
     """Fields of every kind of entity: the number of copies and their chain IDs."""
 
     count: Count | None = None
-    id: list[Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[^\s'\"]+$")]] | None = None
+    id: list[str] | None = None
     label_entity_id: Any = None  # written by `protenix json`, never read
     label_asym_id: Any = None
 
