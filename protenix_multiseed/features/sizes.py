@@ -39,11 +39,9 @@ def count_sizes(spec: JobSpec, settings: FeatureSettings) -> Sizes:
         tokens, atoms = _count_entity(entity)
         n_token += entity.copies * tokens
         n_atom += entity.copies * atoms
-    for bond in spec.bonds:
-        for end in (bond.first, bond.second):
-            tokens, atoms = _count_leaving(spec, end)
-            n_token -= tokens
-            n_atom -= atoms
+    tokens, atoms = _count_leaving(spec)
+    n_token -= tokens
+    n_atom -= atoms
     return Sizes(n_token=n_token, n_atom=n_atom, n_msa=count_rows(spec, settings))
 
 
@@ -138,34 +136,51 @@ def _molecule_atoms(ligand: Ligand) -> frozenset[str]:
     return molecules.of_file(ligand.file.path).names if ligand.file else frozenset()
 
 
-def _count_leaving(spec: JobSpec, end: AtomRef) -> tuple[int, int]:
-    """Return the number of tokens and atoms that are removed at one end of a bond, over all copies with this bond."""
-    entity = spec.entities[end.entity - 1]
-    position = end.position or 1
-    present: frozenset[str] | None = None
-    if isinstance(entity, Polymer):
-        code, before, after = _place(components_of(entity), position)
-        present = _residue_atoms(code, before, after)
-    elif isinstance(entity, Ion):
-        code = entity.component
-    elif entity.components:
-        code = entity.components[position - 1]
-    else:
-        return 0, 0
-    copies = 1 if end.copy is not None else entity.copies
-    atoms = copies * _n_leaving(code, str(end.atom), present)
-    return (0 if isinstance(entity, Polymer) and _is_one_token(code) else atoms), atoms
+def _count_leaving(spec: JobSpec) -> tuple[int, int]:
+    """Return the number of tokens and atoms that leave because of the job's bonds."""
+    bonded: dict[tuple[int, int, int], Counter[str]] = {}  # bonds of each atom, by entity, position and copy
+    for end in (end for bond in spec.bonds for end in (bond.first, bond.second)):
+        copies = range(1, spec.entities[end.entity - 1].copies + 1) if end.copy is None else (end.copy,)
+        for copy in copies:
+            bonded.setdefault((end.entity, end.position or 1, copy), Counter())[str(end.atom)] += 1
+    n_token = n_atom = 0
+    for (number, position, _), counts in bonded.items():
+        entity, present = spec.entities[number - 1], None
+        if isinstance(entity, Polymer):
+            code, before, after = _place(components_of(entity), position)
+            present = _residue_atoms(code, before, after)
+        elif isinstance(entity, Ion):
+            code = entity.component
+        elif entity.components:
+            code = entity.components[position - 1]
+        else:
+            continue
+        atoms = _n_leaving(code, frozenset(counts.items()), present)
+        n_atom += atoms
+        n_token += 0 if isinstance(entity, Polymer) and _is_one_token(code) else atoms
+    return n_token, n_atom
 
 
 @cache
-def _n_leaving(code: str, atom: str, present: frozenset[str] | None) -> int:
-    """Return the size of the smallest leaving group of an atom, of the atoms that are present. None: all are."""
+def _n_leaving(code: str, bonds: frozenset[tuple[str, int]], present: frozenset[str] | None) -> int:
+    """Return how many atoms leave a residue for these numbers of bonds of its atoms.
+
+    One group leaves for each bond. If there are more groups than bonds, the smallest are assumed to leave.
+
+    Args:
+        present: Atoms of the residue; None for all atoms of the component.
+    """
     from protenix.data.core import ccd
 
     component: Any = ccd.get_component_atom_array(code, keep_leaving_atoms=True, keep_hydrogens=False)
-    groups = (component.central_to_leaving_groups or {}).get(atom) if component is not None else None
-    there = (set(component.atom_name.tolist()) if present is None else present) if groups else set()
-    return min((len(there & set(group)) for group in groups), default=0) if groups else 0
+    if component is None or not component.central_to_leaving_groups:
+        return 0
+    there = frozenset(component.atom_name.tolist()) if present is None else present
+    gone: set[str] = set()
+    for atom, count in bonds:
+        groups = [there & set(group) for group in component.central_to_leaving_groups.get(atom, ())]
+        gone.update(*sorted(groups, key=len)[:count])
+    return len(gone)
 
 
 def _sources(found: dict[str, Alignment], *, pair_as_unpair: bool) -> tuple[Alignment, ...]:

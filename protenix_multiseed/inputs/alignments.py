@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.job_spec import Alignment, PolymerKind
 
 MAX_BYTES = 2**31  # searches of the largest databases return a few hundred megabytes
 MAX_ROWS = 2_000_000
-MAX_LINE = 2**20
+_BLOCK = 2**20  # bytes; also the longest line
+_ODD = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f-\xff]")  # what no alignment has, but NUL bytes at its end
 _INSERTIONS = b"abcdefghijklmnopqrstuvwxyz"
 _PADDING = b"."  # fills up insertions of other rows
 _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
@@ -52,8 +53,7 @@ class AlignmentFacts:
     has_thymine: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
+class _Record(NamedTuple):
     """One record of an alignment: the header without ``>``, and the row with only columns and insertions."""
 
     number: int
@@ -74,13 +74,18 @@ def facts_of(alignment: Alignment, kind: PolymerKind) -> AlignmentFacts:
             The message names the file, the record and the column.
     """
     if alignment.file is None:
-        return _facts(_open(alignment), kind)
+        return _facts_of_text(alignment.text or "", kind)
     path = alignment.file.path
     try:
         stat = path.stat()
         return _facts_of_file(path, kind, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=4096)
+def _facts_of_text(text: str, kind: PolymerKind) -> AlignmentFacts:
+    return _facts(BytesIO(text.encode()), kind)
 
 
 @lru_cache(maxsize=4096)
@@ -206,31 +211,43 @@ def _records(file: BinaryIO, *, keep_signs: bool = False) -> Iterator[_Record]:
 
 def _record(number: int, header: bytes, written: bytes, *, keep_signs: bool) -> _Record:
     row = written if keep_signs else written.rstrip(b"\0").rstrip(b"*").translate(None, _PADDING)
-    return _Record(number=number, header=header, row=row, has_signs=row != written)
+    return _Record(number, header, row, len(row) < len(written))
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield the lines without surrounding space. Refuse lines that Protenix would split or join in another way."""
-    number, has_ended = 0, False
-    while line := file.readline(MAX_LINE + 1):
-        for part in line.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\r"):
-            number += 1
-            if len(part) > MAX_LINE:
-                raise InputError(f"line {number} is longer than {MAX_LINE} characters: not an a3m alignment")
-            if not part.isascii():
-                raise InputError(f"line {number} has a character that is not ASCII: not an a3m alignment")
-            text = part.strip(b" \t")
-            if has_ended and text.strip(b"\0"):
-                raise InputError(
-                    f"line {number}: text after a NUL byte: the file holds several alignments; split it into one each"
-                )
-            if control := _CONTROL.search(text.rstrip(b"\0")):
-                raise InputError(f"line {number} has the control character {control.group().decode()!r}")
-            has_ended |= text.endswith(b"\0")
-            yield text
+    rest, first, has_ended = b"", 1, False
+    while block := file.read(_BLOCK):
+        if block.endswith(b"\r"):
+            block += file.read(1)
+        text = rest + block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, rest = text.split(b"\n")
+        if has_ended or _ODD.search(text):
+            for number, line in enumerate(lines, start=first):
+                has_ended = _check_signs(line, number, has_ended)
+        first += len(lines)
+        if len(rest) > _BLOCK:
+            raise InputError(f"line {first} is longer than {_BLOCK} characters: not an a3m alignment")
+        yield from (line.strip(b" \t") for line in lines)
+    _check_signs(rest, first, has_ended)
+    yield rest.strip(b" \t")
 
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+def _check_signs(line: bytes, number: int, has_ended: bool) -> bool:
+    """Refuse a line with characters that no alignment has. Return whether it, or a line before it, ends with NUL bytes.
+
+    Args:
+        has_ended: Whether a line before it ends with NUL bytes.
+    """
+    text = line.rstrip(b" \t").rstrip(b"\0")
+    if has_ended and text.strip():
+        raise InputError(
+            f"line {number}: text after a NUL byte: the file holds several alignments; split it into one each"
+        )
+    if found := _ODD.search(text):
+        what = "not ASCII" if found.group() > b"\x7f" else f"the control character {found.group().decode()!r}"
+        raise InputError(f"line {number} has a character that is {what}: not an a3m alignment")
+    return has_ended or len(text) < len(line.rstrip(b" \t"))
 
 
 def _foreign(record: _Record, sign: bytes, kind: PolymerKind) -> str:

@@ -149,12 +149,16 @@ class _Checker:
 
     def _single_atoms(self) -> None:
         """Refuse a job without any bond: upstream's parser fails on it. Its featurizers fail on ions alone."""
-        if self.rules.reads.exact and all(isinstance(entity, Ion) for entity in self.spec.entities):
+        entities = self.spec.entities
+        if self.rules.reads.exact and all(isinstance(entity, Ion) for entity in entities):
             self._problem("sequences", "only ions, which Protenix cannot predict; leave --protenix-exact out")
             return
-        codes = [code for entity in self.spec.entities for code in _codes(entity)]
-        facts = [self._facts(code) for code in codes]
-        if codes and all(one is not None and not one.has_bonds for one in facts):
+        codes: list[str] = []
+        for entity in entities:
+            if isinstance(entity, Polymer) or (isinstance(entity, Ligand) and not entity.components):
+                return
+            codes += [entity.component] if isinstance(entity, Ion) else entity.components
+        if all((facts := self._facts(code)) is not None and not facts.has_bonds for code in codes):
             text = f"only single atoms ({', '.join(dict.fromkeys(codes))}), which Protenix cannot predict alone"
             self._problem("sequences", f"{text}; add a molecule or a chain")
 
@@ -300,13 +304,6 @@ class _Checker:
             return self._names(entity.components[position - 1])
         molecule = self._molecules[number]
         return molecule.names if molecule else None
-
-
-def _codes(entity: Entity) -> tuple[str, ...]:
-    """Components of an ion or ligand, else one that has bonds."""
-    if isinstance(entity, Ion):
-        return (entity.component,)
-    return entity.components if isinstance(entity, Ligand) and entity.components else ("ALA",)
 
 
 def _positions(entity: Entity) -> int:

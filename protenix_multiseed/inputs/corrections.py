@@ -80,12 +80,11 @@ def corrected(spec: JobSpec, reads: ReadSettings) -> JobSpec:
 
 def differences_of(spec: JobSpec, reads: ReadSettings) -> tuple[Difference, ...]:
     """Return where Protenix misreads this job."""
+    aligned = [(kind, alignments.facts_of(one, kind)) for kind, one in _alignments(spec, reads)]
     found = {
         ION_CHAINS: (reads.msa or reads.template) and any(isinstance(entity, Ion) for entity in spec.entities),
-        RNA_THYMINE: any(
-            kind == "rna" and alignments.facts_of(one, kind).has_thymine for kind, one in _alignments(spec, reads)
-        ),
-        ALIGNMENT_SIGNS: any(alignments.facts_of(one, kind).has_signs for kind, one in _alignments(spec, reads)),
+        RNA_THYMINE: any(kind == "rna" and facts.has_thymine for kind, facts in aligned),
+        ALIGNMENT_SIGNS: any(facts.has_signs for _, facts in aligned),
         CAP_BOND: any(True for _ in _cap_bonds(spec)),
         FILE_POSITIONS: any(_is_moved(spec, one) for one in _atoms(spec)),
     }
