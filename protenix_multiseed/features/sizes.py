@@ -17,7 +17,7 @@ from protenix_multiseed.inputs.content import alignments_read
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.modifications import FIRST_CAPS, LAST_CAPS
 from protenix_multiseed.inputs.residues import components_of
-from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
+from protenix_multiseed.job_spec import Alignment, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Sizes
 
