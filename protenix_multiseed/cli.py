@@ -94,6 +94,21 @@ def validate(
 
 
 @app.command()
+@takes("seeds", "config", "model")
+def convert(
+    settings: dict[str, Any],
+    inputs: Inputs,
+    to: Annotated[str, typer.Option("--to", help="protenix or alphafold3.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File, or a folder (standard output).")] = None,
+) -> None:
+    """Write inputs of any format as Protenix or AlphaFold 3 JSON."""
+    with _refusals():
+        from protenix_multiseed.commands.convert import convert as command
+
+        command(_load(settings), inputs, to, out)
+
+
+@app.command()
 @takes("model", "checkpoint", "out", "config", "device")
 def doctor(settings: dict[str, Any], as_json: AsJson = False) -> None:
     """Check everything that a run needs on this machine. Exit code 1 if predict would not run."""

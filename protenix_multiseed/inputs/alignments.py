@@ -53,7 +53,7 @@ class AlignmentFacts:
     has_thymine: bool
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """One record of an alignment: the header without ``>``, and the row with only columns and insertions."""
 
     number: int
@@ -63,6 +63,7 @@ class _Record(NamedTuple):
 
     @property
     def columns(self) -> bytes:
+        """The row without its insertions."""
         return self.row.translate(None, _INSERTIONS)
 
 
@@ -99,7 +100,7 @@ def _facts_of_file(path: Path, kind: PolymerKind, size: int, changed: int) -> Al
 
 def _facts(file: BinaryIO, kind: PolymerKind) -> AlignmentFacts:
     query, n_row, has_signs, has_thymine = b"", 0, False, False
-    for record in _records(file):
+    for record in read_records(file):
         columns = record.columns
         n_row += 1
         if n_row == 1:
@@ -159,7 +160,7 @@ def rewritten(alignment: Alignment, kind: PolymerKind) -> str:
     Signs that mean nothing are left out. In the rows of an RNA, T becomes U.
     """
     with _open(alignment) as file:
-        rows = (b">%b\n%b\n" % (record.header, _meant(record.row, kind)) for record in _records(file))
+        rows = (b">%b\n%b\n" % (record.header, _meant(record.row, kind)) for record in read_records(file))
         return b"".join(rows).decode()
 
 
@@ -173,7 +174,7 @@ def rows_of(alignment: Alignment, kind: PolymerKind, *, exact: bool) -> Iterator
     """
     query: bytes | None = None
     with _open(alignment) as file:
-        for record in _records(file, keep_signs=exact):
+        for record in read_records(file, keep_signs=exact):
             columns = record.columns if exact else _meant(record.columns, kind)
             residues = columns.translate(_SAME_RESIDUE[kind], _NO_COLUMN)
             query = residues if query is None else query
@@ -190,8 +191,12 @@ def _open(alignment: Alignment) -> BinaryIO:
     return alignment.file.path.open("rb")
 
 
-def _records(file: BinaryIO, *, keep_signs: bool = False) -> Iterator[_Record]:
-    """Yield the records of an alignment. Line breaks and comment lines are those of Protenix's ``parse_fasta``."""
+def read_records(file: BinaryIO, *, keep_signs: bool = False) -> Iterator[Record]:
+    """Yield the records of an alignment. Line breaks and comment lines are those of Protenix's ``parse_fasta``.
+
+    Raises:
+        InputError: if a line cannot be a line of an alignment; the message names it.
+    """
     parts: list[bytes] = []
     number, header = 0, b""
     for line in _lines(file):
@@ -209,9 +214,9 @@ def _records(file: BinaryIO, *, keep_signs: bool = False) -> Iterator[_Record]:
         yield _record(number, header, b"".join(parts), keep_signs=keep_signs)
 
 
-def _record(number: int, header: bytes, written: bytes, *, keep_signs: bool) -> _Record:
+def _record(number: int, header: bytes, written: bytes, *, keep_signs: bool) -> Record:
     row = written if keep_signs else written.rstrip(b"\0").rstrip(b"*").translate(None, _PADDING)
-    return _Record(number, header, row, len(row) < len(written))
+    return Record(number, header, row, len(row) < len(written))
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -250,7 +255,7 @@ def _check_signs(line: bytes, number: int, has_ended: bool) -> bool:
     return has_ended or len(text) < len(line.rstrip(b" \t"))
 
 
-def _foreign(record: _Record, sign: bytes, kind: PolymerKind) -> str:
+def _foreign(record: Record, sign: bytes, kind: PolymerKind) -> str:
     """Say which character of a row is not a column or an insertion."""
     place = record.columns.index(sign) + 1
     hints = {b"*": "write X for an unknown residue", b"~": "write - for a gap", b" ": "rows have no spaces"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs import alignments, modifications, molecules
+from protenix_multiseed.inputs import alignments, modifications, molecules, templates
 from protenix_multiseed.inputs.bonds import bond_problems
 from protenix_multiseed.inputs.content import alignments_read
 from protenix_multiseed.inputs.molecules import Molecule
@@ -20,7 +20,6 @@ from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.component import ComponentFacts
 from protenix_multiseed.upstream.dictionary import Dictionary
 
-TEMPLATE_SUFFIXES = (".a3m", ".hhr")
 _Result = TypeVar("_Result")
 
 
@@ -87,6 +86,8 @@ class _Checker:
 
     def _polymer(self, polymer: Polymer) -> None:
         allowed, sequence = COMPONENTS[polymer.kind], polymer.sequence
+        if not sequence:
+            self._problem(f"{polymer.place}.sequence", "empty")
         if not set(sequence) <= allowed.keys():
             position, letter = next((i, one) for i, one in enumerate(sequence, start=1) if one not in allowed)
             hint = "write it in upper case" if letter.upper() in allowed else f"allowed: {''.join(sorted(allowed))}"
@@ -119,10 +120,8 @@ class _Checker:
                 if problem:
                     self._problem(alignment.place, problem)
         hits = polymer.templates
-        if hits and self.rules.reads.template:
-            path = self._file(hits.place, hits.file, alignments.MAX_BYTES)
-            if path and path.suffix not in TEMPLATE_SUFFIXES:
-                self._problem(hits.place, f"{path.name}: expected a file of hits ending in .a3m or .hhr")
+        if hits and self.rules.reads.template and (path := self._file(hits.place, hits.file, templates.MAX_BYTES)):
+            self._or_problem(hits.place, lambda: templates.count_hits(path))
 
     def _ligand(self, number: int, ligand: Ligand) -> None:
         place, molecule = f"{ligand.place}.ligand", None
@@ -224,6 +223,13 @@ class _Checker:
         for contact in self.spec.contacts:
             self._exists(contact.place, "1", contact.first)
             self._exists(contact.place, "2", contact.second)
+            first, second = contact.first, contact.second
+            if (first.entity, first.copy) == (second.entity, second.copy):
+                text = "a contact joins two different chains, but both ends are on one chain"
+                self._problem(contact.place, text)
+            if contact.max_distance < contact.min_distance:
+                text = f"max_distance {contact.max_distance} is less than min_distance {contact.min_distance}"
+                self._problem(contact.place, text)
         if pocket := self.spec.pocket:
             self._exists(f"{pocket.place}.binder_chain", "", pocket.binder)
             for index, residue in enumerate(pocket.residues):

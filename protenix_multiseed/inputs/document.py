@@ -11,6 +11,7 @@ from protenix_multiseed.errors import InputError
 from protenix_multiseed.job_spec import JobSpec, SourceFile
 
 MAX_BYTES = 2**28
+MAX_YAML_BYTES = 2**22  # PyYAML takes some 10 s and 1 GiB for more
 MAX_VALUES = 2_000_000  # 5,000 jobs have some 500,000; parsing two million takes half a GiB
 
 
@@ -66,6 +67,35 @@ class Document:
         except RecursionError:
             raise InputError(f"{self.path.name}: nested too deeply to be an input file") from None
 
+    @cached_property
+    def json_or_none(self) -> Any:
+        """The content parsed as JSON; None if it is not JSON."""
+        try:
+            return self.json
+        except InputError:
+            return None
+
+    @cached_property
+    def yaml(self) -> Any:
+        """The content parsed as YAML.
+
+        Raises:
+            InputError: if the content is not YAML (the message gives line and column), or if it is too large.
+        """
+        import yaml  # imported late: JSON is the usual form
+
+        name = self.path.name
+        if len(self.text) > MAX_YAML_BYTES:
+            raise InputError(f"{name}: {len(self.text)} characters, at most {MAX_YAML_BYTES} are allowed in YAML")
+        try:
+            return yaml.load(self.text, Loader=_without_aliases())
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+            raise InputError(f"{name}: {place}not valid YAML: {error.problem}") from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise InputError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+
     def find(self, written: str) -> SourceFile:
         """Find a file that this document names: beside the document first, then in the working folder."""
         try:
@@ -98,6 +128,29 @@ class ParsedJob:
     seed_problem: str | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def _without_aliases() -> Any:
+    """A YAML loader that refuses aliases, because they can nest without end, and keys that are given twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {twice!r} is given twice", node.start_mark
+                )
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)

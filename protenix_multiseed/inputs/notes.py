@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from protenix_multiseed.inputs import templates
 from protenix_multiseed.inputs.corrections import differences_of
 from protenix_multiseed.job_spec import JobSpec
 from protenix_multiseed.settings import InputRules
@@ -13,8 +14,18 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
         yield f"its constraint has no effect on {rules.model}; use protenix_base_constraint_v0.5.0"
     for difference in differences_of(spec, rules.reads):
         yield difference.upstream if rules.reads.exact else difference.here
+    if rules.reads.template:
+        for number, protein in spec.polymers("protein"):
+            if protein.templates and (note := _on_hits(*templates.count_hits(protein.templates.file.path))):
+                yield f"protein {number}: {note}"
     if rules.reads.msa:
         for number, protein in spec.polymers("protein"):
             given = [one for one in (protein.paired, protein.unpaired) if one is not None]
             if not any(one.file or one.text for one in given):
                 yield f"protein {number} has no MSA; accuracy suffers. Make one with 'protenix msa'"
+
+
+def _on_hits(hits: int, others: int) -> str | None:
+    if not hits:
+        return "its file of template hits holds no hit, so it has no template"
+    return f"{others} records without 'mol:protein' in its file of template hits are left out" if others else None

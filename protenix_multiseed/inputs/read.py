@@ -84,8 +84,17 @@ def _files_in(folder: Path) -> Iterator[Path]:
         if entry.is_dir():
             if not _is_results(entry):
                 yield from _files_in(entry)
-        elif entry.suffix in _suffixes() and entry.is_file():
+        elif entry.suffix in _suffixes() and entry.is_file() and _is_input(entry):
             yield entry
+
+
+def _is_input(path: Path) -> bool:
+    """Whether a file of a folder is an input, by its ending and its content: a YAML file may be a configuration."""
+    try:
+        document = Document.read(path)
+    except InputError:  # reading it again gives the message
+        return True
+    return any(path.suffix in dialect.SUFFIXES and dialect.recognizes(document) for dialect in dialects.DIALECTS)
 
 
 def _is_results(folder: Path) -> bool:

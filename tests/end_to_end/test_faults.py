@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 from support import cases
-from support.command import environment, leftovers, run, start, write_jobs
+from support.command import DELETE_ALIGNMENT, environment, leftovers, run, start, write_jobs
 
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--seeds", "1-2")
 JOBS = {"a": "MKTAYIAKQR", "b": "GHKLMNPQRSTV"}
@@ -57,18 +57,6 @@ def test_a_read_only_output_folder_is_refused(tmp_path, small_disk):
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert "choose another folder" in done.stderr
-
-
-DELETE_ALIGNMENT = """
-import os
-from protenix_multiseed.outputs import scan as module
-original = module.scan
-def scan_and_delete(*arguments, **named):
-    found = original(*arguments, **named)
-    os.unlink("gone.a3m")
-    return found
-module.scan = scan_and_delete
-"""
 
 
 def test_an_alignment_deleted_after_the_checks_fails_only_its_job(tmp_path):

@@ -13,19 +13,12 @@ import gemmi
 import pytest
 from biotite.structure.io import pdbx
 from support import cases
+from support.command import COMMAND, DELETE_ALIGNMENT, run
 
 from protenix_multiseed.upstream.models import DEMO_NOTICE
 
-COMMAND = [sys.executable, "-m", "protenix_multiseed.cli"]
 # Few steps, cycles and samples: these tests are about the command.
 QUICK = "steps: 2\ncycles: 1\nsamples: 2\n"
-
-
-def run(*arguments, cwd=None, **variables):
-    environment = {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", **variables}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd, env=environment
-    )
 
 
 def job(name, *sequences, **more):
@@ -38,17 +31,17 @@ def protein(sequence="MKTAYIAKQR", **more):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run of two jobs. One job fails: RDKit can make no conformer for its ligand."""
+    """A finished run of two jobs. One job fails: its alignment is deleted when the run begins."""
     folder = tmp_path_factory.mktemp("run")
-    cage = "[C@@]123[C@@](C1)(C2)C3(C)(C)"
+    (folder / "gone.a3m").write_text(">q\nMKTAYIAKQR\n>r\nMKTAYIAKQK\n")
     jobs = [
-        job("impossible", {"ligand": {"ligand": cage, "count": 1}}),
+        job("impossible", protein(unpairedMsaPath="gone.a3m")),
         job("good", protein(), protein("GHKLM"), modelSeeds=[4, 2]),
     ]
     (folder / "in.json").write_text(json.dumps(jobs))
     (folder / "quick.yaml").write_text(QUICK)
-    done = run("predict", "in.json", "--model", "demo", "--config", "quick.yaml", "--out", "results", cwd=folder)
-    return folder, done
+    arguments = ("predict", "in.json", "--model", "demo", "--config", "quick.yaml", "--out", "results")
+    return folder, run(*arguments, cwd=folder, prelude=DELETE_ALIGNMENT)
 
 
 def test_a_failed_job_sets_the_exit_code_and_stops_no_other_job(finished):

@@ -11,6 +11,19 @@ COMMAND = [sys.executable, "-m", "protenix_multiseed.cli"]
 QUICK = "model: demo\nsteps: 2\ncycles: 1\nsamples: 2\nworkers: 1\n"
 
 
+# A prelude: the run finds its inputs in order, and then a file of them is gone.
+DELETE_ALIGNMENT = """
+import os
+from protenix_multiseed.outputs import scan as module
+original = module.scan
+def scan_and_delete(*arguments, **named):
+    found = original(*arguments, **named)
+    os.unlink("gone.a3m")
+    return found
+module.scan = scan_and_delete
+"""
+
+
 def environment(**variables):
     return {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", **variables}
 

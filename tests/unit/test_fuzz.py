@@ -95,6 +95,31 @@ def test_any_bytes_as_an_input_file_are_read_or_refused(folder, dictionary, cont
     refused_or_read(folder, dictionary, content)
 
 
+fasta = st.sampled_from(
+    [">", ">A|protein", ">A|protein|in.json", ">ligand|name=x", ">a:b", "MKT", "MKT:GHK", "CCO", ":", "ACGT"]
+)
+boltz = st.sampled_from(
+    ["version: 1", "sequences:", "  - protein: {id: A, sequence: MKT}", "  - ligand: {id: B, smiles: C}",
+     "constraints:", "  - bond: {atom1: [A, 1, N], atom2: [B, 1, C1]}", "  - contact: {}", "- &a x", "*a",
+     "  - protein: {id: [A, A]}"]
+)  # fmt: skip
+lines = st.lists(fasta | boltz | st.text(max_size=10), max_size=8)
+
+
+@fuzzed
+@given(lines)
+def test_lines_of_fasta_and_yaml_are_read_or_refused(folder, dictionary, content):
+    refused_or_read(folder, dictionary, "\n".join(content).encode(errors="replace"))
+
+
+@fuzzed
+@given(st.sampled_from(["alphafold3", "x"]), trees, trees, trees)
+def test_alphafold_3_of_any_shape_is_read_or_refused(folder, dictionary, dialect, name, sequences, more):
+    content = {"dialect": dialect, "version": 1, "name": name, "modelSeeds": [1], "sequences": sequences}
+    content |= {"bondedAtomPairs": more}
+    refused_or_read(folder, dictionary, json.dumps(content).encode())
+
+
 @fuzzed
 @given(trees)
 def test_json_of_any_shape_is_read_or_refused(folder, dictionary, content):

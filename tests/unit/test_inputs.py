@@ -344,6 +344,15 @@ def test_inputs_are_found_among_results_in_the_same_folder(tmp_path, dictionary)
     assert names == ["a", "b", "c"]
 
 
+def test_a_configuration_in_a_folder_of_inputs_is_no_input(tmp_path, dictionary):
+    (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": [ATP]}]))
+    (tmp_path / "run.yaml").write_text("# settings\nmodel: demo\nseeds: 1-5\n")
+    (tmp_path / "boltz.yaml").write_text("version: 1\nsequences:\n  - ligand: {id: A, ccd: ATP}\n")
+    (tmp_path / "b.fasta").write_text(">x\nMKT\n")
+    names = {made.name for made in read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary)}
+    assert names == {"a", "boltz", "b"}
+
+
 def test_a_named_pipe_is_refused(tmp_path, dictionary, read):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedInputsError, match="pipe: neither a file nor a folder"):

@@ -76,7 +76,7 @@ def _spec(document: Document, job: schema.ProtenixJob) -> JobSpec:
     return JobSpec(
         name=job.name,
         entities=tuple(
-            _entity(document, f"sequences[{number}].{box.kind}", box.kind or "", box.entity)
+            _entity(document, f"sequences[{number}].{box.kind}", box.kind or "", box.chosen)
             for number, box in enumerate(job.sequences)
         ),
         bonds=tuple(_bond(f"covalent_bonds[{index}]", bond) for index, bond in enumerate(job.covalent_bonds or ())),

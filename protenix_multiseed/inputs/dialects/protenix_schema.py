@@ -8,19 +8,11 @@ ignored. Any other unknown key is an error, because a misspelt key would silentl
 
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
-PROTEIN_LETTERS = "ARNDCQEGHILKMFPSTWYVX"
-DNA_LETTERS = "ACGTUXIN"
-RNA_LETTERS = "ACGUXIN"
+from protenix_multiseed.inputs.dialects.schema import Choice, Position, Strict
+
 Count = Annotated[int, Field(ge=1, le=10_000)]
-Position = Annotated[int, Field(ge=1)]
-
-
-class Strict(BaseModel):
-    """Base class: unknown keys are errors, and values are not converted from one type to another."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
 
 class Entity(Strict):
@@ -113,7 +105,7 @@ class Ion(Entity):
     ion: Annotated[str, Field(min_length=1)]
 
 
-class EntityBox(Strict):
+class EntityBox(Choice):
     """One item of ``sequences``: exactly one entity under the key of its kind."""
 
     proteinChain: ProteinChain | None = None
@@ -121,24 +113,6 @@ class EntityBox(Strict):
     rnaSequence: RnaSequence | None = None
     ligand: Ligand | None = None
     ion: Ion | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "EntityBox":
-        if len(self.model_fields_set) != 1 or self.kind is None:
-            kinds = ", ".join(type(self).model_fields)
-            raise ValueError(f"expected exactly one of {kinds}")
-        return self
-
-    @property
-    def kind(self) -> str | None:
-        """The key in use, such as ``proteinChain``."""
-        return next((name for name in type(self).model_fields if getattr(self, name) is not None), None)
-
-    @property
-    def entity(self) -> Entity:
-        """The entity itself."""
-        entity: Entity = getattr(self, str(self.kind))
-        return entity
 
 
 def _either(new: str, old: str) -> Any:
@@ -180,14 +154,6 @@ class Contact(Strict):
     atom2: int | str | None = None
     max_distance: float | int
     min_distance: float | int = 0
-
-    @model_validator(mode="after")
-    def _sensible(self) -> "Contact":
-        if (self.entity1, self.copy1) == (self.entity2, self.copy2):
-            raise ValueError("a contact joins two different chains, but both ends are on one chain")
-        if self.max_distance < self.min_distance:
-            raise ValueError(f"max_distance {self.max_distance} is less than min_distance {self.min_distance}")
-        return self
 
 
 class ChainReference(Strict):

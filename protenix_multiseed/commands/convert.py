@@ -1,0 +1,58 @@
+"""``protenix-ms convert``: write checked inputs in another format."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from protenix_multiseed.commands.common import read_inputs
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.files import write_text
+from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
+from protenix_multiseed.units import visible
+
+FORMATS = ("protenix", "alphafold3")
+
+
+def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None) -> None:
+    """Read the inputs, check them and write their jobs.
+
+    Args:
+        config: Configuration, which decides what inputs may contain.
+        inputs: Input files, or folders of them.
+        to: A format of :data:`FORMATS`.
+        out: The file to write; None for standard output. For several jobs in AlphaFold 3's format, which has one job a
+            file, it is a folder.
+
+    Raises:
+        ProtenixMsError: if an input is refused, or cannot be written in the format.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"--to {to!r} is not known; choose one of {', '.join(FORMATS)}")
+    jobs, _ = read_inputs(config, inputs)
+    for job in jobs:
+        for note in job.notes:
+            typer.echo(f"note {job.name}: {visible(note)}", err=True)
+    if to == "protenix":
+        files = {out: [to_protenix(job) for job in jobs]}
+    elif len(jobs) == 1:
+        files = {out: to_alphafold3(jobs[0])}  # type: ignore[dict-item]
+    elif out is None:
+        raise ConfigError(f"--out: {len(jobs)} jobs make as many AlphaFold 3 files: name a folder for them")
+    else:
+        files = {out / f"{job.name}.json": to_alphafold3(job) for job in jobs}  # type: ignore[misc]
+    for path, content in files.items():
+        text = json.dumps(content, indent=2) + "\n"
+        if path is None:
+            typer.echo(text, nl=False)
+            continue
+        if path.exists():
+            raise ConfigError(f"{path} exists already: choose another --out")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+        except OSError as error:
+            raise ConfigError(f"--out {path}: cannot be written: {error.strerror}") from None
+        typer.echo(f"wrote {path}", err=True)

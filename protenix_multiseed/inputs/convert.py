@@ -1,0 +1,106 @@
+"""Write checked jobs in another format."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from protenix_multiseed.errors import InputError
+from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer
+from protenix_multiseed.types import Job
+from protenix_multiseed.upstream.job_dict import to_upstream
+
+
+def to_protenix(job: Job) -> dict[str, Any]:
+    """Return a job in Protenix's JSON. Files are named by their absolute paths."""
+    return {**to_upstream(job.spec), "modelSeeds": list(job.seeds)}
+
+
+def to_alphafold3(job: Job) -> dict[str, Any]:
+    """Return a job in AlphaFold 3's JSON, version 4. Files are named by their absolute paths.
+
+    Raises:
+        InputError: if AlphaFold 3's format cannot hold the job; the message names the field.
+    """
+    spec = job.spec
+    names = list(_chain_names(spec))
+    if spec.has_constraint:
+        raise InputError(f"{job.where}: constraint: AlphaFold 3's format has no contacts and pockets")
+    made: dict[str, Any] = {
+        "dialect": "alphafold3",
+        "version": 4,
+        "name": spec.name,
+        "modelSeeds": list(job.seeds),
+        "sequences": [_entity(job, entity, ids) for entity, ids in zip(spec.entities, names, strict=True)],
+    }
+    if spec.bonds:
+        ends = [(bond, copy) for bond in spec.bonds for copy in _copies(spec, bond.first, bond.second)]
+        made["bondedAtomPairs"] = [
+            [_atom(job, bond.place, one, copy, names) for one in (bond.first, bond.second)] for bond, copy in ends
+        ]
+    return made
+
+
+def _chain_names(spec: JobSpec) -> Iterator[list[str]]:
+    """Names of the chains of each entity, as Protenix gives them: A to Z, then AA and so on, without those in use."""
+    used = {name for entity in spec.entities for name in entity.chain_ids}
+    number = 0
+    for entity in spec.entities:
+        names = list(entity.chain_ids)
+        while len(names) < entity.copies:
+            number += 1
+            if (name := _letters(number)) not in used:
+                names.append(name)
+        yield names
+
+
+def _letters(number: int) -> str:
+    """1 is A, 26 is Z, 27 is AA."""
+    text = ""
+    while number:
+        number, place = divmod(number - 1, 26)
+        text = chr(ord("A") + place) + text
+    return text
+
+
+def _entity(job: Job, entity: Entity, ids: list[str]) -> dict[str, Any]:
+    if isinstance(entity, Ion):
+        return {"ligand": {"id": ids, "ccdCodes": [entity.component]}}
+    if isinstance(entity, Ligand):
+        if entity.file:
+            raise InputError(f"{job.where}: {entity.place}: AlphaFold 3's format has no ligand files: use SMILES")
+        return {
+            "ligand": {
+                "id": ids,
+                **({"smiles": entity.smiles} if entity.smiles else {"ccdCodes": [*entity.components]}),
+            }
+        }
+    if entity.templates:
+        raise InputError(f"{job.where}: {entity.templates.place}: AlphaFold 3's format has no files of template hits")
+    return {entity.kind: {"id": ids, "sequence": entity.sequence, **_modifications(entity), **_alignments(entity)}}
+
+
+def _modifications(polymer: Polymer) -> dict[str, Any]:
+    code, place = ("ptmType", "ptmPosition") if polymer.kind == "protein" else ("modificationType", "basePosition")
+    made = [{code: one.component, place: one.position} for one in polymer.modifications]
+    return {"modifications": made} if made else {}
+
+
+def _alignments(polymer: Polymer) -> dict[str, str]:
+    given: tuple[tuple[str, Alignment | None], ...] = (("pairedMsa", polymer.paired), ("unpairedMsa", polymer.unpaired))
+    made: dict[str, str] = {}
+    for key, one in given:
+        if one is not None:
+            made |= {f"{key}Path": str(one.file.path)} if one.file else {key: one.text or ""}
+    return made
+
+
+def _copies(spec: JobSpec, first: AtomRef, second: AtomRef) -> range:
+    """The copies that a bond joins: all, if the bond names none."""
+    if first.copy is None and second.copy is None:
+        return range(1, spec.entities[first.entity - 1].copies + 1)
+    return range(1, 2)
+
+
+def _atom(job: Job, place: str, atom: AtomRef, copy: int, names: list[list[str]]) -> list[Any]:
+    if isinstance(atom.atom, int):
+        raise InputError(f"{job.where}: {place}: AlphaFold 3's format names atoms and does not number them")
+    return [names[atom.entity - 1][(atom.copy or copy) - 1], atom.position or 1, atom.atom]

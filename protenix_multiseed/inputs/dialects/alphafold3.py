@@ -1,0 +1,179 @@
+"""AlphaFold 3's JSON, versions 1 to 4: one job (AlphaFold 3's ``docs/input.md``)."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.inputs.dialects import schema
+from protenix_multiseed.inputs.dialects.chains import Chains
+from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.explain import explain
+from protenix_multiseed.inputs.seeds import check_seeds
+from protenix_multiseed.job_spec import Alignment, Bond, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
+
+NAME = "AlphaFold 3 JSON"
+SUFFIXES: tuple[str, ...] = (".json",)
+BondedAtoms = Annotated[tuple[schema.Atom, schema.Atom], Field(strict=False)]
+
+
+class _ProteinModification(schema.Strict):
+    ptmType: str
+    ptmPosition: schema.Position
+
+
+class _NucleotideModification(schema.Strict):
+    modificationType: str
+    basePosition: schema.Position
+
+
+class _Chain(schema.NamedChains):
+    description: str | None = None
+
+
+class _Polymer(_Chain):
+    sequence: schema.Sequence
+
+
+class _Protein(_Polymer):
+    modifications: list[_ProteinModification] | None = None
+    unpairedMsa: str | None = None
+    unpairedMsaPath: str | None = None
+    pairedMsa: str | None = None
+    pairedMsaPath: str | None = None
+    templates: list[Any] | None = None
+
+
+class _Dna(_Polymer):
+    modifications: list[_NucleotideModification] | None = None
+
+
+class _Rna(_Dna):
+    unpairedMsa: str | None = None
+    unpairedMsaPath: str | None = None
+
+
+class _Ligand(_Chain):
+    ccdCodes: Annotated[list[str], Field(min_length=1)] | None = None
+    smiles: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "_Ligand":
+        if (self.ccdCodes is None) == (self.smiles is None):
+            raise ValueError("expected either ccdCodes or smiles")
+        return self
+
+
+class _Entity(schema.Choice):
+    """One item of ``sequences``."""
+
+    protein: _Protein | None = None
+    rna: _Rna | None = None
+    dna: _Dna | None = None
+    ligand: _Ligand | None = None
+
+
+class _Job(schema.Strict):
+    dialect: Literal["alphafold3"]
+    version: Annotated[int, Field(ge=1, le=4)]
+    name: Annotated[str, Field(min_length=1)]
+    modelSeeds: Annotated[list[int], Field(min_length=1)]
+    sequences: Annotated[list[_Entity], Field(min_length=1)]
+    bondedAtomPairs: list[BondedAtoms] | None = None
+    userCCD: str | None = None
+    userCCDPath: str | None = None
+
+
+def recognizes(document: Document) -> bool:
+    """Whether the document is a JSON object with ``"dialect": "alphafold3"``."""
+    content = document.json_or_none
+    return isinstance(content, dict) and content.get("dialect") == "alphafold3"
+
+
+def parse(document: Document) -> Iterator[ParsedJob]:
+    """Yield the job of a document."""
+    content = document.json
+    name = content.get("name")
+    name = name if isinstance(name, str) else None
+    try:
+        job = _Job.model_validate(content)
+    except ValidationError as error:
+        yield ParsedJob(index=0, name=name, problems=tuple(explain(error, _Job)))
+        return
+    seeds, seed_problem = None, None
+    try:
+        seeds = check_seeds(job.modelSeeds, "modelSeeds")
+    except ConfigError as error:
+        seed_problem = str(error)
+    chains = Chains()
+    notes: list[str] = []
+    entities = tuple(
+        _entity(document, f"sequences[{number}].{box.kind}", box, chains, notes)
+        for number, box in enumerate(job.sequences)
+    )
+    bonds = tuple(
+        Bond(
+            first=chains.atom(*first, place=f"bondedAtomPairs[{number}][0]"),
+            second=chains.atom(*second, place=f"bondedAtomPairs[{number}][1]"),
+            place=f"bondedAtomPairs[{number}]",
+        )
+        for number, (first, second) in enumerate(job.bondedAtomPairs or ())
+    )
+    problems = [*chains.problems, *_unsupported(job)]
+    yield ParsedJob(
+        index=0,
+        name=name,
+        spec=None if problems else JobSpec(name=job.name, entities=entities, bonds=bonds),
+        seeds=seeds,
+        seed_problem=seed_problem,
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
+
+
+def _unsupported(job: _Job) -> Iterator[str]:
+    for key in ("userCCD", "userCCDPath"):
+        if getattr(job, key):
+            yield f"{key}: components of your own are not supported yet: give such a ligand as SMILES"
+    for number, box in enumerate(job.sequences):
+        if box.protein is not None and box.protein.templates:
+            yield (
+                f"sequences[{number}].protein.templates: template structures of your own are not supported yet: "
+                "write [] to predict without templates"
+            )
+
+
+def _entity(document: Document, place: str, box: _Entity, chains: Chains, notes: list[str]) -> Entity:
+    chain = box.chosen
+    chains.add(chain.ids, f"{place}.id")
+    if chain.description is not None:
+        notes.append(f"{place}.description has no effect")
+    more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
+    if isinstance(chain, _Ligand):
+        return Ligand(components=tuple(chain.ccdCodes or ()), smiles=chain.smiles, **more)
+    kind: PolymerKind = "protein" if box.protein else "rna" if box.rna else "dna"
+    return Polymer(
+        kind=kind,
+        sequence=chain.sequence,
+        modifications=tuple(
+            _modification(f"{place}.modifications[{number}]", one)
+            for number, one in enumerate(chain.modifications or ())
+        ),
+        paired=_alignment(document, place, chain, "pairedMsa"),
+        unpaired=_alignment(document, place, chain, "unpairedMsa"),
+        **more,
+    )
+
+
+def _modification(place: str, one: _ProteinModification | _NucleotideModification) -> Modification:
+    if isinstance(one, _ProteinModification):
+        return Modification(component=one.ptmType, position=one.ptmPosition, place=place)
+    return Modification(component=one.modificationType, position=one.basePosition, place=place)
+
+
+def _alignment(document: Document, place: str, chain: _Polymer, key: str) -> Alignment | None:
+    text, path = getattr(chain, key, None), getattr(chain, f"{key}Path", None)
+    if text is not None:
+        return Alignment(text=text, place=f"{place}.{key}")
+    return Alignment(file=document.find(path), place=f"{place}.{key}Path") if path else None

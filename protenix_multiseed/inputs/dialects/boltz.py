@@ -1,0 +1,215 @@
+"""Boltz's YAML, version 1: one job (Boltz's ``docs/prediction.md``)."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from protenix_multiseed.inputs.dialects import schema
+from protenix_multiseed.inputs.dialects.chains import Chains
+from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.explain import explain
+from protenix_multiseed.job_spec import (
+    Alignment,
+    AtomRef,
+    Bond,
+    Contact,
+    Entity,
+    JobSpec,
+    Ligand,
+    Modification,
+    Pocket,
+    Polymer,
+)
+
+NAME = "Boltz YAML"
+SUFFIXES: tuple[str, ...] = (".yaml", ".yml")
+Token = Annotated[tuple[str, schema.Position | str], Field(strict=False)]
+Distance = float | int
+_NO_MSA = "empty"
+
+
+class _Modification(schema.Strict):
+    position: schema.Position
+    ccd: str
+
+
+class _Polymer(schema.NamedChains):
+    sequence: schema.Sequence
+    modifications: list[_Modification] | None = None
+    cyclic: bool = False
+
+
+class _Protein(_Polymer):
+    msa: str | None = None
+
+
+class _Ligand(schema.NamedChains):
+    smiles: str | None = None
+    ccd: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "_Ligand":
+        if (self.ccd is None) == (self.smiles is None):
+            raise ValueError("expected either smiles or ccd")
+        return self
+
+
+class _Entity(schema.Choice):
+    """One item of ``sequences``."""
+
+    protein: _Protein | None = None
+    dna: _Polymer | None = None
+    rna: _Polymer | None = None
+    ligand: _Ligand | None = None
+
+
+class _Bond(schema.Strict):
+    atom1: schema.Atom
+    atom2: schema.Atom
+
+
+class _Pocket(schema.Strict):
+    binder: str
+    contacts: Annotated[list[Token], Field(min_length=1)]
+    max_distance: Distance = 6
+    force: bool = False
+
+
+class _Contact(schema.Strict):
+    token1: Token
+    token2: Token
+    max_distance: Distance = 6
+    force: bool = False
+
+
+class _Constraint(schema.Choice):
+    """One item of ``constraints``."""
+
+    bond: _Bond | None = None
+    pocket: _Pocket | None = None
+    contact: _Contact | None = None
+
+
+class _Job(schema.Strict):
+    version: Literal[1] = 1
+    sequences: Annotated[list[_Entity], Field(min_length=1)]
+    constraints: list[_Constraint] | None = None
+    templates: list[Any] | None = None
+    properties: list[Any] | None = None
+
+
+def recognizes(document: Document) -> bool:
+    """Whether the document is YAML: a key of Boltz's format is on one of its first lines."""
+    lines = (line for line in document.text.splitlines() if line.strip() and not line.startswith(("#", "---", "%")))
+    return any(line.startswith(("sequences:", "version:")) for line in (next(lines, ""), next(lines, "")))
+
+
+def parse(document: Document) -> Iterator[ParsedJob]:
+    """Yield the job of a document. It has the file's name.
+
+    Raises:
+        InputError: if the document is not YAML.
+    """
+    name = document.path.stem
+    try:
+        job = _Job.model_validate(document.yaml)
+    except ValidationError as error:
+        yield ParsedJob(index=0, name=name, problems=tuple(explain(error, _Job)))
+        return
+    chains, problems = Chains(), list(_unsupported(job))
+    entities = tuple(
+        _entity(document, f"sequences[{number}].{one.kind}", one, chains) for number, one in enumerate(job.sequences)
+    )
+    places = [(f"constraints[{number}].{one.kind}", one.chosen) for number, one in enumerate(job.constraints or ())]
+    contacts = tuple(_contact(place, one, chains, entities) for place, one in places if isinstance(one, _Contact))
+    pockets = [_pocket(place, one, chains, problems) for place, one in places if isinstance(one, _Pocket)]
+    spec = JobSpec(
+        name=name,
+        entities=entities,
+        bonds=tuple(_bond(place, one, chains) for place, one in places if isinstance(one, _Bond)),
+        contacts=contacts,
+        pocket=pockets[0] if pockets else None,
+        has_constraint=bool(contacts or pockets),
+    )
+    if len(pockets) > 1:
+        problems.append(f"{pockets[1].place}: Protenix takes one pocket only: keep one")
+    problems += chains.problems
+    yield ParsedJob(
+        index=0,
+        name=name,
+        spec=None if problems else spec,
+        problems=tuple(problems),
+        notes=tuple(_notes(job, [one for _, one in places])),
+    )
+
+
+def _unsupported(job: _Job) -> Iterator[str]:
+    if job.templates:
+        yield "templates: template structures of your own are not supported yet: leave templates out"
+    for number, one in enumerate(job.sequences):
+        if isinstance(one.chosen, _Polymer) and one.chosen.cyclic:
+            yield (
+                f"sequences[{number}].{one.kind}.cyclic: Protenix's models know no cyclic chains: leave it out, and "
+                "bond the first residue's N to the last one's C under constraints"
+            )
+
+
+def _notes(job: _Job, constraints: Sequence[_Bond | _Pocket | _Contact]) -> Iterator[str]:
+    if job.properties:
+        yield "properties have no effect: Protenix predicts no affinity"
+    if any(not isinstance(one, _Bond) and one.force for one in constraints):
+        yield "force of a constraint has no effect: Protenix has no potential for it"
+
+
+def _entity(document: Document, place: str, box: _Entity, chains: Chains) -> Entity:
+    chain = box.chosen
+    chains.add(chain.ids, f"{place}.id")
+    more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
+    if isinstance(chain, _Ligand):
+        return Ligand(components=(chain.ccd,) if chain.ccd else (), smiles=chain.smiles, **more)
+    if isinstance(chain, _Protein) and chain.msa:
+        empty = Alignment(text="", place=f"{place}.msa")
+        named = Alignment(file=document.find(chain.msa), place=f"{place}.msa")
+        more["unpaired"] = empty if chain.msa == _NO_MSA else named
+    return Polymer(
+        kind=box.kind,  # type: ignore[arg-type]
+        sequence=chain.sequence,
+        modifications=tuple(
+            Modification(component=one.ccd, position=one.position, place=f"{place}.modifications[{number}]")
+            for number, one in enumerate(chain.modifications or ())
+        ),
+        **more,
+    )
+
+
+def _bond(place: str, bond: _Bond, chains: Chains) -> Bond:
+    first, second = chains.atom(*bond.atom1, place=f"{place}.atom1"), chains.atom(*bond.atom2, place=f"{place}.atom2")
+    return Bond(first=first, second=second, place=place)
+
+
+def _contact(place: str, contact: _Contact, chains: Chains, entities: Sequence[Entity]) -> Contact:
+    first, second = (
+        _token(f"{place}.{key}", token, chains)
+        for key, token in (("token1", contact.token1), ("token2", contact.token2))
+    )
+    return Contact(first=first, second=second, max_distance=contact.max_distance, place=place)
+
+
+def _token(place: str, token: tuple[str, int | str], chains: Chains) -> AtomRef:
+    """A residue by its position, or an atom of a ligand by its name."""
+    chain, which = token
+    if isinstance(which, int):
+        return chains.atom(chain, which, place=place)
+    return chains.atom(chain, 1, which, place=place)
+
+
+def _pocket(place: str, pocket: _Pocket, chains: Chains, problems: list[str]) -> Pocket:
+    residues = []
+    for number, token in enumerate(pocket.contacts):
+        where = f"{place}.contacts[{number}]"
+        residues.append(_token(where, token, chains))
+        if residues[-1].atom is not None:
+            problems.append(f"{where}: Protenix takes residues, no atoms, as the contacts of a pocket: give a position")
+    binder = chains.atom(pocket.binder, place=f"{place}.binder")
+    return Pocket(binder=binder, residues=tuple(residues), max_distance=pocket.max_distance, place=place)

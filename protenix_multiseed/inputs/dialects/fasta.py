@@ -1,0 +1,150 @@
+"""FASTA, in the forms of ColabFold, Boltz and Chai.
+
+- Plain records: the file is one complex, and each record is a chain.
+- ``:`` in a sequence, as in ColabFold: each record is a complex of its own, with ``:`` between its chains.
+- Typed headers, as in Boltz (``>A|protein|a.a3m``) and Chai (``>protein|name=a``): one complex; a chain may be DNA,
+  RNA, a ligand as SMILES, or a component of the dictionary (Boltz's ``ccd``).
+
+Equal chains of a complex become one entity with several copies, as homomers are written in all other formats.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Polymer, PolymerKind
+
+NAME = "FASTA"
+SUFFIXES: tuple[str, ...] = (".fasta", ".fa", ".faa", ".fas", ".fna")
+_POLYMERS: tuple[PolymerKind, ...] = ("protein", "dna", "rna")
+_TYPES = (*_POLYMERS, "smiles", "ccd", "ligand", "glycan")
+_NO_MSA = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    number: int  # from 1
+    header: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"record {self.number}"
+
+    @property
+    def words(self) -> list[str]:
+        return [word.strip() for word in self.header.split("|")]
+
+
+def recognizes(document: Document) -> bool:
+    """Whether the first line that is neither empty nor a comment starts with ``>``."""
+    lines = (line.strip() for line in document.text.splitlines())
+    first = next((line for line in lines if line and not line.startswith((";", "#"))), "")
+    return first.startswith(">")
+
+
+def parse(document: Document) -> Iterator[ParsedJob]:
+    """Yield the jobs of a document.
+
+    Raises:
+        InputError: if a record has no sequence.
+    """
+    records = list(_records(document))
+    if any(":" in one.text for one in records if _type_of(one) is None):
+        for index, record in enumerate(records):
+            yield _complex(document, index, _job_name(record.header), _split(record))
+    else:
+        yield _complex(document, 0, document.path.stem, records)
+
+
+def _records(document: Document) -> Iterator[_Record]:
+    header, parts, number = "", list[str](), 0
+    for line in (*document.text.splitlines(), ">"):
+        text = line.strip()
+        if text.startswith(">"):
+            if number and not parts:
+                raise InputError(f"{document.path.name}: record {number} ({header[:40]!r}) has no sequence")
+            if number:
+                yield _Record(number, header, "".join(parts))
+            header, parts, number = text[1:].strip(), [], number + 1
+        elif text and not text.startswith((";", "#")):
+            parts.append(text)
+
+
+def _split(record: _Record) -> list[_Record]:
+    return [replace(record, text=text) for text in record.text.split(":")]
+
+
+def _complex(document: Document, index: int, name: str, records: Sequence[_Record]) -> ParsedJob:
+    entities, problems, notes = list[Entity](), list[str](), list[str]()
+    for record in records:
+        try:
+            entity = _entity(document, record, notes)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        place = next((place for place, other in enumerate(entities) if _is_copy(other, entity)), None)
+        if place is None:
+            entities.append(entity)
+        else:
+            other = entities[place]
+            ids = (*other.chain_ids, *entity.chain_ids)
+            entities[place] = replace(other, copies=other.copies + 1, chain_ids=ids)
+    spec = None if problems else JobSpec(name=name, entities=tuple(entities))
+    return ParsedJob(index=index, name=name, spec=spec, problems=tuple(problems), notes=tuple(notes))
+
+
+def _is_copy(first: Entity, second: Entity) -> bool:
+    """Whether two chains differ in nothing but their names. Chains with names join only chains with names."""
+    same = replace(first, copies=1, chain_ids=()) == replace(second, copies=1, chain_ids=())
+    return same and bool(first.chain_ids) == bool(second.chain_ids)
+
+
+def _entity(document: Document, record: _Record, notes: list[str]) -> Entity:
+    kind, words = _type_of(record), record.words
+    is_boltz = kind is not None and len(words) > 1 and words[1].lower() == kind
+    ids = (words[0],) if is_boltz else ()
+    if kind == "glycan":
+        raise InputError(
+            f"{record.place}: glycans are not read: write the sugars as ligands with bonds in another format"
+        )
+    if kind in ("smiles", "ligand"):
+        return Ligand(smiles=record.text, chain_ids=ids, place=record.place)
+    if kind == "ccd":
+        return Ligand(components=(record.text,), chain_ids=ids, place=record.place)
+    unpaired = None
+    if is_boltz and len(words) > 2 and words[2] == _NO_MSA:
+        unpaired = Alignment(text="", place=record.place)
+    elif is_boltz and len(words) > 2 and words[2]:
+        unpaired = Alignment(file=document.find(words[2]), place=record.place)
+    polymer = next((one for one in _POLYMERS if one == kind), None) or _guess(record, notes)
+    sequence = record.text.upper()
+    return Polymer(kind=polymer, sequence=sequence, chain_ids=ids, place=record.place, unpaired=unpaired)
+
+
+def _type_of(record: _Record) -> str | None:
+    """The type of a chain if the header names it: in Chai's form first, in Boltz's second."""
+    words = [word.lower() for word in record.words]
+    if words[0] in _TYPES and (len(words) == 1 or words[1].startswith("name=") or words[0] in ("ligand", "glycan")):
+        return words[0]
+    return words[1] if len(words) > 1 and words[1] in _TYPES else None
+
+
+def _guess(record: _Record, notes: list[str]) -> PolymerKind:
+    """Guess the kind of a chain without a type: a nucleic acid has only the letters A, C, G, N, and T or U."""
+    letters = set(record.text.upper())
+    if not letters <= set("ACGTUN") or not letters & set("TU"):
+        return "protein"
+    kind: PolymerKind = "rna" if "U" in letters else "dna"
+    notes.append(
+        f"{record.place} has only letters of nucleotides and is read as {kind.upper()}; '>protein|name=' forbids it"
+    )
+    return kind
+
+
+def _job_name(header: str) -> str:
+    """The first word of a header, with the signs replaced that a job's name cannot have."""
+    words = header.split()
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", words[0]).strip("_.-") if words else ""

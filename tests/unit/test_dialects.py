@@ -1,0 +1,364 @@
+"""The same complex in several formats is the same job as in Protenix's own JSON, and what cannot be done is refused."""
+
+import json
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from support.generated import jobs, write_files
+from support.inputs import bond, job, ligand, protein
+
+from protenix_multiseed.errors import InputError, RefusedInputsError
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.content import content_of
+from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
+from protenix_multiseed.settings import InputRules, ReadSettings
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+
+EXAMPLES = int(os.environ.get("PROTENIX_MS_EXAMPLES", "40"))
+READS = ReadSettings(msa=True, rna_msa=True)
+RULES = InputRules(model="m", reads=READS)
+SEQUENCE, OTHER = "MKTAYIAKQR", "GHKLMNPQRS"
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return EmbeddedDictionary()
+
+
+@pytest.fixture
+def read(tmp_path, dictionary):
+    (tmp_path / "a.a3m").write_text(f">query\n{SEQUENCE}\n>hit\nMK--YIAKQR\n")
+
+    def read(content, name="in.json"):
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return read_jobs([tmp_path / name], None, RULES, dictionary)
+
+    return read
+
+
+def contents(jobs):
+    """What the predictions depend on."""
+    return [content_of(one.spec, READS) for one in jobs]
+
+
+def refused(read, content, says, name="in.json"):
+    with pytest.raises(RefusedInputsError) as error:
+        read(content, name)
+    assert says in str(error.value)
+
+
+def numbered(*ends):
+    """A bond in Protenix's form, between the first copies of two entities."""
+    keys = [f"{key}{end}" for end in (1, 2) for key in ("entity", "position", "atom")]
+    return {**dict(zip(keys, ends, strict=True)), "copy1": 1, "copy2": 1}
+
+
+# AlphaFold 3
+
+
+def alphafold3(*sequences, **more):
+    return {
+        "dialect": "alphafold3",
+        "version": 4,
+        "name": "a",
+        "modelSeeds": [3, 5],
+        "sequences": list(sequences),
+        **more,
+    }
+
+
+EVERYTHING = alphafold3(
+    {"protein": {"id": ["A", "B"], "sequence": SEQUENCE, "unpairedMsaPath": "a.a3m", "pairedMsa": "",
+                 "modifications": [{"ptmType": "SEP", "ptmPosition": 3}], "templates": []}},
+    {"dna": {"id": "C", "sequence": "ACGT", "modifications": [{"modificationType": "5CM", "basePosition": 2}]}},
+    {"rna": {"id": "D", "sequence": "ACGU", "unpairedMsa": ">q\nACGU\n"}},
+    {"ligand": {"id": "E", "ccdCodes": ["NAG", "NAG"]}},
+    {"ligand": {"id": ["F", "G"], "smiles": "CCO"}},
+    bondedAtomPairs=[[["A", 4, "CA"], ["E", 1, "C1"]], [["E", 1, "O4"], ["E", 2, "C1"]]],
+)  # fmt: skip
+BY_HAND = job(
+    protein(count=2, id=["A", "B"], unpairedMsaPath="a.a3m", pairedMsa="",
+            modifications=[{"ptmType": "CCD_SEP", "ptmPosition": 3}]),
+    {"dnaSequence": {"sequence": "ACGT", "count": 1, "id": ["C"],
+                     "modifications": [{"modificationType": "CCD_5CM", "basePosition": 2}]}},
+    {"rnaSequence": {"sequence": "ACGU", "count": 1, "id": ["D"], "unpairedMsa": ">q\nACGU\n"}},
+    ligand("CCD_NAG_NAG", id=["E"]),
+    ligand("CCO", count=2, id=["F", "G"]),
+    covalent_bonds=[
+        numbered(1, 4, "CA", 4, 1, "C1"), numbered(4, 1, "O4", 4, 2, "C1"),
+    ],
+)  # fmt: skip
+
+
+def test_an_alphafold_3_job_is_the_job_written_by_hand(read):
+    (made,) = read(EVERYTHING)
+    assert contents([made]) == contents(read(BY_HAND))
+    assert (made.name, made.seeds) == ("a", (3, 5))
+
+
+def test_a_description_has_no_effect_and_says_so(read):
+    with_text = alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "description": "a chain"}})
+    without = alphafold3({"protein": {"id": "A", "sequence": SEQUENCE}})
+    assert contents(read(with_text)) == contents(read(without))
+    assert "sequences[0].protein.description has no effect" in read(with_text)[0].notes
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "templates": [{}]}}), "protein.templates: "),
+        (alphafold3({"ligand": {"id": "A", "ccdCodes": ["X1"]}}, userCCD="data_X1"), "userCCD: "),
+        (alphafold3({"ligand": {"id": "A"}}), "expected either ccdCodes or smiles"),
+        (alphafold3({"ligand": {"id": "A", "ccdCodes": ["ATP"], "smiles": "C"}}), "expected either ccdCodes or smiles"),
+        (alphafold3({"protein": {"id": "A", "sequence": "M"}, "dna": {"id": "B", "sequence": "A"}}), "exactly one"),
+        (alphafold3({"protein": {"id": "A", "seqence": SEQUENCE}}), "unknown key; did you mean 'sequence'"),
+        (alphafold3({"ligand": {"id": ["A", "A"], "smiles": "C"}}), "'A' is also the name of another chain"),
+        (alphafold3({"ligand": {"id": "A", "smiles": "CC"}}, bondedAtomPairs=[[["A", 1, "C1"], ["B", 1, "C1"]]]),
+         "bondedAtomPairs[0][1]: no chain is called 'B'; chains: A"),
+        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE}}, bondedAtomPairs=[[["A", 11, "C"], ["A", 1, "N"]]]),
+         "position1: 11"),
+        ({**alphafold3({"ligand": {"id": "A", "smiles": "C"}}), "version": 5}, "version: "),
+        ({**alphafold3({"ligand": {"id": "A", "smiles": "C"}}), "modelSeeds": [1, 1]}, "seed 1 is given twice"),
+    ],
+)  # fmt: skip
+def test_what_an_alphafold_3_job_cannot_have_is_refused(read, content, says):
+    refused(read, content, says)
+
+
+# Boltz
+
+
+BOLTZ = f"""\
+# a comment
+version: 1
+sequences:
+  - protein:
+      id: [A, B]
+      sequence: {SEQUENCE}
+      msa: a.a3m
+      modifications:
+        - position: 3
+          ccd: SEP
+  - protein:
+      id: P
+      sequence: {OTHER}
+      msa: empty
+  - dna:
+      id: C
+      sequence: ACGT
+  - ligand:
+      id: [F, G]
+      smiles: '[CH3:1]CO'
+  - ligand:
+      id: E
+      ccd: NAG
+constraints:
+  - bond:
+      atom1: [A, 4, CA]
+      atom2: [E, 1, C1]
+  - pocket:
+      binder: E
+      contacts: [[A, 1], [B, 2]]
+  - contact:
+      token1: [A, 1]
+      token2: [E, O3]
+      max_distance: 8
+properties:
+  - affinity:
+      binder: E
+"""
+
+
+def test_a_boltz_job_is_the_job_written_by_hand(read):
+    (made,) = read(BOLTZ, "in.yaml")
+    bond = numbered(1, 4, "CA", 5, 1, "C1")
+    contact = {"entity1": 1, "copy1": 1, "position1": 1, "entity2": 5, "copy2": 1, "position2": 1, "atom2": "O3",
+               "max_distance": 8}  # fmt: skip
+    pocket = {"binder_chain": {"entity": 5, "copy": 1}, "max_distance": 6, "contact_residues": [
+        {"entity": 1, "copy": 1, "position": 1}, {"entity": 1, "copy": 2, "position": 2}]}  # fmt: skip
+    by_hand = job(
+        protein(count=2, id=["A", "B"], unpairedMsaPath="a.a3m",
+                modifications=[{"ptmType": "CCD_SEP", "ptmPosition": 3}]),
+        {"proteinChain": {"sequence": OTHER, "count": 1, "id": ["P"], "unpairedMsa": ""}},
+        {"dnaSequence": {"sequence": "ACGT", "count": 1, "id": ["C"]}},
+        ligand("[CH3:1]CO", count=2, id=["F", "G"]),
+        ligand("CCD_NAG", id=["E"]),
+        covalent_bonds=[bond],
+        constraint={"contact": [contact], "pocket": pocket},
+    )  # fmt: skip
+    assert contents([made]) == contents(read(by_hand))
+    assert (made.name, made.seeds) == ("in", (101,))
+    assert "properties have no effect: Protenix predicts no affinity" in made.notes
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}, cyclic: true}}",
+            "cyclic: Protenix's models know no",
+        ),
+        (f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}}}\ntemplates:\n  - cif: x.cif", "templates: "),
+        ("sequences:\n  - ligand: {id: A}", "expected either smiles or ccd"),
+        ("sequences:\n  - ligand: {id: A, smile: C}", "unknown key; did you mean 'smiles'"),
+        ("version: 2\nsequences:\n  - ligand: {id: A, smiles: C}", "version: "),
+        ("sequences:\n  - ligand: {id: A, smiles: C\n", "in.yaml: line 3, column 1: not valid YAML"),
+        ("sequences:\n  - ligand: {id: A, smiles: C, smiles: CC}", "the key 'smiles' is given twice"),
+        ("sequences: &x\n  - ligand: {id: A, smiles: C}\nproperties: *x", "aliases are not allowed"),
+        (BOLTZ.replace("binder: E\n      contacts", "binder: Z\n      contacts"), "no chain is called 'Z'"),
+        (BOLTZ.replace("[[A, 1], [B, 2]]", "[[A, 1], [F, C1]]"), "takes residues, no atoms"),
+        (BOLTZ.replace("token2: [E, O3]", "token2: [A, 3]"), "joins two different chains"),
+    ],
+)
+def test_what_a_boltz_job_cannot_have_is_refused(read, content, says):
+    refused(read, content, says, "in.yaml")
+
+
+# FASTA
+
+
+def test_the_records_of_a_fasta_file_are_the_chains_of_one_complex(read):
+    (made,) = read(
+        f">first chain\n{SEQUENCE[:5]}\n{SEQUENCE[5:]}\n\n>b\n{OTHER.lower()}\n>c\n{SEQUENCE}\n", "my job.fasta"
+    )
+    second = {"proteinChain": {"sequence": OTHER, "count": 1}}
+    assert contents([made]) == contents(read(job(protein(count=2), second)))
+    assert made.name == "my job"
+
+
+def test_colons_separate_the_chains_of_colabfolds_complexes(read):
+    first, second = read(f">sp|P1|A_B complex\n{SEQUENCE}:{OTHER}:{SEQUENCE}\n>two\n{OTHER}\n", "in.fa")
+    assert contents([first]) == contents(read(job(protein(count=2), {"proteinChain": {"sequence": OTHER, "count": 1}})))
+    assert contents([second]) == contents(read(job({"proteinChain": {"sequence": OTHER, "count": 1}})))
+    assert [first.name, second.name] == ["sp_P1_A_B", "two"]
+
+
+def test_boltz_headers_name_chain_kind_and_alignment(read):
+    text = f">A|protein|a.a3m\n{SEQUENCE}\n>B|protein|empty\n{OTHER}\n>C|smiles\nCCO\n>D|ccd\nATP\n>E|rna\nACGU\n"
+    by_hand = job(
+        protein(id=["A"], unpairedMsaPath="a.a3m"),
+        {"proteinChain": {"sequence": OTHER, "count": 1, "id": ["B"], "unpairedMsa": ""}},
+        ligand("CCO", id=["C"]),
+        ligand("CCD_ATP", id=["D"]),
+        {"rnaSequence": {"sequence": "ACGU", "count": 1, "id": ["E"]}},
+    )
+    assert contents(read(text, "in.fasta")) == contents(read(by_hand))
+
+
+def test_chai_headers_name_the_kind(read):
+    text = f">protein|name=a\n{SEQUENCE}\n>ligand|name=b\nCCO\n>dna|name=c\nACG\n>protein|name=d\n{SEQUENCE}\n"
+    by_hand = job(protein(count=2), ligand("CCO"), {"dnaSequence": {"sequence": "ACG", "count": 1}})
+    assert contents(read(text, "in.fasta")) == contents(read(by_hand))
+
+
+def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
+    (made,) = read(">a\nACGT\n>b\nACGU\n>c\nACGA\n>protein|name=d\nACGT\n", "in.fasta")
+    assert [one.kind for one in made.spec.entities] == ["dna", "rna", "protein", "protein"]
+    assert [note for note in made.notes if "only letters of nucleotides" in note] == [
+        "record 1 has only letters of nucleotides and is read as DNA; '>protein|name=' forbids it",
+        "record 2 has only letters of nucleotides and is read as RNA; '>protein|name=' forbids it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (">a\n>b\nMKT\n", "record 1 ('a') has no sequence"),
+        (">a\nMKT\n>b\n", "record 2 ('b') has no sequence"),
+        (">a\nMKTO\n", "record 1.sequence: 'O' at position 4 is not a letter of a protein sequence"),
+        (">glycan|name=a\nNAG(4-1 NAG)\n", "glycans are not read"),
+        (">A|protein|no.a3m\nMKT\n", "no.a3m: no such file"),
+        (">a\nMKT:\n>b\nMKT\n", "in.fasta[0] 'a': record 1.sequence: empty"),
+    ],
+)
+def test_what_a_fasta_file_cannot_have_is_refused(read, content, says):
+    refused(read, content, says, "in.fasta")
+
+
+# Recognition
+
+
+@pytest.mark.parametrize("name", ["in.json", "in.txt", "in.fasta", "in.yaml"])
+def test_the_content_decides_the_format_not_the_name(read, name):
+    for content, kind in ((json.dumps(EVERYTHING), 5), (BOLTZ, 5), (f">a\n{SEQUENCE}\n", 1), (json.dumps(BY_HAND), 5)):
+        (made,) = read(content, name)
+        assert len(made.spec.entities) == kind
+
+
+# Conversion
+
+
+@pytest.fixture
+def converted(read):
+    """Write jobs in a format, and read them again."""
+
+    def convert(jobs, write):
+        made = [write(job) for job in jobs]
+        if write is to_protenix:
+            return read(made)
+        return [job for one in made for job in read(one)]
+
+    return convert
+
+
+@pytest.mark.parametrize("write", [to_protenix, to_alphafold3])
+def test_a_converted_job_is_the_same_job(read, converted, write):
+    jobs = read(EVERYTHING)
+    again = converted(jobs, write)
+    assert contents(again) == contents(jobs)
+    assert [(one.name, one.seeds) for one in again] == [(one.name, one.seeds) for one in jobs]
+
+
+def test_chains_without_names_get_those_that_protenix_gives_them(read):
+    content = job(protein(count=2), ligand("CCD_ATP", id=["B"]), {"ion": {"ion": "MG", "count": 1}},
+                  covalent_bonds=[bond(atom1="CA", copy1=2, copy2=1)])  # fmt: skip
+    made = to_alphafold3(read(content)[0])
+    assert [next(iter(one.values()))["id"] for one in made["sequences"]] == [["A", "C"], ["B"], ["D"]]
+    assert made["bondedAtomPairs"] == [[["C", 3, "CA"], ["B", 1, "PG"]]]
+    assert made["sequences"][2] == {"ligand": {"id": ["D"], "ccdCodes": ["MG"]}}
+
+
+def test_a_bond_of_all_copies_becomes_one_bond_a_copy(read):
+    content = job(protein(count=2), ligand("CCD_ATP", count=2), covalent_bonds=[bond()])
+    made = to_alphafold3(read(content)[0])
+    assert made["bondedAtomPairs"] == [[["A", 3, "CA"], ["C", 1, "PG"]], [["B", 3, "CA"], ["D", 1, "PG"]]]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (job(protein(), ligand("[CH3:1]CO"), covalent_bonds=[bond(atom2=1)]), "names atoms and does not number them"),
+        (job(protein(), constraint={"contact": []}), "has no contacts and pockets"),
+    ],
+)
+def test_what_alphafold_3_cannot_hold_is_refused(read, content, says):
+    with pytest.raises(InputError, match=says):
+        to_alphafold3(read(content)[0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("generated")
+    write_files(made)
+    return made
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
+@given(content=jobs())
+def test_a_generated_job_comes_back_from_each_format_that_can_hold_it(folder, dictionary, content):
+    def read(content):
+        (folder / "in.json").write_text(json.dumps(content))
+        return read_jobs([folder / "in.json"], (1, 2), RULES, dictionary)
+
+    try:
+        jobs = read([content])
+    except RefusedInputsError:
+        return
+    assert contents(read([to_protenix(job) for job in jobs])) == contents(jobs)
+    try:
+        written = to_alphafold3(jobs[0])
+    except InputError:
+        return
+    (again,) = read(written)
+    assert to_alphafold3(again) == written
