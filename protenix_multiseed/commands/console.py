@@ -18,20 +18,13 @@ if TYPE_CHECKING:
 _FILE_COLUMNS = 140  # line width if the output goes to a file
 
 
-class _Console(Console):
-    """A console that goes quiet when its pipe is closed. Rich would end the process; the run must continue."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-
-
 def make_console() -> Console:
     """Return a console on standard output.
 
     It keeps the stream object, because upstream's prints are silenced by replacing ``sys.stdout``.
     """
     is_file = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # Rich would wrap a file at 80 columns
-    return _Console(file=sys.stdout, highlight=False, width=_FILE_COLUMNS if is_file else None)
+    return Console(file=sys.stdout, highlight=False, width=_FILE_COLUMNS if is_file else None)
 
 
 def show_note(console: Console, job: str, text: str) -> None:
@@ -70,8 +63,7 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     for sentence in findings.sentences:
         console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
     kept = sum(sample.structure is not None for sample in order)
-    console.print(
-        f"best structure: [bold]{escape(str(folder / 'best.cif'))}[/bold]   all samples: "
-        f"{escape(str(folder / 'ranking.csv'))}   {kept} structures, {format_bytes(findings.n_bytes)}\n",
-        soft_wrap=True,
-    )
+    places = {"best structure": folder / "best.cif", "all samples": folder / "ranking.csv"}  # a full disk may lack them
+    texts = [f"{name}: [bold]{escape(str(path))}[/bold]" for name, path in places.items() if path.is_file()]
+    texts.append(f"{kept} structures, {format_bytes(findings.n_bytes)}\n")
+    console.print("   ".join(texts), soft_wrap=True)

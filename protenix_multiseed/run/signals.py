@@ -5,7 +5,7 @@ The second signal ends the process at once. Neither signal leaves a partial resu
 published atomically.
 
 The signal handler only sets a flag. Python also writes the signal's number to a pipe, and a thread reads the pipe.
-After the first signal the thread sends an event to the watchers. After the second signal it ends the process. Thus
+After the first signal another thread sends an event to the watchers. After the second signal the process ends. Thus
 signals take effect while the main thread is in a long call. The handler prints nothing, because it may have interrupted
 a print.
 """
@@ -22,6 +22,7 @@ from typing import Any, Self
 from protenix_multiseed.events import Stopping, Watcher
 
 POLL_SECONDS = 0.1
+_LAST_WORDS_SECONDS = 10.0  # longest time that the end of the run waits for the watchers to take the event
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,6 +41,8 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._wakeup_before = -1
+        self._reader: threading.Thread | None = None
+        self._teller: threading.Thread | None = None
 
     @property
     def is_asked(self) -> bool:
@@ -72,18 +75,39 @@ class Signals:
         self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         for number in _NUMBERS:
             self._before[number] = signal.signal(number, self._on_signal)
-        threading.Thread(target=_watch, args=(self._pipe[0], self._on_first), daemon=True, name="signals").start()
+        self._reader = threading.Thread(
+            target=_watch, args=(self._pipe[0], self._on_first), daemon=True, name="signals"
+        )
+        self._reader.start()
         return self
+
+    def shield_workers(self) -> None:
+        """Block the signals in this thread, because the processes and threads that it starts inherit this.
+
+        Otherwise a worker that is interrupted while it imports its modules prints a traceback. The thread that reads
+        the pipe still receives the signals.
+        """
+        if self._pipe is None:
+            return
+        from multiprocessing import resource_tracker  # imported late: a run with nothing to do starts no workers
+
+        resource_tracker.ensure_running()  # if a worker's start did this, it would unblock the signals again
+        signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._pipe is None:
+            return
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._pipe[1])  # the thread reads the pipe to its end, and closes the other end
+        for thread in (self._reader, self._teller):  # a signal that came must be in the log
+            if thread is not None:
+                thread.join(_LAST_WORDS_SECONDS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)  # now the handler takes those that came meanwhile
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._pipe is not None:
-            signal.set_wakeup_fd(self._wakeup_before)
-            os.close(self._pipe[1])  # the thread reads the end of the pipe and closes the other end
-            self._pipe = None
+        self._pipe = None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is None:
@@ -93,8 +117,9 @@ class Signals:
     def _on_first(self, number: int) -> None:
         self._on_signal(number, None)
         event = Stopping(signal=signal.Signals(number).name, grace=self._grace)
-        # In a separate thread: a blocked terminal must not delay the second signal.
-        threading.Thread(target=self._tell, args=(event,), daemon=True, name="stopping").start()
+        # In a separate thread: a log on a disk that does not answer must not delay the second signal.
+        self._teller = threading.Thread(target=self._tell, args=(event,), daemon=True, name="stopping")
+        self._teller.start()
 
 
 def _watch(pipe: int, on_first: Callable[[int], None]) -> None:

@@ -129,10 +129,11 @@ def test_publish_folder_replaces_an_existing_folder(tmp_path):
 
 
 def sample(folder, seed, number, score):
-    stem = folder / f"seed_{seed}_{number}"
-    for suffix in (".cif", ".json"):
-        stem.with_suffix(suffix).write_text(json.dumps({"seed": seed, "number": number}))
+    stem = folder / f"seed_{seed}" / "predictions" / f"sample_{number}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
     scores = {"ranking_score": score, "plddt": 70.0, "ptm": 0.5, "iptm": 0.25, "has_clash": number == 1}
+    for suffix in (".cif", ".json"):
+        stem.with_suffix(suffix).write_text(json.dumps({**scores, "seed": seed, "number": number}))
     cif, confidence = stem.with_suffix(".cif"), stem.with_suffix(".json")
     return Sample(job="a", seed=seed, sample=number, **scores, structure=cif, confidence=confidence)
 
@@ -149,7 +150,8 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
     write_findings(tmp_path, findings)
     assert (findings.best.seed, findings.best.sample) == (2, 0)
     for name in ("best.cif", "best_summary_confidence.json"):
-        assert json.loads((tmp_path / name).read_text()) == {"seed": 2, "number": 0}
+        content = json.loads((tmp_path / name).read_text())
+        assert (content["seed"], content["number"]) == (2, 0)
     with (tmp_path / "ranking.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["rank"], row["seed"], row["sample"]) for row in rows] == [
@@ -162,7 +164,8 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
     known = {key: value for key, value in rows[0].items() if value}
     assert known == {
         "rank": "1", "job": "a", "seed": "2", "sample": "0", "ranking_score": "0.75", "plddt": "70.0", "ptm": "0.5",
-        "iptm": "0.25", "has_clash": "0", "structure": "seed_2_0.cif", "confidence": "seed_2_0.json",
+        "iptm": "0.25", "has_clash": "0", "structure": "seed_2/predictions/sample_0.cif",
+        "confidence": "seed_2/predictions/sample_0.json",
     }  # fmt: skip
 
 
