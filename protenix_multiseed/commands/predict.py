@@ -20,7 +20,7 @@ from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.outputs.scan import Scan, scan
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.process import finish_output
-from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings
+from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
 from protenix_multiseed.types import Job
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
     _import_ahead(config, jobs)
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
     found = scan(jobs, identities, config.folder_settings)
+    if found.n_todo:
+        check_workers()
     console = make_console()
     if verbosity >= 0:
         _show_scan(console, found)
