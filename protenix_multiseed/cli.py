@@ -15,7 +15,7 @@ import typer
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, ProtenixMsError
 from protenix_multiseed.options import OUTPUT, option, takes
-from protenix_multiseed.process import own_process, use_utf8, wait_for_output
+from protenix_multiseed.process import own_process, settle_output, use_utf8
 
 if TYPE_CHECKING:
     from protenix_multiseed.config import RunConfig
@@ -207,7 +207,7 @@ def _refusals() -> Iterator[None]:
 
 
 def _end(message: str, code: int = 2) -> None:
-    wait_for_output(1.0)
+    settle_output()
     for line in message.splitlines():
         typer.echo(f"error: {line}", err=True)
     raise typer.Exit(code)

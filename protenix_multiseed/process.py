@@ -4,6 +4,7 @@ Standard output may be closed, a pipe whose reader has ended or has stopped read
 passes the text on, so a print never waits and never fails.
 """
 
+import atexit
 import codecs
 import contextlib
 import errno
@@ -17,8 +18,10 @@ import time
 from collections.abc import Callable, Iterator
 
 MAX_WAITING = 2**26  # bytes; text that comes while more waits for the reader is dropped
-_CHUNK = 2**16
+_CHUNK = 2**10  # small, so that a slow reader is not taken for one that takes nothing
+PATIENCE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Output(io.TextIOBase):
@@ -72,18 +75,28 @@ class Output(io.TextIOBase):
             self._changed.notify_all()
         return len(text)
 
-    def wait(self, should_give_up: Callable[[], bool]) -> None:
-        """Wait until all text is passed on, or until ``should_give_up`` returns True."""
+    def wait(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
+        """Wait until all text is passed on.
+
+        Args:
+            is_urgent: Whether to give up once the reader has taken nothing for two seconds.
+        """
         with self._changed:
-            while self._waiting and not self._is_over and not should_give_up():
+            left, end = len(self._waiting), time.monotonic() + PATIENCE_SECONDS
+            while self._waiting and self.problem is None:
+                if len(self._waiting) != left or not is_urgent():
+                    left, end = len(self._waiting), time.monotonic() + PATIENCE_SECONDS
+                elif time.monotonic() > end:
+                    return
                 self._changed.wait(_POLL_SECONDS)
 
-    def finish(self, should_give_up: Callable[[], bool] = lambda: False) -> None:
+    def finish(self, is_urgent: Callable[[], bool] = lambda: False) -> None:
         """Wait like :meth:`wait`, then discard the text that is left and all text that comes later."""
-        try:
-            self.wait(should_give_up)
-        finally:
-            self._is_over = True
+        if not self._is_over:
+            try:
+                self.wait(is_urgent)
+            finally:
+                self._is_over = True
 
     def _pass_on(self) -> None:
         while True:
@@ -131,6 +144,7 @@ def own_process() -> Iterator[None]:
     The exit code is that of the ``SystemExit`` which the block raises. It is 1 if all else went well, but the output
     could not be written.
     """
+    atexit.register(_ignore_signals)  # the first to be registered is the last to be called
     _open_missing()
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
@@ -149,22 +163,28 @@ def own_process() -> Iterator[None]:
     if problem is not None and problem.errno != errno.EPIPE:  # a reader that ends does not want the rest
         print(f"error: standard output cannot be written: {problem.strerror}", file=sys.stderr)
         code = code or 1
-    for number in (signal.SIGINT, signal.SIGTERM):  # the work is over: a signal must not change its exit code
+    # The work is over, so a signal must not change the exit code. It ends the process at once while Python waits for
+    # threads, and is ignored while Python removes its modules, when it would kill the process.
+    for number in _NUMBERS:
         signal.signal(number, lambda *_: os._exit(code))
     sys.exit(code)
 
 
-def finish_output(should_give_up: Callable[[], bool]) -> None:
-    """Wait until standard output has taken all text. If ``should_give_up`` returns True, discard the rest."""
+def finish_output(is_urgent: Callable[[], bool]) -> None:
+    """Wait until standard output has taken all text. If it is urgent, do not wait for a reader that takes nothing."""
     if isinstance(sys.stdout, Output):
-        sys.stdout.finish(should_give_up)
+        sys.stdout.finish(is_urgent)
 
 
-def wait_for_output(seconds: float) -> None:
-    """Wait for some seconds at most until standard output has taken all text, so that errors are shown after it."""
+def settle_output() -> None:
+    """Let standard output take all text, so that errors are shown after it. Do not wait for a reader that is stuck."""
     if isinstance(sys.stdout, Output):
-        end = time.monotonic() + seconds
-        sys.stdout.wait(lambda: time.monotonic() > end)
+        sys.stdout.wait(lambda: True)
+
+
+def _ignore_signals() -> None:
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _open_missing() -> None:

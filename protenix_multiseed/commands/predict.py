@@ -67,7 +67,7 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
                 _show_result(console, result, config)
             if log.problem:
                 console.print(f"[yellow]note[/yellow] lines are missing in the log: {escape(log.problem)}")
-            finish_output(lambda: signals.time_is_up)  # a reader that does not read must not hold up a stop
+            finish_output(lambda: signals.is_asked)
     return result.exit_code
 
 
