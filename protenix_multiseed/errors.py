@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
+VERIFY = "predict with --verify finds damaged seeds and predicts them again"
+
 
 class ProtenixMsError(Exception):
     """Base class of errors whose message is meant for the user. The command prints it without a traceback.
@@ -59,14 +61,15 @@ class DamagedError(ProtenixMsError):
     Args:
         folder: The folder of the seed.
         reason: The file and what is wrong with it.
+        way_out: What the user can do.
     """
 
-    def __init__(self, folder: Path, reason: str) -> None:
-        self.folder, self.reason = folder, reason
+    def __init__(self, folder: Path, reason: str, way_out: str = VERIFY) -> None:
+        self.folder, self.reason, self.way_out = folder, reason, way_out
         super().__init__(f"{folder}: {reason}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.reason)  # a worker may send it to the run
+        return type(self), (self.folder, self.reason, self.way_out)  # a worker may send it to the run
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the user asked the run to stop

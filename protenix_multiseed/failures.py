@@ -3,7 +3,7 @@
 import errno
 import traceback
 
-from protenix_multiseed.errors import DamagedError, ProtenixMsError
+from protenix_multiseed.errors import DamagedError, PredictionError, ProtenixMsError
 from protenix_multiseed.types import Failure, Job
 
 _AGAIN = "then run the same command again: finished seeds are kept"
@@ -55,13 +55,16 @@ def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> 
         message = f"the worker process ended (exit code {getattr(error, 'exitcode', 'unknown')})"
         advice = f"if memory ran out, use fewer --workers or a machine with more memory, {_AGAIN}"
     elif isinstance(error, DamagedError):
-        message, advice = str(error), "run the same command again with --verify: it predicts damaged seeds again"
+        message, advice = str(error), error.way_out
+    elif isinstance(error, PredictionError):
+        message, advice = str(error), "use --kernels torch, or another seed"
     elif isinstance(error, ProtenixMsError):
         message, advice = str(error), f"correct it, {_AGAIN}"
     elif isinstance(error, OSError):
         message, advice = reason_of(error), f"{advice_for(error)}, {_AGAIN}"
     elif isinstance(error, MemoryError):
-        message, advice = "out of memory", f"use fewer --workers or a machine with more memory, {_AGAIN}"
+        fewer = "" if stage == "rank" else "fewer --workers or "
+        message, advice = "out of memory", f"use {fewer}a machine with more memory, {_AGAIN}"
     else:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         advice = "run the same command again" + (", or with --sequential" if stage == "predict" else "")

@@ -4,12 +4,14 @@ Writing is atomic: a reader sees either the old content or the new, never a part
 inside a given folder. A pipe or a device could block for ever, and a link could lead to a file of somebody else.
 """
 
+import contextlib
 import errno
 import glob
 import io
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 _KINDS = (
@@ -139,8 +141,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(scratch, path)
     except BaseException as error:
         scratch.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is not None:
-            error.filename, error.filename2 = str(path), None  # the user knows this name, and not the temporary one
+        if isinstance(error, OSError) and error.errno is not None:  # the user does not know the temporary name
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -183,11 +185,18 @@ def remove(path: Path) -> None:
         pass
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders that a killed process left beside ``target``. The caller holds the target's lock."""
+def remove_leftovers(target: Path, *, older_than: float = 0) -> None:
+    """Remove the temporary folders that a killed process left beside ``target``.
+
+    Args:
+        older_than: Seconds since the last change that show that no process uses a folder; 0 if the caller holds the
+            target's lock.
+    """
     for kind in ("new", "old"):
         for left in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
-            remove(left)
+            with contextlib.suppress(OSError):  # another process has removed it
+                if older_than == 0 or time.time() - left.lstat().st_mtime > older_than:
+                    remove(left)
 
 
 def _scratch_name(target: Path, kind: str) -> Path:

@@ -213,7 +213,7 @@ def _checkpoint(config: RunConfig) -> Iterator[Check]:
 
         count = sum(tensor.numel() for tensor in read_checkpoint(checkpoint, config.model).values())
     except ProtenixMsError as error:
-        yield Check(name="checkpoint", state="wrong", found=str(error), advice="delete it and fetch it again")
+        yield Check(name="checkpoint", state="wrong", found=str(error))
         return
     checked = "as fetched" if recorded_sha256(checkpoint) else "no recorded hash to compare with"
     yield Check(

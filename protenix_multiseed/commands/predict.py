@@ -21,6 +21,7 @@ from protenix_multiseed.outputs.scan import Scan, scan
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.process import finish_output
 from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
+from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Job
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
     Raises:
         ProtenixMsError: if the run is refused. Nothing has been written in this case.
     """
+    with Signals(config.grace) as signals:
+        return _predict(config, inputs, verbosity, signals)
+
+
+def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals: Signals) -> int:
     if config.offline:
         forbid_network()
     checkpoint_hash = CheckpointHash(config)
@@ -53,14 +59,13 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
         _show_scan(console, found)
     from protenix_multiseed.run.log import EventLog
     from protenix_multiseed.run.pipeline import run
-    from protenix_multiseed.run.signals import Signals
     from protenix_multiseed.run.terminal import Terminal
 
     terminal = Terminal(console, found.n_todo, verbosity)
     inside = config.out if config.log_file is None else None
     with EventLog(config.log_path, inside, as_json=config.log_format == "json") as log:
         watchers = Watchers(log, terminal)  # the log first, so that it misses no event
-        with Signals(config.grace, watchers) as signals:
+        with signals.begun(watchers):
             with terminal.shown():
                 result = run(config, found.tasks, watchers, signals)
             if verbosity >= 0:

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings
 from protenix_multiseed.commands.console import make_console, show_findings, show_note
-from protenix_multiseed.errors import ConfigError, DamagedError, ProtenixMsError
+from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, ProtenixMsError
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import check_inside
 from protenix_multiseed.outputs.identity import differences
@@ -19,8 +19,6 @@ from protenix_multiseed.outputs.ranking import Seeds, read_seeds
 from protenix_multiseed.outputs.scan import RECORD, seed_folders
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.paths import RUN_FOLDER
-
-_VERIFY = "predict --verify finds damaged seeds and predicts them again"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,7 +129,7 @@ def gather_job(job: FoundJob, cluster_rmsd: float = CLUSTER_RMSD) -> RankedJob:
         findings = seeds.rank(cluster_rmsd)
     except Exception as error:  # this job is skipped; the other jobs are still ranked
         return skipped(job, error)
-    job.problems += [f"{error}; the seed is left out: {_VERIFY}" for error in seeds.damaged.values()]
+    job.problems += [f"{error}; the seed is left out: {error.way_out}" for error in seeds.damaged.values()]
     if findings is None:
         text = "its seeds hold no predictions any more; predict the job again, or move its folder away"
         return skipped(job, ConfigError("none of its seeds can be read" if seeds.damaged else text))
@@ -141,13 +139,13 @@ def gather_job(job: FoundJob, cluster_rmsd: float = CLUSTER_RMSD) -> RankedJob:
 def skipped(job: FoundJob, error: Exception) -> RankedJob:
     """Return a job that was skipped because of an error."""
     if isinstance(error, DamagedError):
-        reason = f"{error}; {_VERIFY}"
+        reason = f"{error}; {error.way_out}"
     elif isinstance(error, ProtenixMsError):
         reason = str(error)
     elif isinstance(error, OSError):
         reason = f"{reason_of(error)}; {advice_for(error)}, or choose another --to"
     else:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}; {_VERIFY}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}; {VERIFY}"
     text = f"the job is skipped, because it cannot be ranked: {reason}"
     return RankedJob(name=job.name, findings=None, notes=tuple(job.notes), problems=(*job.problems, text))
 

@@ -114,12 +114,14 @@ def read_checkpoint(path: Path, model_name: str, *, mapped: bool = False) -> dic
         ValueError,
         pickle.UnpicklingError,
     ) as error:
+        if isinstance(error, PermissionError):
+            raise WeightsError(f"{path}: cannot be read: {error.strerror}; give this account access to it") from None
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} is truncated or not a Protenix checkpoint ({reason}); {fetch_hint(model_name)}"
+            f"{path} is truncated or not a Protenix checkpoint ({reason}); delete it, then {fetch_hint(model_name)}"
         ) from error
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise WeightsError(f"{path} holds no weights under 'model'; {fetch_hint(model_name)}")
+        raise WeightsError(f"{path} holds no weights under 'model'; delete it, then {fetch_hint(model_name)}")
     return tensors
 
 

@@ -213,7 +213,9 @@ def read_seed(folder: Path, job: str, seed: int) -> tuple[dict[str, Any], list[S
         DamagedError: if a file is not as it was written.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise DamagedError(folder, "it is not a folder")
+        raise DamagedError(folder, "it is not a folder", "move it away and predict the seed again")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DamagedError(folder, "it cannot be entered", "give this account access to it")
     record = read_record(folder)
     if record is None:
         raise DamagedError(folder, f"{RECORD} is damaged or cannot be read")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, WeightsError
-from protenix_multiseed.failures import reason_of
+from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
 from protenix_multiseed.upstream.checkpoints import fetch_hint, template_data_dir
 
@@ -61,11 +61,11 @@ def check_sha256(checkpoint: Path, model_name: str) -> str:
     try:
         found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
     except OSError as error:
-        raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}; {fetch_hint(model_name)}") from None
+        raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}; {advice_for(error)}") from None
     if recorded is not None and recorded != found:
         raise WeightsError(
             f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
-            f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}"
+            f"in {hash_file(checkpoint).name}; delete it, then {fetch_hint(model_name)}"
         )
     return found
 

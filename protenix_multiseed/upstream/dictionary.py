@@ -32,7 +32,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protenix_multiseed.errors import DictionaryError
-from protenix_multiseed.files import file_size, make_scratch, publish_folder, read_bytes, read_text, write_bytes
+from protenix_multiseed.files import (
+    file_size,
+    make_scratch,
+    publish_folder,
+    read_bytes,
+    read_text,
+    remove_leftovers,
+    write_bytes,
+)
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.paths import cache_dir
 
@@ -48,6 +56,7 @@ _DIGEST_BYTES = 32  # a stored molecule begins with its SHA-256
 
 _ARRAYS = ("components", "atoms", "bonds", "text")
 _COMPLETE = "complete"  # the file that lists the length, time and SHA-256 of the index's other files
+_ABANDONED_SECONDS = 3600  # a temporary folder of this age belongs to a process that was killed
 _OPEN_ATTEMPTS = 3  # another process may replace a damaged index at the same moment
 _COMPONENT_COLUMNS = (
     "type",
@@ -443,6 +452,7 @@ def _build_index(folder: Path) -> None:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, older_than=_ABANDONED_SECONDS)
         scratch = make_scratch(folder)
         try:
             # A time in the past: whoever writes to a file later gives it another one.

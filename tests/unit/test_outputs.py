@@ -198,7 +198,16 @@ def test_failures_of_other_runs_stay_until_their_seeds_are_done(tmp_path):
 def test_damaged_lines_in_the_list_of_failures_are_ignored(tmp_path):
     path = tmp_path / "protenix-ms" / "failures.jsonl"
     path.parent.mkdir()
-    path.write_text('{"job": "a", "seed": 1}\n[]\nnull\n{"jo\n')
+    lines_ = [
+        '{"job": "a", "seed": 1}',
+        "[]",
+        "null",
+        '{"jo',
+        '{"job": [], "seed": 1}',
+        '{"job": "a", "seed": {}}',
+        "[" * 5000,
+    ]
+    path.write_text("\n".join(lines_))
     write_failures(tmp_path, [failed("b", 1)], set())
     assert [line["job"] for line in lines(tmp_path)] == ["a", "b"]
 
