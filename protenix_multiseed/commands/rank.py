@@ -129,11 +129,18 @@ def gather_job(job: FoundJob, cluster_rmsd: float = CLUSTER_RMSD) -> RankedJob:
         findings = seeds.rank(cluster_rmsd)
     except Exception as error:  # this job is skipped; the other jobs are still ranked
         return skipped(job, error)
-    job.problems += [f"{error}; the seed is left out: {error.way_out}" for error in seeds.damaged.values()]
+    for damaged in seeds.damaged.values():
+        leave_out(job, damaged)
     if findings is None:
         text = "its seeds hold no predictions any more; predict the job again, or move its folder away"
         return skipped(job, ConfigError("none of its seeds can be read" if seeds.damaged else text))
     return RankedJob(name=job.name, findings=findings, notes=tuple(job.notes), problems=tuple(job.problems))
+
+
+def leave_out(job: FoundJob, error: DamagedError) -> None:
+    """Leave a damaged seed out of a job, and name it."""
+    job.seeds = {seed: folder for seed, folder in job.seeds.items() if folder != error.folder}
+    job.problems.append(f"{error}; the seed is left out: {error.way_out}")
 
 
 def skipped(job: FoundJob, error: Exception) -> RankedJob:

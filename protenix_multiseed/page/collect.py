@@ -4,12 +4,14 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from protenix_multiseed.analysis.compact import NAME, PAE_STEP, read_compact
 from protenix_multiseed.analysis.findings import Findings
+from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.files import is_file, read_text
 from protenix_multiseed.outputs.scan import read_record, read_summary
 from protenix_multiseed.types import Sample
@@ -41,7 +43,7 @@ def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
         "found": list(findings.sentences),
         "samples": [_sample(findings, place, cluster_of.get(place)) for place in range(len(shown))],
         "structures": {
-            str(place): pack(read_text(structure, shown[place].folder))
+            str(place): pack(_structure(shown[place], structure))
             for place in chosen
             if (structure := shown[place].structure)
         },
@@ -96,6 +98,13 @@ def pack(text: str) -> str:
 def pack_json(content: Mapping[str, Any]) -> str:
     """Compress and encode content as :func:`pack` does, as JSON."""
     return pack(json.dumps(content, separators=(",", ":")))
+
+
+def _structure(sample: Sample, path: Path) -> str:
+    try:
+        return read_text(path, sample.folder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedError(sample.folder, f"{path.name}: {error}") from error
 
 
 def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, Any]:

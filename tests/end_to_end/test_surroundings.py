@@ -190,7 +190,10 @@ class Stdout:
 
 @contextlib.contextmanager
 def started(folder, kind, *arguments, prelude=""):
-    """Start a command in a process group of its own. Yields the process, and a function that waits for a condition."""
+    """Start a command in a process group of its own.
+
+    Yields the process, and a function that waits until a condition holds or the process has ended.
+    """
     stdout = Stdout(kind)
     command = [sys.executable, "-c", f"{prelude}\nfrom protenix_multiseed.cli import app\napp()", *OPTIONS, *arguments]
     with (folder / "stderr").open("wb") as stderr:
@@ -200,7 +203,11 @@ def started(folder, kind, *arguments, prelude=""):
     os.close(stdout.write)
 
     def wait(condition):
-        wait_for(lambda: (stdout.look(), condition())[1])
+        def holds():
+            stdout.look()
+            return condition() or process.poll() is not None
+
+        wait_for(holds)
 
     try:
         yield process, wait
@@ -282,6 +289,7 @@ def test_a_worker_that_is_interrupted_while_it_starts_prints_nothing(folder):
             return any("spawn_main" in " ".join(child.cmdline()) for child in children)
 
         wait(has_worker)
+        assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         wait(ended(process))
     assert process.returncode == 130

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from protenix_multiseed.run import signals as module
 from protenix_multiseed.run.signals import Signals
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -65,7 +66,8 @@ def test_a_handler_prints_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_stuck_watcher_does_not_delay_the_stop():
+def test_a_stuck_watcher_does_not_delay_the_stop(monkeypatch):
+    monkeypatch.setattr(module, "_LAST_WORDS_SECONDS", 0.1)
     stuck = threading.Event()
     with Signals(0.05, lambda event: stuck.wait(60)) as signals:
         send()
