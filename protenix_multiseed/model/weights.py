@@ -72,8 +72,8 @@ def load_model(
         example = next(iter([*reshaped, *missing, *unexpected]))
         raise WeightsError(
             f"{checkpoint} does not fit {model_name}: {len(missing)} weights are missing, {len(unexpected)} unknown "
-            f"and {len(reshaped)} have another shape (first: {example}); choose the --model that it belongs to, or move it "
-            f"away and {fetch_hint(model_name)}"
+            f"and {len(reshaped)} have another shape (first: {example}); choose the --model that it belongs to, or "
+            f"move it away and {fetch_hint(model_name)}"
         )
     if missing:
         with torch.random.fork_rng(devices=[]):  # a fixed seed: the same values on every run, unlike upstream

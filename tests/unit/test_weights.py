@@ -141,7 +141,5 @@ def test_a_checkpoint_that_differs_from_its_recorded_hash_is_refused(state, tmp_
     hash_file(path).write_text(f"{sha256(path)}  model.pt\n")
     assert check_sha256(path, cases.MODEL) == sha256(path)
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(
-        WeightsError, match=r"is not the file that was fetched.*; delete it, then run 'protenix-ms fetch"
-    ):
+    with pytest.raises(WeightsError, match=r"is not the file that was fetched.*; delete it, then run"):
         check_sha256(path, cases.MODEL)
