@@ -1,7 +1,7 @@
 """Handle SIGINT and SIGTERM: finish or abandon the running batch, write finished results, end the run.
 
-Before the run begins, the first signal ends the process. Python's own exception for SIGINT does not always do this: a
-library may catch it while it is imported.
+Before the run begins, the first signal ends the process. Python's own exception for SIGINT would wait until the main
+thread runs Python code, and a library that is being imported could catch it.
 
 During the run, no new batch starts after the first signal. The running batch has ``grace`` seconds to finish, then it
 is abandoned. The second signal ends the process at once. Neither signal leaves a partial result, because each seed's
