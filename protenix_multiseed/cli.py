@@ -15,14 +15,26 @@ import typer
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, ProtenixMsError
 from protenix_multiseed.options import OUTPUT, option, takes
+from protenix_multiseed.process import own_process, settle_output, use_utf8
 from protenix_multiseed.units import visible
 
 if TYPE_CHECKING:
     from protenix_multiseed.config import RunConfig
 
-REFUSED = 2
 SUMMARY = "Run many Protenix seeds in one GPU batch. Each result equals that seed run alone."
-app = typer.Typer(
+
+
+class _App(typer.Typer):
+    """The commands, for a process of their own."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run the command that the arguments name, and end the process."""
+        use_utf8()
+        with own_process():
+            super().__call__(*arguments, **named)
+
+
+app = _App(
     name="protenix-ms",
     help=SUMMARY,
     no_args_is_help=True,
@@ -147,7 +159,8 @@ def rank(
     with _refusals():
         from protenix_multiseed.commands.rank import rank as command
 
-        command(outs, to, cluster_rmsd=cluster_rmsd, parquet=parquet)
+        code = command(outs, to, cluster_rmsd=cluster_rmsd, parquet=parquet)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -160,7 +173,8 @@ def report(
     with _refusals():
         from protenix_multiseed.commands.report import report as command
 
-        command(outs, to, slim=slim)
+        code = command(outs, to, slim=slim)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -197,17 +211,22 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except ProtenixMsError as error:
-        _refuse(str(error))
+        _end(str(error), error.exit_code)
     except KeyboardInterrupt:  # before the run installed its signal handlers
         raise typer.Exit(130) from None
     except ImportError as error:
-        _refuse(f"a package is missing or broken ({error}); install protenix-ms again as its README says")
+        _end(f"a package is missing or broken ({error}); install protenix-ms again as its README says")
+    except OSError as error:  # of the surroundings: a run reports those of its work itself
+        from protenix_multiseed.failures import advice_for, reason_of
+
+        _end(f"{reason_of(error)}; {advice_for(error)}, then run the same command again")
 
 
-def _refuse(message: str) -> None:
+def _end(message: str, code: int = 2) -> None:
+    settle_output()
     for line in message.split("\n"):
         typer.echo(f"error: {visible(line)}", err=True)
-    raise typer.Exit(REFUSED)
+    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,20 @@
 """Errors that reach the user. Each message names the place, the problem and the way out."""
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+VERIFY = "predict with --verify finds damaged seeds and predicts them again"
 
 
 class ProtenixMsError(Exception):
-    """Base class of errors whose message is meant for the user. The command prints it without a traceback."""
+    """Base class of errors whose message is meant for the user. The command prints it without a traceback.
+
+    Attributes:
+        exit_code: The command's exit code. 2: nothing has been written.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class ConfigError(ProtenixMsError):
@@ -37,6 +47,29 @@ class FeaturizationError(ProtenixMsError):
 
 class PredictionError(ProtenixMsError):
     """The result of a seed cannot be used, for example because coordinates are not finite."""
+
+
+class RunError(ProtenixMsError):
+    """Work that has begun cannot go on. Everything that was written stays."""
+
+    exit_code = 1
+
+
+class DamagedError(ProtenixMsError):
+    """A file of a finished seed cannot be read, or does not hold what the program wrote.
+
+    Args:
+        folder: The folder of the seed.
+        reason: The file and what is wrong with it.
+        way_out: What the user can do.
+    """
+
+    def __init__(self, folder: Path, reason: str, way_out: str = VERIFY) -> None:
+        self.folder, self.reason, self.way_out = folder, reason, way_out
+        super().__init__(f"{folder}: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder, self.reason, self.way_out)  # a worker may send it to the run
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the user asked the run to stop

@@ -3,10 +3,20 @@
 import errno
 import traceback
 
-from protenix_multiseed.errors import ProtenixMsError
+from protenix_multiseed.errors import DamagedError, PredictionError, ProtenixMsError
 from protenix_multiseed.types import Failure, Job
 
 _AGAIN = "then run the same command again: finished seeds are kept"
+_ADVICE = {
+    (errno.ENOSPC, errno.EDQUOT): "free some space",
+    (errno.EACCES, errno.EPERM): "give this account access to it",
+    (errno.EROFS,): "mount its file system for writing",
+    (errno.ENOENT,): "put it back",
+    (errno.EIO, errno.ESTALE, errno.ETIMEDOUT): "check the disk or the network file system",
+    (errno.EMFILE, errno.ENFILE): "allow more open files (ulimit -n)",
+    (errno.ENAMETOOLONG,): "choose a shorter path for --out",
+    (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL): "move it away",
+}
 
 
 def is_worker_death(error: BaseException) -> bool:
@@ -23,6 +33,17 @@ def is_broken_pool(error: BaseException) -> bool:
     return isinstance(error, BrokenProcessPool)
 
 
+def reason_of(error: OSError) -> str:
+    """Return the file and the problem that an error of the operating system is about."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def advice_for(error: OSError) -> str:
+    """Return what helps against an error of the operating system."""
+    return next((advice for numbers, advice in _ADVICE.items() if error.errno in numbers), "correct it")
+
+
 def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> Failure:
     """Return the failure of a job, or of one seed of the job.
 
@@ -33,26 +54,23 @@ def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> 
     if is_worker_death(error):
         message = f"the worker process ended (exit code {getattr(error, 'exitcode', 'unknown')})"
         advice = f"if memory ran out, use fewer --workers or a machine with more memory, {_AGAIN}"
+    elif isinstance(error, DamagedError):
+        message, advice = str(error), error.way_out
+    elif isinstance(error, PredictionError):
+        message, advice = str(error), "use --kernels torch, or another seed"
     elif isinstance(error, ProtenixMsError):
         message, advice = str(error), f"correct it, {_AGAIN}"
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        message, advice = f"{error.strerror}: {error.filename or 'the output folder'}", f"free some space, {_AGAIN}"
-    elif isinstance(error, OSError) and error.strerror:
-        message, advice = f"{error.strerror}: {error.filename or ''}".removesuffix(": "), f"correct it, {_AGAIN}"
+    elif isinstance(error, OSError):
+        message, advice = reason_of(error), f"{advice_for(error)}, {_AGAIN}"
+    elif isinstance(error, MemoryError):
+        fewer = "" if stage == "rank" else "fewer --workers or "
+        message, advice = "out of memory", f"use {fewer}a machine with more memory, {_AGAIN}"
     else:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        advice = "see its traceback in the log; run the same command again, or with --sequential"
+        advice = "run the same command again" + (", or with --sequential" if stage == "predict" else "")
+        advice += "; if it fails again, report the traceback"
+    if stage == "rank":
+        what = "its seeds are done, but could not be ranked" if seed is None else "left out of the ranking"
+        message = f"{what}: {message}"
     trace = "".join(traceback.format_exception(error))
     return Failure(job=job, seed=seed, stage=stage, message=message, advice=advice, traceback=trace)
-
-
-def ranking_failure(job: Job, error: Exception) -> Failure:
-    """Return the failure of a job whose seeds are done but could not be ranked."""
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return Failure(
-        job=job,
-        seed=None,
-        stage="rank",
-        message=f"its seeds are done, but could not be ranked: {reason}",
-        advice="run the same command again with --verify",
-    )

@@ -1,54 +1,168 @@
-"""Atomic file-system operations: a reader sees either the old content or the new, never a part of it."""
+"""Safe access to files that other programs may damage, replace or read at the same time.
 
+Writing is atomic: a reader sees either the old content or the new, never a part of it. Reading opens only regular files
+inside a given folder. A pipe or a device could block for ever, and a link could lead to a file of somebody else.
+"""
+
+import contextlib
+import errno
 import glob
+import io
 import os
 import shutil
-import tempfile
+import stat
+import time
 from pathlib import Path
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Check that a path is below a folder, also after links are followed. The path need not exist.
+
+    Raises:
+        OSError: if the path leads out of the folder, or if a folder on the way cannot be entered.
+    """
+    current = folder
+    try:
+        parts = path.relative_to(folder).parts
+    except ValueError:
+        raise OSError(errno.ELOOP, f"it leads out of {folder}", str(path)) from None
+    for part in parts:
+        current /= part
+        if part == ".." or current.is_symlink():  # resolve only if needed: this costs time for many files
+            if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+                raise OSError(errno.ELOOP, f"it leads out of {folder}", str(path))
+            return
+
+
+def file_size(path: Path, folder: Path) -> int:
+    """Return the length of a regular file inside a folder, bytes.
+
+    Raises:
+        OSError: if there is no such file.
+    """
+    check_inside(path, folder)
+    try:
+        found = path.stat()
+    except ValueError:  # the path has a NUL character
+        raise OSError(errno.EINVAL, "it is not the name of a file", str(path)) from None
+    _check_regular(found, path)
+    return found.st_size
+
+
+def is_file(path: Path, folder: Path) -> bool:
+    """Return whether a path is a regular file inside a folder."""
+    try:
+        file_size(path, folder)
+    except OSError:
+        return False
+    return True
+
+
+def open_file(path: Path, folder: Path) -> io.BufferedReader:
+    """Open a regular file inside a folder for reading. It never blocks.
+
+    Raises:
+        OSError: if there is no such file, or if it cannot be read.
+    """
+    file_size(path, folder)  # opening a device can have effects, so look before
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(handle), path)  # it may have been replaced since
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: Path, folder: Path) -> bytes:
+    """Return the content of a regular file inside a folder.
+
+    Raises:
+        OSError: if there is no such file, or if it cannot be read.
+    """
+    with open_file(path, folder) as file:
+        return file.read()
+
+
+def read_text(path: Path, folder: Path) -> str:
+    """Return the text of a regular UTF-8 file inside a folder.
+
+    Raises:
+        OSError, UnicodeDecodeError: if there is no such file, or if it cannot be read.
+    """
+    return read_bytes(path, folder).decode("utf-8")
+
+
+def open_to_write(path: Path, folder: Path | None, flags: int) -> int:
+    """Open a file to write to it in place, or make it. Return the file descriptor. It never blocks.
+
+    Args:
+        folder: The folder in which the path must be a regular file; None if the user chose the path, which may then be
+            a terminal, or a pipe that another program reads.
+        flags: How to open it, such as ``os.O_WRONLY | os.O_APPEND``.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    if folder is not None:
+        check_inside(path, folder)
+    handle = os.open(path, flags | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        if folder is not None:
+            _check_regular(os.fstat(handle), path)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a UTF-8 text file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically. If the path is a link, the link is replaced, and not the file that it leads to."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    scratch = _scratch_name(path, "new")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(scratch, "xb") as file:  # the user's umask decides who may read it
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        os.replace(scratch, path)
+    except BaseException as error:
+        scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:  # the user does not know the temporary name
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file atomically."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        shutil.copyfile(source, name)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def make_scratch(target: Path) -> Path:
+    """Make an empty folder beside ``target``, for :func:`publish_folder`. The user's umask decides who may read it."""
+    scratch = _scratch_name(target, "new")
+    scratch.mkdir()
+    return scratch
 
 
 def publish_folder(scratch: Path, target: Path) -> None:
-    """Flush a finished folder to disk and move it to ``target``. A folder that exists there is replaced."""
+    """Flush a finished folder to disk and move it to ``target``. Whatever is there is replaced, links not followed."""
     for entry in (*scratch.rglob("*"), scratch):
         _sync(entry)
     old = None
-    if target.exists():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
+    if target.is_dir() and not target.is_symlink():
+        old = _scratch_name(target, "old")
         os.replace(target, old)
+    else:
+        target.unlink(missing_ok=True)
     try:
         os.replace(scratch, target)
     except OSError:
@@ -57,14 +171,42 @@ def publish_folder(scratch: Path, target: Path) -> None:
         raise
     _sync(target.parent)
     if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders that a killed process left beside ``target``. The caller holds the target's lock."""
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all its content, if possible. Links are not followed."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:  # the caller looks at the path again, or it does not matter
+        pass
+
+
+def remove_leftovers(target: Path, *, older_than: float = 0) -> None:
+    """Remove the temporary folders that a killed process left beside ``target``.
+
+    Args:
+        older_than: Seconds since the last change that show that no process uses a folder; 0 if the caller holds the
+            target's lock.
+    """
     for kind in ("new", "old"):
         for left in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process has removed it
+                if older_than == 0 or time.time() - left.lstat().st_mtime > older_than:
+                    remove(left)
+
+
+def _scratch_name(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{kind}-{os.urandom(6).hex()}")
+
+
+def _check_regular(found: os.stat_result, path: Path) -> None:
+    for is_kind, name in _KINDS:
+        if is_kind(found.st_mode):
+            raise OSError(errno.EINVAL, f"it is {name}, not a file", str(path))
 
 
 def _sync(path: Path) -> None:

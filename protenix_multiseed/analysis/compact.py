@@ -4,8 +4,6 @@ A sample of 245 tokens takes about 40 KB. The predicted aligned error (PAE) is s
 tokens, it is stored as means over blocks of tokens. Interface scores are computed from the full PAE before that.
 """
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from protenix_multiseed.analysis.interfaces import Interface, interfaces
+from protenix_multiseed.errors import DamagedError
+from protenix_multiseed.files import open_file
 from protenix_multiseed.types import Prediction
 
 NAME = "ensemble.npz"
@@ -137,18 +137,21 @@ def read_compact(path: Path, *, with_pae: bool = False) -> Compact:
     """Read ``ensemble.npz``. The predicted aligned error, its largest part, is read only if ``with_pae`` is set.
 
     Raises:
-        OSError, ValueError, KeyError: if the file cannot be read.
+        DamagedError: if the file cannot be read.
     """
     try:
         return _read(path, with_pae=with_pae)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged: {error}") from error
+    except OSError as error:
+        raise DamagedError(path.parent, f"{path.name}: {error.strerror or error}") from error
+    except Exception as error:  # the file may hold anything
+        raise DamagedError(path.parent, f"{path.name}: {' '.join(str(error).split())}") from error
 
 
 def _read(path: Path, *, with_pae: bool) -> Compact:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+    with open_file(path, path.parent) as file, np.load(file, allow_pickle=False) as held:
         tokens = Tokens(**{name: held[f"token_{name}"] for name in Tokens.__dataclass_fields__})
-        found: list[list[Interface]] = [[] for _ in held["coordinates"]]
+        coordinates, plddt = held["coordinates"], held["plddt"].astype(np.float32)
+        found: list[list[Interface]] = [[] for _ in coordinates]
         rows = zip(held["interface_sample"], held["interface_chains"], held["interface_scores"], strict=True)
         for place, (one, other), (ipsae, pdockq2, lis, contacts) in rows:
             found[place].append(
@@ -157,13 +160,22 @@ def _read(path: Path, *, with_pae: bool) -> Compact:
                     n_contact=int(contacts),
                 )
             )  # fmt: skip
-        return Compact(
-            tokens=tokens,
-            coordinates=held["coordinates"],
-            plddt=held["plddt"].astype(np.float32),
-            pae=held["pae"].astype(np.float32) * PAE_STEP if with_pae else None,
-            interfaces=tuple(tuple(one) for one in found),
-        )
+        pae = held["pae"].astype(np.float32) * PAE_STEP if with_pae else None
+    n_token, n_sample = len(tokens.chain), len(coordinates)
+    shapes = [array.shape for array in asdict(tokens).values()] + [plddt.shape, coordinates.shape]
+    if shapes != [(n_token,)] * len(asdict(tokens)) + [(n_sample, n_token), (n_sample, n_token, 3)]:
+        raise ValueError("its arrays do not fit each other")
+    if pae is not None and (pae.ndim != 3 or len(pae) != n_sample or pae.shape[1] != pae.shape[2]):
+        raise ValueError("its predicted aligned errors do not fit its samples")
+    if not (np.isfinite(coordinates).all() and np.isfinite(plddt).all()):
+        raise ValueError("a number is not finite")
+    return Compact(
+        tokens=tokens,
+        coordinates=coordinates,
+        plddt=plddt,
+        pae=pae,
+        interfaces=tuple(tuple(one) for one in found),
+    )
 
 
 def shrink_pae(pae: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ no sequence alignment is needed. biotite computes superpositions, SciPy finds ne
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Self
 
 import biotite.structure as struc
@@ -44,15 +43,15 @@ class Atoms:
     coordinates: np.ndarray
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read an mmCIF file that a prediction wrote.
+    def read(cls, text: str) -> Self:
+        """Read the text of an mmCIF file that a prediction wrote.
 
         Raises:
-            OSError, ValueError: if the file cannot be read.
+            ValueError: if the text is not that of a structure.
         """
         import gemmi
 
-        columns = _columns(path, ("label_asym_id", "auth_seq_id", "label_atom_id", *_XYZ))
+        columns = _columns(text, ("label_asym_id", "auth_seq_id", "label_atom_id", *_XYZ))
         chain, number, name = (np.array([gemmi.cif.as_string(one) for one in column]) for column in columns[:3])
         starts = np.ones(len(chain), dtype=bool)
         starts[1:] = (chain[1:] != chain[:-1]) | (number[1:] != number[:-1])
@@ -76,29 +75,32 @@ class Atoms:
         return order
 
 
-def read_coordinates(path: Path) -> np.ndarray:
-    """Return the coordinates of the atoms in an mmCIF file [N_atom, 3], Angstrom.
+def read_coordinates(text: str) -> np.ndarray:
+    """Return the coordinates of the atoms in the text of an mmCIF file [N_atom, 3], Angstrom.
 
     Raises:
-        OSError, ValueError: if the file cannot be read.
+        ValueError: if the text is not that of a structure.
     """
-    return _numbers(_columns(path, _XYZ))
+    return _numbers(_columns(text, _XYZ))
 
 
 def _numbers(columns: Sequence[Any]) -> np.ndarray:
-    return np.stack([np.array(column, dtype=np.float64) for column in columns], axis=-1)
+    numbers = np.stack([np.array(column, dtype=np.float64) for column in columns], axis=-1)
+    if not np.isfinite(numbers).all():
+        raise ValueError("a coordinate is not finite")
+    return numbers
 
 
-def _columns(path: Path, names: Sequence[str]) -> list[Any]:
+def _columns(text: str, names: Sequence[str]) -> list[Any]:
     import gemmi
 
     try:
-        block = gemmi.cif.read(str(path)).sole_block()
+        block = gemmi.cif.read_string(text).sole_block()
     except (ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{path}: not a structure: {error}") from error
+        raise ValueError(f"not a structure: {error}") from error
     columns = [block.find_values(f"_atom_site.{name}") for name in names]
     if not all(columns):
-        raise ValueError(f"{path}: the structure has no atoms")
+        raise ValueError("the structure has no atoms")
     return columns
 
 

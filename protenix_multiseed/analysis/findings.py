@@ -1,6 +1,8 @@
 """Results over all seeds of a job: ranking, agreement and convergence, as numbers and as sentences."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,8 @@ import numpy as np
 from protenix_multiseed.analysis.compact import NAME, Compact, Tokens, read_compact
 from protenix_multiseed.analysis.convergence import Convergence, convergence
 from protenix_multiseed.analysis.interfaces import strongest
+from protenix_multiseed.errors import DamagedError
+from protenix_multiseed.files import is_file, read_text
 from protenix_multiseed.types import Sample
 
 if TYPE_CHECKING:  # import biotite and SciPy only if there are samples to compare
@@ -38,6 +42,7 @@ class Findings:
         docked: DockQ to the best sample by pair of chains, for the best-ranked samples. Empty for a sample whose
             structure was not kept.
         n_bytes: Total bytes of the files of all seeds.
+        best_sha256: SHA-256 of the structure of the best sample, from its seed's record; None if it is not recorded.
     """
 
     samples: tuple[Sample, ...]
@@ -51,6 +56,7 @@ class Findings:
     chains: tuple[Mapping[str, Any], ...] = ()
     docked: "tuple[Scores, ...]" = ()
     n_bytes: int = 0
+    best_sha256: str | None = None
 
     @property
     def best(self) -> Sample:
@@ -86,7 +92,7 @@ def gather(
         cluster_rmsd: Average distance within a cluster, Angstrom.
 
     Raises:
-        OSError, ValueError, KeyError: if a file cannot be read.
+        DamagedError: if a file of a seed cannot be read.
     """
     from protenix_multiseed.analysis.agreement import MOST_COMPARED, agreement
 
@@ -94,8 +100,10 @@ def gather(
     compacts: dict[int, Compact] = {}
     for sample in order:
         path = sample.folder / NAME
-        if sample.seed not in compacts and path.exists():
+        if sample.seed not in compacts and os.path.lexists(path):
             compacts[sample.seed] = read_compact(path)
+        if sample.seed in compacts and sample.sample >= len(compacts[sample.seed].coordinates):
+            raise DamagedError(sample.folder, f"{NAME} lacks sample {sample.sample}")
     tokens = compacts[order[0].seed].tokens if order[0].seed in compacts else None
     compared = order[:MOST_COMPARED]
     found, plddt = None, None
@@ -109,6 +117,7 @@ def gather(
         by_seed.setdefault(sample.seed, sample.ranking_score)
     curve = convergence(sorted(by_seed.items()))
     of_best = records.get(order[0].seed, {})
+    best_file = f"predictions/{order[0].structure.name}" if order[0].structure else ""
     return Findings(
         samples=tuple(order),
         compacts=compacts,
@@ -121,6 +130,7 @@ def gather(
         chains=tuple(of_best.get("chains", ())),
         docked=tuple(_docked(order, tokens, found)),
         n_bytes=sum(file["bytes"] for record in records.values() for file in record.get("files", {}).values()),
+        best_sha256=of_best.get("files", {}).get(best_file, {}).get("sha256"),
     )
 
 
@@ -128,28 +138,41 @@ def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | 
     """DockQ of each sample to the best, with copies of a chain matched as in the agreement."""
     from protenix_multiseed.analysis.dockq import MOST_DOCKED, Atoms, dock, read_coordinates
 
-    if found is None or tokens is None or order[0].structure is None or not order[0].structure.exists():
+    first = order[0]
+    if found is None or tokens is None or first.structure is None or not is_file(first.structure, first.folder):
         return
     firsts = [int(np.flatnonzero(tokens.chain == chain)[0]) for chain in tokens.chains]
     polymers = [chain for chain, first in zip(tokens.chains, firsts, strict=True) if tokens.kind[first] != "ligand"]
     if len(polymers) < 2:
         return
-    best = Atoms.read(order[0].structure)
-    if not set(tokens.chains) <= set(best.chain.tolist()):
-        raise ValueError(f"{order[0].structure}: a chain is missing that its {NAME} has")
+    with _named(first):
+        best = Atoms.read(read_text(first.structure, first.folder))
+        if not set(tokens.chains) <= set(best.chain.tolist()):
+            raise ValueError(f"a chain is missing that its {NAME} has")
 
     def matched_coordinates(place: int, sample: Sample) -> np.ndarray | None:
-        if sample.structure is None or not sample.structure.exists():  # never kept, or deleted since
+        if sample.structure is None or not is_file(sample.structure, sample.folder):  # not kept, or deleted since
             return None
         others = tokens.chain[found.order[place][firsts]].tolist()
         atoms = best.reorder(dict(zip(tokens.chains, others, strict=True)))
-        coordinates = read_coordinates(sample.structure)
-        if coordinates.shape != best.coordinates.shape:
-            raise ValueError(f"{sample.structure}: its atoms differ from those of {order[0].structure}")
+        with _named(sample):
+            coordinates = read_coordinates(read_text(sample.structure, sample.folder))
+            if coordinates.shape != best.coordinates.shape:
+                raise ValueError(f"its atoms differ from those of {first.structure}")
         return None if atoms is None else coordinates[atoms]
 
     compared = enumerate(order[: min(MOST_DOCKED, len(found.rmsd))])
     yield from dock(best, (matched_coordinates(place, sample) for place, sample in compared), polymers)
+
+
+@contextmanager
+def _named(sample: Sample) -> Iterator[None]:
+    """Turn an error while the structure of a sample is read into one that names the seed and the file."""
+    try:
+        yield
+    except Exception as error:  # the file may hold anything
+        name = sample.structure.name if sample.structure else ""
+        raise DamagedError(sample.folder, f"{name}: {' '.join(str(error).split())}") from error
 
 
 def _sentences(

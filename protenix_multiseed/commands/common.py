@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.types import Job
@@ -18,4 +20,6 @@ def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], D
         RefusedInputsError: if there are problems; the error lists them.
     """
     dictionary = find_dictionary()
+    if dictionary.note:
+        typer.echo(f"note: {dictionary.note}", err=True)
     return read_jobs(inputs, config.seeds, config.input_rules, dictionary), dictionary

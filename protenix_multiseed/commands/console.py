@@ -20,17 +20,11 @@ _FILE_COLUMNS = 140  # line width if the output goes to a file
 
 
 class _Console(Console):
-    """A console that shows text as it is, and goes quiet when its pipe is closed.
-
-    Rich would end the process at a closed pipe; the run must continue.
-    """
+    """A console that shows text as it is."""
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Make escape sequences and other control characters visible. They may come from names in input files."""
         return super().render_str(visible(text), **settings)
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
 
 
 def make_console() -> Console:
@@ -78,8 +72,7 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     for sentence in findings.sentences:
         console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
     kept = sum(sample.structure is not None for sample in order)
-    console.print(
-        f"best structure: [bold]{escape(str(folder / 'best.cif'))}[/bold]   all samples: "
-        f"{escape(str(folder / 'ranking.csv'))}   {kept} structures, {format_bytes(findings.n_bytes)}\n",
-        soft_wrap=True,
-    )
+    places = {"best structure": folder / "best.cif", "all samples": folder / "ranking.csv"}  # a full disk may lack them
+    texts = [f"{name}: [bold]{escape(str(path))}[/bold]" for name, path in places.items() if path.is_file()]
+    texts.append(f"{kept} structures, {format_bytes(findings.n_bytes)}\n")
+    console.print("   ".join(texts), soft_wrap=True)

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
@@ -19,10 +18,17 @@ from rich.markup import escape
 from protenix_multiseed.commands.console import make_console
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ProtenixMsError
+from protenix_multiseed.failures import reason_of
 from protenix_multiseed.hashes import recorded_sha256
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.paths import cache_dir
-from protenix_multiseed.run.preflight import check_sha256, check_surroundings
+from protenix_multiseed.run.preflight import (
+    SHARED_MEMORY_ADVICE,
+    check_sha256,
+    check_surroundings,
+    existing_part,
+    semaphore_problem,
+)
 from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream.checkpoints import fetch_hint, template_data_dir
 from protenix_multiseed.upstream.dictionary import find_dictionary
@@ -189,7 +195,8 @@ def _dictionary(config: RunConfig) -> Iterator[Check]:
         advice = "one is a pickle, and loading a pickle can run any code: use only files you trust"
         yield Check(name="dictionary", state="note", found=found, advice=advice)
     else:
-        yield Check(name="dictionary", state="ok", found=f"{len(dictionary):,} components, {dictionary.identity}")  # type: ignore[arg-type]
+        found = f"{len(dictionary):,} components, {dictionary.identity}"  # type: ignore[arg-type]
+        yield Check(name="dictionary", state="ok", found=f"{found}; {dictionary.note}" if dictionary.note else found)
 
 
 def _checkpoint(config: RunConfig) -> Iterator[Check]:
@@ -206,7 +213,7 @@ def _checkpoint(config: RunConfig) -> Iterator[Check]:
 
         count = sum(tensor.numel() for tensor in read_checkpoint(checkpoint, config.model).values())
     except ProtenixMsError as error:
-        yield Check(name="checkpoint", state="wrong", found=str(error), advice="delete it and fetch it again")
+        yield Check(name="checkpoint", state="wrong", found=str(error))
         return
     checked = "as fetched" if recorded_sha256(checkpoint) else "no recorded hash to compare with"
     yield Check(
@@ -241,26 +248,30 @@ def _templates(config: RunConfig) -> Iterator[Check]:
 
 def _disk(config: RunConfig) -> Iterator[Check]:
     for name, folder in (("output", config.out), ("cache", cache_dir())):
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        found = f"{folder}: {format_bytes(free)} free"
         try:
+            existing = existing_part(folder)
+            free = shutil.disk_usage(existing).free
+            found = f"{folder}: {format_bytes(free)} free"
             with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
             advice = "choose another folder with --out" if name == "output" else "set PROTENIX_MS_CACHE"
-            yield Check(name=name, state="wrong", found=f"{folder}: cannot be written: {error.strerror}", advice=advice)
+            yield Check(
+                name=name, state="wrong", found=f"{folder}: cannot be written: {reason_of(error)}", advice=advice
+            )
             continue
         low = free < _LOW_DISK
         yield Check(name=name, state="note" if low else "ok", found=found, advice="the disk may fill up" if low else "")
 
 
 def _shared_memory(config: RunConfig) -> Iterator[Check]:
-    shared = Path("/dev/shm")
-    size = format_bytes(shutil.disk_usage(shared).total) if shared.exists() else "none"
-    yield Check(
-        name="shared memory", state="ok", found=f"{size}; features are sent through pipes and need no shared memory"
-    )
+    problem = semaphore_problem()
+    if problem is None:
+        found = "the workers can make semaphores in /dev/shm; features are sent through pipes and need no shared memory"
+        yield Check(name="shared memory", state="ok", found=found)
+    else:
+        found = f"the workers cannot make semaphores in /dev/shm: {problem}"
+        yield Check(name="shared memory", state="wrong", found=found, advice=SHARED_MEMORY_ADVICE)
 
 
 def as_record(checks: list[Check]) -> list[dict[str, Any]]:

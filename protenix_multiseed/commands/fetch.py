@@ -3,6 +3,7 @@
 A broken download is resumed. A file moves to its final place only when it is complete. Its SHA-256 is recorded.
 """
 
+import errno
 import http.client
 import os
 import urllib.error
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.failures import advice_for
 from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
 from protenix_multiseed.upstream.checkpoints import default_checkpoint_dir, download_urls, template_data_dir
 from protenix_multiseed.upstream.models import MODELS
@@ -22,6 +24,7 @@ from protenix_multiseed.upstream.models import MODELS
 TIMEOUT_SECONDS = 60
 TEMPLATE_DATA = "template-data"
 _BLOCK = 1 << 20
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 _DATA_FILES = frozenset(
     {
         "ccd_components_file",
@@ -126,6 +129,10 @@ def download(url: str, target: Path, console: Console) -> None:
             f"{url}: the server answered {error.code} {error.reason}; download it by hand to {target}"
         ) from None
     except (urllib.error.URLError, http.client.HTTPException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _LOCAL:
+            raise WeightsError(
+                f"{error.filename or target}: {error.strerror}; {advice_for(error)}, then run the same command again"
+            ) from None
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
             f"{url}: {reason}; run the same command again to resume, or download it by hand to {target}"

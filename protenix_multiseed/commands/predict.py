@@ -19,7 +19,9 @@ from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.outputs.scan import Scan, scan
 from protenix_multiseed.paths import RUN_FOLDER
-from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings
+from protenix_multiseed.process import finish_output
+from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
+from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Job
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
     Raises:
         ProtenixMsError: if the run is refused. Nothing has been written in this case.
     """
+    with Signals(config.grace) as signals:
+        return _predict(config, inputs, verbosity, signals)
+
+
+def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals: Signals) -> int:
     if config.offline:
         forbid_network()
     checkpoint_hash = CheckpointHash(config)
@@ -45,6 +52,8 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
     _import_ahead(config, jobs)
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
     found = scan(jobs, identities, config.folder_settings)
+    if found.n_todo:
+        check_workers()
     console = make_console()
     if verbosity >= 0:
         _show_scan(console, found)
@@ -53,10 +62,17 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
     from protenix_multiseed.run.terminal import Terminal
 
     terminal = Terminal(console, found.n_todo, verbosity)
-    with EventLog(config.log_path, as_json=config.log_format == "json") as log, terminal.shown():
-        result = run(config, found.tasks, Watchers(log, terminal))
-    if verbosity >= 0:
-        _show_result(console, result, config)
+    inside = config.out if config.log_file is None else None
+    with EventLog(config.log_path, inside, as_json=config.log_format == "json") as log:
+        watchers = Watchers(log, terminal)  # the log first, so that it misses no event
+        with signals.begun(watchers):
+            with terminal.shown():
+                result = run(config, found.tasks, watchers, signals)
+            if verbosity >= 0:
+                _show_result(console, result, config)
+            if log.problem:
+                console.print(f"[yellow]note[/yellow] lines are missing in the log: {escape(log.problem)}")
+            finish_output(lambda: signals.is_asked)
     return result.exit_code
 
 
@@ -78,6 +94,9 @@ def _show_scan(console: Console, found: Scan) -> None:
     """Print how many seeds the output folder holds already, and which results are replaced."""
     for problem in found.damaged:
         console.print(f"[yellow]damaged[/yellow] {escape(problem)}; its seed is predicted again", soft_wrap=True)
+    for problem in found.left_out:
+        text = "it was not asked for, and is left out of the ranking"
+        console.print(f"[yellow]damaged[/yellow] {escape(problem)}; {text}", soft_wrap=True)
     if found.n_other:
         console.print(
             f"[yellow]removing[/yellow] {found.n_other} seeds that were made with other settings, inputs or versions"
@@ -90,7 +109,7 @@ def _show_result(console: Console, result: "RunResult", config: RunConfig) -> No
     """Print the ranking of every job, the path of its best structure, and the failures."""
     for name, findings in result.findings.items():
         show_findings(console, name, findings, config.out / name)
-    _show_failures(console, result, config.out)
+    _show_failures(console, result, config)
     if result.n_elsewhere:
         console.print(f"{result.n_elsewhere} seeds were done by other processes during this run")
     if result.n_left:
@@ -103,7 +122,7 @@ def _show_result(console: Console, result: "RunResult", config: RunConfig) -> No
         console.print(f"[yellow]{escape(config.spec.notice)}[/yellow]")
 
 
-def _show_failures(console: Console, result: "RunResult", out: Path) -> None:
+def _show_failures(console: Console, result: "RunResult", config: RunConfig) -> None:
     """Print the failures, their reasons, and what to try."""
     if not result.failures:
         return
@@ -124,5 +143,6 @@ def _show_failures(console: Console, result: "RunResult", out: Path) -> None:
     console.print(table)
     if len(result.failures) > MAX_ROWS:
         console.print(f"[dim]... and {len(result.failures) - MAX_ROWS} more[/dim]")
-    folder = out / RUN_FOLDER
-    console.print(f"all failures: {escape(str(folder / 'failures.jsonl'))}   tracebacks: the log\n", soft_wrap=True)
+    places = {"all failures": config.out / RUN_FOLDER / "failures.jsonl", "tracebacks": config.log_path}
+    texts = [f"{name}: {path}" for name, path in places.items() if path.exists()]  # a full disk may have kept them away
+    console.print(escape("   ".join(texts)) + "\n", soft_wrap=True)

@@ -1,33 +1,24 @@
 """``protenix-ms rank``: rank and compare finished results again, from one output folder or from several."""
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings, gather
+from rich.console import Console
+from rich.markup import escape
+
+from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings
 from protenix_multiseed.commands.console import make_console, show_findings, show_note
-from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, ProtenixMsError
+from protenix_multiseed.failures import advice_for, reason_of
+from protenix_multiseed.files import check_inside
 from protenix_multiseed.outputs.identity import differences
-from protenix_multiseed.outputs.scan import read_record, read_samples, seed_folders
+from protenix_multiseed.outputs.ranking import Seeds, read_seeds
+from protenix_multiseed.outputs.scan import RECORD, seed_folders
 from protenix_multiseed.outputs.tables import write_findings
-from protenix_multiseed.types import Sample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedJob:
-    """Results of one job from all output folders.
-
-    Attributes:
-        name: Name of the job.
-        findings: Ranked and compared samples.
-        notes: Sentences that say which results were left out.
-    """
-
-    name: str
-    findings: Findings
-    notes: tuple[str, ...]
+from protenix_multiseed.paths import RUN_FOLDER
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,16 +28,37 @@ class FoundJob:
     Attributes:
         name: Name of the job.
         seeds: Folder of each seed.
-        notes: Sentences that say which results were left out.
+        notes: Sentences that say which results were left out on purpose.
+        problems: Sentences that say which results cannot be used.
     """
 
     name: str
-    seeds: dict[int, Path]
-    notes: list[str]
+    seeds: dict[int, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
-def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedJob:
+    """Results of one job from all output folders.
+
+    Attributes:
+        name: Name of the job.
+        findings: Ranked and compared samples; None if the job was skipped.
+        notes: Sentences that say which results were left out on purpose.
+        problems: Sentences that say which results cannot be used. The reason why a job was skipped is the last one.
+    """
+
+    name: str
+    findings: Findings | None
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet: bool) -> int:
     """Rank every job found in the output folders, write its tables and show them.
+
+    A damaged seed or job is named and left out. Returns 1 if there is one, else 0.
 
     Args:
         outs: Output folders of predict.
@@ -55,42 +67,39 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
         parquet: Write the tables as Parquet too.
 
     Raises:
-        ConfigError: if a folder holds no results, if results of a job were made with different settings, inputs or
-            versions, or if a file is damaged.
+        ConfigError: if a folder holds no results, or if no job can be ranked.
     """
     if parquet and find_spec("pyarrow") is None:
         raise ConfigError("--parquet needs the package pyarrow: pip install pyarrow, or leave --parquet out")
     console, target = make_console(), to or outs[0]
-    for job in rank_jobs(outs, target, cluster_rmsd=cluster_rmsd, parquet=parquet):
-        for note in job.notes:
-            show_note(console, job.name, note)
-        show_findings(console, job.name, job.findings, target / job.name)
+    jobs = []
+    for job in rank_jobs(find_jobs(outs), target, cluster_rmsd=cluster_rmsd, parquet=parquet):
+        show_problems(console, job)
+        if job.findings is not None:
+            show_findings(console, job.name, job.findings, target / job.name)
+        jobs.append(job)
+    refuse_if_none(jobs)
+    return int(any(job.problems for job in jobs))
 
 
-def rank_jobs(places: Sequence[Path], to: Path, *, cluster_rmsd: float, parquet: bool) -> list[RankedJob]:
-    """Rank every job found in the output folders, and write its tables to ``to``.
-
-    Raises:
-        ConfigError: in the same cases as :func:`rank`.
-    """
-    made = []
-    for job in gather_jobs(find_jobs(places), cluster_rmsd):
-        try:
-            write_findings(to / job.name, job.findings, parquet=parquet)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigError(f"{to / job.name}: cannot be written: {reason}; choose another --to") from None
-        except (ValueError, KeyError) as error:
-            raise _damaged(job.name, error) from None
-        made.append(job)
-    return made
+def rank_jobs(jobs: Sequence[FoundJob], to: Path, *, cluster_rmsd: float, parquet: bool) -> Iterator[RankedJob]:
+    """Rank each job and write its tables to ``to``."""
+    for job in jobs:
+        made = gather_job(job, cluster_rmsd)
+        if made.findings is not None:
+            try:
+                check_inside(to / job.name, to)
+                write_findings(to / job.name, made.findings, parquet=parquet)
+            except Exception as error:  # this job is skipped; the other jobs are still ranked
+                made = skipped(job, error)
+        yield made
 
 
 def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
     """Find the finished seeds of every job. If several folders hold the same seed, the first folder counts.
 
     Raises:
-        ConfigError: if a folder holds no results.
+        ConfigError: if a folder holds no results, or cannot be read.
     """
     jobs: dict[str, FoundJob] = {}
     for place in places:
@@ -99,9 +108,10 @@ def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
             raise ConfigError(
                 f"{place}: no results of protenix-ms in this folder; give the folder that predict wrote with --out"
             )
-        for name, seeds in found.items():
-            known = jobs.setdefault(name, FoundJob(name=name, seeds={}, notes=[]))
-            for seed, folder in seeds.items():
+        for job in found:
+            known = jobs.setdefault(job.name, FoundJob(name=job.name))
+            known.problems += job.problems
+            for seed, folder in job.seeds.items():
                 if seed in known.seeds:
                     known.notes.append(
                         f"seed {seed} is in two folders: {known.seeds[seed]} is used, {folder} is left out"
@@ -111,57 +121,105 @@ def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
     return [jobs[name] for name in sorted(jobs)]
 
 
-def gather_jobs(jobs: Sequence[FoundJob], cluster_rmsd: float = CLUSTER_RMSD) -> Iterator[RankedJob]:
-    """Rank and compare the samples of each job.
+def gather_job(job: FoundJob, cluster_rmsd: float = CLUSTER_RMSD) -> RankedJob:
+    """Rank and compare the samples of a job. Damaged seeds are left out, and named in the problems."""
+    try:
+        seeds = read_seeds(job.name, job.seeds)
+        _refuse_mixed(job, seeds)
+        findings = seeds.rank(cluster_rmsd)
+    except Exception as error:  # this job is skipped; the other jobs are still ranked
+        return skipped(job, error)
+    for damaged in seeds.damaged.values():
+        leave_out(job, damaged)
+    if findings is None:
+        text = "its seeds hold no predictions any more; predict the job again, or move its folder away"
+        return skipped(job, ConfigError("none of its seeds can be read" if seeds.damaged else text))
+    return RankedJob(name=job.name, findings=findings, notes=tuple(job.notes), problems=tuple(job.problems))
+
+
+def leave_out(job: FoundJob, error: DamagedError) -> None:
+    """Leave a damaged seed out of a job, and name it."""
+    job.seeds = {seed: folder for seed, folder in job.seeds.items() if folder != error.folder}
+    job.problems.append(f"{error}; the seed is left out: {error.way_out}")
+
+
+def skipped(job: FoundJob, error: Exception) -> RankedJob:
+    """Return a job that was skipped because of an error."""
+    if isinstance(error, DamagedError):
+        reason = f"{error}; {error.way_out}"
+    elif isinstance(error, ProtenixMsError):
+        reason = str(error)
+    elif isinstance(error, OSError):
+        reason = f"{reason_of(error)}; {advice_for(error)}, or choose another --to"
+    else:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}; {VERIFY}"
+    text = f"the job is skipped, because it cannot be ranked: {reason}"
+    return RankedJob(name=job.name, findings=None, notes=tuple(job.notes), problems=(*job.problems, text))
+
+
+def show_problems(console: Console, job: RankedJob) -> None:
+    """Print which results of a job were left out, and why."""
+    for note in job.notes:
+        show_note(console, job.name, note)
+    for problem in job.problems:
+        console.print(f"[red]failed[/red] {escape(job.name)}: {escape(problem)}", soft_wrap=True)
+
+
+def refuse_if_none(jobs: Sequence[RankedJob]) -> None:
+    """Refuse the command if every job was skipped.
 
     Raises:
-        ConfigError: in the same cases as :func:`rank`.
+        ConfigError: if no job was made.
     """
-    for job in jobs:
-        records = {seed: record for seed, folder in job.seeds.items() if (record := read_record(folder)) is not None}
-        samples = _samples(job.name, job.seeds, records)
-        if not samples:
+    if all(job.findings is None for job in jobs):
+        raise ConfigError("no job can be ranked, nothing was written")
+
+
+def _jobs(place: Path) -> list[FoundJob]:
+    """Return the jobs in one output folder."""
+    try:
+        names = sorted(entry.name for entry in place.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{reason_of(error)}; give the folder that predict wrote with --out") from None
+    names = [name for name in names if name not in (RUN_FOLDER, "lost+found") and not name.startswith(".")]
+    return [job for name in names if (job := _job(place, name)) is not None]
+
+
+def _job(place: Path, name: str) -> FoundJob | None:
+    """Return the job in one folder, with the seeds that this program wrote; None if no job is there."""
+    folder, job = place / name, FoundJob(name=name)
+    if not folder.is_dir():
+        return None
+    if os.access(folder, os.R_OK | os.X_OK) and not any(_is_ours(path) for path in folder.iterdir()):
+        return None
+    try:
+        seeds = seed_folders(folder, place)
+    except ConfigError as error:
+        job.problems.append(str(error))
+        return job
+    for seed, path in seeds.items():
+        is_foreign = path.is_dir() and os.access(path, os.X_OK) and not os.path.lexists(path / RECORD)
+        if not is_foreign:
+            job.seeds[seed] = path
+    return job
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an entry of a folder shows that this program wrote results there."""
+    return path.name in ("ranking.csv", "ensemble.json") or os.path.lexists(path / RECORD)
+
+
+def _refuse_mixed(job: FoundJob, seeds: Seeds) -> None:
+    """Refuse seeds that were made with different settings, inputs or versions.
+
+    Raises:
+        ConfigError: if there are any.
+    """
+    records = seeds.records
+    first = min(records, default=0)
+    for seed, record in records.items():
+        if changed := list(differences(records[first]["made_from"], record["made_from"])):
             raise ConfigError(
-                f"{job.name}: its seeds hold no predictions any more; predict the job again, or move its folder away"
-            )
-        try:
-            findings = gather(samples, records, cluster_rmsd)
-        except (OSError, ValueError, KeyError) as error:
-            raise _damaged(job.name, error) from None
-        yield RankedJob(name=job.name, findings=findings, notes=tuple(job.notes))
-
-
-def _damaged(name: str, error: Exception) -> ConfigError:
-    return ConfigError(f"{name}: cannot be ranked: {error}; run predict with --verify to find the damaged files")
-
-
-def _jobs(place: Path) -> dict[str, dict[int, Path]]:
-    """Folders of finished seeds in one output folder, by job and seed."""
-    folders = (folder for folder in sorted(place.glob("*")) if folder.is_dir())
-    found = {
-        folder.name: {
-            seed: path for seed, path in sorted(seed_folders(folder).items()) if read_record(path) is not None
-        }
-        for folder in folders
-    }
-    return {name: seeds for name, seeds in found.items() if seeds}
-
-
-def _samples(name: str, seeds: dict[int, Path], records: dict[int, dict[str, Any]]) -> list[Sample]:
-    """Samples of one job's seeds. Seeds made with different settings, inputs or versions are refused."""
-    samples: list[Sample] = []
-    first = records[min(records)]["made_from"] if records else {}
-    for seed, record in sorted(records.items()):
-        folder = seeds[seed]
-        if changed := list(differences(first, record["made_from"])):
-            raise ConfigError(
-                f"{folder}: made with other settings, inputs or versions than {seeds[min(records)]}: "
+                f"{job.seeds[seed]}: made with other settings, inputs or versions than {job.seeds[first]}: "
                 f"{'; '.join(changed)}; their scores are not comparable. Rank the two folders separately"
             )
-        try:
-            samples += read_samples(folder, name, seed)
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(
-                f"{folder}: cannot be read: {error}; predict this seed again with predict --verify"
-            ) from None
-    return samples

@@ -279,6 +279,6 @@ class JobRun:
         samples = ", one sample at a time" if self._model.planner.settings.reference_reason is None else ""
         return replace(
             made,
-            message=f"out of memory with {self._features.n_token} tokens, one seed{samples}{need}; "
-            "use a larger GPU or a smaller complex",
+            message=f"out of memory with {self._features.n_token} tokens, one seed{samples}{need}",
+            advice="use a larger GPU or a smaller complex",
         )

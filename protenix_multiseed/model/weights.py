@@ -72,7 +72,8 @@ def load_model(
         example = next(iter([*reshaped, *missing, *unexpected]))
         raise WeightsError(
             f"{checkpoint} does not fit {model_name}: {len(missing)} weights are missing, {len(unexpected)} unknown "
-            f"and {len(reshaped)} have another shape (first: {example}); {fetch_hint(model_name)}"
+            f"and {len(reshaped)} have another shape (first: {example}); choose the --model that it belongs to, or "
+            f"move it away and {fetch_hint(model_name)}"
         )
     if missing:
         with torch.random.fork_rng(devices=[]):  # a fixed seed: the same values on every run, unlike upstream
@@ -114,12 +115,14 @@ def read_checkpoint(path: Path, model_name: str, *, mapped: bool = False) -> dic
         ValueError,
         pickle.UnpicklingError,
     ) as error:
+        if isinstance(error, PermissionError):
+            raise WeightsError(f"{path}: cannot be read: {error.strerror}; give this account access to it") from None
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} is truncated or not a Protenix checkpoint ({reason}); {fetch_hint(model_name)}"
+            f"{path} is truncated or not a Protenix checkpoint ({reason}); delete it, then {fetch_hint(model_name)}"
         ) from error
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise WeightsError(f"{path} holds no weights under 'model'; {fetch_hint(model_name)}")
+        raise WeightsError(f"{path} holds no weights under 'model'; delete it, then {fetch_hint(model_name)}")
     return tensors
 
 

@@ -3,11 +3,10 @@
 A unit of work is one seed of one job.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from protenix_multiseed.files import remove_leftovers
+from protenix_multiseed.files import remove, remove_leftovers
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.scan import Found, inspect, seed_folder, seed_folders
 from protenix_multiseed.settings import FolderSettings
@@ -40,11 +39,11 @@ class Claims:
         if not self._settings.overwrite:
             return
         for task in self._tasks.values():
-            for seed, folder in seed_folders(self._settings.out / task.job.name).items():
+            for seed, folder in seed_folders(self._settings.out / task.job.name, self._settings.out).items():
                 if seed in task.job.seeds or not self._locks.take(_name(task.job.name, seed)):
                     continue
                 if self._found(task.job, seed).state == "different":
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove(folder)
                 self.give_back(task.job, seed)
 
     def claim(self, job: Job, seeds: Sequence[int]) -> tuple[list[int], list[Failure]]:

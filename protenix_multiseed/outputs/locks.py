@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.errors import ConfigError, RunError
+from protenix_multiseed.files import check_inside, open_to_write
 from protenix_multiseed.paths import RUN_FOLDER
 
 
@@ -31,14 +32,24 @@ class Locks:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        folder = out / RUN_FOLDER
+        path = out / RUN_FOLDER / "locks"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(folder / "locks", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            check_inside(path.parent, out)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open_to_write(path, out, os.O_RDWR)
         except OSError as error:
-            raise ConfigError(f"--out {out}: cannot be written: {error.strerror}; choose another folder") from None
-        self.take("probe")
-        self.give_back("probe")
+            place = f"{error.filename}: " if error.filename not in (None, str(out)) else ""
+            raise ConfigError(
+                f"--out {out}: cannot be written: {place}{error.strerror}; choose another folder"
+            ) from None
+        try:
+            self.take("probe")
+            self.give_back("probe")
+        except RunError as error:
+            os.close(self._file)
+            raise ConfigError(
+                f"{error}, which stop two runs from doing the same work; choose a folder on another file system"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -72,8 +83,7 @@ class Locks:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
-            raise ConfigError(
-                f"--out {self._out}: its file system does not support file locks ({error.strerror}), which stop two "
-                "runs from doing the same work; choose a folder on another file system"
+            raise RunError(
+                f"--out {self._out}: its file system does not support file locks ({error.strerror})"
             ) from None
         return True

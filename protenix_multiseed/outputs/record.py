@@ -21,7 +21,7 @@ import yaml
 from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.files import write_text
+from protenix_multiseed.files import check_inside, read_text, write_text
 from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.paths import RUN_FOLDER
@@ -90,12 +90,13 @@ class RunRecord:
         text = yaml.safe_dump(resolved, sort_keys=False)
         folder = config.out / RUN_FOLDER
         try:
+            check_inside(folder / "runs", config.out)
             write_text(folder / "runs" / f"{self.name}.yaml", text)
             write_text(folder / "config.yaml", text)
             self._write()
         except OSError as error:
             raise ConfigError(
-                f"--out {config.out}: cannot be written: {error.strerror}; choose another folder"
+                f"--out {config.out}: cannot be written: {error.filename}: {error.strerror}; choose another folder"
             ) from None
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
@@ -108,25 +109,27 @@ class RunRecord:
         folder = self._config.out / RUN_FOLDER
         write_text(folder / "runs" / f"{self.name}.json", json.dumps(self._content, indent=2) + "\n")
         with self._locks.held("run.json"):
-            runs = {run["run"]: run for run in _runs(folder / "run.json")}
+            runs = {run["run"]: run for run in _runs(folder)}
             runs[self.name] = {name: self._content[name] for name in _SUMMARY if name in self._content}
             latest = max(runs)
-            content = self._content if latest == self.name else _read(folder / "runs" / f"{latest}.json")
+            content = self._content if latest == self.name else _read(folder, f"runs/{latest}.json")
             write_text(folder / "run.json", json.dumps({**content, "runs": list(runs.values())}, indent=2) + "\n")
 
 
-def _runs(summary: Path) -> list[dict[str, Any]]:
+def _runs(folder: Path) -> list[dict[str, Any]]:
     """Return the short summaries of all runs in ``run.json``."""
-    runs = _read(summary).get("runs", [])
-    return [run for run in runs if isinstance(run, dict) and isinstance(run.get("run"), str)]
+    runs = _read(folder, "run.json").get("runs")
+    return [run for run in runs if isinstance(run, dict) and isinstance(run.get("run"), str)] if runs else []
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    """Return a JSON file in the run's folder; empty if it cannot be read, or cannot be written again."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(folder / name, folder))
+        json.dumps(content, indent=2)
+        return content if isinstance(content, dict) and isinstance(content.get("runs", []), list) else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tuple[str, int]]) -> None:
@@ -171,13 +174,15 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tupl
 def read_failures(path: Path) -> list[dict[str, Any]]:
     """Return the lines of ``failures.jsonl`` that can be read; none if there is no file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, path.parent)
     except (OSError, UnicodeDecodeError):
         return []
     found = []
     for line in text.splitlines():
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, RecursionError):
             content = json.loads(line)
-            if {"job", "seed"} <= content.keys():
+            if not (isinstance(content, dict) and isinstance(content.get("job"), str)):
+                continue
+            if "seed" in content and type(content["seed"]) in (int, type(None)):
                 found.append(content)
     return found

@@ -9,6 +9,7 @@
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -20,7 +21,9 @@ import numpy as np
 
 from protenix_multiseed.analysis.convergence import TOLERANCE
 from protenix_multiseed.analysis.findings import Findings
-from protenix_multiseed.files import copy_file, write_bytes, write_text
+from protenix_multiseed.errors import ConfigError, DamagedError
+from protenix_multiseed.files import is_file, read_bytes, write_bytes
+from protenix_multiseed.outputs.scan import OF_CHAIN, OF_PAIR, read_summary
 
 _ROW = ("ranking_score", "plddt", "ptm", "iptm")
 COLUMNS = (
@@ -29,55 +32,94 @@ COLUMNS = (
 )  # fmt: skip
 _METRIC_COLUMNS = ("seed", "sample", "metric", "chain_1", "chain_2", "value")
 _SPREAD_COLUMNS = ("chain", "residue", "component", "compared", "spread", "plddt")
-_OF_CHAIN = ("chain_plddt", "chain_ptm", "chain_iptm", "chain_gpde")
-_OF_PAIR = ("chain_pair_plddt", "chain_pair_iptm", "chain_pair_iptm_global", "chain_pair_gpde")
+_OPTIONAL = ("chains.csv", "spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet")
+BEST = "best.cif"
 
 
 def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
-    """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job."""
-    for name in ("chains.csv", "spread.csv", "pairwise.npz", "ranking.parquet", "metrics.parquet"):
-        (folder / name).unlink(missing_ok=True)  # else a table of an earlier ranking stays if it is not written again
-    write_text(folder / "ranking.csv", _table(COLUMNS, _ranking(folder, findings)))
-    write_text(folder / "metrics.csv", _table(_METRIC_COLUMNS, _metrics(findings)))
+    """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job.
+
+    All files are read and all contents are made before anything is written.
+
+    Raises:
+        ConfigError: if the structure of the best sample is missing.
+        DamagedError: if a file of a seed cannot be read.
+        OSError: if a file cannot be written.
+    """
+    contents = _contents(folder, findings, parquet=parquet)
+    best = _best_structure(folder, findings)
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    for name in _OPTIONAL:  # a table of an earlier ranking must not stay beside new ones
+        if name not in contents:
+            (folder / name).unlink(missing_ok=True)
+    if best is not None:
+        write_bytes(folder / BEST, best)
+    elif findings.best.structure is None:
+        (folder / BEST).unlink(missing_ok=True)
+
+
+def _best_structure(folder: Path, findings: Findings) -> bytes | None:
+    """Return the structure of the best sample. Return None if it was not kept, or if ``best.cif`` is its only copy."""
+    best = findings.best
+    if best.structure is None:
+        return None
+    try:
+        return read_bytes(best.structure, best.folder)
+    except FileNotFoundError:
+        written = findings.best_sha256
+        if is_file(folder / BEST, folder) and hashlib.sha256(read_bytes(folder / BEST, folder)).hexdigest() == written:
+            return None
+        raise ConfigError(
+            f"{best.structure}: the structure of the best sample is missing; run predict again for seed {best.seed}"
+        ) from None
+    except OSError as error:
+        raise DamagedError(best.folder, f"{best.structure.name}: {error.strerror}") from error
+
+
+def _contents(folder: Path, findings: Findings, *, parquet: bool) -> dict[str, bytes]:
+    """Return the content of each file, by its name."""
+    ranking, metrics = _table(COLUMNS, _ranking(folder, findings)), _table(_METRIC_COLUMNS, _metrics(findings))
+    best = findings.best
+    made = {
+        "ranking.csv": ranking,
+        "metrics.csv": metrics,
+        "ensemble.json": (json.dumps(_record(findings), indent=2) + "\n").encode(),
+        "best_summary_confidence.json": read_bytes(best.confidence, best.folder),
+    }
     if findings.chains:
-        write_text(folder / "chains.csv", _table(findings.chains[0], (chain.values() for chain in findings.chains)))
-    write_text(folder / "ensemble.json", json.dumps(_record(findings), indent=2) + "\n")
+        made["chains.csv"] = _table(findings.chains[0], (chain.values() for chain in findings.chains))
     found, tokens = findings.agreement, findings.tokens
     if found is not None and tokens is not None and findings.plddt is not None:
         rows = zip(
             tokens.chain, tokens.residue, tokens.component, found.core.astype(int),
             np.round(found.spread, 3), np.round(findings.plddt, 2), strict=True,
         )  # fmt: skip
-        write_text(folder / "spread.csv", _table(_SPREAD_COLUMNS, rows))
+        made["spread.csv"] = _table(_SPREAD_COLUMNS, rows)
         held = io.BytesIO()
         compared = findings.samples[: len(found.rmsd)]
         np.savez_compressed(
             held, rmsd=found.rmsd.astype(np.float32), tm=found.tm.astype(np.float32),
             seed=[sample.seed for sample in compared], sample=[sample.sample for sample in compared],
         )  # fmt: skip
-        write_bytes(folder / "pairwise.npz", held.getvalue())
+        made["pairwise.npz"] = held.getvalue()
     if parquet:
-        _write_parquet(folder)
-    if findings.best.structure is None:
-        (folder / "best.cif").unlink(missing_ok=True)
-    else:
-        copy_file(findings.best.structure, folder / "best.cif")
-    copy_file(findings.best.confidence, folder / "best_summary_confidence.json")
+        made |= {"ranking.parquet": _parquet(ranking), "metrics.parquet": _parquet(metrics)}
+    return made
 
 
-def _write_parquet(folder: Path) -> None:
-    """Write ``ranking.csv`` and ``metrics.csv`` as Parquet too."""
+def _parquet(table: bytes) -> bytes:
+    """Return a CSV table as Parquet."""
     import pandas
 
-    for name in ("ranking", "metrics"):
-        held = io.BytesIO()
-        names = dict.fromkeys(("job", "metric", "chain_1", "chain_2", "structure", "confidence"), str)
-        numbers = ("value", *COLUMNS[4:-2])  # only these columns have missing values: a chain may be called NA
-        table = pandas.read_csv(
-            folder / f"{name}.csv", dtype=names, keep_default_na=False, na_values={key: [""] for key in numbers}
-        )
-        table.to_parquet(held, index=False)
-        write_bytes(folder / f"{name}.parquet", held.getvalue())
+    names = dict.fromkeys(("job", "metric", "chain_1", "chain_2", "structure", "confidence"), str)
+    numbers = ("value", *COLUMNS[4:-2])  # only these columns have missing values: a chain may be called NA
+    missing = {key: [""] for key in numbers}
+    held = io.BytesIO()
+    pandas.read_csv(io.BytesIO(table), dtype=names, keep_default_na=False, na_values=missing).to_parquet(
+        held, index=False
+    )
+    return held.getvalue()
 
 
 def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
@@ -109,15 +151,15 @@ def _metrics(findings: Findings) -> Iterator[list[Any]]:
     """Yield one row per value: every sample, every metric, every chain or pair of chains."""
     for place, sample in enumerate(findings.samples):
         compact = findings.compacts.get(sample.seed)
-        summary = json.loads(sample.confidence.read_text(encoding="utf-8"))
+        summary = read_summary(sample.confidence)
         n_chain = len(summary.get("chain_ptm", ()))
         chains = compact.tokens.chains if compact else ()
         names = chains if len(chains) == n_chain else tuple(str(number) for number in range(n_chain))
         start = [sample.seed, sample.sample]
-        for metric in _OF_CHAIN:
+        for metric in OF_CHAIN:
             for chain, value in zip(names, summary.get(metric, ()), strict=False):
                 yield [*start, metric, chain, "", _rounded(value)]
-        for metric in _OF_PAIR:
+        for metric in OF_PAIR:
             for one, row in zip(names, summary.get(metric, ()), strict=False):
                 for other, value in zip(names, row, strict=False):
                     if one != other:
@@ -165,12 +207,12 @@ def _record(findings: Findings) -> dict[str, Any]:
     return record
 
 
-def _table(columns: Iterable[str], rows: Any) -> str:
+def _table(columns: Iterable[str], rows: Any) -> bytes:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
     table.writerows(rows)
-    return text.getvalue()
+    return text.getvalue().encode()
 
 
 def _rounded(value: Any) -> Any:

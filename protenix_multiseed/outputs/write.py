@@ -1,10 +1,8 @@
 """Write one seed's prediction through upstream's own writer, with upstream's layout, file names and numbers."""
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 from protenix_multiseed import __version__
 from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import compact, write_compact
-from protenix_multiseed.files import publish_folder
+from protenix_multiseed.files import check_inside, make_scratch, publish_folder
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.identity import fingerprint
 from protenix_multiseed.outputs.modelcif import model_categories
@@ -40,10 +38,10 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
         OSError: if the files cannot be written. In this case no file of the seed is left behind.
     """
     name, target = prediction.job.name, seed_folder(settings.out, prediction.job.name, prediction.seed)
+    check_inside(target.parent, settings.out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new-"))
+    scratch = make_scratch(target)
     try:
-        os.chmod(scratch, 0o755)
         _dump(prediction, settings, scratch)
         record = {
             "job": name,
@@ -60,12 +58,12 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
             },
             **({"notice": settings.notice} if settings.notice else {}),
         }
-        (scratch / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        (scratch / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         publish_folder(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return read_samples(target, name, prediction.seed)
+    return read_samples(target, name, prediction.seed, record)
 
 
 def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None:
@@ -106,7 +104,7 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         _finish_structure(structure, prediction.job.name, settings.notice, confidence)
     if settings.notice:
         for full in predictions.glob("*_full_data_sample_*.json"):
-            full.write_text(json.dumps(notice | json.loads(full.read_text())))
+            full.write_text(json.dumps(notice | json.loads(full.read_text(encoding="utf-8"))), encoding="utf-8")
 
 
 def write_pae(path: Path, pae: np.ndarray, kind: str, more: Mapping[str, str]) -> None:
@@ -124,7 +122,7 @@ def write_pae(path: Path, pae: np.ndarray, kind: str, more: Mapping[str, str]) -
     elif kind == "json":
         rows = [[round(value, 2) for value in row] for row in np.asarray(pae, dtype=np.float64).tolist()]
         content = [{"predicted_aligned_error": rows, "max_predicted_aligned_error": 31.75, **more}]
-        path.with_name(f"{path.name}.json").write_text(json.dumps(content, separators=(",", ":")))
+        path.with_name(f"{path.name}.json").write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
 def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
@@ -157,11 +155,11 @@ def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
 
 def _finish_structure(structure: Path, job: str, notice: str | None, more: str) -> None:
     """Complete an mmCIF file: add the notice as title and ``more`` categories, and make the data block's name valid."""
-    text = structure.read_text()
+    text = structure.read_text(encoding="utf-8")
     first, _, rest = text.partition("\n")
     block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, and a space ends the name
     title = f"#\n_struct.entry_id\n;{job}\n;\n_struct.title\n;{notice}\n;\n" if notice else ""
-    structure.write_text(f"{block}\n{title}{rest}{more}")
+    structure.write_text(f"{block}\n{title}{rest}{more}", encoding="utf-8")
 
 
 def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import html
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -14,23 +14,32 @@ from protenix_multiseed.page.collect import collect, pack, pack_json
 _VIEWER = ("dash_molstar", "rcsb-molstar.js")  # package and file of Mol*, MIT licence
 
 
-def build_page(title: str, jobs: Mapping[str, Findings], *, slim: bool) -> str:
+def job_data(name: str, findings: Findings, *, slim: bool) -> str:
+    """Return the data of one job for :func:`build_page`.
+
+    Args:
+        name: Name of the job.
+        findings: Ranked and compared samples of the job.
+        slim: Include fewer structures.
+
+    Raises:
+        DamagedError, OSError: if a result cannot be read.
+    """
+    return f'<script type="text/plain" class="job">{pack_json(collect(name, findings, slim=slim))}</script>'
+
+
+def build_page(title: str, jobs: Sequence[str]) -> str:
     """Return the whole page as HTML.
 
     Args:
         title: Title of the page.
-        jobs: Ranked and compared samples of every job, by name.
-        slim: Include fewer structures.
+        jobs: The data of every job.
 
     Raises:
         ConfigError: if the viewer's package is missing.
-        OSError, ValueError, KeyError: if a result cannot be read.
     """
-    parts = {kind: resources.files(__package__).joinpath(f"page.{kind}").read_text() for kind in ("html", "css", "js")}
-    data = "\n".join(
-        f'<script type="text/plain" class="job">{pack_json(collect(name, findings, slim=slim))}</script>'
-        for name, findings in jobs.items()
-    )
+    files = resources.files(__package__)
+    parts = {kind: files.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
     made: str = parts["html"]
     for key, value in (
         ("title", html.escape(title)),
@@ -38,7 +47,7 @@ def build_page(title: str, jobs: Mapping[str, Findings], *, slim: bool) -> str:
         ("style", parts["css"]),
         ("script", parts["js"]),
         ("viewer", pack(viewer_source())),
-        ("data", data),
+        ("data", "\n".join(jobs)),
     ):
         made = made.replace(f"[[{key}]]", value)
     return made

@@ -4,13 +4,16 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from protenix_multiseed.analysis.compact import NAME, PAE_STEP, read_compact
 from protenix_multiseed.analysis.findings import Findings
-from protenix_multiseed.outputs.scan import read_record
+from protenix_multiseed.errors import DamagedError
+from protenix_multiseed.files import is_file, read_text
+from protenix_multiseed.outputs.scan import read_record, read_summary
 from protenix_multiseed.types import Sample
 
 MOST_SAMPLES = 100  # best-ranked samples of a job that the page shows; the sentences are about all samples
@@ -40,7 +43,7 @@ def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
         "found": list(findings.sentences),
         "samples": [_sample(findings, place, cluster_of.get(place)) for place in range(len(shown))],
         "structures": {
-            str(place): pack(structure.read_text(encoding="utf-8"))
+            str(place): pack(_structure(shown[place], structure))
             for place in chosen
             if (structure := shown[place].structure)
         },
@@ -79,7 +82,8 @@ def structures_of(findings: Findings, *, slim: bool) -> list[int]:
     """
     most = MOST_STRUCTURES_SLIM if slim else MOST_STRUCTURES
     n = min(len(findings.samples), MOST_SAMPLES)
-    kept = [place for place in range(n) if findings.samples[place].structure]
+    samples = findings.samples[:n]  # the structure of a sample was perhaps not kept, or deleted since
+    kept = [place for place, one in enumerate(samples) if one.structure and is_file(one.structure, one.folder)]
     clusters = [one.members for one in findings.agreement.clusters] if findings.agreement else [(0,)]
     first = [next((place for place in members if place in kept), n) for members in clusters]
     places = dict.fromkeys([*first, *([] if slim else kept)])
@@ -96,9 +100,16 @@ def pack_json(content: Mapping[str, Any]) -> str:
     return pack(json.dumps(content, separators=(",", ":")))
 
 
+def _structure(sample: Sample, path: Path) -> str:
+    try:
+        return read_text(path, sample.folder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedError(sample.folder, f"{path.name}: {error}") from error
+
+
 def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, Any]:
     sample, found = findings.samples[place], findings.agreement
-    summary = json.loads(sample.confidence.read_text(encoding="utf-8"))
+    summary = read_summary(sample.confidence)
     pairs = summary.get("chain_pair_iptm", [])
     return {
         "seed": sample.seed,
@@ -167,7 +178,7 @@ def _timing(sample: Sample) -> dict[str, Any]:
     return {
         "seed": sample.seed,
         "seconds": run.get("seconds"),
-        "batch": len(run.get("batch", [])),
+        "batch": len(run.get("batch", ())),
         "path": run.get("path", ""),
     }
 

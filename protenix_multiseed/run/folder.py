@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from protenix_multiseed.analysis.findings import gather
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.events import Event, OutputOpened, Skipped, StageEntered, Watcher
-from protenix_multiseed.failures import failure_of, is_worker_death, ranking_failure
+from protenix_multiseed.failures import failure_of, is_worker_death
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.outputs.ranking import read_seeds
 from protenix_multiseed.outputs.record import RunRecord, write_failures
-from protenix_multiseed.outputs.scan import done_samples, read_record
+from protenix_multiseed.outputs.scan import done_seeds
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.run.result import RunResult
@@ -157,18 +157,29 @@ class OutputFolder:
             name = task.job.name
             with self._locks.held(f"ranking:{name}"):
                 try:
-                    samples = done_samples(out, name, task.identity)
-                    if samples:
-                        result.samples[name] = samples
-                        folders = {sample.seed: sample.folder for sample in samples}
-                        records = {seed: read_record(folder) or {} for seed, folder in folders.items()}
-                        result.findings[name] = gather(samples, records)
-                        write_findings(out / name, result.findings[name])
+                    self._rank(task)
                 except Exception as error:  # this job fails; the other jobs are still ranked
-                    result.failures.append(ranking_failure(task.job, error))
+                    self._fail_ranking(task.job, None, error)
         # On a full disk the list is not updated. The terminal and the exit code still report the failures.
         with self._locks.held("failures"), contextlib.suppress(OSError):
             done = {(sample.job, sample.seed) for samples in result.samples.values() for sample in samples}
             write_failures(out, result.failures, done)
         if self._record is not None:
             self._record.finish(result.summary())
+
+    def _rank(self, task: Task) -> None:
+        """Rank a job over all its seeds that are done. A damaged seed is left out and reported."""
+        result, out, name = self._result, self._config.out, task.job.name
+        seeds = read_seeds(name, done_seeds(out, name, task.identity))
+        findings = seeds.rank()
+        for seed, error in seeds.damaged.items():
+            self._fail_ranking(task.job, seed, error)
+        if findings is not None:
+            result.samples[name] = list(findings.samples)
+            result.findings[name] = findings
+            write_findings(out / name, findings)
+
+    def _fail_ranking(self, job: Job, seed: int | None, error: Exception) -> None:
+        failed = failure_of(job, seed, "rank", error)
+        self._tell(failed)
+        self._result.failures.append(failed)

@@ -7,9 +7,11 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 from protenix_multiseed import events
+from protenix_multiseed.failures import reason_of
+from protenix_multiseed.files import open_to_write
 from protenix_multiseed.types import Failure, Prediction
 
 
@@ -18,15 +20,23 @@ class EventLog:
 
     The file is opened when the run begins to write to its output folder. A run that is refused earlier leaves no log.
 
+    A log that cannot be written does not stop the run. It then loses lines: a pipe that nobody reads, or a full disk,
+    must not hold the run up.
+
     Args:
         path: The log file.
+        folder: The folder in which the log file must be; None if the user chose the path.
         as_json: Whether to write lines as JSON.
+
+    Attributes:
+        problem: Why lines are missing in the log; None if none are.
     """
 
-    def __init__(self, path: Path, *, as_json: bool) -> None:
-        self._path, self._as_json = path, as_json
-        self._waiting: list[str] = []
-        self._file: TextIO | None = None
+    def __init__(self, path: Path, folder: Path | None, *, as_json: bool) -> None:
+        self._path, self._folder, self._as_json = path, folder, as_json
+        self.problem: str | None = None
+        self._waiting: list[str] | None = []  # lines before the file is opened; None from then on
+        self._file: BinaryIO | None = None
         self._lock = threading.Lock()  # the Stopping event comes from another thread
 
     def __enter__(self) -> Self:
@@ -67,12 +77,16 @@ class EventLog:
                 self._line("stopping", signal=event.signal, grace=event.grace)
 
     def _open(self) -> None:
-        """Open the file and write the waiting lines. A log that cannot be written does not stop the run."""
-        with contextlib.suppress(OSError):
+        """Open the file and write the waiting lines."""
+        try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+            handle = open_to_write(self._path, self._folder, os.O_WRONLY | os.O_APPEND)
+            self._file = os.fdopen(handle, "wb", buffering=0)
+        except OSError as error:
+            self.problem = reason_of(error)
         with self._lock:
-            self._write(self._waiting)
+            waiting, self._waiting = self._waiting or [], None
+            self._write(waiting)
 
     def _line(self, event: str, **facts: Any) -> None:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -86,9 +100,15 @@ class EventLog:
             self._write([line])
 
     def _write(self, lines: list[str]) -> None:
-        if self._file is None:
-            self._waiting = [*self._waiting, *lines]
+        if self._waiting is not None:
+            self._waiting += lines
             return
-        with contextlib.suppress(OSError):
-            for line in lines:
-                self._file.write(f"{line}\n")
+        if self._file is None:
+            return
+        for line in lines:
+            content = f"{line}\n".encode(errors="backslashreplace")
+            try:  # each line in one call, because other processes may append to the file
+                if self._file.write(content) != len(content):
+                    self.problem = f"{self._path}: no room"
+            except OSError as error:
+                self.problem = reason_of(error)

@@ -15,13 +15,14 @@ from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Task
 
 
-def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher) -> RunResult:
+def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signals) -> RunResult:
     """Predict the remaining seeds of checked tasks, write the results, and rank each job.
 
     Args:
         config: The configuration of the run.
         tasks: All tasks, done or not. If no seeds remain, nothing is loaded.
         tell: Receives every event.
+        signals: Says when the run has to stop.
 
     Raises:
         ProtenixMsError: if the run cannot start. In this case no results have been written.
@@ -37,13 +38,10 @@ def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher) -> RunResult:
             tell(Note(job=task.job, text=note))
     # Two spare workers write the last job's seeds while no job is left to featurize.
     n_worker = min(config.workers or 1, len(todo) + 2)
-    with (
-        Signals(config.grace, tell) as signals,
-        WorkerPool(n_worker, offline=config.offline) as workers,
-        make_executor(config, workers, tell) as executor,
-    ):
+    with WorkerPool(n_worker, offline=config.offline) as workers, make_executor(config, workers, tell) as executor:
         try:
             if todo:
+                signals.shield_workers()
                 executor.load(todo, lambda: signals.is_asked)
         except Stopped:
             result.stopped_by = signals.exit_code

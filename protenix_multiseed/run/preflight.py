@@ -7,8 +7,12 @@ from pathlib import Path
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
 from protenix_multiseed.upstream.checkpoints import fetch_hint, template_data_dir
+
+_N_SEMAPHORE = 2  # as many as a pool of workers makes
+SHARED_MEMORY_ADVICE = "mount a tmpfs of 1 MiB or more there that can be written (docker run --shm-size=64m)"
 
 
 def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> RunConfig:
@@ -57,11 +61,11 @@ def check_sha256(checkpoint: Path, model_name: str) -> str:
     try:
         found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
     except OSError as error:
-        raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}; {fetch_hint(model_name)}") from None
+        raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}; {advice_for(error)}") from None
     if recorded is not None and recorded != found:
         raise WeightsError(
             f"{checkpoint} is not the file that was fetched: SHA-256 {found[:16]}..., recorded {recorded[:16]}... "
-            f"in {hash_file(checkpoint).name}; {fetch_hint(model_name)}"
+            f"in {hash_file(checkpoint).name}; delete it, then {fetch_hint(model_name)}"
         )
     return found
 
@@ -96,9 +100,42 @@ class CheckpointHash(threading.Thread):
         return self._outcome
 
 
+def existing_part(path: Path) -> Path:
+    """Return the path itself if it exists, else the closest folder above it that exists.
+
+    Raises:
+        OSError: if a folder on the way cannot be entered, or if this is not a path.
+    """
+    return next(part for part in (path, *path.absolute().parents) if part.exists())
+
+
+def check_workers() -> None:
+    """Check that worker processes can start.
+
+    Raises:
+        ConfigError: if they cannot.
+    """
+    if (problem := semaphore_problem()) is not None:
+        raise ConfigError(f"/dev/shm: the workers cannot make semaphores there: {problem}; {SHARED_MEMORY_ADVICE}")
+
+
+def semaphore_problem() -> str | None:
+    """Return why the workers cannot use semaphores, which Linux keeps in /dev/shm; None if they can."""
+    import multiprocessing
+
+    try:  # a semaphore of this kind removes its file at once
+        held = [multiprocessing.get_context("fork").RLock() for _ in range(_N_SEMAPHORE)]
+    except (OSError, ImportError) as error:  # ImportError: this Python was built without semaphores
+        return getattr(error, "strerror", None) or str(error)
+    held.clear()
+    return None
+
+
 def _check_output(out: Path) -> None:
     try:
-        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+        existing = existing_part(out)
+    except PermissionError as error:
+        raise ConfigError(f"--out {out}: a folder on the way cannot be entered: {reason_of(error)}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"--out: not a folder's name ({getattr(error, 'strerror', None) or error})") from None
     if not existing.is_dir():

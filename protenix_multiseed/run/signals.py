@@ -1,11 +1,14 @@
 """Handle SIGINT and SIGTERM: finish or abandon the running batch, write finished results, end the run.
 
-After the first signal no new batch starts. The running batch has ``grace`` seconds to finish, then it is abandoned.
-The second signal ends the process at once. Neither signal leaves a partial result, because each seed's folder is
-published atomically.
+Before the run begins, the first signal ends the process. Python's own exception for SIGINT would wait until the main
+thread runs Python code, and a library that is being imported could catch it.
+
+During the run, no new batch starts after the first signal. The running batch has ``grace`` seconds to finish, then it
+is abandoned. The second signal ends the process at once. Neither signal leaves a partial result, because each seed's
+folder is published atomically.
 
 The signal handler only sets a flag. Python also writes the signal's number to a pipe, and a thread reads the pipe.
-After the first signal the thread sends an event to the watchers. After the second signal it ends the process. Thus
+After the first signal another thread sends an event to the watchers. After the second signal the process ends. Thus
 signals take effect while the main thread is in a long call. The handler prints nothing, because it may have interrupted
 a print.
 """
@@ -14,14 +17,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from protenix_multiseed.events import Stopping, Watcher
 
 POLL_SECONDS = 0.1
+_LAST_WORDS_SECONDS = 10.0  # longest time that the end of the run waits for the watchers to take the event
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,16 +34,18 @@ class Signals:
 
     Args:
         grace: Seconds that the running batch has to finish.
-        tell: Receives a ``Stopping`` event after the first signal.
+        tell: Receives a ``Stopping`` event after the first signal. None until :meth:`begun` is entered.
     """
 
-    def __init__(self, grace: float, tell: Watcher) -> None:
+    def __init__(self, grace: float, tell: Watcher | None = None) -> None:
         self._grace, self._tell = grace, tell
         self._signal: int | None = None
         self._deadline = float("inf")
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._wakeup_before = -1
+        self._reader: threading.Thread | None = None
+        self._teller: threading.Thread | None = None
 
     @property
     def is_asked(self) -> bool:
@@ -72,18 +78,57 @@ class Signals:
         self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         for number in _NUMBERS:
             self._before[number] = signal.signal(number, self._on_signal)
-        threading.Thread(target=_watch, args=(self._pipe[0], self._on_first), daemon=True, name="signals").start()
+        self._reader = threading.Thread(
+            target=_watch, args=(self._pipe[0], self._on_first), daemon=True, name="signals"
+        )
+        self._reader.start()
         return self
+
+    @contextmanager
+    def begun(self, tell: Watcher) -> Iterator[None]:
+        """Inside the ``with`` block the first signal asks the run to stop, and the watcher gets an event.
+
+        After the block the work is over, and signals have no effect.
+        """
+        self._tell = tell
+        try:
+            yield
+        finally:
+            self._end()
+
+    def shield_workers(self) -> None:
+        """Block the signals in this thread, because the processes and threads that it starts inherit this.
+
+        Otherwise a worker that is interrupted while it imports its modules prints a traceback. The thread that reads
+        the pipe still receives the signals.
+        """
+        if self._pipe is None:
+            return
+        from multiprocessing import resource_tracker  # imported late: a run with nothing to do starts no workers
+
+        resource_tracker.ensure_running()  # if a worker's start did this, it would unblock the signals again
+        signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+        if self._before:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _NUMBERS)  # now the handler takes those that came meanwhile
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._pipe is not None:
-            signal.set_wakeup_fd(self._wakeup_before)
-            os.close(self._pipe[1])  # the thread reads the end of the pipe and closes the other end
-            self._pipe = None
+
+    def _end(self) -> None:
+        """Let the watcher take the event of a signal that has come, then stop the threads."""
+        if self._pipe is None:
+            return
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._pipe[1])  # the thread reads the pipe to its end, and closes the other end
+        self._pipe = None
+        for name in ("_reader", "_teller"):  # the first one starts the second one
+            thread: threading.Thread | None = getattr(self, name)
+            if thread is not None:
+                thread.join(_LAST_WORDS_SECONDS)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is None:
@@ -92,9 +137,12 @@ class Signals:
 
     def _on_first(self, number: int) -> None:
         self._on_signal(number, None)
+        if self._tell is None:  # nothing has been written
+            _kill_all(number)
         event = Stopping(signal=signal.Signals(number).name, grace=self._grace)
-        # In a separate thread: a blocked terminal must not delay the second signal.
-        threading.Thread(target=self._tell, args=(event,), daemon=True, name="stopping").start()
+        # In a separate thread: a log on a disk that does not answer must not delay the second signal.
+        self._teller = threading.Thread(target=self._tell, args=(event,), daemon=True, name="stopping")
+        self._teller.start()
 
 
 def _watch(pipe: int, on_first: Callable[[int], None]) -> None:
@@ -112,7 +160,7 @@ def _watch(pipe: int, on_first: Callable[[int], None]) -> None:
     os.close(pipe)
 
 
-def _kill_all(number: int) -> None:
+def _kill_all(number: int) -> NoReturn:
     """Kill all child processes and end this process at once, with exit code 128 + ``number``."""
     import psutil  # imported late: few runs need it
 

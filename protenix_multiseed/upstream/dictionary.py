@@ -10,6 +10,7 @@ ETKDGv3. Here RDKit's seed follows from the component's code, so that all machin
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import io
@@ -19,7 +20,7 @@ import os
 import re
 import shutil
 import sys
-import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -31,7 +32,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protenix_multiseed.errors import DictionaryError
-from protenix_multiseed.hashes import sketch
+from protenix_multiseed.files import (
+    file_size,
+    make_scratch,
+    publish_folder,
+    read_bytes,
+    read_text,
+    remove_leftovers,
+    write_bytes,
+)
+from protenix_multiseed.hashes import sha256, sketch
 from protenix_multiseed.paths import cache_dir
 from protenix_multiseed.upstream.component import ComponentFacts, component_facts
 
@@ -39,11 +49,16 @@ if TYPE_CHECKING:
     from biotite.structure.io.pdbx import CIFBlock
     from rdkit import Chem
 
-LAYOUT = 2  # increase it when the meaning of the arrays or of the stored molecules changes
+LAYOUT = 3  # increase it when the meaning of the arrays or of the stored molecules changes
 CONFORMER_TIMEOUT_SECONDS = 120
 UPSTREAM_FILES = ("components.cif", "components.cif.rdkit_mol.pkl")
 MISSING = np.iinfo(np.int32).min  # a missing value in a coordinate column
+_DIGEST_BYTES = 32  # a stored molecule begins with its SHA-256
 
+_ARRAYS = ("components", "atoms", "bonds", "text")
+_COMPLETE = "complete"  # the file that lists the length, time and SHA-256 of the index's other files
+_ABANDONED_SECONDS = 3600  # a temporary folder of this age belongs to a process that was killed
+_OPEN_ATTEMPTS = 3  # another process may replace a damaged index at the same moment
 _COMPONENT_COLUMNS = (
     "type",
     "name",
@@ -82,19 +97,20 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
     Args:
         folder: Folder of the index; None for the user's cache folder.
 
+    Attributes:
+        folder: Folder of the index.
+        note: A sentence for the user if the index was damaged and made again, else None.
+
     Raises:
-        DictionaryError: if the index cannot be written to the cache folder.
+        DictionaryError: if the index cannot be read from the cache folder, or cannot be written to it.
     """
 
     name = "biotite"
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or _index_folder()
-        if not (self.folder / "complete").exists():
-            _build_index(self.folder)
-        self._components, self._atoms, self._bonds, self._text = (
-            np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in ("components", "atoms", "bonds", "text")
-        )
+        self.note, arrays = _open_index(self.folder)
+        self._components, self._atoms, self._bonds, self._text = arrays
         self._codes = np.asarray(self._components["id"])
         # Upstream's writer requests each block six times per structure.
         self._block = lru_cache(maxsize=256)(self._make_block)
@@ -195,6 +211,7 @@ class UpstreamDictionary:
         self.components, self.molecules = (root / "common" / name for name in UPSTREAM_FILES)
         self._known: dict[str, bool] = {}
         self._embedded = EmbeddedDictionary()
+        self.note = self._embedded.note
 
     @property
     def identity(self) -> str:
@@ -319,9 +336,13 @@ def _load_molecule(path: Path) -> Any:
 
     from_bytes: Any = Chem.Mol
     try:
-        molecule = from_bytes(path.read_bytes())
-    except (OSError, RuntimeError):  # missing or truncated
+        content = read_bytes(path, path.parent)
+    except OSError:
         return None
+    digest, content = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    molecule = from_bytes(content)
     for attribute, read in (
         ("name", molecule.GetProp),
         ("sanitized", molecule.GetBoolProp),
@@ -344,12 +365,10 @@ def _store_molecule(molecule: "Chem.Mol", path: Path) -> None:
     copy.SetIntProp("_ms_ref_conf_id", attributes.ref_conf_id)
     copy.SetProp("_ms_ref_conf_type", attributes.ref_conf_type)
     copy.SetProp("_ms_ref_mask", "".join("1" if flag else "0" for flag in attributes.ref_mask))
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Coordinates as doubles: else a loaded molecule would differ from the molecule that the first run made.
     kept = Chem.PropertyPickleOptions.AllProps | Chem.PropertyPickleOptions.CoordsAsDouble
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(copy.ToBinary(int(kept)))
-    os.replace(file.name, path)
+    content = copy.ToBinary(int(kept))
+    write_bytes(path, hashlib.sha256(content).digest() + content)
 
 
 def _rdkit_version() -> str:
@@ -373,28 +392,97 @@ def _index_folder() -> Path:
     return cache_dir() / f"dictionary-{key}"
 
 
+def _open_index(folder: Path) -> tuple[str | None, list[np.ndarray]]:
+    """Return a note for the user if the index was damaged, and the memory-mapped arrays of the index.
+
+    An index that is missing or damaged is made again.
+    """
+    note = None
+    for attempt in range(_OPEN_ATTEMPTS):
+        damage = _damage(folder)
+        if damage is not None:
+            if os.path.lexists(folder):
+                note = f"the index of the chemical dictionary in {folder} was damaged ({damage}); it was made again"
+            _build_index(folder)
+        try:
+            return note, [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
+        except (OSError, ValueError) as error:
+            if attempt + 1 == _OPEN_ATTEMPTS:
+                raise _unusable(folder, error, "read") from error
+    raise AssertionError
+
+
+def _damage(folder: Path) -> str | None:
+    """Return what is wrong with the files of an index; None if they are as they were written.
+
+    The check must be fast, because every start makes it. Contents are compared only if a file has another time than was
+    recorded: it was written to, or the folder was copied.
+
+    Raises:
+        DictionaryError: if this account must not read the files.
+    """
+    name = _COMPLETE
+    try:
+        written = json.loads(read_text(folder / name, folder))
+        touched = []
+        for name, (size, seconds, digest) in ((f"{name}.npy", written[name]) for name in _ARRAYS):
+            path = folder / name
+            if file_size(path, folder) != size:
+                return f"{name} has another length than was written"
+            if not os.access(path, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            if int(path.stat().st_mtime) != seconds:
+                if sha256(path) != digest:
+                    return f"{name} has other content than was written"
+                touched.append((path, seconds))
+        for path, seconds in touched:
+            with contextlib.suppress(OSError):  # a cache of another account stays as it is
+                os.utime(path, (seconds, seconds))
+    except PermissionError as error:
+        raise _unusable(folder, error, "read") from error
+    except OSError as error:
+        return f"{name}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"{_COMPLETE} is damaged"
+    return None
+
+
 def _build_index(folder: Path) -> None:
-    """Decode the dictionary's columns into memory-mappable arrays.
+    """Decode the dictionary's columns into memory-mappable arrays. The user's umask decides who may read them.
 
     Several processes may do this at once; the first to finish wins.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix="dictionary-"))
+        remove_leftovers(folder, older_than=_ABANDONED_SECONDS)
+        scratch = make_scratch(folder)
         try:
+            # A time in the past: whoever writes to a file later gives it another one.
+            seconds = int(time.time()) - 24 * 3600
+            written = {}
             for name, array in _decode(_source()).items():
-                np.save(scratch / f"{name}.npy", array)
-            (scratch / "complete").touch()
-            os.replace(scratch, folder)
+                path = scratch / f"{name}.npy"
+                np.save(path, array)
+                os.utime(path, (seconds, seconds))
+                written[name] = (path.stat().st_size, seconds, sha256(path))
+            (scratch / _COMPLETE).write_text(json.dumps(written), encoding="utf-8")
+            if _damage(folder) is not None:
+                publish_folder(scratch, folder)
         except OSError:
-            shutil.rmtree(scratch, ignore_errors=True)
-            if not (folder / "complete").exists():
+            if _damage(folder) is not None:
                 raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        raise DictionaryError(
-            f"cannot write the chemical dictionary's index to {folder.parent}: {error.strerror or error}; "
-            "set PROTENIX_MS_CACHE to a folder that can be written"
-        ) from error
+        raise _unusable(folder, error, "written") from error
+
+
+def _unusable(folder: Path, error: Exception, verb: str) -> DictionaryError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return DictionaryError(
+        f"the index of the chemical dictionary in {folder} cannot be {verb}: {reason}; set PROTENIX_MS_CACHE to "
+        f"a folder that can be {verb}"
+    )
 
 
 def _decode(source: Path) -> dict[str, np.ndarray]:

@@ -11,6 +11,8 @@ from biotite.structure.io import pdbx
 from support import cases
 
 from protenix_multiseed.errors import DictionaryError
+from protenix_multiseed.hashes import sha256
+from protenix_multiseed.upstream import dictionary as module
 from protenix_multiseed.upstream.dictionary import (
     UPSTREAM_FILES,
     EmbeddedDictionary,
@@ -110,6 +112,76 @@ def test_two_threads_can_build_the_index_at_once(tmp_path):
         list(pool.map(_build_index, [folder, folder]))
     assert len(EmbeddedDictionary(folder)) == 47_353
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A small index."""
+    arrays = {name: np.arange(5000) for name in module._ARRAYS}
+    monkeypatch.setattr(module, "_decode", lambda source: arrays)
+    note, made = module._open_index(tmp_path / "cache" / "index")
+    assert note is None
+    assert all(np.array_equal(array, arrays["atoms"]) for array in made)
+    return tmp_path / "cache" / "index"
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "random": lambda path: path.write_bytes(os.urandom(path.stat().st_size)),
+    "changed in the middle": lambda path: path.write_bytes(path.read_bytes()[:200] + b"?" + path.read_bytes()[201:]),
+    "missing": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a link": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+}
+
+
+@pytest.mark.parametrize("name", ["atoms.npy", "bonds.npy", "components.npy", "text.npy", "complete"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_index_is_made_again(index, damage, name):
+    """Regression: a cut file ended the process with SIGBUS, and other damage in a traceback."""
+    damage(index / name)
+    note, arrays = module._open_index(index)
+    assert f"the index of the chemical dictionary in {index} was damaged" in note
+    assert "it was made again" in note
+    assert all(np.array_equal(array, np.arange(5000)) for array in arrays)
+    assert module._open_index(index)[0] is None
+    assert [path.name for path in index.parent.iterdir()] == ["index"]
+
+
+def test_an_index_that_was_copied_is_checked_once_and_used(index, monkeypatch):
+    for name in module._ARRAYS:
+        os.utime(index / f"{name}.npy")
+    hashed = []
+    monkeypatch.setattr(module, "sha256", lambda path: hashed.append(path.name) or sha256(path))
+    assert module._open_index(index)[0] is None
+    assert len(hashed) == 4
+    assert module._open_index(index)[0] is None
+    assert len(hashed) == 4
+
+
+def test_the_index_and_the_molecules_can_be_read_by_other_accounts(tmp_path, dictionary):
+    folder = tmp_path / "index"
+    before = os.umask(0o022)
+    try:
+        made = EmbeddedDictionary(folder)
+        made.molecule("GLY")
+    finally:
+        os.umask(before)
+    for path in (folder, *folder.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
+
+
+def test_a_garbled_stored_molecule_is_made_again(dictionary):
+    whole = dictionary.molecule("SER")
+    (path,) = dictionary.folder.glob("molecules/*/SER.mol")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # RDKit would read it as another molecule
+    path.write_bytes(content)
+    again = EmbeddedDictionary(dictionary.folder).molecule("SER")
+    assert np.array_equal(again.GetConformer(0).GetPositions(), whole.GetConformer(0).GetPositions())
+    assert path.read_bytes() != content
 
 
 def test_a_cache_folder_that_is_a_file_is_refused(tmp_path):

@@ -21,20 +21,20 @@ def structures(tmp_path):
 
 
 def test_dockq_matches_the_published_program(structures):
-    best = Atoms.read(structures[0])
-    other, itself = dock(best, [read_coordinates(structures[1]), best.coordinates], ["A", "B", "C"])
+    best = Atoms.read(structures[0].read_text())
+    other, itself = dock(best, [read_coordinates(structures[1].read_text()), best.coordinates], ["A", "B", "C"])
     assert other == pytest.approx(PUBLISHED, abs=2e-5)  # it read coordinates with three decimals, in single precision
     assert itself == pytest.approx(dict.fromkeys(PUBLISHED, 1.0))
 
 
 def test_only_polymers_that_touch_have_an_interface(structures):
-    best = Atoms.read(structures[0])
+    best = Atoms.read(structures[0].read_text())
     (scores,) = dock(best, [best.coordinates], ["B", "C"])
     assert scores == {}
 
 
 def test_moving_a_chain_lowers_dockq_and_moving_the_complex_does_not(structures):
-    best = Atoms.read(structures[0])
+    best = Atoms.read(structures[0].read_text())
     turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
     far = best.coordinates.copy()
     far[best.chain == "B"] += 40
@@ -45,7 +45,7 @@ def test_moving_a_chain_lowers_dockq_and_moving_the_complex_does_not(structures)
 
 
 def test_reorder_swaps_chains_only_if_they_have_the_same_atoms(structures):
-    best = Atoms.read(structures[0])
+    best = Atoms.read(structures[0].read_text())
     assert best.reorder({"A": "B", "B": "A", "C": "C"}) is None  # they differ in length
     assert best.reorder({"A": "A", "B": "B", "C": "C"}).tolist() == list(range(len(best.chain)))
     double = Atoms(
@@ -58,7 +58,7 @@ def test_reorder_swaps_chains_only_if_they_have_the_same_atoms(structures):
 
 
 def test_a_chain_without_a_backbone_has_no_score(structures):
-    best = Atoms.read(structures[0])
+    best = Atoms.read(structures[0].read_text())
     unnamed = replace(best, name=np.where(best.chain == "B", "X1", best.name))
     (scores,) = dock(unnamed, [unnamed.coordinates], ["A", "B", "C"])
     assert scores == pytest.approx({("A", "C"): 1.0})

@@ -60,6 +60,19 @@ def test_missing_template_files_are_wrong_only_if_templates_are_asked_for(monkey
     assert found(model="demo", template=True)["templates"].state == "wrong"
 
 
+def test_shared_memory_without_room_is_wrong(monkeypatch):
+    """Regression: doctor said that no shared memory is needed, and the run ended in a traceback."""
+
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("multiprocessing.synchronize.RLock", read_only)
+    check = found(model="demo")["shared memory"]
+    assert check.state == "wrong"
+    assert "cannot make semaphores in /dev/shm: Read-only file system" in check.found
+    assert "--shm-size" in check.advice
+
+
 def test_an_error_in_a_check_is_reported_as_wrong(monkeypatch):
     def break_(config):
         raise RuntimeError("it is broken")

@@ -20,6 +20,7 @@ from protenix_multiseed.analysis.convergence import convergence, expected_best, 
 from protenix_multiseed.analysis.findings import gather, loose_regions
 from protenix_multiseed.analysis.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
 from protenix_multiseed.cli import app
+from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.page.collect import collect, pack, structures_of
 from protenix_multiseed.types import Sample
@@ -433,3 +434,48 @@ def test_samples_that_agree_are_said_to_agree(tmp_path):
     first, second = gather(samples_of(tmp_path), {}).sentences
     assert first.startswith("all 4 samples agree: no two are more than")
     assert second == "from 1 to 2 seeds the best score rises by 0.0000 on average"
+
+
+def test_a_damaged_seed_is_left_out_and_the_others_are_ranked(tmp_path):
+    """Regression: one damaged file stopped the whole command, and the message said that nothing was written."""
+    job_on_disk(tmp_path, (1, 2))
+    file = tmp_path / "job" / "seed_2" / "ensemble.npz"
+    file.write_bytes(b"?" * file.stat().st_size)
+    for command in ("rank", "report"):
+        done = run(command, tmp_path)
+        assert done.exit_code == 1, done.output
+        assert "seed_2: ensemble.npz: " in done.output.replace("\n", "")
+        assert "the seed is left out: predict with --verify" in " ".join(done.output.split())
+    assert {row[2] for row in rows(tmp_path / "job" / "ranking.csv")[1:]} == {"1"}
+    assert (tmp_path / "report.html").exists()
+
+
+def test_errors_that_the_page_alone_meets_leave_only_their_seed_out(tmp_path):
+    job_on_disk(tmp_path, (1, 2))
+    with np.load(tmp_path / "job" / "seed_2" / "ensemble.npz") as held:
+        arrays = {**held, "pae": np.zeros((1, 2, 3), dtype=np.uint8)}
+    np.savez_compressed(tmp_path / "job" / "seed_2" / "ensemble.npz", **arrays)
+    assert run("rank", tmp_path).exit_code == 0
+    done = run("report", tmp_path)
+    assert done.exit_code == 1, done.output
+    assert "predicted aligned errors do not fit" in " ".join(done.output.split())
+    assert "1 jobs" in done.output
+
+
+def test_the_only_copy_of_the_best_structure_is_kept(tmp_path):
+    """A user deletes the structures to save space and keeps best.cif."""
+    job_on_disk(tmp_path, (1,))
+    structure = tmp_path / "job" / "seed_1" / "predictions" / "job_sample_0.cif"
+    record = tmp_path / "job" / "seed_1" / "record.json"
+    written = {"bytes": structure.stat().st_size, "sha256": sha256(structure)}
+    files = {"files": {f"predictions/{structure.name}": written}}
+    record.write_text(json.dumps(json.loads(record.read_text()) | files))
+    assert run("rank", tmp_path).exit_code == 0
+    best = (tmp_path / "job" / "best.cif").read_bytes()
+    structure.unlink()
+    assert run("rank", tmp_path).exit_code == 0
+    assert (tmp_path / "job" / "best.cif").read_bytes() == best
+    (tmp_path / "job" / "best.cif").unlink()
+    done = run("rank", tmp_path)
+    assert done.exit_code == 2
+    assert "the structure of the best sample is missing; run predict again for seed 1" in " ".join(done.output.split())

@@ -101,6 +101,13 @@ def test_failures_name_the_address_and_the_target_file(server, tmp_path, url, sa
     assert str(tmp_path / "model.pt") in str(error.value)
 
 
+def test_a_target_that_cannot_be_written_is_no_fault_of_the_server(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WeightsError, match=r"file: .*; move it away, then run the same command again") as error:
+        download(server[1], tmp_path / "file" / "model.pt")
+    assert "resume" not in str(error.value)
+
+
 def test_models_are_downloaded_from_upstreams_addresses(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target.name)))

@@ -105,10 +105,11 @@ def test_publish_folder_replaces_an_existing_folder(tmp_path):
 
 
 def sample(folder, seed, number, score):
-    stem = folder / f"seed_{seed}_{number}"
-    for suffix in (".cif", ".json"):
-        stem.with_suffix(suffix).write_text(json.dumps({"seed": seed, "number": number}))
+    stem = folder / f"seed_{seed}" / "predictions" / f"sample_{number}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
     scores = {"ranking_score": score, "plddt": 70.0, "ptm": 0.5, "iptm": 0.25, "has_clash": number == 1}
+    for suffix in (".cif", ".json"):
+        stem.with_suffix(suffix).write_text(json.dumps({**scores, "seed": seed, "number": number}))
     cif, confidence = stem.with_suffix(".cif"), stem.with_suffix(".json")
     return Sample(job="a", seed=seed, sample=number, **scores, structure=cif, confidence=confidence)
 
@@ -125,7 +126,8 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
     write_findings(tmp_path, findings)
     assert (findings.best.seed, findings.best.sample) == (2, 0)
     for name in ("best.cif", "best_summary_confidence.json"):
-        assert json.loads((tmp_path / name).read_text()) == {"seed": 2, "number": 0}
+        content = json.loads((tmp_path / name).read_text())
+        assert (content["seed"], content["number"]) == (2, 0)
     with (tmp_path / "ranking.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["rank"], row["seed"], row["sample"]) for row in rows] == [
@@ -138,7 +140,8 @@ def test_ranking_does_not_depend_on_the_order_of_the_run(tmp_path):
     known = {key: value for key, value in rows[0].items() if value}
     assert known == {
         "rank": "1", "job": "a", "seed": "2", "sample": "0", "ranking_score": "0.75", "plddt": "70.0", "ptm": "0.5",
-        "iptm": "0.25", "has_clash": "0", "structure": "seed_2_0.cif", "confidence": "seed_2_0.json",
+        "iptm": "0.25", "has_clash": "0", "structure": "seed_2/predictions/sample_0.cif",
+        "confidence": "seed_2/predictions/sample_0.json",
     }  # fmt: skip
 
 
@@ -171,7 +174,16 @@ def test_failures_of_other_runs_stay_until_their_seeds_are_done(tmp_path):
 def test_damaged_lines_in_the_list_of_failures_are_ignored(tmp_path):
     path = tmp_path / "protenix-ms" / "failures.jsonl"
     path.parent.mkdir()
-    path.write_text('{"job": "a", "seed": 1}\n[]\nnull\n{"jo\n')
+    lines_ = [
+        '{"job": "a", "seed": 1}',
+        "[]",
+        "null",
+        '{"jo',
+        '{"job": [], "seed": 1}',
+        '{"job": "a", "seed": {}}',
+        "[" * 5000,
+    ]
+    path.write_text("\n".join(lines_))
     write_failures(tmp_path, [failed("b", 1)], set())
     assert [line["job"] for line in lines(tmp_path)] == ["a", "b"]
 

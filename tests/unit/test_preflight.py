@@ -4,7 +4,7 @@ import pytest
 
 from protenix_multiseed.config import load_config
 from protenix_multiseed.errors import ConfigError, WeightsError
-from protenix_multiseed.run.preflight import check_surroundings
+from protenix_multiseed.run.preflight import check_surroundings, check_workers
 
 
 @pytest.fixture
@@ -53,6 +53,18 @@ def test_a_wrong_output_folder_is_refused_and_none_is_created(root):
         check(root, out=root / ("a" * 300))
     check(root, out=root / "new" / "deep")
     assert not (root / "new").exists()
+
+
+def test_workers_that_cannot_make_semaphores_are_refused(monkeypatch):
+    """For example in a container with a tiny or read-only /dev/shm."""
+    check_workers()
+
+    def no_room(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.synchronize.RLock", no_room)
+    with pytest.raises(ConfigError, match=r"/dev/shm: .* No space left on device; mount a tmpfs .*--shm-size"):
+        check_workers()
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(root, monkeypatch):

@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 import yaml
 from support.jobs import job_of, task_of
 
 from protenix_multiseed.config import load_config
+from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.record import RunRecord
 
@@ -37,10 +39,34 @@ def test_two_processes_on_one_folder_keep_a_record_each(tmp_path, monkeypatch):
     assert {run["run"]: run["samples"] for run in summary["runs"]} == {first.name: 5, second.name: 7}
 
 
-def test_a_damaged_summary_is_replaced(tmp_path, monkeypatch):
+DAMAGED = [
+    b'{"runs": [nul', b"", b"\xff\x00", b"[]", b"5", b'{"runs": 5}', b'{"runs": {"run": "a"}}',
+    b'{"runs": [5, {"run": 5}]}',
+    b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}", b'{"a": ' + b"[" * 300 + b"]" * 300 + b', "runs": [null]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_summary_is_replaced(tmp_path, monkeypatch, content):
     (tmp_path / "protenix-ms").mkdir()
-    (tmp_path / "protenix-ms" / "run.json").write_text('{"runs": [nul')
+    (tmp_path / "protenix-ms" / "run.json").write_bytes(content)
     with Locks(tmp_path) as locks:
         record = begin(tmp_path, locks, 2, monkeypatch, 11)
     summary = json.loads((tmp_path / "protenix-ms" / "run.json").read_text())
     assert [run["run"] for run in summary["runs"]] == [record.name]
+
+
+@pytest.mark.parametrize("name", ["runs", "locks", "run.json"])
+def test_links_out_of_the_output_folder_are_not_followed(tmp_path, monkeypatch, name):
+    outside, out = tmp_path / "outside", tmp_path / "out"
+    (out / "protenix-ms").mkdir(parents=True)
+    outside.mkdir()
+    (out / "protenix-ms" / name).symlink_to(outside / "new" if name == "locks" else outside)
+    if name == "run.json":  # a link in a file's place is replaced
+        with Locks(out) as locks:
+            begin(out, locks, 2, monkeypatch, 11)
+    else:
+        with pytest.raises(ConfigError, match=rf"--out .*{name}: it leads out of .*; choose another folder"):  # noqa: SIM117
+            with Locks(out) as locks:
+                begin(out, locks, 2, monkeypatch, 11)
+    assert list(outside.iterdir()) == []

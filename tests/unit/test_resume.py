@@ -14,7 +14,8 @@ from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.identity import differences, fingerprint, identify
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.scan import done_samples, inspect, scan
+from protenix_multiseed.outputs.ranking import read_seeds
+from protenix_multiseed.outputs.scan import done_seeds, inspect, scan
 from protenix_multiseed.settings import FolderSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
@@ -188,8 +189,9 @@ def test_other_folders_do_not_count_as_seeds(tmp_path, out):
 def test_the_ranking_holds_every_finished_seed_and_no_other(tmp_path, out):
     identity = identify(config(), job(tmp_path), DICTIONARY, None)
     confidence_of(out, 1).unlink()
-    samples = done_samples(out, "a", identity)
-    assert [(sample.seed, sample.ranking_score) for sample in samples] == [(2, 0.2)]
+    seeds = read_seeds("a", done_seeds(out, "a", identity))
+    assert [(sample.seed, sample.ranking_score) for sample in seeds.samples[2]] == [(2, 0.2)]
+    assert (list(seeds.samples), seeds.damaged) == ([2], {})
 
 
 def claims(tmp_path, out, locks, seeds=(1, 2, 3), overwrite=False, names=("a",), **options):

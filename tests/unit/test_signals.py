@@ -8,6 +8,9 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from protenix_multiseed.run import signals as module
 from protenix_multiseed.run.signals import Signals
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -63,12 +66,69 @@ def test_a_handler_prints_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_stuck_watcher_does_not_delay_the_stop():
+def test_a_stuck_watcher_does_not_delay_the_stop(monkeypatch):
+    monkeypatch.setattr(module, "_LAST_WORDS_SECONDS", 0.1)
     stuck = threading.Event()
     with Signals(0.05, lambda event: stuck.wait(60)) as signals:
         send()
         wait_for(lambda: signals.time_is_up)
     stuck.set()
+
+
+def test_a_signal_right_before_the_end_is_told():
+    """Regression: the process ended before the thread had written the line to the log."""
+    events = []
+    for _ in range(20):
+        with Signals(60, events.append):
+            send()
+    assert len(events) == 20
+
+
+BEFORE_THE_RUN = """
+import importlib, sys, time
+from protenix_multiseed.run.signals import Signals
+with Signals(60):
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(0.1)
+        except:
+            pass
+"""
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_before_the_run_ends_the_process(number):
+    """Whatever a library that is being imported catches."""
+    with subprocess.Popen([sys.executable, "-c", BEFORE_THE_RUN], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+
+
+def test_a_signal_after_the_run_has_no_effect():
+    events = []
+    with Signals(60) as signals:
+        with signals.begun(events.append):
+            pass
+        send()
+        assert not events
+
+
+MASK = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+
+
+def test_processes_start_with_the_signals_blocked_and_the_run_still_gets_them():
+    """Regression: a worker that was interrupted while it imported modules printed a traceback."""
+    events = []
+    with Signals(60, events.append) as signals:
+        signals.shield_workers()
+        mask = subprocess.run([sys.executable, "-c", MASK], check=True, capture_output=True, text=True).stdout
+        assert mask.count("SIGINT") == mask.count("SIGTERM") == 1
+        send()
+        wait_for(lambda: signals.is_asked)
+    assert len(events) == 1
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(NUMBERS) == set()
 
 
 def test_signal_handlers_are_restored():

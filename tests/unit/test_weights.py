@@ -104,6 +104,8 @@ def test_wrong_checkpoints_are_refused(configs, state, tmp_path):
             load_model(configs, path, cases.MODEL)
         assert str(path) in str(error.value)
         assert f"protenix-ms fetch {cases.MODEL}" in str(error.value)
+        is_in_the_way = any(text in str(error.value) for text in ("delete it, then run", "move it away and run"))
+        assert is_in_the_way == (content is not None)  # fetch keeps a file that exists
         assert download_urls()[cases.MODEL] in str(error.value)
         path.touch()
 
@@ -139,5 +141,5 @@ def test_a_checkpoint_that_differs_from_its_recorded_hash_is_refused(state, tmp_
     hash_file(path).write_text(f"{sha256(path)}  model.pt\n")
     assert check_sha256(path, cases.MODEL) == sha256(path)
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(WeightsError, match="is not the file that was fetched"):
+    with pytest.raises(WeightsError, match=r"is not the file that was fetched.*; delete it, then run"):
         check_sha256(path, cases.MODEL)

@@ -1,0 +1,56 @@
+"""Rank the finished seeds of one job. A damaged seed is left out and named, and the other seeds are ranked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings, gather
+from protenix_multiseed.errors import DamagedError
+from protenix_multiseed.outputs.scan import read_seed
+from protenix_multiseed.types import Sample
+
+
+@dataclass(slots=True)
+class Seeds:
+    """The seeds of one job that were read from disk.
+
+    Attributes:
+        records: The record of each seed.
+        samples: The samples of each seed.
+        damaged: The reason why a seed is left out.
+    """
+
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[int, list[Sample]] = field(default_factory=dict)
+    damaged: dict[int, DamagedError] = field(default_factory=dict)
+
+    def rank(self, cluster_rmsd: float = CLUSTER_RMSD) -> Findings | None:
+        """Rank and compare the samples. Return None if there are none.
+
+        A seed whose files turn out to be damaged is moved to ``damaged``, and the rest is ranked.
+        """
+        while samples := [sample for of_seed in self.samples.values() for sample in of_seed]:
+            try:
+                return gather(samples, self.records, cluster_rmsd)
+            except DamagedError as error:
+                seed = next(sample.seed for sample in samples if sample.folder == error.folder)
+                self.damaged[seed] = error
+                del self.samples[seed], self.records[seed]
+        return None
+
+
+def read_seeds(job: str, folders: Mapping[int, Path]) -> Seeds:
+    """Read the records and the samples of a job's finished seeds.
+
+    Args:
+        job: Name of the job.
+        folders: The folder of each seed.
+    """
+    seeds = Seeds()
+    for seed, folder in sorted(folders.items()):
+        try:
+            seeds.records[seed], seeds.samples[seed] = read_seed(folder, job, seed)
+        except DamagedError as error:
+            seeds.damaged[seed] = error
+    return seeds
