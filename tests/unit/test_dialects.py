@@ -126,6 +126,29 @@ def test_what_an_alphafold_3_job_cannot_have_is_refused(read, content, says):
     refused(read, content, says)
 
 
+# The AlphaFold Server, whose jobs are those of Protenix with some keys more
+
+
+def server(**more):
+    sequences = [{"proteinChain": {"sequence": SEQUENCE, "count": 2, **more}}, {"ion": {"ion": "MG", "count": 1}}]
+    return [{"name": "a", "modelSeeds": [], "sequences": sequences, "dialect": "alphafoldserver", "version": 1}]
+
+
+def test_a_job_of_the_alphafold_server_is_the_job_written_by_hand(read):
+    (made,) = read(server(maxTemplateDate="2018-01-20", useStructureTemplate=True))
+    assert contents([made]) == contents(read(job(protein(count=2), {"ion": {"ion": "MG", "count": 1}})))
+    assert made.seeds == (101,)
+    assert any("no templates are searched" in note for note in made.notes)
+    assert not any(
+        "templates" in note for note in read(server(useStructureTemplate=False))[0].notes if "ion" not in note
+    )
+
+
+def test_glycans_of_the_alphafold_server_are_refused_with_the_way_out(read):
+    refused(read, server(glycans=[{"residues": "NAG(NAG)(BMA)", "position": 3}]), "glycans: Protenix ignores glycans")
+    assert read(server(glycans=[]))
+
+
 # Boltz
 
 

@@ -68,7 +68,25 @@ def _parse_job(document: Document, index: int, raw: Any) -> ParsedJob:
             seeds = check_seeds([_seed(value) for value in job.modelSeeds], "modelSeeds")
         except ConfigError as error:
             problem = str(error)
-    return ParsedJob(index=index, name=name, spec=_spec(document, job), seeds=seeds, seed_problem=problem)
+    return ParsedJob(
+        index=index,
+        name=name,
+        spec=_spec(document, job),
+        seeds=seeds,
+        seed_problem=problem,
+        notes=tuple(_notes(job)),
+    )
+
+
+def _notes(job: schema.ProtenixJob) -> Iterator[str]:
+    """Keys of the AlphaFold Server that ask for a search, which ``protenix-ms`` does not do."""
+    for number, box in enumerate(job.sequences):
+        chain = box.proteinChain
+        if chain is not None and (chain.useStructureTemplate or chain.maxTemplateDate):
+            yield (
+                f"sequences[{number}].proteinChain: useStructureTemplate and maxTemplateDate have no effect: no templates "
+                "are searched; templatesPath names a file of hits"
+            )
 
 
 def _spec(document: Document, job: schema.ProtenixJob) -> JobSpec:

@@ -74,9 +74,18 @@ class ProteinChain(Entity):
     unpairedMsaPath: str | None = None
     msa: OldMsa | None = None
     templatesPath: str | None = None
-    glycans: list[Any] | None = None
-    maxTemplateDate: Any = None  # AlphaFold server keys, which upstream does not read
-    useStructureTemplate: Any = None
+    glycans: list[Any] | None = None  # this key and the next two are the AlphaFold Server's
+    maxTemplateDate: str | None = None
+    useStructureTemplate: bool | None = None
+
+    @field_validator("glycans")
+    @classmethod
+    def _no_glycans(cls, glycans: list[Any] | None) -> None:
+        if glycans:
+            raise ValueError(
+                "Protenix ignores glycans, and the AlphaFold Server's notation names no bonds: write the sugars as one "
+                "ligand, such as CCD_NAG_NAG, and bond them with covalent_bonds"
+            )
 
 
 class DnaSequence(Entity):
