@@ -6,7 +6,7 @@ To add a dialect, write a module with the members of :class:`Dialect` and add th
 from collections.abc import Iterator
 from typing import Protocol
 
-from protenix_multiseed.inputs.dialects import alphafold3, boltz, fasta, protenix
+from protenix_multiseed.inputs.dialects import alphafold3, boltz, fasta, protenix, structure
 from protenix_multiseed.inputs.document import Document, ParsedJob
 
 
@@ -34,7 +34,7 @@ class Dialect(Protocol):
 
 # The first dialect that recognizes a document reads it. The last one recognizes every document, so that the user gets
 # its messages for a document that no dialect knows.
-DIALECTS: list[Dialect] = [fasta, alphafold3, boltz, protenix]
+DIALECTS: list[Dialect] = [fasta, structure, alphafold3, boltz, protenix]
 
 
 def dialect_of(document: Document) -> Dialect:

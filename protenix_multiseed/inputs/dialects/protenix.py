@@ -84,8 +84,8 @@ def _notes(job: schema.ProtenixJob) -> Iterator[str]:
         chain = box.proteinChain
         if chain is not None and (chain.useStructureTemplate or chain.maxTemplateDate):
             yield (
-                f"sequences[{number}].proteinChain: useStructureTemplate and maxTemplateDate have no effect: no templates "
-                "are searched; templatesPath names a file of hits"
+                f"sequences[{number}].proteinChain: useStructureTemplate and maxTemplateDate have no effect: no "
+                "templates are searched; templatesPath names a file of hits"
             )
 
 

@@ -1,0 +1,197 @@
+"""Structures in mmCIF or PDB format: their sequences, ligands, ions and covalent bonds become a job.
+
+Coordinates are not used. A sequence is the whole one that the file states (``_entity_poly_seq``, ``SEQRES``), else that
+of the residues with coordinates. Water is left out.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.residues import COMPONENTS
+from protenix_multiseed.job_spec import AtomRef, Bond, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
+
+NAME = "mmCIF or PDB"
+SUFFIXES: tuple[str, ...] = ()  # never searched for in folders, where structures are results, templates or ligands
+_PDB_LINES = ("HEADER", "TITLE ", "REMARK", "CRYST1", "SEQRES", "MODEL ", "ATOM  ", "HETATM")
+_WATER = ("HOH", "DOD", "WAT")
+_KINDS: dict[str, PolymerKind] = {"PeptideL": "protein", "Dna": "dna", "Rna": "rna"}  # gemmi's names
+_BONDS = {
+    "Covale": "to atoms that are not in the job",
+    "Disulf": "disulfide",
+    "MetalC": "to metals",
+    "Hydrog": "hydrogen",
+}
+
+
+def recognizes(document: Document) -> bool:
+    """Whether the first line is that of an mmCIF or PDB file."""
+    lines = (line for line in document.text.splitlines() if line.strip() and not line.startswith("#"))
+    first = next(lines, "")
+    return first.lower().startswith("data_") or first.startswith(_PDB_LINES)
+
+
+def parse(document: Document) -> Iterator[ParsedJob]:
+    """Yield the job of a document. It has the file's name.
+
+    Raises:
+        InputError: if the document is not a structure.
+    """
+    name = document.path.stem
+    made = _Reader(_read(document))
+    spec = JobSpec(name=name, entities=tuple(made.entities), bonds=tuple(made.bonds)) if made.entities else None
+    problems = made.problems or ([] if spec else ["the structure has no chain and no ligand"])
+    yield ParsedJob(
+        index=0, name=name, spec=None if problems else spec, problems=tuple(problems), notes=tuple(made.notes)
+    )
+
+
+def _read(document: Document) -> Any:
+    import gemmi  # imported late: few inputs are structures
+
+    try:
+        if document.text.lstrip("# \r\n")[:5].lower() == "data_":
+            structure = gemmi.make_structure_from_block(gemmi.cif.read_string(document.text)[0])
+        else:
+            structure = gemmi.read_pdb_string(document.text)
+        structure.setup_entities()
+        structure.assign_label_seq_id()
+    except (ValueError, RuntimeError, IndexError) as error:
+        raise InputError(f"{document.path.name}: not a structure: {str(error).splitlines()[0]}") from None
+    if not len(structure) or not structure[0].count_atom_sites():
+        raise InputError(f"{document.path.name}: the structure has no atoms")
+    return structure
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a residue of the file is in the job."""
+
+    entity: int  # from 1
+    copy: int
+    position: int
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads the first model of a gemmi structure.
+
+    Attributes:
+        places: Place of each residue of the job, by chain and residue number.
+    """
+
+    structure: Any
+    entities: list[Entity] = field(default_factory=list)
+    bonds: list[Bond] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    places: dict[tuple[str, str, str], _Place] = field(default_factory=dict)
+    _last: tuple[int, int] = (0, 0)  # entity and copy that were added last
+
+    def __post_init__(self) -> None:
+        model = self.structure[0]
+        for chain in model:
+            self._polymer(chain)
+        waters = 0
+        for chain in model:
+            for residues in self._ligands(chain):
+                if residues[0].name in _WATER:
+                    waters += len(residues)
+                else:
+                    self._add(Ligand(components=tuple(one.name for one in residues), place=f"chain {chain.name}"))
+                    self._remember(chain.name, residues, range(1, len(residues) + 1))
+        if waters:
+            self.notes.append(f"{waters} water molecules of the structure are left out")
+        if len(self.structure) > 1:
+            self.notes.append(f"only the first of {len(self.structure)} models is read")
+        self._connections()
+
+    def _polymer(self, chain: Any) -> None:
+        polymer = chain.get_polymer()
+        if not len(polymer):
+            return
+        kind = _KINDS.get(polymer.check_polymer_type().name)
+        if kind is None:
+            what = polymer.check_polymer_type().name
+            self.problems.append(f"chain {chain.name}: a polymer of type {what}, which Protenix cannot predict")
+            return
+        entity = self.structure.get_entity_of(polymer)
+        whole = [one.split(",")[0] for one in entity.full_sequence] if entity is not None else []
+        names = whole or [residue.name for residue in polymer.first_conformer()]
+        letters = {component: letter for letter, component in COMPONENTS[kind].items()}
+        sequence, changes = "", []
+        for position, component in enumerate(names, start=1):
+            letter = letters.get(component) or _parent(component, kind)
+            if component not in letters:
+                changes.append(Modification(component=component, position=position, place=f"chain {chain.name}"))
+            sequence += letter
+        self._add(
+            Polymer(
+                kind=kind,
+                sequence=sequence,
+                modifications=tuple(changes),
+                chain_ids=(chain.name,),
+                place=f"chain {chain.name}",
+            )
+        )
+        residues = list(polymer.first_conformer())
+        positions = [residue.label_seq or place for place, residue in enumerate(residues, start=1)]
+        self._remember(chain.name, residues, positions if whole else range(1, len(residues) + 1))
+
+    def _ligands(self, chain: Any) -> Iterator[list[Any]]:
+        """Yield molecules: the residues of one subchain that bonds join (sugars), else one residue each."""
+        by_subchain: dict[str, list[Any]] = {}
+        for residue in (*chain.get_ligands(), *chain.get_waters()):
+            by_subchain.setdefault(residue.subchain, []).append(residue)
+        for residues in by_subchain.values():
+            entity = self.structure.get_entity(residues[0].entity_id) if residues[0].entity_id else None
+            is_branched = entity is not None and entity.entity_type.name == "Branched"
+            yield from [residues] if is_branched or residues[0].name in _WATER else [[one] for one in residues]
+
+    def _add(self, entity: Entity) -> None:
+        """Add a chain, as another copy if an equal one is there."""
+        for number, other in enumerate(self.entities):
+            if replace(other, copies=1, chain_ids=(), place="") == replace(entity, chain_ids=(), place=""):
+                ids = (*other.chain_ids, *entity.chain_ids)
+                self.entities[number] = replace(other, copies=other.copies + 1, chain_ids=ids)
+                self._last = number + 1, other.copies + 1
+                return
+        self.entities.append(entity)
+        self._last = len(self.entities), 1
+
+    def _remember(self, chain: str, residues: Any, positions: Any) -> None:
+        entity, copy = self._last
+        for residue, position in zip(residues, positions, strict=True):
+            self.places[chain, str(residue.seqid), residue.name] = _Place(entity, copy, position)
+
+    def _connections(self) -> None:
+        left_out: Counter[str] = Counter()
+        for number, connection in enumerate(self.structure.connections):
+            if connection.type.name != "Covale":
+                left_out[connection.type.name] += 1
+                continue
+            first, second = self._atom(connection.partner1), self._atom(connection.partner2)
+            if first is None or second is None:
+                left_out["Covale"] += 1
+            else:
+                self.bonds.append(Bond(first=first, second=second, place=f"bond {number + 1} of the structure"))
+        if left_out:
+            text = ", ".join(f"{count} {_BONDS.get(name, name)}" for name, count in sorted(left_out.items()))
+            self.notes.append(f"bonds of the structure are left out: {text}")
+
+    def _atom(self, partner: Any) -> AtomRef | None:
+        place = self.places.get((partner.chain_name, str(partner.res_id.seqid), partner.res_id.name))
+        if place is None:
+            return None
+        return AtomRef(entity=place.entity, copy=place.copy, position=place.position, atom=partner.atom_name)
+
+
+def _parent(component: str, kind: PolymerKind) -> str:
+    """Letter of the residue from which a modified one is made; X if there is none."""
+    import gemmi
+
+    letter = gemmi.find_tabulated_residue(component).one_letter_code.strip().upper()
+    return letter if letter in COMPONENTS[kind] else "X"

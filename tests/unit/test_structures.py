@@ -1,0 +1,118 @@
+"""mmCIF and PDB files as inputs."""
+
+import json
+
+import gemmi
+import pytest
+
+from protenix_multiseed.errors import RefusedInputsError
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.content import content_of
+from protenix_multiseed.settings import InputRules, ReadSettings
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+
+READS = ReadSettings(msa=True)
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    return EmbeddedDictionary()
+
+
+@pytest.fixture
+def read(tmp_path, dictionary):
+    def read(content, name="in.json"):
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return read_jobs([tmp_path / name], (1,), InputRules(model="m", reads=READS), dictionary)
+
+    return read
+
+
+def residue(name, number, atoms, kind, subchain, x):
+    made = gemmi.Residue()
+    made.name, made.seqid, made.entity_type, made.subchain = name, gemmi.SeqId(number, " "), kind, subchain
+    for index, atom_name in enumerate(atoms):
+        atom = gemmi.Atom()
+        atom.name, atom.element = atom_name, gemmi.Element(atom_name[0] if atom_name != "MG" else "MG")
+        atom.pos = gemmi.Position(x, 1.4 * index, 0)
+        made.add_atom(atom)
+    return made
+
+
+def structure():
+    """Two equal protein chains of which one lacks a residue, DNA, two sugars bonded to the protein, an ion, water."""
+    made = gemmi.Structure()
+    made.name = "X"
+    model = gemmi.Model(1) if gemmi.__version__ >= "0.7" else gemmi.Model("1")
+    backbone = ["N", "CA", "C", "O"]
+    polymer, single, water = gemmi.EntityType.Polymer, gemmi.EntityType.NonPolymer, gemmi.EntityType.Water
+    for place, (name, missing) in enumerate((("A", None), ("B", 3))):
+        chain = gemmi.Chain(name)
+        for number, code in enumerate(("MET", "ASN", "GLY", "SEP", "LYS"), start=1):
+            if number != missing:
+                atoms = [*backbone, "CB", "CG", "ND2"] if code == "ASN" else backbone
+                chain.add_residue(residue(code, number, atoms, polymer, f"{name}p", 4 * number + 100 * place))
+        if name == "A":
+            chain.add_residue(residue("NAG", 101, ["C1", "O4"], single, "An", 5))
+            chain.add_residue(residue("MG", 102, ["MG"], single, "Am", 50))
+            chain.add_residue(residue("HOH", 201, ["O"], water, "Aw", 60))
+            chain.add_residue(residue("HOH", 202, ["O"], water, "Aw", 64))
+        model.add_chain(chain)
+    dna = gemmi.Chain("C")
+    for number, code in enumerate(("DA", "DC", "DG"), start=1):
+        dna.add_residue(residue(code, number, ["P", "O5'", "C5'", "C3'", "O3'"], polymer, "Cp", 6 * number + 300))
+    model.add_chain(dna)
+    made.add_model(model)
+    made.setup_entities()
+    for entity in made.entities:
+        if {"Ap", "Bp"} & set(entity.subchains):
+            entity.full_sequence = ["MET", "ASN", "GLY", "SEP", "LYS"]
+    made.assign_label_seq_id()
+    bond = gemmi.Connection()
+    bond.type, bond.name = gemmi.ConnectionType.Covale, "covale1"
+    for end, (chain, number, code, atom) in (
+        ("partner1", ("A", 2, "ASN", "ND2")), ("partner2", ("A", 101, "NAG", "C1")),
+    ):  # fmt: skip
+        address = getattr(bond, end)
+        address.chain_name, address.atom_name = chain, atom
+        address.res_id.name, address.res_id.seqid = code, gemmi.SeqId(number, " ")
+    made.connections.append(bond)
+    return made
+
+
+BY_HAND = [{
+    "name": "in",
+    "sequences": [
+        {"proteinChain": {"sequence": "MNGSK", "count": 2, "id": ["A", "B"],
+                          "modifications": [{"ptmType": "CCD_SEP", "ptmPosition": 4}]}},
+        {"dnaSequence": {"sequence": "ACG", "count": 1, "id": ["C"]}},
+        {"ligand": {"ligand": "CCD_NAG", "count": 1}},
+        {"ligand": {"ligand": "CCD_MG", "count": 1}},
+    ],
+    "covalent_bonds": [{"entity1": 1, "copy1": 1, "position1": 2, "atom1": "ND2",
+                        "entity2": 3, "copy2": 1, "position2": 1, "atom2": "C1"}],
+}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "write", [lambda made: made.make_mmcif_document().as_string(), lambda made: made.make_pdb_string()]
+)
+def test_a_structure_is_the_job_written_by_hand(read, write):
+    (made,) = read(write(structure()), "in.cif")
+    (by_hand,) = read(BY_HAND)
+    assert content_of(made.spec, READS) == content_of(by_hand.spec, READS)
+    assert made.name == "in"
+    assert "2 water molecules of the structure are left out" in made.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("data_x\nloop_\n", "not a structure"),
+        ("data_x\n_a.b 1\n", "has no atoms"),
+        ("HEADER    X\n", "has no atoms"),
+    ],
+)
+def test_what_is_no_structure_is_refused(read, text, says):
+    with pytest.raises(RefusedInputsError, match=says):
+        read(text, "in.cif")
