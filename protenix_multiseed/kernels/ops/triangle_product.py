@@ -182,7 +182,7 @@ def _(
     size, tiles = z.numel() // z.shape[-1], UPDATE_TILES.of(z)
     n_tile = triton.cdiv(size, tiles.rows)
     keeps_weights = gate.nbytes + out.nbytes <= _MAX_KEPT_BYTES
-    grid = (min(n_tile, kernels.n_block(z.device)) if keeps_weights else n_tile,)
+    grid = (kernels.n_block(z.device, n_tile, 2) if keeps_weights else n_tile,)
     launch(
         add_triangle_kernel, grid, z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product),
         tiles.rows, keeps_weights, **tiles.options,
