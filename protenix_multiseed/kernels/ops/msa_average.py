@@ -185,7 +185,7 @@ def _(inputs: Inputs) -> Iterator[Case]:
         msa, gate, out = inputs.random(70, 32, width), inputs.matrix(64, width), inputs.matrix(width, 64)
         yield add_gated_average.changing(msa, averaged, inputs.norm(width), gate, out)
     for width in (256, 128, 64):  # pairs
-        z, hidden = inputs.random(2, 32, 32, width), max(width, 128)
-        average = inputs.random(2, 32, 32, hidden // 32, 32)
+        z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
+        average = inputs.random(2, 36, 36, hidden // 32, 32)
         gate, out = inputs.matrix(hidden, width), inputs.matrix(width, hidden)
         yield add_gated_average.changing(z, average, inputs.norm(width), gate, out)

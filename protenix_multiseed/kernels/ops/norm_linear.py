@@ -59,7 +59,7 @@ def _(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> to
 def _(inputs: Inputs) -> Iterator[Case]:
     for width in (256, 128, 64):  # pair channels: protenix-v2, the other models, templates
         hidden = max(width, 128)
-        z = inputs.random(2, 32, 32, width)
+        z = inputs.random(2, 36, 36, width)
         yield norm_linear.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width))
     for width in (64, 128):  # MSA channels
         yield norm_linear.making(inputs.random(70, 32, width), inputs.norm(width), inputs.matrix(32, width))

@@ -102,7 +102,7 @@ def _(inputs: Inputs) -> Iterator[Case]:
         inputs.random(2, 32, 384), inputs.norm(384), inputs.matrix(2 * 1536, 384), inputs.matrix(384, 1536)
     )
     for width in (256, 128, 64):
-        z = inputs.random(2, 32, 32, width)
+        z = inputs.random(2, 36, 36, width)
         both = inputs.matrix(8 * width, width), inputs.matrix(width, 4 * width)
         yield add_transition.changing(z, inputs.norm(width), *both)
 

@@ -192,13 +192,13 @@ def _(
 @gated_channels.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     for width in (256, 128, 64):
-        z, hidden = inputs.random(2, 32, 32, width), max(width, 128)
+        z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
         yield gated_channels.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width), 27)
 
 
 @add_triangle.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     for width, hidden in ((256, 256), (128, 128), (64, 128), (64, 64)):
-        z, product = inputs.random(2, 32, 32, width), inputs.random(hidden, 2, 32, 32)
+        z, product = inputs.random(2, 36, 36, width), inputs.random(hidden, 2, 36, 36)
         gate, out = inputs.matrix(width, width), inputs.matrix(width, hidden)
         yield add_triangle.changing(z, product, inputs.norm(width), gate, inputs.norm(hidden), out)
