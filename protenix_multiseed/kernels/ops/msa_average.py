@@ -12,6 +12,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import msa_average_hopper
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
 
@@ -153,6 +154,9 @@ def _update_fits(
     kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
 ) -> bool:
     return fits_whole(x.shape[-1], x) and average.shape[-1] in _HEAD_WIDTHS and x.is_contiguous()
+
+
+add_gated_average.triton(msa_average_hopper.fits)(msa_average_hopper.run)
 
 
 @add_gated_average.triton(_update_fits)

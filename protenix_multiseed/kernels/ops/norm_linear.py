@@ -9,6 +9,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import norm_linear_hopper
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.rows import fits_whole
 
@@ -41,6 +42,9 @@ def norm_linear_kernel(
         column = first + tl.arange(0, COLUMNS)[None, :]
         at = row[:, None].to(tl.int64) * n_out + column
         tl.store(out + at, made.to(out.dtype.element_ty), mask=(row[:, None] < size) & (column < n_out))
+
+
+norm_linear.triton(norm_linear_hopper.fits)(norm_linear_hopper.run)
 
 
 @norm_linear.triton(lambda kernels, x, norm, weight: fits_whole(x.shape[-1], x))

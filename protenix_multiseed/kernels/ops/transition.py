@@ -9,6 +9,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, norm_rows, sigmoid, store_rows, transition
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import transition_hopper
 from protenix_multiseed.kernels.ops.norm import tile_of
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
@@ -83,6 +84,9 @@ def _(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
 
 def _fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> bool:
     return fits_whole(x.shape[-1], x) and contract.shape[1] % TILES.of(x).columns == 0
+
+
+add_transition.triton(transition_hopper.fits)(transition_hopper.run)
 
 
 @add_transition.triton(_fits)

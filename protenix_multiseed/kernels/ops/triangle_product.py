@@ -8,6 +8,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import triangle_product_hopper
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
@@ -145,6 +146,9 @@ def _factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Te
     return fits_whole(z.shape[-1], z) and len(weight) // 2 % FACTOR_TILES.of(z).columns == 0
 
 
+gated_channels.triton(triangle_product_hopper.factors_fit)(triangle_product_hopper.make_factors)
+
+
 @gated_channels.triton(_factors_fit)
 def _(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
     n_out, n = len(weight) // 2, z.shape[-2]
@@ -167,6 +171,9 @@ def _update_fits(
     out: torch.Tensor,
 ) -> bool:
     return fits_whole(z.shape[-1], z) and fits_whole(len(product), z)
+
+
+add_triangle.triton(triangle_product_hopper.update_fits)(triangle_product_hopper.add_update)
 
 
 @add_triangle.triton(_update_fits)
