@@ -39,8 +39,8 @@ class Kernels:
             are computed in chunks.
         pair_elements: The same maximum for projections of a pair representation. None: never chunk them.
         hopper: Whether kernels for Hopper GPUs (compute capability 9.0) are used where there is one.
-        blocks_at_once: Number of thread blocks that a persistent Triton kernel launches at most. None: two for each
-            multiprocessor.
+        blocks_at_once: Number of thread blocks that a persistent kernel launches at most. None: as many as the GPU runs
+            at once.
     """
 
     name: str
@@ -58,11 +58,18 @@ class Kernels:
             self._identities[key] = torch.eye(MAX_IDENTITY, device=like.device, dtype=like.dtype)
         return self._identities[key]
 
-    def n_block(self, device: torch.device) -> int:
-        """Maximum number of thread blocks that a persistent Triton kernel launches on ``device``."""
-        if self.blocks_at_once is not None or device.type != "cuda":
-            return self.blocks_at_once or 2
-        return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+    def n_block(self, device: torch.device, n_tile: int, per_multiprocessor: int) -> int:
+        """Number of thread blocks that a persistent kernel launches on ``device`` to process ``n_tile`` tiles.
+
+        Args:
+            per_multiprocessor: Number of thread blocks that one multiprocessor runs at once.
+        """
+        most = self.blocks_at_once
+        if most is None:
+            is_gpu = device.type == "cuda"  # else the kernel is only compiled, for a GPU that is absent
+            n_multiprocessor = torch.cuda.get_device_properties(device).multi_processor_count if is_gpu else 1
+            most = per_multiprocessor * n_multiprocessor
+        return min(n_tile, most)
 
 
 def torch_kernels(*, on_gpu: bool = False) -> Kernels:

@@ -62,7 +62,7 @@ def transition(normed, made, expand, contract, n_hidden, WIDTH: tl.constexpr, HI
     """``made + swiglu(normed expand^T) contract^T`` for whole rows [ROWS, WIDTH], HIDDEN hidden channels at a time."""
     # One product computes both halves of the expansion. Its channels are ordered so that each thread already holds the
     # values that the next product takes from this thread: every fourth channel in 32 bits, two neighbours in 16 bits.
-    IS_WIDE: tl.constexpr = normed.dtype == tl.float32  # noqa: N806
+    IS_WIDE: tl.constexpr = normed.dtype == tl.float32
     place = tl.arange(0, 2 * HIDDEN)
     in_16 = place // 16 % 2 * 8 + place // 2 % 4 * 2 + place // 8 % 2
     channel = place // 2 if IS_WIDE else place // 32 * 16 + in_16

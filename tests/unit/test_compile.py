@@ -3,6 +3,7 @@
 The probe compiles every kernel that a run launches.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.kernels import compile as compile_module
 from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.base import triton_kernels
+from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.settings import FeatureSettings, InputRules
@@ -94,6 +96,27 @@ def test_the_probe_compiles_every_kernel_that_a_run_launches(model):
     assert len(wanted) > 20
     probed = compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, torch.float32))
     assert wanted - kinds(probed) == set()
+
+
+HOPPER = """
+import json
+from triton.runtime.driver import driver
+from protenix_multiseed.kernels import compile as ahead, probe_process
+
+driver.set_active(ahead.AbsentGpu((9, 0)))
+shared = {}
+for kernel, arguments, options in probe_process.wanted_launches(hopper=True):
+    if kernel.is_gluon():
+        shared[kernel.__name__] = kernel.warmup(*arguments, grid=(1,), **options).metadata.shared
+print(json.dumps(shared))
+"""
+
+
+@pytest.mark.skipif(not HAS_GLUON, reason="no Triton 3.6")
+def test_every_hopper_kernel_compiles_and_fits_its_shared_memory():
+    found = json.loads(subprocess.check_output([sys.executable, "-c", HOPPER], text=True))
+    assert len(found) == 6
+    assert max(found.values()) <= 232_448
 
 
 COMPILE_AHEAD = """

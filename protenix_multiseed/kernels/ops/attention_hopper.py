@@ -378,7 +378,7 @@ def attend(
     bias_bytes = n_query_block * N_QUERY * n_padded * 2 * heads
     n_chunk = -(-n_query_block // max(1, round(bias_bytes / CACHED_BIAS_BYTES)))
     n_tile = n_query_block * n_row_group * n_head * n_seed
-    n_program = min(kernels.blocks_at_once or _n_multiprocessor(query.device), n_tile)
+    n_program = kernels.n_block(query.device, n_tile, 1)
     wrong = torch.empty((n_tile + n_program) * N_GROUP, device=query.device, dtype=torch.int32)
     divisors = (n_query_block * n_row_group * heads, n_head // heads, n_chunk * n_row_group * heads, n_chunk)
     launch(
@@ -387,12 +387,6 @@ def attend(
         n_row_group, n_head // heads, *map(_inverse, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads,
         num_warps=4,
     )  # fmt: skip
-
-
-def _n_multiprocessor(device: torch.device) -> int:
-    if device.type != "cuda":  # only compiled, for a GPU that is absent
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _inverse(by: int) -> int:

@@ -12,6 +12,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import msa_average_hopper
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
 
@@ -155,6 +156,9 @@ def _update_fits(
     return fits_whole(x.shape[-1], x) and average.shape[-1] in _HEAD_WIDTHS and x.is_contiguous()
 
 
+add_gated_average.triton(msa_average_hopper.fits)(msa_average_hopper.run)
+
+
 @add_gated_average.triton(_update_fits)
 def _(
     kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
@@ -185,7 +189,7 @@ def _(inputs: Inputs) -> Iterator[Case]:
         msa, gate, out = inputs.random(70, 32, width), inputs.matrix(64, width), inputs.matrix(width, 64)
         yield add_gated_average.changing(msa, averaged, inputs.norm(width), gate, out)
     for width in (256, 128, 64):  # pairs
-        z, hidden = inputs.random(2, 32, 32, width), max(width, 128)
-        average = inputs.random(2, 32, 32, hidden // 32, 32)
+        z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
+        average = inputs.random(2, 36, 36, hidden // 32, 32)
         gate, out = inputs.matrix(hidden, width), inputs.matrix(width, hidden)
         yield add_gated_average.changing(z, average, inputs.norm(width), gate, out)

@@ -9,6 +9,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, norm_rows, sigmoid, store_rows, transition
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import transition_hopper
 from protenix_multiseed.kernels.ops.norm import tile_of
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
@@ -85,6 +86,9 @@ def _fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, c
     return fits_whole(x.shape[-1], x) and contract.shape[1] % TILES.of(x).columns == 0
 
 
+add_transition.triton(transition_hopper.fits)(transition_hopper.run)
+
+
 @add_transition.triton(_fits)
 def _(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
     size, tiles = x.numel() // x.shape[-1], TILES.of(x)
@@ -102,7 +106,7 @@ def _(inputs: Inputs) -> Iterator[Case]:
         inputs.random(2, 32, 384), inputs.norm(384), inputs.matrix(2 * 1536, 384), inputs.matrix(384, 1536)
     )
     for width in (256, 128, 64):
-        z = inputs.random(2, 32, 32, width)
+        z = inputs.random(2, 36, 36, width)
         both = inputs.matrix(8 * width, width), inputs.matrix(width, 4 * width)
         yield add_transition.changing(z, inputs.norm(width), *both)
 

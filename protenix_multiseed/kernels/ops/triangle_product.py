@@ -8,6 +8,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.ops import triangle_product_hopper
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
@@ -145,6 +146,9 @@ def _factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Te
     return fits_whole(z.shape[-1], z) and len(weight) // 2 % FACTOR_TILES.of(z).columns == 0
 
 
+gated_channels.triton(triangle_product_hopper.factors_fit)(triangle_product_hopper.make_factors)
+
+
 @gated_channels.triton(_factors_fit)
 def _(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
     n_out, n = len(weight) // 2, z.shape[-2]
@@ -169,6 +173,9 @@ def _update_fits(
     return fits_whole(z.shape[-1], z) and fits_whole(len(product), z)
 
 
+add_triangle.triton(triangle_product_hopper.update_fits)(triangle_product_hopper.add_update)
+
+
 @add_triangle.triton(_update_fits)
 def _(
     kernels: Kernels,
@@ -182,7 +189,7 @@ def _(
     size, tiles = z.numel() // z.shape[-1], UPDATE_TILES.of(z)
     n_tile = triton.cdiv(size, tiles.rows)
     keeps_weights = gate.nbytes + out.nbytes <= _MAX_KEPT_BYTES
-    grid = (min(n_tile, kernels.n_block(z.device)) if keeps_weights else n_tile,)
+    grid = (kernels.n_block(z.device, n_tile, 2) if keeps_weights else n_tile,)
     launch(
         add_triangle_kernel, grid, z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product),
         tiles.rows, keeps_weights, **tiles.options,
@@ -192,13 +199,13 @@ def _(
 @gated_channels.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     for width in (256, 128, 64):
-        z, hidden = inputs.random(2, 32, 32, width), max(width, 128)
+        z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
         yield gated_channels.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width), 27)
 
 
 @add_triangle.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     for width, hidden in ((256, 256), (128, 128), (64, 128), (64, 64)):
-        z, product = inputs.random(2, 32, 32, width), inputs.random(hidden, 2, 32, 32)
+        z, product = inputs.random(2, 36, 36, width), inputs.random(hidden, 2, 36, 36)
         gate, out = inputs.matrix(width, width), inputs.matrix(width, hidden)
         yield add_triangle.changing(z, product, inputs.norm(width), gate, inputs.norm(hidden), out)

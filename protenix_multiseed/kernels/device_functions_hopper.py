@@ -1,0 +1,294 @@
+"""Device functions that several kernels for Hopper GPUs share, in Gluon.
+
+The kernels process rows of 256 channels in bfloat16. Each multiprocessor runs one thread block, which takes one tile of
+rows after another. The warps of a thread block have different work:
+
+* Two warp groups of four warps compute. Each takes half of a tile's rows, 64 at a time.
+* One warp for each input fetches the rows of the next tile with the tensor memory accelerator (TMA).
+* One warp fetches weights with the TMA. They are read again for each tile, from the second-level cache.
+
+Fetched data are in slots of shared memory. Each slot has two mbarriers, ``full`` and ``empty``. A warp that fetches
+waits until a slot is empty, a warp group waits until it is full. The warp groups do not wait for each other, so one can
+multiply while the other computes norms or gates or stores.
+
+Channels in shared memory are in blocks of 64, because a swizzled row of a TMA or wgmma tile has at most 128 bytes.
+
+Names in capital letters are compile-time constants.
+"""
+
+from protenix_multiseed.kernels.language import gl, gluon, hopper
+
+N_CHANNEL, N_ROW, N_PART, N_OUTPUT = 256, 64, 64, 128
+CHANNELS = gl.constexpr(N_CHANNEL)  # channels of a row
+ROWS = gl.constexpr(N_ROW)  # rows that a warp group multiplies at a time
+PART = gl.constexpr(N_PART)  # channels of one block in shared memory
+PARTS = gl.constexpr(N_CHANNEL // N_PART)
+OUTPUTS = gl.constexpr(N_OUTPUT)  # rows of a weight in one block of shared memory
+# Registers of one thread. Two warp groups that compute get nearly all registers of a multiprocessor.
+COMPUTE_REGISTERS, FETCH_REGISTERS = gl.constexpr(240), gl.constexpr(24)
+MINUS_LOG2_E = gl.constexpr(-1.4426950408889634)
+BLOCK_LAYOUT = gl.constexpr(gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=16, rank=2))
+BARRIER_LAYOUT = gl.constexpr(hopper.mbarrier.MBarrierLayout())
+BY_ROW = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
+PRODUCT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 128, 16]))
+WIDE_PRODUCT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 256, 16]))
+FACTOR = gl.constexpr(gl.DotOperandLayout(0, WIDE_PRODUCT, 2))  # first factor of WIDE_PRODUCT, in registers
+# Layouts of products [64, 128] and [64, 256] of which a thread holds eight neighbouring channels of every 32.
+EIGHTS = gl.constexpr(
+    gl.DistributedLinearLayout(
+        reg_bases=[[0, 1], [0, 2], [0, 4], [8, 0], [0, 32], [0, 64]],
+        lane_bases=[[0, 8], [0, 16], [1, 0], [2, 0], [4, 0]],
+        warp_bases=[[16, 0], [32, 0]],
+        block_bases=[],
+        shape=[64, 128],
+    )
+)
+WIDE_EIGHTS = gl.constexpr(
+    gl.DistributedLinearLayout(
+        reg_bases=[[0, 1], [0, 2], [0, 4], [8, 0], [0, 32], [0, 64], [0, 128]],
+        lane_bases=[[0, 8], [0, 16], [1, 0], [2, 0], [4, 0]],
+        warp_bases=[[16, 0], [32, 0]],
+        block_bases=[],
+        shape=[64, 256],
+    )
+)
+
+
+@gluon.jit
+def sigmoid(x):
+    """Compute the sigmoid with the formula of the Triton kernels' ``sigmoid``."""
+    root = gl.rsqrt(1.0 + gl.exp2(x * MINUS_LOG2_E))
+    return root * root
+
+
+@gluon.jit
+def make_barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
+    """Make mbarriers in shared memory. Each completes a phase after ARRIVALS arrivals."""
+    barriers = gl.allocate_shared_memory(gl.int64, [COUNT, 1], BARRIER_LAYOUT)
+    for place in gl.static_range(COUNT):
+        hopper.mbarrier.init(barriers.index(place), count=ARRIVALS)
+    hopper.fence_async_shared()  # the TMA must see them too
+    return barriers
+
+
+@gluon.jit
+def make_rows(COUNT: gl.constexpr):
+    """Make COUNT slots for 64 rows in shared memory, four blocks [64, 64] each, with their mbarriers."""
+    buffers = gl.allocate_shared_memory(gl.bfloat16, [COUNT * PARTS, ROWS, PART], BLOCK_LAYOUT)
+    return buffers, make_barriers(COUNT, 1), make_barriers(COUNT, 1)
+
+
+@gluon.jit
+def make_weights(SLOTS: gl.constexpr, BLOCKS: gl.constexpr):
+    """Make slots for BLOCKS blocks [128, 64] of weights each in shared memory, with their mbarriers."""
+    buffers = gl.allocate_shared_memory(gl.bfloat16, [SLOTS * BLOCKS, OUTPUTS, PART], BLOCK_LAYOUT)
+    return buffers, make_barriers(SLOTS, 1), make_barriers(SLOTS, 2)  # two warp groups empty a slot
+
+
+@gluon.jit
+def fetch_rows(x, rows, size, HALVES: gl.constexpr, IS_TURNED: gl.constexpr):
+    """Work of the warp that fetches rows: all tiles of this thread block.
+
+    A warp group has HALVES slots of a tile, those of the first group come first. ``x`` describes [size, 256], with
+    IS_TURNED [256, size].
+    """
+    buffers, full, empty = rows
+    turn = 0
+    for tile in range(gl.program_id(0), gl.cdiv(size, 2 * HALVES * ROWS), gl.num_programs(0)):
+        for half in gl.static_range(HALVES):
+            for group in gl.static_range(2):
+                slot = group * HALVES + half
+                hopper.mbarrier.wait(empty.index(slot), (turn & 1) ^ 1)
+                hopper.mbarrier.expect(full.index(slot), ROWS * CHANNELS * 2)
+                first = (tile * 2 * HALVES + slot) * ROWS
+                for part in gl.static_range(PARTS):
+                    block = buffers.index(slot * PARTS + part)
+                    if IS_TURNED:
+                        hopper.tma.async_copy_global_to_shared(x, [part * PART, first], full.index(slot), block)
+                    else:
+                        hopper.tma.async_copy_global_to_shared(x, [first, part * PART], full.index(slot), block)
+        turn += 1
+
+
+@gluon.jit
+def fetch_block(weight, row, column, full, block):
+    """Fetch a block [128, 64] of a weight. The descriptor splits the rows into four dimensions, to reorder them."""
+    hopper.tma.async_copy_global_to_shared(
+        weight, [row // 32, 0, 0, 0, column], full, block.reshape(weight.block_shape)
+    )
+
+
+@gluon.jit
+def fetch_pair(weight, row, column, weights, step, SLOTS: gl.constexpr, IS_TALL: gl.constexpr):
+    """Fetch two blocks of a weight into a slot: together [128, 128], with IS_TALL [256, 64]."""
+    buffers, full, empty = weights
+    slot = step % SLOTS
+    hopper.mbarrier.wait(empty.index(slot), (step // SLOTS & 1) ^ 1)
+    hopper.mbarrier.expect(full.index(slot), 2 * OUTPUTS * PART * 2)
+    fetch_block(weight, row, column, full.index(slot), buffers.index(slot * 2))
+    if IS_TALL:
+        fetch_block(weight, row + OUTPUTS, column, full.index(slot), buffers.index(slot * 2 + 1))
+    else:
+        fetch_block(weight, row, column + PART, full.index(slot), buffers.index(slot * 2 + 1))
+
+
+@gluon.jit
+def release(weights, step, COUNT: gl.constexpr, SLOTS: gl.constexpr):
+    """Mark COUNT slots of weights as empty."""
+    empty = weights[2]
+    for place in gl.static_range(COUNT):
+        hopper.mbarrier.arrive(empty.index((step + place) % SLOTS), count=1)
+
+
+@gluon.jit
+def norm_rows(buffers, slot, norm):
+    """Layer norm of the 64 rows of a slot, in place. The result is rounded as in the Triton kernels' ``norm_rows``."""
+    scale, shift, epsilon = norm
+    first = slot * PARTS
+    column = gl.arange(0, PART, gl.SliceLayout(0, BY_ROW))
+    a0 = buffers.index(first).load(BY_ROW).to(gl.float32)
+    a1 = buffers.index(first + 1).load(BY_ROW).to(gl.float32)
+    a2 = buffers.index(first + 2).load(BY_ROW).to(gl.float32)
+    a3 = buffers.index(first + 3).load(BY_ROW).to(gl.float32)
+    mean = (gl.sum(a0 + a1 + a2 + a3, axis=1) / CHANNELS)[:, None]
+    a0 -= mean
+    a1 -= mean
+    a2 -= mean
+    a3 -= mean
+    inverse = gl.rsqrt(gl.sum(a0 * a0 + a1 * a1 + a2 * a2 + a3 * a3, axis=1) / CHANNELS + epsilon)[:, None]
+    gl.thread_barrier()
+    store_normed(buffers.index(first), a0 * inverse, scale + column, shift + column)
+    store_normed(buffers.index(first + 1), a1 * inverse, scale + PART + column, shift + PART + column)
+    store_normed(buffers.index(first + 2), a2 * inverse, scale + 2 * PART + column, shift + 2 * PART + column)
+    store_normed(buffers.index(first + 3), a3 * inverse, scale + 3 * PART + column, shift + 3 * PART + column)
+    hopper.fence_async_shared()  # wgmma must see what the threads stored
+    gl.thread_barrier()
+
+
+@gluon.jit
+def store_normed(block, a, scale, shift):
+    a = a * gl.load(scale).to(gl.float32)[None, :] + gl.load(shift).to(gl.float32)[None, :]
+    block.store(a.to(gl.bfloat16))
+
+
+@gluon.jit
+def multiply_half(
+    buffers, row_slot, weights, step, made, HALF: gl.constexpr, SLOTS: gl.constexpr, IS_TURNED: gl.constexpr
+):
+    """Begin the product of half the channels of 64 rows with a slot of weights [128, 128]."""
+    w_buffers, full, _ = weights
+    slot = step % SLOTS
+    hopper.mbarrier.wait(full.index(slot), step // SLOTS & 1)
+    for part in gl.static_range(2):
+        a = buffers.index(row_slot * PARTS + 2 * HALF + part)
+        if IS_TURNED:
+            a = a.permute((1, 0))
+        b = w_buffers.index(slot * 2 + part).permute((1, 0))
+        made = hopper.warpgroup_mma(a, b, made, use_acc=HALF + part > 0, is_async=True)
+    return made
+
+
+@gluon.jit
+def multiply(buffers, row_slot, weights, step, SLOTS: gl.constexpr, IS_TURNED: gl.constexpr):
+    """Begin the product of 64 rows with two slots of weights, which hold 128 rows of one weight -> [64, 128]."""
+    made = hopper.warpgroup_mma_init(gl.zeros([ROWS, OUTPUTS], gl.float32, PRODUCT))
+    made = multiply_half(buffers, row_slot, weights, step, made, 0, SLOTS, IS_TURNED)
+    return multiply_half(buffers, row_slot, weights, step + 1, made, 1, SLOTS, IS_TURNED)
+
+
+@gluon.jit
+def contract(hidden, weights, step, made, SLOTS: gl.constexpr):
+    """Begin to add the product of 64 hidden channels in registers [64, 64] with a slot of weights [256, 64]."""
+    buffers, full, _ = weights
+    wide = buffers._reinterpret(gl.bfloat16, [SLOTS, CHANNELS, PART], BLOCK_LAYOUT)
+    slot = step % SLOTS
+    hopper.mbarrier.wait(full.index(slot), step // SLOTS & 1)
+    return hopper.warpgroup_mma(hidden, wide.index(slot).permute((1, 0)), made, is_async=True)
+
+
+@gluon.jit
+def eights(made):
+    """Convert a product, whose weight has its rows in the order of ``in_eights``, to EIGHTS. No data move."""
+    COUNT: gl.constexpr = made.shape[1]
+    made = gl.permute(gl.reshape(made, (ROWS, COUNT // 32, 4, 4, 2)), (0, 1, 3, 2, 4))
+    return gl.convert_layout(
+        gl.reshape(made, (ROWS, COUNT)), EIGHTS if COUNT == OUTPUTS else WIDE_EIGHTS, assert_trivial=True
+    )
+
+
+@gluon.jit
+def pointers(x, row, column, size, stride, COUNT: gl.constexpr):
+    """Return pointers to COUNT channels of 64 rows in layout EIGHTS, and whether each row is before row ``size``."""
+    layout: gl.constexpr = EIGHTS if COUNT == OUTPUTS else WIDE_EIGHTS
+    rows = gl.arange(0, ROWS, gl.SliceLayout(1, layout))
+    columns = gl.arange(0, COUNT, gl.SliceLayout(0, layout))
+    x += gl.to_tensor(row).to(gl.int64) * stride + column
+    return x + (rows[:, None] * stride + columns[None, :]), (row + rows < size)[:, None]
+
+
+@gluon.jit
+def store_rows(out, made, row, column, size, stride):
+    """Store channels of 64 rows from layout EIGHTS."""
+    at, inside = pointers(out, row, column, size, stride, made.shape[1])
+    gl.store(at, made.to(gl.bfloat16), mask=inside)
+
+
+@gluon.jit
+def add_rows(z, made, row, column, size):
+    """Add to channels of 64 rows, in layout EIGHTS. The rows are read again, mostly from the second-level cache."""
+    at, inside = pointers(z, row, column, size, CHANNELS, made.shape[1])
+    made += gl.load(at, mask=inside, other=0.0).to(gl.float32)
+    gl.store(at, made.to(gl.bfloat16), mask=inside)
+
+
+# The kernels whose hidden values need few registers take tiles of 256 rows, which halves the reads of weights.
+
+
+@gluon.jit
+def fetch_whole_weight(weight, weights, size, n_out, SLOTS: gl.constexpr):
+    """Work of the warp that fetches a weight [n_out, 256] for each tile of 256 rows, one block [128, 64] a slot."""
+    buffers, full, empty = weights
+    step = 0
+    for _ in range(gl.program_id(0), gl.cdiv(size, 4 * ROWS), gl.num_programs(0)):
+        for row in range(0, n_out, OUTPUTS):
+            for part in gl.static_range(PARTS):
+                slot = step % SLOTS
+                hopper.mbarrier.wait(empty.index(slot), (step // SLOTS & 1) ^ 1)
+                hopper.mbarrier.expect(full.index(slot), OUTPUTS * PART * 2)
+                fetch_block(weight, row, part * PART, full.index(slot), buffers.index(slot))
+                step += 1
+
+
+@gluon.jit
+def norm_twice(rows, GROUP: gl.constexpr, turn, norm):
+    """Layer norm of both slots of a warp group, as soon as each is full."""
+    buffers, full, _ = rows
+    for half in gl.static_range(2):
+        hopper.mbarrier.wait(full.index(GROUP * 2 + half), turn & 1)
+        norm_rows(buffers, GROUP * 2 + half, norm)
+
+
+@gluon.jit
+def multiply_twice(rows, GROUP: gl.constexpr, weights, step, SLOTS: gl.constexpr):
+    """Products of both slots of a warp group with 128 rows of a weight -> two tensors [64, 128]."""
+    x_buffers = rows[0]
+    w_buffers, w_full, _ = weights
+    FIRST: gl.constexpr = GROUP * 2 * PARTS
+    made0 = hopper.warpgroup_mma_init(gl.zeros([ROWS, OUTPUTS], gl.float32, PRODUCT))
+    made1 = hopper.warpgroup_mma_init(gl.zeros([ROWS, OUTPUTS], gl.float32, PRODUCT))
+    for part in gl.static_range(PARTS):
+        slot = (step + part) % SLOTS
+        hopper.mbarrier.wait(w_full.index(slot), (step + part) // SLOTS & 1)
+        weight = w_buffers.index(slot).permute((1, 0))
+        made0 = hopper.warpgroup_mma(x_buffers.index(FIRST + part), weight, made0, use_acc=part > 0, is_async=True)
+        made1 = hopper.warpgroup_mma(
+            x_buffers.index(FIRST + PARTS + part), weight, made1, use_acc=part > 0, is_async=True
+        )
+        if part > 0:
+            # Wait for all but the two products just begun. ptxas serialises wgmma if this wait names their results, so
+            # it names zeros.
+            hopper.warpgroup_mma_wait(2, deps=[gl.zeros([ROWS], gl.float32, gl.SliceLayout(1, PRODUCT))])
+            release(weights, step + part - 1, 1, SLOTS)
+    made0, made1 = hopper.warpgroup_mma_wait(0, deps=[made0, made1])
+    release(weights, step + PARTS - 1, 1, SLOTS)
+    return made0, made1

@@ -1,0 +1,96 @@
+"""Kernels for Hopper GPUs on rows of 256 channels, compared with PyTorch in float64. Skipped on other machines."""
+
+import pytest
+import torch
+
+from protenix_multiseed.kernels import language, probe_process
+from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.kernels.ops.msa_average import add_gated_average
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.transition import add_transition
+from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
+
+pytestmark = pytest.mark.skipif(
+    not (
+        torch.cuda.is_available() and torch.cuda.get_device_capability() == probe_process.HOPPER and language.HAS_GLUON
+    ),
+    reason="no Hopper GPU, or no Triton 3.6",
+)
+OPERATIONS = {
+    operation.__name__: operation
+    for operation in (norm_linear, add_transition, gated_channels, add_triangle, add_gated_average)
+}
+# Less than one tile, whole and partial tiles of 128 and 256 rows, and more tiles than multiprocessors.
+SIZES = [(1, 8), (1, 16), (1, 37), (2, 44), (3, 52), (1, 176), (1, 300)]
+HOPPER = triton_kernels(hopper=True)
+
+
+def arguments_of(name, n_seed, n, seed=0):
+    """Arguments of an operation on pairs [n_seed, n, n, 256] with small values, so that updates outweigh them."""
+    generator = torch.Generator("cuda").manual_seed(seed)
+
+    def random(*shape, scale=1.0, shift=0.0):
+        return (scale * torch.randn(shape, device="cuda", generator=generator) + shift).to(torch.bfloat16)
+
+    z = random(n_seed, n, n, 256, scale=0.1) + random(n_seed, n, n, 1, scale=0.1)
+    norm, norm_out = ((random(256, scale=0.3, shift=1.0), random(256, scale=0.3)) for _ in range(2))
+
+    def weight(n_out, n_in=256):
+        return random(n_out, n_in, scale=n_in**-0.5)
+
+    return {
+        "norm_linear": lambda: (z, norm, weight(768)),
+        "add_transition": lambda: (z, norm, weight(2048), weight(256, 1024)),
+        "gated_channels": lambda: (z, norm, weight(1024), n - 3),
+        "add_triangle": lambda: (z, random(256, n_seed, n, n), norm, weight(256), norm_out, weight(256)),
+        "add_gated_average": lambda: (z, random(n_seed, n, n, 8, 32), norm, weight(256), weight(256)),
+    }[name]()
+
+
+def run(function, kernels, arguments):
+    """The result of an operation: what it returns, or its first argument, of which it changes a copy."""
+    first = arguments[0].clone()
+    made = function(kernels, first, *arguments[1:])
+    return first if made is None else made
+
+
+def double(value):
+    if isinstance(value, tuple):
+        return tuple(map(double, value))
+    return value.double() if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_kernels_match_pytorch_in_float64(name, size):
+    operation = OPERATIONS[name]
+    arguments = arguments_of(name, *size)
+    truth = run(operation.plain, torch_kernels(on_gpu=True), tuple(map(double, arguments)))
+    poison = torch.full_like(truth, float("nan"), dtype=torch.bfloat16)
+    del poison  # the next tensor of this size gets its memory: what a kernel does not write is NaN
+    made = run(operation, HOPPER, arguments)
+    general = run(operation, triton_kernels(), arguments)
+    off, general_off = (float((x.double() - truth).norm() / truth.norm()) for x in (made, general))
+    assert off < 5e-3
+    assert off < 1.1 * general_off
+    if name == "gated_channels":
+        assert not made[:, :, size[1] - 3 :].any()
+        assert not made[..., size[1] - 3 :].any()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_kernel_for_hopper_runs_unless_the_rows_are_unaligned(name):
+    operation = OPERATIONS[name]
+    needs_aligned_rows = name in ("gated_channels", "add_triangle")
+    for size in SIZES:
+        fits, _ = operation._launches[0]
+        n_pair = size[0] * size[1] ** 2
+        assert fits(HOPPER, *arguments_of(name, *size)) == (n_pair % 8 == 0 or not needs_aligned_rows)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_repeated_runs_give_the_same_bytes(name):
+    operation, arguments = OPERATIONS[name], arguments_of(name, 1, 208)
+    first = run(operation, HOPPER, arguments)
+    for _ in range(100):
+        assert torch.equal(run(operation, HOPPER, arguments), first)
