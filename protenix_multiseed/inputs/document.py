@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from protenix_multiseed.errors import InputError
 from protenix_multiseed.job_spec import JobSpec, SourceFile
 
 MAX_BYTES = 2**28
-MAX_YAML_BYTES = 2**22  # PyYAML takes some 10 s and 1 GiB for more
+MAX_YAML_BYTES = 2**18  # a complex takes some kilobytes; PyYAML takes seconds for more
 MAX_VALUES = 2_000_000  # 5,000 jobs have some 500,000; parsing two million takes half a GiB
 
 
@@ -142,13 +143,13 @@ def _without_aliases() -> Any:
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
+            made = super().construct_mapping(node, deep)  # refuses keys that are no text or number
+            if len(made) < len(node.value):
+                twice = _first_twice(self.construct_object(key, deep=True) for key, _ in node.value)
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {twice!r} is given twice", node.start_mark
                 )
-            return super().construct_mapping(node, deep)
+            return made
 
     return Loader
 
@@ -164,11 +165,20 @@ def _count_values(text: str) -> int:
     return count
 
 
+def _first_twice(keys: Iterable[Any]) -> Any:
+    """Return the first key that was there before; None if there is none."""
+    seen: set[Any] = set()
+    for key in keys:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
+
+
 def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = _first_twice(key for key, _ in pairs)
         raise InputError(f"the key {twice!r} is given twice in one object: keep one of the two")
     return result
 

@@ -228,6 +228,7 @@ def test_a_boltz_job_is_the_job_written_by_hand(read):
         ("version: 2\nsequences:\n  - ligand: {id: A, smiles: C}", "version: "),
         ("sequences:\n  - ligand: {id: A, smiles: C\n", "in.yaml: line 3, column 1: not valid YAML"),
         ("sequences:\n  - ligand: {id: A, smiles: C, smiles: CC}", "the key 'smiles' is given twice"),
+        ("sequences:\n  - ligand: {id: A, smiles: C}\n? [a]\n: b\n", "not valid YAML: found unhashable key"),
         ("sequences: &x\n  - ligand: {id: A, smiles: C}\nproperties: *x", "aliases are not allowed"),
         (BOLTZ.replace("binder: E\n      contacts", "binder: Z\n      contacts"), "no chain is called 'Z'"),
         (BOLTZ.replace("[[A, 1], [B, 2]]", "[[A, 1], [F, C1]]"), "takes residues, no atoms"),
