@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,12 +47,14 @@ class RankedJob:
         findings: Ranked and compared samples; None if the job was skipped.
         notes: Sentences that say which results were left out on purpose.
         problems: Sentences that say which results cannot be used. The reason why a job was skipped is the last one.
+        is_begun: Whether a skipped job was skipped while its files were written.
     """
 
     name: str
     findings: Findings | None
     notes: tuple[str, ...]
     problems: tuple[str, ...]
+    is_begun: bool = False
 
 
 def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet: bool) -> int:
@@ -91,7 +93,7 @@ def rank_jobs(jobs: Sequence[FoundJob], to: Path, *, cluster_rmsd: float, parque
                 check_inside(to / job.name, to)
                 write_findings(to / job.name, made.findings, parquet=parquet)
             except Exception as error:  # this job is skipped; the other jobs are still ranked
-                made = skipped(job, error)
+                made = replace(skipped(job, error), is_begun=isinstance(error, OSError))
         yield made
 
 
@@ -166,13 +168,13 @@ def show_problems(console: Console, job: RankedJob) -> None:
 
 
 def refuse_if_none(jobs: Sequence[RankedJob]) -> None:
-    """Refuse the command if every job was skipped.
+    """Refuse the command if every job was skipped before anything was written.
 
     Raises:
-        ConfigError: if no job was made.
+        ConfigError: if no job can be ranked.
     """
-    if all(job.findings is None for job in jobs):
-        raise ConfigError("no job can be ranked, nothing was written")
+    if all(job.findings is None and not job.is_begun for job in jobs):
+        raise ConfigError("no job can be ranked")
 
 
 def _jobs(place: Path) -> list[FoundJob]:

@@ -479,3 +479,12 @@ def test_the_only_copy_of_the_best_structure_is_kept(tmp_path):
     done = run("rank", tmp_path)
     assert done.exit_code == 2
     assert "the structure of the best sample is missing; run predict again for seed 1" in " ".join(done.output.split())
+
+
+def test_a_job_whose_tables_cannot_be_written_is_no_refusal(tmp_path):
+    """Some of its tables may be written already, so the exit code is not that of a command that wrote nothing."""
+    job_on_disk(tmp_path, (1,))
+    (tmp_path / "job" / "metrics.csv").mkdir()
+    done = run("rank", tmp_path)
+    assert done.exit_code == 1, done.output
+    assert "job/metrics.csv: Is a directory; move it away, or choose another --to" in " ".join(done.output.split())
