@@ -1,5 +1,7 @@
 """Inputs of any content are read or refused with a message: no traceback, no hang, no file written.
 
+What is accepted can be featurized.
+
 ``PROTENIX_MS_EXAMPLES`` sets how many inputs each test makes; ``make torture`` makes 20,000 in all.
 """
 
@@ -8,6 +10,7 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,9 @@ from protenix_multiseed.config import load_config
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.seeds import parse_seeds
-from protenix_multiseed.settings import InputRules, ReadSettings
+from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream.environment import prepare
 
 EXAMPLES = int(os.environ.get("PROTENIX_MS_EXAMPLES", "60"))
 SECONDS = 10
@@ -31,7 +35,9 @@ RULES = InputRules(model="m", max_tokens=2560, reads=ReadSettings(msa=True, rna_
 
 @pytest.fixture(scope="module")
 def dictionary():
-    return EmbeddedDictionary()
+    made = EmbeddedDictionary()
+    prepare(made)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,12 @@ def within_time(function, *arguments):
     return result, message
 
 
+def featurized(job):
+    from protenix_multiseed.features.featurize import featurize
+
+    return featurize(replace(job, seeds=job.seeds[:1]), FeatureSettings(reads=replace(RULES.reads, template=False)))
+
+
 def refused_or_read(folder, dictionary, content, **files):
     """Read an input file of this content. No file may be written, and no job name may leave the output folder."""
     before = {path.name for path in folder.parent.iterdir()}
@@ -70,6 +82,8 @@ def refused_or_read(folder, dictionary, content, **files):
     for job in jobs or ():
         target = (folder / "out" / job.name).resolve()
         assert target.parent == (folder / "out").resolve(), "a name that leaves the output folder"
+        if job.n_token < 300 and not job.spec.has_constraint:
+            assert featurized(job), "accepted, but without features"
 
 
 words = st.sampled_from(

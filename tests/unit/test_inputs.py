@@ -5,7 +5,8 @@ import pytest
 from support.inputs import SEQUENCE, bond, job, ligand, protein
 
 from protenix_multiseed.errors import RefusedInputsError
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs import alignments, read_jobs
+from protenix_multiseed.inputs import read as read_module
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 from protenix_multiseed.upstream.job_dict import to_upstream
@@ -371,3 +372,22 @@ def test_files_that_are_too_large_are_refused(tmp_path, dictionary, read):
         read(job(protein(unpairedMsaPath="big.a3m")))
     with pytest.raises(RefusedInputsError, match=r"big.sdf: 16777217 bytes, at most"):
         read(job(ligand("FILE_big.sdf")))
+
+
+def test_content_over_its_limits_is_refused_with_the_limit(tmp_path, read, monkeypatch):
+    refusals = {
+        "[" + "{}," * 2_000_001 + "{}]": "values, at most 2000000 are allowed",
+        json.dumps(
+            job(protein(unpairedMsa=f">q\n{SEQUENCE}\n>r\n{'a' * 3 * 2**20}\n"))
+        ): "line 4 is longer than 1048576",
+    }
+    for content, says in refusals.items():
+        with pytest.raises(RefusedInputsError, match=says):
+            read(content)
+    monkeypatch.setattr(read_module, "MAX_JOBS", 2)
+    with pytest.raises(RefusedInputsError, match="more than 2 jobs: split it into several files"):
+        read([{**one, "name": name} for name in "abc" for one in job(ATP)])
+    monkeypatch.setattr(alignments, "MAX_ROWS", 3)
+    with pytest.raises(RefusedInputsError, match="more than 3 rows"):
+        read(job(protein(unpairedMsa=f">q\n{SEQUENCE}\n" * 4)))
+    assert read(job(protein(unpairedMsa=">q[{,:\n" + SEQUENCE + "\n")))  # signs in a string are no values
