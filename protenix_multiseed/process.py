@@ -155,6 +155,9 @@ def own_process() -> Iterator[None]:
         yield
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # a fault of the program: Python prints it
+        output.wait(lambda: True)
+        raise
     try:
         output.finish()
     except KeyboardInterrupt:  # the reader does not read
