@@ -6,10 +6,9 @@ recently used files are deleted.
 
 import contextlib
 import hashlib
+import io
 import json
 import os
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from protenix_multiseed import __version__
+from protenix_multiseed.files import open_file, write_bytes
 from protenix_multiseed.inputs.content import entities_content
 from protenix_multiseed.paths import cache_dir
 from protenix_multiseed.settings import FeatureSettings
@@ -42,11 +42,11 @@ def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], ma
     """
     path = cache_dir() / "features" / f"{_key(job, settings, tokens)}.npz"
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with open_file(path, path.parent) as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         os.utime(path)
         return arrays, tuple(json.loads(str(arrays.pop(_WARNINGS))))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or truncated
+    except Exception:  # missing, or damaged in any way: it is made again
         pass
     arrays, warnings = make()
     if warnings:  # do not store: for example a template could not be fetched, but the next run may succeed
@@ -65,15 +65,9 @@ def _key(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray]) -> s
 
 
 def _store(path: Path, arrays: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".new", delete=False) as file:
-        try:
-            np.savez(file, **arrays)
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    held = io.BytesIO()
+    np.savez(held, **arrays)
+    write_bytes(path, held.getvalue())
     _make_room(path.parent)
 
 

@@ -28,8 +28,8 @@ POLL_SECONDS = 0.1
 class WorkerPool:
     """A pool of worker processes. If a worker is killed, only its task fails, and a new worker replaces it.
 
-    The workers start when the first task is submitted. Any thread may submit tasks. Results travel through pipes, so
-    the pool does not need ``/dev/shm``.
+    The workers start when the first task is submitted. Any thread may submit tasks. Results travel through pipes. The
+    pool needs two semaphores in ``/dev/shm``.
 
     Args:
         workers: Number of worker processes.

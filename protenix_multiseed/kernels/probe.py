@@ -18,7 +18,7 @@ from typing import Self
 
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.files import write_text
+from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.paths import cache_dir
 
 KINDS = ("triton", "cuequivariance")  # Triton: the batched path; cuEquivariance: Protenix's own modules
@@ -159,10 +159,11 @@ def known_outcomes(card: str) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        known: dict[str, str] = json.loads(path.read_text())
-        return known if isinstance(known, dict) else {}
-    except (OSError, ValueError):
+        known = json.loads(read_text(path, path.parent))
+    except (OSError, ValueError, RecursionError):
         return {}
+    is_whole = isinstance(known, dict) and all(isinstance(outcome, str) for outcome in known.values())
+    return known if is_whole else {}
 
 
 def _file_name(card: str) -> str:

@@ -1,6 +1,7 @@
 """Cached features equal newly made ones, and are never those of another job."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -40,11 +41,21 @@ def test_a_second_run_reads_cached_features(folder, monkeypatch):
     monkeypatch.setattr(cache, "_store", lambda *_: pytest.fail("made again"))
     second = features(folder, spec)
     assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
-    kept.write_bytes(kept.read_bytes()[:1000])  # cut short, as by a full disk or a power cut
     monkeypatch.undo()
     monkeypatch.setattr(cache, "cache_dir", lambda: folder / "cache")
-    third = features(folder, spec)
-    assert all(np.array_equal(first.arrays[name], third.arrays[name]) for name in first.arrays)
+    whole = kept.read_bytes()
+    entry = whole.index(b"PK\x01\x02")  # the first entry of the archive's directory
+    for damage in (
+        lambda: kept.write_bytes(whole[:1000]),  # cut short, as by a full disk or a power cut
+        lambda: kept.write_bytes(whole[: entry + 10] + b"\x63\x00" + whole[entry + 12 :]),  # unknown compression
+        lambda: kept.write_bytes(whole[: entry + 8] + b"\x01\x00" + whole[entry + 10 :]),  # encrypted
+        lambda: kept.write_bytes(b"\xff" * len(whole)),
+        lambda: (kept.unlink(), os.mkfifo(kept)),
+    ):
+        damage()
+        third = features(folder, spec)
+        assert all(np.array_equal(first.arrays[name], third.arrays[name]) for name in first.arrays)
+        assert kept.read_bytes() == whole
 
 
 def test_a_bond_that_moves_tokens_changes_the_cached_features(folder):
