@@ -150,16 +150,18 @@ def own_process() -> Iterator[None]:
         sys.stderr.reconfigure(errors="backslashreplace")
     output = Output(1, getattr(sys.stdout, "encoding", None) or "utf-8")
     sys.stdout = output
-    code = 0
+    code, is_interrupted = 0, False
     try:
         yield
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except KeyboardInterrupt:
+        code, is_interrupted = 128 + signal.SIGINT, True
     except BaseException:  # a fault of the program: Python prints it
         output.wait(lambda: True)
         raise
     try:
-        output.finish()
+        output.finish(lambda: is_interrupted)
     except KeyboardInterrupt:  # the reader does not read
         code = code or 128 + signal.SIGINT
     problem = output.problem

@@ -79,7 +79,7 @@ def test_a_new_executor_works_in_a_whole_run(tmp_path):
 
 def test_an_unknown_executor_is_refused_with_a_list_of_the_known_ones(tmp_path):
     write_lines(tmp_path)
-    (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": [{"ion": {"ion": "MG", "count": 1}}]}]))
+    (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": [{"ion": {"ion": "NH4", "count": 1}}]}]))
     (tmp_path / "quick.yaml").write_text(QUICK + "executor: cloud\n")
     done = run("predict", "in.json", "--config", "quick.yaml", "--out", "out", cwd=tmp_path)
     assert done.returncode == 2
