@@ -56,12 +56,10 @@ class WorkerPool:
             pool, given = self._pool, list(self._given)
         if pool is None:
             return
-        import multiprocessing
-
         pool.stop()
-        for worker in multiprocessing.active_children():  # workers ignore SIGTERM
-            worker.kill()
+        _kill_children()
         pool.join()
+        _kill_children()  # of workers that were starting: without the pool's semaphores they print tracebacks
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
 
@@ -154,6 +152,14 @@ class WorkerPool:
             initializer=_start_worker,
             initargs=(self._offline,),
         )
+
+
+def _kill_children() -> None:
+    import multiprocessing  # imported late, as in the pool
+
+    for worker in multiprocessing.active_children():
+        worker.kill()  # workers ignore SIGTERM
+        worker.join()
 
 
 def _start_worker(offline: bool) -> None:

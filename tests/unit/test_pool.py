@@ -1,5 +1,6 @@
 """Worker processes: the order of results, killed workers, and the messages that the user gets."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -177,3 +178,17 @@ def test_a_thread_that_waits_for_features_ends_with_the_pool(monkeypatch, drops)
                 pool.drop_features()
         waiting.join(20)
         assert not waiting.is_alive()
+
+
+def test_a_worker_that_starts_while_the_pool_ends_is_killed_too(monkeypatch):
+    """Without the pool's semaphores it would print a traceback."""
+    with WorkerPool(1) as pool:
+        assert pool.submit(len, "ab").result() == 2
+        inner, join = pool._pool, pool._pool.join
+
+        def start_one_more():
+            join()
+            multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,)).start()
+
+        monkeypatch.setattr(inner, "join", start_one_more)
+    assert multiprocessing.active_children() == []
