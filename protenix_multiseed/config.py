@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.errors import ConfigError, yaml_problem
 from protenix_multiseed.hashes import sketch
 from protenix_multiseed.inputs.seeds import check_seeds, parse_seeds
 from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
@@ -379,12 +379,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{path.name}: {place}not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: not valid YAML: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{path.name}: {yaml_problem(error)}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

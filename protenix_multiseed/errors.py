@@ -74,3 +74,10 @@ class DamagedError(ProtenixMsError):
 
 class Stopped(Exception):  # noqa: N818  not an error: the user asked the run to stop
     """The run was asked to stop, and abandons the batch or the loading that is in progress."""
+
+
+def yaml_problem(error: Exception) -> str:
+    """Return why a text is not YAML, with line and column if PyYAML's error has them."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{place}not valid YAML: {problem or str(error).splitlines()[0]}"

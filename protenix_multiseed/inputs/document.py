@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from protenix_multiseed.errors import InputError
+from protenix_multiseed.errors import InputError, yaml_problem
 from protenix_multiseed.job_spec import JobSpec, SourceFile
 
 MAX_BYTES = 2**28
@@ -46,7 +46,7 @@ class Document:
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
-    @cached_property
+    @property
     def json(self) -> Any:
         """The content parsed as JSON. It is parsed once for all dialects.
 
@@ -54,6 +54,25 @@ class Document:
             InputError: if the content is not JSON (the message gives line and column), if it holds too many values, or
                 if a key is given twice in one object.
         """
+        content, error = self._json
+        if error is not None:
+            raise error
+        return content
+
+    @property
+    def json_or_none(self) -> Any:
+        """The content parsed as JSON; None if it is not JSON."""
+        return self._json[0]
+
+    @cached_property
+    def _json(self) -> tuple[Any, InputError | None]:
+        """The content parsed as JSON, or the error."""
+        try:
+            return self._parse_json(), None
+        except InputError as error:
+            return None, error
+
+    def _parse_json(self) -> Any:
         if (count := _count_values(self.text)) > MAX_VALUES:
             raise InputError(
                 f"{self.path.name}: some {count} values, at most {MAX_VALUES} are allowed: split it into several files"
@@ -69,14 +88,6 @@ class Document:
             raise InputError(f"{self.path.name}: nested too deeply to be an input file") from None
 
     @cached_property
-    def json_or_none(self) -> Any:
-        """The content parsed as JSON; None if it is not JSON."""
-        try:
-            return self.json
-        except InputError:
-            return None
-
-    @cached_property
     def yaml(self) -> Any:
         """The content parsed as YAML.
 
@@ -90,12 +101,8 @@ class Document:
             raise InputError(f"{name}: {len(self.text)} characters, at most {MAX_YAML_BYTES} are allowed in YAML")
         try:
             return yaml.load(self.text, Loader=_without_aliases())
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-            raise InputError(f"{name}: {place}not valid YAML: {error.problem}") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise InputError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{name}: {yaml_problem(error)}") from None
 
     def find(self, written: str) -> SourceFile:
         """Find a file that this document names: beside the document first, then in the working folder."""

@@ -94,7 +94,8 @@ def _is_input(path: Path) -> bool:
         document = Document.read(path)
     except InputError:  # reading it again gives the message
         return True
-    return any(path.suffix in dialect.SUFFIXES and dialect.recognizes(document) for dialect in dialects.DIALECTS)
+    # The last dialect first: it takes every file with its ending and parses nothing for that.
+    return any(path.suffix in one.SUFFIXES and one.recognizes(document) for one in reversed(dialects.DIALECTS))
 
 
 def _is_results(folder: Path) -> bool:
