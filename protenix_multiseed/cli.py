@@ -106,6 +106,28 @@ def validate(
 
 
 @app.command()
+@takes("seeds", "config", "model", "offline")
+def msa(
+    settings: dict[str, Any],
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the MSAs and the job files.")],
+    server: Annotated[
+        str | None, option("Address of a ColabFold server. It is sent the sequences of proteins without an MSA.")
+    ] = None,
+    database: Annotated[Path | None, option("An MMseqs2 database, or a folder with ColabFold's databases.")] = None,
+    rna_database: Annotated[list[Path] | None, option("FASTA file to search for RNAs without an MSA.")] = None,
+    gpu: Annotated[bool, option("Search --database on a GPU.", "--gpu")] = False,
+) -> None:
+    """Make MSAs for the chains of INPUT that have none, and write job files that name them."""
+    with _refusals():
+        from protenix_multiseed.commands.msa import msa as command
+
+        sources = {"msa_server": server, "msa_database": database, "rna_databases": rna_database, "msa_gpu": gpu}
+        code = command(_load({**settings, **{key: value for key, value in sources.items() if value}}), inputs, out)
+    raise typer.Exit(code)
+
+
+@app.command()
 @takes("seeds", "config", "model")
 def convert(
     settings: dict[str, Any],

@@ -116,6 +116,15 @@ class RunConfig(_Strict):
     )
     msa: bool | None = Field(default=None, description="use MSAs; the model's own default")
     rna_msa: bool = Field(default=False, description="use RNA MSAs")
+    msa_server: str | None = Field(
+        default=None, description="address of a ColabFold server, which is sent proteins without an MSA"
+    )
+    msa_database: Path | None = Field(
+        default=None,
+        description="MMseqs2 database, or folder of ColabFold's, to search for proteins without an MSA",
+    )
+    msa_gpu: bool = Field(default=False, description="search msa_database on a GPU")
+    rna_databases: tuple[Path, ...] = Field(default=(), description="FASTA files to search for RNAs without an MSA")
     template: bool = Field(default=False, description="use templates")
     templates: TemplateConfig = TemplateConfig()
     full_confidence: bool = Field(default=False, description="write per-atom and per-pair confidence of every sample")
@@ -335,6 +344,7 @@ def _resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(
             f"store: slim keeps no per-pair errors, but {what} asks for them; use top:1, or leave {what} out"
         )
+    _check_search(config)
     if config.offline and config.templates.fetch:
         raise ConfigError(
             "templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead"
@@ -347,6 +357,22 @@ def _resolve(config: RunConfig) -> RunConfig:
             "workers": config.workers or max(1, min(8, (os.cpu_count() or 2) - 1)),
         }
     )
+
+
+def _check_search(config: RunConfig) -> None:
+    """Refuse searches of alignments that cannot be made."""
+    if config.msa_server and config.msa_database:
+        raise ConfigError("msa_server: msa_database is given too; choose one of them")
+    if config.msa_server and config.offline:
+        raise ConfigError("msa_server: sequences cannot be sent to it with --offline; give msa_database instead")
+    if config.msa_server and not config.msa_server.startswith(("https://", "http://")):
+        raise ConfigError(f"msa_server: {config.msa_server!r} is not an address; write for example https://host/path")
+    if config.msa_server and "@" in config.msa_server:
+        raise ConfigError(
+            "msa_server: put user name and password into ~/.netrc, since the record of the run is no secret"
+        )
+    if config.msa_gpu and not config.msa_database:
+        raise ConfigError("msa_gpu: only a search in msa_database can use a GPU; give one, or leave msa_gpu out")
 
 
 def _check_upstream(config: RunConfig) -> None:

@@ -39,6 +39,14 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "steps": (int, option("Diffusion steps (the model's own).", panel=_MODEL)),
     "msa": (bool, option("Use MSAs (the model's own).", _flag("msa"), panel=_MODEL)),
     "rna_msa": (bool, option("Use RNA MSAs (no).", _flag("rna-msa"), panel=_MODEL)),
+    "msa_server": (
+        str,
+        option("Send proteins without an MSA to this ColabFold server, and use its MSAs (never).", panel=_MODEL),
+    ),
+    "msa_database": (
+        Path,
+        option("Search MSAs in this MMseqs2 database, or in this folder of ColabFold's (never).", panel=_MODEL),
+    ),
     "template": (bool, option("Use templates (no).", _flag("template"), panel=_MODEL)),
     "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_MODEL)),
     "protenix_exact": (

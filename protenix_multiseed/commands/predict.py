@@ -22,7 +22,9 @@ from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.process import finish_output
 from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
 from protenix_multiseed.run.signals import Signals
+from protenix_multiseed.search.base import SearchError
 from protenix_multiseed.types import Job
+from protenix_multiseed.upstream.dictionary import Dictionary
 
 if TYPE_CHECKING:
     from protenix_multiseed.run.result import RunResult
@@ -49,6 +51,7 @@ def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals:
     checkpoint_hash = CheckpointHash(config)
     jobs, dictionary = read_inputs(config, inputs)
     config = check_surroundings(config)
+    jobs = _with_alignments(config, jobs, dictionary)
     _import_ahead(config, jobs)
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
     found = scan(jobs, identities, config.folder_settings)
@@ -74,6 +77,23 @@ def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals:
                 console.print(f"[yellow]note[/yellow] lines are missing in the log: {escape(log.problem)}")
             finish_output(lambda: signals.is_asked)
     return result.exit_code
+
+
+def _with_alignments(config: RunConfig, jobs: list[Job], dictionary: Dictionary) -> list[Job]:
+    """Search the alignments that jobs lack, if the configuration names a source.
+
+    Raises:
+        ProtenixMsError: if a search failed. Finished searches are kept.
+    """
+    if not (config.msa_server or config.msa_database or config.rna_databases):
+        return jobs
+    from protenix_multiseed.commands.msa import ALIGNMENTS, search
+
+    made, failures = search(config, jobs, dictionary, config.out / RUN_FOLDER / ALIGNMENTS)
+    if failures:
+        way_out = "'protenix-ms msa' writes a job file without these jobs, which can be predicted"
+        raise SearchError("\n".join([*failures, f"nothing was predicted; {way_out}"]))
+    return made
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:

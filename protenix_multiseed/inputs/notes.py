@@ -22,7 +22,7 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
         for number, protein in spec.polymers("protein"):
             given = [one for one in (protein.paired, protein.unpaired) if one is not None]
             if not any(one.file or one.text for one in given):
-                yield f"protein {number} has no MSA; accuracy suffers. Make one with 'protenix msa'"
+                yield f"protein {number} has no MSA; accuracy suffers. 'protenix-ms msa' makes one, or --msa-server"
 
 
 def _on_hits(hits: int, others: int) -> str | None:

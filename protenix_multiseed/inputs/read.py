@@ -1,6 +1,7 @@
 """Find input files, parse each in its dialect, check the jobs, their names and their seeds."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from protenix_multiseed.errors import InputError, RefusedInputsError
@@ -10,7 +11,7 @@ from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.names import job_name_problems
 from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.inputs.seeds import DEFAULT_SEED
-from protenix_multiseed.job_spec import Ligand
+from protenix_multiseed.job_spec import JobSpec, Ligand
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.types import Job
@@ -138,6 +139,19 @@ def _check(
         notes=(*parsed.notes, *notes_of(spec, rules)),
         n_token=n_token,
     )
+
+
+def with_spec(job: Job, spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> Job:
+    """Return a job with another form of its complex, checked as if the input file had it.
+
+    Raises:
+        RefusedInputsError: if there are problems.
+    """
+    n_token, problems = check_job(spec, rules, dictionary)
+    if problems:
+        raise RefusedInputsError(f"{job.where}: {problem}" for problem in problems)
+    of_dialect = job.notes[: len(job.notes) - len(tuple(notes_of(job.spec, rules)))]
+    return replace(job, spec=spec, n_token=n_token, notes=(*of_dialect, *notes_of(spec, rules)))
 
 
 def _without_conformer(jobs: Sequence[Job]) -> Iterator[str]:

@@ -148,3 +148,18 @@ def test_precision_rules_equal_upstreams(model, n_token):
             return
         update_inference_configs(configs, n_token)
     assert model_spec(model).skip_amp(n_token) == configs.skip_amp.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"msa_server": "https://a.example", "msa_database": Path("db")}, "msa_database is given too"),
+        ({"msa_server": "https://a.example", "offline": True}, "with --offline"),
+        ({"msa_server": "a.example"}, "is not an address"),
+        ({"msa_server": "https://me:secret@a.example"}, r"~/\.netrc"),
+        ({"msa_gpu": True}, "only a search in msa_database"),
+    ],
+)
+def test_searches_that_cannot_be_made(options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config({"model": "demo", **options})

@@ -1,0 +1,1 @@
+"""Search databases for the alignments that jobs lack, on a server that the user names or on local databases."""
