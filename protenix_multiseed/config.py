@@ -215,7 +215,11 @@ class RunConfig(_Strict):
         """The inputs that the model and the options accept."""
         spec = self.spec
         return InputRules(
-            model=self.model, reads=self.read_settings, constraint=spec.constraint, max_tokens=spec.max_tokens
+            model=self.model,
+            reads=self.read_settings,
+            constraint=spec.constraint,
+            max_tokens=spec.max_tokens,
+            searches_msa=bool(self.msa_server or self.msa_database),
         )
 
     @property
@@ -369,7 +373,7 @@ def _check_search(config: RunConfig) -> None:
         raise ConfigError(f"msa_server: {config.msa_server!r} is not an address; write for example https://host/path")
     if config.msa_server and "@" in config.msa_server:
         raise ConfigError(
-            "msa_server: put user name and password into ~/.netrc, since the record of the run is no secret"
+            "msa_server: write user name and password into ~/.netrc: a record of the run shows this address"
         )
     if config.msa_gpu and not config.msa_database:
         raise ConfigError("msa_gpu: only a search in msa_database can use a GPU; give one, or leave msa_gpu out")

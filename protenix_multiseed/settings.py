@@ -28,12 +28,14 @@ class InputRules:
         model: Name of the model, for messages.
         constraint: Whether the model reads constraints.
         max_tokens: Largest number of tokens that the model accepts; None for no limit.
+        searches_msa: Whether the run searches MSAs for proteins that have none.
     """
 
     model: str
     reads: ReadSettings = ReadSettings()
     constraint: bool = False
     max_tokens: int | None = None
+    searches_msa: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ def count_rows(spec: JobSpec, settings: FeatureSettings) -> int:
     if pairs and any("paired" in found for _, found in aligned):
         return _count_paired_rows(spec, settings)
     rows = [
-        _n_rows(_sources(found, pair_as_unpair=settings.msa_pair_as_unpair), polymer.kind, reads.exact, pairs)
+        _n_rows(_sources(found, pair_as_unpair=settings.msa_pair_as_unpair), polymer, reads.exact, pairs)
         for polymer, found in aligned
         if found
     ]
@@ -188,7 +188,7 @@ def _sources(found: dict[str, Alignment], *, pair_as_unpair: bool) -> tuple[Alig
     return tuple(found[role] for role in roles if role in found)
 
 
-def _n_rows(sources: tuple[Alignment, ...], kind: PolymerKind, exact: bool, pairs: bool) -> int:
+def _n_rows(sources: tuple[Alignment, ...], polymer: Polymer, exact: bool, pairs: bool) -> int:
     """Count the distinct rows of several alignments of a chain.
 
     Args:
@@ -197,19 +197,24 @@ def _n_rows(sources: tuple[Alignment, ...], kind: PolymerKind, exact: bool, pair
     """
     if all(one.file is not None for one in sources):
         stats = tuple(one.file.path.stat().st_mtime_ns for one in sources if one.file)
-        return _n_rows_in_files(sources, stats, kind, exact, pairs)
-    return _count_distinct(sources, kind, exact, pairs)
+        return _n_rows_in_files(sources, stats, polymer.kind, polymer.sequence, exact, pairs)
+    return _count_distinct(sources, polymer.kind, polymer.sequence, exact, pairs)
 
 
 @cache
 def _n_rows_in_files(
-    files: tuple[Alignment, ...], changed: tuple[int, ...], kind: PolymerKind, exact: bool, pairs: bool
+    files: tuple[Alignment, ...],
+    changed: tuple[int, ...],
+    kind: PolymerKind,
+    sequence: str,
+    exact: bool,
+    pairs: bool,
 ) -> int:
-    return _count_distinct(files, kind, exact, pairs)
+    return _count_distinct(files, kind, sequence, exact, pairs)
 
 
-def _count_distinct(sources: tuple[Alignment, ...], kind: PolymerKind, exact: bool, pairs: bool) -> int:
-    rows = {row: is_query for one in sources for row, is_query in rows_of(one, kind, exact=exact)}
+def _count_distinct(sources: tuple[Alignment, ...], kind: PolymerKind, sequence: str, exact: bool, pairs: bool) -> int:
+    rows = {row: is_query for one in sources for row, is_query in rows_of(one, kind, sequence, exact=exact)}
     return sum(not is_query for is_query in rows.values()) if pairs else max(1, len(rows))
 
 

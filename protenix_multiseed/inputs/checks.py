@@ -116,7 +116,7 @@ class _Checker:
         self.n_token += polymer.copies * len(sequence)
         for alignment in alignments_read(polymer, self.rules.reads).values():
             if alignment.file is None or self._file(alignment.place, alignment.file, alignments.MAX_BYTES):
-                problem = alignments.problem_of(alignment, polymer.kind, sequence)
+                problem = alignments.problem_of(alignment, polymer.kind, sequence, exact=self.rules.reads.exact)
                 if problem:
                     self._problem(alignment.place, problem)
         hits = polymer.templates

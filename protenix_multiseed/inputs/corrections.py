@@ -47,6 +47,17 @@ ALIGNMENT_SIGNS = Difference(
     "dots, NUL bytes and final asterisks of its alignment are left out; Protenix counts them as insertions",
     "Protenix counts dots, NUL bytes and final asterisks of the alignment as insertions",
 )
+ALIGNMENT_FORMAT = Difference(
+    "alignments are converted to a3m",
+    "its alignment is converted to a3m text, the only format that Protenix reads",
+    "Protenix cannot read this format of the alignment",
+)
+ALIGNMENT_QUERY = Difference(
+    "the sequence is the first row of alignments",
+    "the first row of its alignment is not the sequence, which is put or added there; Protenix takes any first row for "
+    "the sequence",
+    "Protenix takes the first row of the alignment for the sequence",
+)
 CAP_BOND = Difference(
     "caps are bonded",
     "caps at the ends of its chains are bonded as in the peptide; Protenix leaves NH2 and FOR without a bond, and an "
@@ -80,11 +91,13 @@ def corrected(spec: JobSpec, reads: ReadSettings) -> JobSpec:
 
 def differences_of(spec: JobSpec, reads: ReadSettings) -> tuple[Difference, ...]:
     """Return where Protenix misreads this job."""
-    aligned = [(kind, alignments.facts_of(one, kind)) for kind, one in _alignments(spec, reads)]
+    aligned = [(polymer.kind, alignments.facts_of(one, *_chain(polymer))) for polymer, one in _alignments(spec, reads)]
     found = {
         ION_CHAINS: (reads.msa or reads.template) and any(isinstance(entity, Ion) for entity in spec.entities),
         RNA_THYMINE: any(kind == "rna" and facts.has_thymine for kind, facts in aligned),
         ALIGNMENT_SIGNS: any(facts.has_signs for _, facts in aligned),
+        ALIGNMENT_FORMAT: any(not facts.is_plain for _, facts in aligned),
+        ALIGNMENT_QUERY: any(not facts.is_in_order for _, facts in aligned),
         CAP_BOND: any(True for _ in _cap_bonds(spec)),
         FILE_POSITIONS: any(_is_moved(spec, one) for one in _atoms(spec)),
     }
@@ -98,18 +111,30 @@ def _entity(entity: Entity, reads: ReadSettings) -> Entity:
     if not isinstance(entity, Polymer):
         return entity
     changed = {
-        role: Alignment(text=alignments.rewritten(one, entity.kind), place=one.place)
+        role: Alignment(text=alignments.rewritten(one, *_chain(entity)), place=one.place)
         for role, one in alignments_read(entity, reads).items()
-        if alignments.differs_for_upstream(one, entity.kind)
+        if _is_misread(one, entity)
     }
     return replace(entity, **changed)  # type: ignore[arg-type]
 
 
-def _alignments(spec: JobSpec, reads: ReadSettings) -> Iterator[tuple[PolymerKind, Alignment]]:
+def _alignments(spec: JobSpec, reads: ReadSettings) -> Iterator[tuple[Polymer, Alignment]]:
     for _, polymer in spec.polymers():
         for one in alignments_read(polymer, reads).values():
             if one.text != "":
-                yield polymer.kind, one
+                yield polymer, one
+
+
+def _chain(polymer: Polymer) -> tuple[PolymerKind, str]:
+    return polymer.kind, polymer.sequence
+
+
+def _is_misread(alignment: Alignment, polymer: Polymer) -> bool:
+    if alignment.text == "":
+        return False
+    facts = alignments.facts_of(alignment, *_chain(polymer))
+    is_said = facts.is_plain and facts.is_in_order and not facts.has_signs
+    return not is_said or (polymer.kind == "rna" and facts.has_thymine)
 
 
 def _cap_bonds(spec: JobSpec) -> Iterator[Bond]:

@@ -21,7 +21,9 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
     if rules.reads.msa:
         for number, protein in spec.polymers("protein"):
             given = [one for one in (protein.paired, protein.unpaired) if one is not None]
-            if not any(one.file or one.text for one in given):
+            if not given and rules.searches_msa:
+                yield f"protein {number} has no MSA; the run searches it, and it is not counted here"
+            elif not any(one.file or one.text for one in given):
                 yield f"protein {number} has no MSA; accuracy suffers. 'protenix-ms msa' makes one, or --msa-server"
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs.alignments import read_records
+from protenix_multiseed.inputs.alignment_records import read_records
 
 SUFFIXES = (".a3m", ".hhr")
 MAX_BYTES = 2**31

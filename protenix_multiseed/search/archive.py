@@ -12,7 +12,8 @@ from io import BytesIO
 from pathlib import Path
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs.alignments import MAX_BYTES, Record, read_records
+from protenix_multiseed.inputs.alignment_records import Record, read_records
+from protenix_multiseed.inputs.alignments import MAX_BYTES
 from protenix_multiseed.search.base import Found, first_row
 
 FIRST_NUMBER = 101  # of the sequences of a ticket, as ColabFold counts them

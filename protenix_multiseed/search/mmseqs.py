@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.inputs.alignments import read_records
+from protenix_multiseed.inputs.alignment_records import read_records
 from protenix_multiseed.search.archive import paired_header
 from protenix_multiseed.search.base import Found, QueryError, SearchError, Tell, first_row
 

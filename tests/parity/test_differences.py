@@ -71,6 +71,7 @@ CASES = {
     "ion after a protein": {"sequences": [protein(), ION]},
     "NUL": {"sequences": [protein(msa=MSA + ">again\n" + SEQUENCE + "\n\0")]},
     "dots": {"sequences": [protein(msa=MSA + ">again\n" + SEQUENCE[:9] + "..." + SEQUENCE[9:] + "\n")]},
+    "query second": {"sequences": [protein(msa=f">hit\n{HIT}\n>query\n{SEQUENCE}\n")]},
     "T in RNA": {"sequences": [{"rnaSequence": {"sequence": "GGCUAAGC", "count": 1,
                                                 "unpairedMsa": ">q\nGGCUAAGC\n>r\nGGTTAAGC\n"}}]},
     "NH2": {"sequences": [capped("NH2", 6)]},

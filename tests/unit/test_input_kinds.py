@@ -93,8 +93,8 @@ def test_the_file_of_a_wrong_row_is_named(read, tmp_path):
 def test_what_aligners_write_is_read_as_it_is_meant(read, text):
     (made,) = read(job(protein(unpairedMsa=text)))
     given = made.spec.entities[0].unpaired
-    assert rewritten(given, "protein") == f">row1\n{SEQUENCE}\n>row2\nMK--YIAKQR\n"
-    assert facts_of(given, "protein").n_row == 2
+    assert rewritten(given, "protein", SEQUENCE) == f">row1\n{SEQUENCE}\n>row2\nMK--YIAKQR\n"
+    assert facts_of(given, "protein", SEQUENCE).n_row == 2
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_letters_of_an_alignment_belong_to_the_kind_of_chain(read):
 
 def test_thymine_in_an_rna_alignment_becomes_uracil():
     given = Alignment(text=">q\nGGCU\n>r\nTtT-T\n")
-    assert rewritten(given, "rna") == ">q\nGGCU\n>r\nUtU-U\n"
+    assert rewritten(given, "rna", "GGCU") == ">q\nGGCU\n>r\nUtU-U\n"
 
 
 # Modifications

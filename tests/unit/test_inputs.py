@@ -26,7 +26,7 @@ def read(tmp_path, dictionary):
 
     (tmp_path / "good.a3m").write_text(f">query\n{SEQUENCE}\n>hit\nMK--yYIAKQRgg\n")
     (tmp_path / "short.a3m").write_text(f">query\n{SEQUENCE}\n>hit\nMKT\n")
-    (tmp_path / "other.a3m").write_text(">query\nMKTAYIAKQA\n")
+    (tmp_path / "other.a3m").write_text(">query\nWWYYFFLLII\n")
     (tmp_path / "bytes.a3m").write_bytes(b">query\nMK\xff\n")
     (tmp_path / "plain.a3m").write_text("MKTAYIAKQR\n")
     (tmp_path / "flat.sdf").write_text("nothing")
@@ -77,15 +77,17 @@ BAD = {
         "modifications[0].ptmType: component 'QQQQQ'",
     ),
     "MSA missing": (job(protein(pairedMsaPath="no.a3m")), "pairedMsaPath: no.a3m: no such file"),
-    "MSA of another sequence": (job(protein(unpairedMsaPath="other.a3m")), "they differ at position 10"),
+    "MSA of another sequence": (job(protein(unpairedMsaPath="other.a3m")), "none is similar to it"),
     "MSA not text": (job(protein(unpairedMsaPath="bytes.a3m")), "line 2 has a character that is not ASCII"),
     "MSA not a3m": (job(protein(unpairedMsaPath="plain.a3m")), "does not start with '>'"),
     "MSA cut short": (job(protein(unpairedMsaPath="short.a3m")), "record 2 has 3 aligned columns, the first 10"),
-    "MSA with a gap in its query": (job(protein(unpairedMsa=">q\nMKT-YIAKQR\n")), "they differ at position 4"),
     "MSA text as a path": (job(protein(unpairedMsaPath=">q\n" + "MKTAYIAKQR" * 500)), "no such file"),
     "path of an unknown user": (job(protein(unpairedMsaPath="~nobody-of-that-name/x.a3m")), "no such file"),
     "path with a NUL": (job(protein(unpairedMsaPath="a\0b")), "no such file"),
-    "inline MSA of another": (job(protein(unpairedMsa=">q\nMKT\n")), "they differ at position 4 (3 and 10 residues)"),
+    "inline MSA of another": (
+        job(protein(unpairedMsa=">q\nMKT\n")),
+        "differs from it at position 4 (3 and 10 residues)",
+    ),
     "old MSA folder": (
         job(protein(msa={"precomputed_msa_dir": "nowhere"})),
         "pairing.a3m or non_pairing.a3m in nowhere: no such file",

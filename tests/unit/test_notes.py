@@ -27,6 +27,14 @@ def test_a_protein_without_msa_gets_a_note():
     assert notes(BARE, model="protenix_mini_esm_v0.5.0") == ""
 
 
+def test_an_msa_that_the_run_searches_is_said():
+    rules = load_config({"model": "demo", "msa_server": "https://a.example"}).input_rules
+    (note,) = notes_of(spec_of({"sequences": [BARE]}), rules)
+    assert "the run searches it" in note
+    (note,) = notes_of(spec_of({"sequences": [EMPTY]}), rules)
+    assert "accuracy suffers" in note
+
+
 def test_a_constraint_that_the_model_ignores_gets_a_note():
     contact = {"entity1": 1, "copy1": 1, "position1": 1, "entity2": 2, "copy2": 1, "position2": 1, "max_distance": 5}
     constraint = {"contact": [contact]}

@@ -1,0 +1,129 @@
+"""Open an alignment as a3m or aligned FASTA, whichever format the file has.
+
+Known formats are text, text packed with gzip or zstd, Stockholm, and Chai's Parquet. The content of the file decides,
+not its name.
+"""
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from protenix_multiseed.errors import InputError
+
+_GZIP, _ZSTD, _PARQUET, _STOCKHOLM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"# STOCKHOLM"
+_SEQUENCE, _KEY = "sequence", "pairing_key"  # columns of Chai's Parquet
+
+
+def is_plain(path: Path) -> bool:
+    """Return whether a file is neither packed nor in a format that Protenix cannot read.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return not file.read(len(_STOCKHOLM)).startswith((_GZIP, _ZSTD, _PARQUET, _STOCKHOLM))
+
+
+def open_alignment(path: Path, limit: int) -> BinaryIO:
+    """Open an alignment as a3m or aligned FASTA.
+
+    Args:
+        limit: The most bytes that it may unpack to.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        InputError: if it is damaged. Reading from the returned file raises it too.
+    """
+    file = path.open("rb")
+    try:
+        start = file.peek(4)
+        if start.startswith(_PARQUET):
+            with file:
+                return io.BytesIO(_from_parquet(file))
+        text: BinaryIO = file
+        if start.startswith((_GZIP, _ZSTD)):
+            text = io.BufferedReader(_Unpacked(file, limit, is_zstd=start.startswith(_ZSTD)))
+        if text.peek(len(_STOCKHOLM)).startswith(_STOCKHOLM):  # type: ignore[attr-defined]
+            with io.TextIOWrapper(text, encoding="ascii") as stockholm:
+                return io.BytesIO(_from_stockholm(stockholm))
+    except BaseException:
+        file.close()
+        raise
+    return text
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a packed file, up to a limit."""
+
+    def __init__(self, packed: BinaryIO, limit: int, *, is_zstd: bool) -> None:
+        self._packed, self._limit, self._left = packed, limit, limit
+        self._content: BinaryIO
+        if is_zstd:
+            import zstandard
+
+            self._errors: tuple[type[Exception], ...] = (zstandard.ZstdError,)
+            self._content = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+        else:
+            self._errors = (gzip.BadGzipFile, EOFError, zlib.error)
+            self._content = gzip.GzipFile(fileobj=packed)  # type: ignore[assignment]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            block = self._content.read(len(buffer))
+        except self._errors as error:
+            raise InputError(f"damaged: it cannot be unpacked ({error})") from None
+        self._left -= len(block)
+        if self._left < 0:
+            raise InputError(f"it unpacks to more than {self._limit} bytes")
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
+def _from_stockholm(file: io.TextIOWrapper) -> bytes:
+    """Return a Stockholm alignment as aligned FASTA. Lower case and dots of profile programs have no meaning here."""
+    from Bio import AlignIO  # imported late: few inputs need it
+
+    try:
+        found = list(AlignIO.parse(file, "stockholm"))
+    except (ValueError, AssertionError, IndexError, KeyError) as error:
+        raise InputError(f"not a Stockholm alignment: {' '.join(str(error).split())[:200]}") from None
+    if len(found) != 1:
+        raise InputError(f"{len(found)} Stockholm alignments: a file must hold one")
+    return _fasta((record.id, str(record.seq).upper()) for record in found[0])
+
+
+def _from_parquet(file: BinaryIO) -> bytes:
+    """Return Chai's table of aligned sequences as a3m. Rows with one pairing key are rows of one species."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError("Parquet needs the package pyarrow: install it, or give the alignment as a3m") from None
+    try:
+        rows = pyarrow.parquet.read_table(file, columns=[_SEQUENCE, _KEY]).to_pylist()
+    except (pyarrow.ArrowException, KeyError, ValueError) as error:
+        raise InputError(f"not a Parquet table with the columns {_SEQUENCE} and {_KEY}: {error}") from None
+    return _fasta(
+        (species_header(number, str(row[_KEY] or "")), str(row[_SEQUENCE])) for number, row in enumerate(rows)
+    )
+
+
+def species_header(number: int, species: str) -> str:
+    """Return a header for row ``number`` from which Protenix reads this species, if there is one."""
+    name = re.sub(r"[^A-Za-z0-9.-]", "-", species)
+    return f"UniRef100_row{number}_{name}/" if name.strip("-") else f"row{number}"
+
+
+def _fasta(rows: Iterable[tuple[str, str]]) -> bytes:
+    return "".join(f">{header}\n{row}\n" for header, row in rows).encode()
