@@ -5,6 +5,7 @@ This module does not import torch, so the help appears at once.
 Exit codes: 0 all done, 1 some failed, 2 refused before the start, 130 stopped by SIGINT, 143 stopped by SIGTERM.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from protenix_multiseed import __version__
+from protenix_multiseed.aliases import translate
 from protenix_multiseed.errors import ConfigError, ProtenixMsError
 from protenix_multiseed.options import OUTPUT, option, takes
 from protenix_multiseed.process import own_process, settle_output, use_utf8
@@ -31,6 +33,12 @@ class _App(typer.Typer):
         """Run the command that the arguments name, and end the process."""
         use_utf8()
         with own_process():
+            if not arguments and not named:
+                try:
+                    named = {"args": translate(sys.argv[1:])}
+                except ConfigError as error:
+                    typer.echo(f"error: {visible(str(error))}", err=True)
+                    raise SystemExit(error.exit_code) from None
             super().__call__(*arguments, **named)
 
 
@@ -38,7 +46,6 @@ app = _App(
     name="protenix-ms",
     help=SUMMARY,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
