@@ -161,6 +161,15 @@ def doctor(settings: dict[str, Any], as_json: AsJson = False) -> None:
 
 
 @app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models: size, newest training structures, limits, and whether the weights are here."""
+    with _refusals():
+        from protenix_multiseed.commands.models import models as command
+
+        command(as_json=as_json)
+
+
+@app.command()
 def fetch(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model of Protenix, one of its ESM models, or template-data.")

@@ -40,6 +40,8 @@ class ModelSpec:
         confidence_full_precision_max_tokens: On a GPU the confidence head runs in float32 up to this many tokens.
         sampling_full_precision_max_tokens: On a GPU the diffusion network runs in float32 up to this many tokens.
         url: Address of the checkpoint; None if upstream's table of downloads has it, or if there is no checkpoint.
+        million_parameters: Number of parameters, in millions; None if unknown.
+        cutoff: Date of the newest training structures; None if there are none, or if it is unknown.
         made_up_weights: Whether the weights are made up instead of loaded.
         notice: A sentence that every result must contain, or None.
     """
@@ -54,6 +56,8 @@ class ModelSpec:
     confidence_full_precision_max_tokens: int = 2560
     sampling_full_precision_max_tokens: int = 3840
     url: str | None = None
+    million_parameters: float | None = None
+    cutoff: str | None = None
     made_up_weights: bool = False
     notice: str | None = None
 
@@ -97,6 +101,7 @@ class ModelSpec:
 
 _ESM2 = EsmModel(name="esm2-3b", checkpoints=("esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"))
 _ISM = EsmModel(name="esm2-3b-ism", checkpoints=("esm2_t36_3B_UR50D_ism", "esm2_t36_3B_UR50D_ism-contact-regression"))
+_CUTOFF = "2021-09-30"  # of most models
 _DEMO_ARCHITECTURE = {
     "model.N_cycle": 2,
     "sample_diffusion.N_step": 8,
@@ -110,17 +115,26 @@ _DEMO_ARCHITECTURE = {
 }
 
 # Messages and help list the models in this order. Sources: upstream's runner/inference.py for limits and precision,
-# upstream's runner/batch_inference.py for templates.
+# upstream's runner/batch_inference.py for templates, upstream's docs/supported_models.md for parameters and dates.
 MODELS: tuple[ModelSpec, ...] = (
-    ModelSpec(name="protenix-v2", template=True, max_tokens=2560, confidence_full_precision_max_tokens=-1),
-    ModelSpec(name=DEFAULT_MODEL, template=True),
-    ModelSpec(name="protenix_base_20250630_v1.0.0", template=True),
-    ModelSpec(name="protenix_base_default_v0.5.0"),
-    ModelSpec(name="protenix_base_constraint_v0.5.0", constraint=True, esm=_ESM2),
-    ModelSpec(name="protenix_mini_default_v0.5.0"),
-    ModelSpec(name="protenix_tiny_default_v0.5.0"),
-    ModelSpec(name="protenix_mini_esm_v0.5.0", esm=_ESM2),
-    ModelSpec(name="protenix_mini_ism_v0.5.0", esm=_ISM),
+    ModelSpec(
+        name="protenix-v2",
+        template=True,
+        max_tokens=2560,
+        confidence_full_precision_max_tokens=-1,
+        million_parameters=464.44,
+        cutoff=_CUTOFF,
+    ),
+    ModelSpec(name=DEFAULT_MODEL, template=True, million_parameters=368.48, cutoff=_CUTOFF),
+    ModelSpec(name="protenix_base_20250630_v1.0.0", template=True, million_parameters=368.48, cutoff="2025-06-30"),
+    ModelSpec(name="protenix_base_default_v0.5.0", million_parameters=368.09, cutoff=_CUTOFF),
+    ModelSpec(
+        name="protenix_base_constraint_v0.5.0", constraint=True, esm=_ESM2, million_parameters=368.3, cutoff=_CUTOFF
+    ),
+    ModelSpec(name="protenix_mini_default_v0.5.0", million_parameters=134.06, cutoff=_CUTOFF),
+    ModelSpec(name="protenix_tiny_default_v0.5.0", million_parameters=109.5, cutoff=_CUTOFF),
+    ModelSpec(name="protenix_mini_esm_v0.5.0", esm=_ESM2, million_parameters=135.22, cutoff=_CUTOFF),
+    ModelSpec(name="protenix_mini_ism_v0.5.0", esm=_ISM, million_parameters=135.22, cutoff=_CUTOFF),
     ModelSpec(
         name=DEMO_MODEL,
         architecture=DEFAULT_MODEL,
