@@ -216,6 +216,21 @@ def report(
 
 
 @app.command()
+def export(
+    outs: Results,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the files.")],
+    kind: Annotated[str, typer.Option("--format", "-f", help="alphafold3 or pdb.")] = "alphafold3",
+    best: Annotated[bool, option("Only the best sample of each job.", "--best")] = False,
+) -> None:
+    """Write results as AlphaFold 3 does, for scripts that read its files, or as PDB files."""
+    with _refusals():
+        from protenix_multiseed.commands.export import export as command
+
+        code = command(outs, to, kind, best=best)
+    raise typer.Exit(code)
+
+
+@app.command()
 @takes(
     "model", "checkpoint", "seeds", "samples", "cycles", "steps", "device",
     seeds="1-5 or 1,7,20-30 (1-5).", checkpoint="Checkpoint (the model's own, else made-up weights).",

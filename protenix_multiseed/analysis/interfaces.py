@@ -2,9 +2,10 @@
 
 The definitions are the published ones:
 
-- ipSAE: Dunbrack 2025, https://doi.org/10.1101/2025.02.10.637595, ``ipSAE_d0res`` with a PAE cutoff of 10 A.
+- ipSAE: Dunbrack 2025, https://doi.org/10.1101/2025.02.10.637595, ``ipSAE_d0res`` with a PAE cutoff of 10 A, as in
+  version 4 of the published script, in which d0 is 1 A for up to 26 residues.
 - pDockQ2: Zhu et al. 2023, https://doi.org/10.1093/bioinformatics/btad424, contacts within 8 A.
-- LIS: Kim et al. 2024, https://doi.org/10.1101/2024.02.19.580970, PAE up to 12 A.
+- LIS: Kim et al. 2024, https://doi.org/10.1101/2024.02.19.580970, PAE below 12 A.
 
 All three scores count residues. A standard residue of a polymer is one token. A modified residue has one token per
 atom, of which the CA or C1' token is counted. Ligands are not counted.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 IPSAE_CUTOFF, CONTACT, LIS_CUTOFF = 10.0, 8.0, 12.0  # Angstrom
-_MIN_D0_RESIDUES = 27  # d0 is constant below this number of residues
+_MIN_D0_RESIDUES = 26  # d0 is constant up to this number of residues
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +111,8 @@ def pdockq2(error: np.ndarray, distance: np.ndarray, plddt_1: np.ndarray, plddt_
 
 
 def lis(error: np.ndarray) -> float:
-    """Compute LIS: the mean of ``1 - PAE / 12`` over pairs with PAE up to 12 A; 0 if there are no such pairs."""
-    good = error[error <= LIS_CUTOFF]
+    """Compute LIS: the mean of ``1 - PAE / 12`` over pairs with PAE below 12 A; 0 if there are no such pairs."""
+    good = error[error < LIS_CUTOFF]
     return float((1.0 - good / LIS_CUTOFF).mean()) if good.size else 0.0
 
 

