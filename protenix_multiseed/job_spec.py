@@ -115,6 +115,19 @@ class Ion:
     place: str = _place()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnComponent:
+    """A component that the job defines itself. It comes before a component of the dictionary with the same code.
+
+    Attributes:
+        text: One mmCIF data block, in the format of the chemical dictionary.
+    """
+
+    code: str
+    text: str
+    place: str = _place()
+
+
 Entity: TypeAlias = Polymer | Ligand | Ion
 
 
@@ -176,6 +189,7 @@ class JobSpec:
     Attributes:
         entities: Entities in the order of the input. Bonds and constraints number them from 1.
         has_constraint: Whether the input has a constraint field. The field may be empty.
+        components: Components of the job's own that its entities name.
     """
 
     name: str
@@ -184,6 +198,7 @@ class JobSpec:
     contacts: tuple[Contact, ...] = ()
     pocket: Pocket | None = None
     has_constraint: bool = False
+    components: tuple[OwnComponent, ...] = ()
 
     def polymers(self, kind: PolymerKind | None = None) -> Iterator[tuple[int, Polymer]]:
         """Yield the entity number and the entity of every polymer, or of every polymer of one kind."""

@@ -49,6 +49,7 @@ from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.environment import overheard, replaced, silenced
 from protenix_multiseed.upstream.job_dict import sequences_of, to_upstream
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
+from protenix_multiseed.upstream.own_components import with_components
 
 # Upstream says so of caps before the correction bonds them. No other unbonded residue passes the checks.
 _UNBONDED = "No C-N or O3'-P bond"
@@ -82,7 +83,7 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
         FeaturizationError: if the job cannot be featurized.
     """
     start = time.perf_counter()
-    with overheard(codes_of(job.spec)) as heard:
+    with with_components(job.spec.components), overheard(codes_of(job.spec)) as heard:
         if settings.guidance or job.spec.has_constraint:
             made = [featurize_reference(job, settings, seed) for seed in job.seeds]
         else:
@@ -115,6 +116,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         dataset.online_template_featurizer = hits
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
+        stack.enter_context(with_components(job.spec.components))
         ccd.get_ccd_ref_info.cache_clear()  # repeat its random draws, as in a process that runs this seed alone
         stack.enter_context(torch.random.fork_rng(devices=[]))
         random.seed(seed)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs import alignments, modifications, molecules, templates
 from protenix_multiseed.inputs.bonds import bond_problems
+from protenix_multiseed.inputs.components import component_problems
 from protenix_multiseed.inputs.content import alignments_read
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.names import chain_id_problem
@@ -19,6 +20,7 @@ from protenix_multiseed.job_spec import AtomRef, Bond, Entity, Ion, JobSpec, Lig
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.component import ComponentFacts
 from protenix_multiseed.upstream.dictionary import Dictionary
+from protenix_multiseed.upstream.own_components import JobDictionary
 
 _Result = TypeVar("_Result")
 
@@ -39,12 +41,16 @@ class _Checker:
     """Checks one job. All problems are collected, so that the user can fix all of them at once."""
 
     def __init__(self, spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> None:
-        self.spec, self.rules, self.dictionary = spec, rules, dictionary
+        self.spec, self.rules = spec, rules
+        self._broken = dict(component_problems(spec))
+        self.dictionary = JobDictionary([one for one in spec.components if one not in self._broken], dictionary)
         self.problems: list[str] = []
         self.n_token = 0
         self._molecules: dict[int, Molecule | None] = {}  # SMILES and file ligands only, by entity number
 
     def run(self) -> None:
+        for component, text in self._broken.items():
+            self._problem(component.place, f"component {component.code!r}: {text}")
         seen: dict[str, str] = {}
         for number, entity in enumerate(self.spec.entities, start=1):
             for chain_id in entity.chain_ids:
@@ -170,6 +176,8 @@ class _Checker:
             return None
 
     def _component(self, field: str, code: str, hint: str) -> bool:
+        if any(code == broken.code for broken in self._broken):
+            return False
         if code in self.dictionary:
             facts = self._facts(code)
             if facts and not facts.atoms:

@@ -35,6 +35,8 @@ def content_of(spec: JobSpec, reads: ReadSettings) -> dict[str, Any]:
         OSError: if a file cannot be read.
     """
     content: dict[str, Any] = _without(asdict(spec), ("name", "place"))
+    if not spec.components:
+        del content["components"]
     return content | {"entities": entities_content(spec, reads)}
 
 

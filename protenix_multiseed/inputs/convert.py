@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.components import TEXT, text_of
 from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer
 from protenix_multiseed.types import Job
 from protenix_multiseed.upstream.job_dict import to_upstream
@@ -11,7 +12,7 @@ from protenix_multiseed.upstream.job_dict import to_upstream
 
 def to_protenix(job: Job) -> dict[str, Any]:
     """Return a job in Protenix's JSON. Files are named by their absolute paths."""
-    return {**to_upstream(job.spec), "modelSeeds": list(job.seeds)}
+    return {**to_upstream(job.spec), **_components(job.spec), "modelSeeds": list(job.seeds)}
 
 
 def to_alphafold3(job: Job) -> dict[str, Any]:
@@ -36,7 +37,11 @@ def to_alphafold3(job: Job) -> dict[str, Any]:
         made["bondedAtomPairs"] = [
             [_atom(job, bond.place, one, copy, names) for one in (bond.first, bond.second)] for bond, copy in ends
         ]
-    return made
+    return made | _components(spec)
+
+
+def _components(spec: JobSpec) -> dict[str, str]:
+    return {TEXT: text_of(spec.components)} if spec.components else {}
 
 
 def _chain_names(spec: JobSpec) -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from protenix_multiseed.errors import InputError, RefusedInputsError
 from protenix_multiseed.inputs import dialects, molecules
 from protenix_multiseed.inputs.checks import check_job
+from protenix_multiseed.inputs.components import shadow_notes
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.names import job_name_problems
 from protenix_multiseed.inputs.notes import notes_of
@@ -135,7 +136,7 @@ def _check(
         source=document.path,
         index=parsed.index,
         spec=spec,
-        notes=(*parsed.notes, *notes_of(spec, rules)),
+        notes=(*parsed.notes, *shadow_notes(spec, dictionary), *notes_of(spec, rules)),
         n_token=n_token,
     )
 

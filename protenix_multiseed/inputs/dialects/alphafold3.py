@@ -5,13 +5,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.errors import ConfigError, InputError
+from protenix_multiseed.inputs.components import components_of
 from protenix_multiseed.inputs.dialects import schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.explain import explain
 from protenix_multiseed.inputs.seeds import check_seeds
-from protenix_multiseed.job_spec import Alignment, Bond, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
+from protenix_multiseed.job_spec import (
+    Alignment,
+    Bond,
+    Entity,
+    JobSpec,
+    Ligand,
+    Modification,
+    OwnComponent,
+    Polymer,
+    PolymerKind,
+)
 
 NAME = "AlphaFold 3 JSON"
 SUFFIXES: tuple[str, ...] = (".json",)
@@ -121,10 +132,16 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         for number, (first, second) in enumerate(job.bondedAtomPairs or ())
     )
     problems = [*chains.problems, *_unsupported(job)]
+    components: tuple[OwnComponent, ...] = ()
+    try:
+        components = components_of(document, job.userCCD, job.userCCDPath, entities, notes)
+    except InputError as error:
+        problems.append(str(error))
+    spec = JobSpec(name=job.name, entities=entities, bonds=bonds, components=components)
     yield ParsedJob(
         index=0,
         name=name,
-        spec=None if problems else JobSpec(name=job.name, entities=entities, bonds=bonds),
+        spec=None if problems else spec,
         seeds=seeds,
         seed_problem=seed_problem,
         problems=tuple(problems),
@@ -133,9 +150,6 @@ def parse(document: Document) -> Iterator[ParsedJob]:
 
 
 def _unsupported(job: _Job) -> Iterator[str]:
-    for key in ("userCCD", "userCCDPath"):
-        if getattr(job, key):
-            yield f"{key}: components of your own are not supported yet: give such a ligand as SMILES"
     for number, box in enumerate(job.sequences):
         if box.protein is not None and box.protein.templates:
             yield (

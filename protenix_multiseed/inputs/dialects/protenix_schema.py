@@ -208,6 +208,8 @@ class ProtenixJob(Strict):
     modelSeeds: list[int | str] | None = None
     covalent_bonds: list[CovalentBond] | None = None
     constraint: Constraint | None = None
+    userCCD: str | None = None  # this key and the next are ours, named as in AlphaFold 3's format
+    userCCDPath: str | None = None
     assembly_id: Any = None  # written by `protenix json`, never read
     dialect: Any = None  # AlphaFold server keys, which upstream does not read
     version: Any = None
