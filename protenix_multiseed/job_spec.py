@@ -47,6 +47,22 @@ class TemplateHits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateStructure:
+    """A structure in mmCIF or PDB format that is a template of one protein. One of ``file`` and ``text`` is given.
+
+    Attributes:
+        chain: Name of the chain in the structure; None for its only chain, or for the one that aligns best.
+        mapping: Positions of the protein and of the chain that belong together, both from 0; None to align them.
+    """
+
+    file: SourceFile | None = None
+    text: str | None = None
+    chain: str | None = None
+    mapping: tuple[tuple[int, int], ...] | None = None
+    place: str = _place()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Modification:
     """A component of the chemical dictionary that replaces a residue.
 
@@ -71,6 +87,7 @@ class Polymer:
         paired, unpaired: Alignments; None if the input gives none. An alignment with empty text was given, but is
             empty.
         templates: Template hits, for proteins only; None if the input gives none.
+        structures: Structures that are templates, for proteins only. They come before the hits.
     """
 
     kind: PolymerKind
@@ -81,6 +98,7 @@ class Polymer:
     paired: Alignment | None = None
     unpaired: Alignment | None = None
     templates: TemplateHits | None = None
+    structures: tuple[TemplateStructure, ...] = ()
     place: str = _place()
 
 

@@ -5,14 +5,15 @@ Mistakes that would fail later in the run are found here, before work starts.
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs import alignments, modifications, molecules, templates
+from protenix_multiseed.inputs import alignments, modifications, molecules, structures, templates
 from protenix_multiseed.inputs.bonds import bond_problems
 from protenix_multiseed.inputs.components import component_problems
-from protenix_multiseed.inputs.content import alignments_read
+from protenix_multiseed.inputs.content import alignments_read, structures_read
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.names import chain_id_problem
 from protenix_multiseed.inputs.residues import COMPONENTS, component_at
@@ -128,6 +129,9 @@ class _Checker:
         hits = polymer.templates
         if hits and self.rules.reads.template and (path := self._file(hits.place, hits.file, templates.MAX_BYTES)):
             self._or_problem(hits.place, lambda: templates.count_hits(path))
+        for template in structures_read(polymer, self.rules.reads):
+            if template.file is None or self._file(template.place, template.file, structures.MAX_BYTES):
+                self._or_problem(template.place, partial(structures.place, template, sequence))
 
     def _ligand(self, number: int, ligand: Ligand) -> None:
         place, molecule = f"{ligand.place}.ligand", None

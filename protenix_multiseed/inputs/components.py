@@ -1,12 +1,11 @@
 """Components that an input file defines itself: ``userCCD`` and ``userCCDPath``, as in AlphaFold 3's input."""
 
-import gzip
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs.document import Document
+from protenix_multiseed.inputs.document import Document, read_text
 from protenix_multiseed.inputs.modifications import FIRST_CAPS, LAST_CAPS
 from protenix_multiseed.inputs.residues import COMPONENTS, codes_of
 from protenix_multiseed.job_spec import Entity, JobSpec, OwnComponent
@@ -80,21 +79,13 @@ def text_of(components: Sequence[OwnComponent]) -> str:
 
 
 def _read(document: Document, written: str) -> str:
-    file = document.find(written)
+    path = document.find(written).path
+    if not path.is_file():
+        raise InputError(f"{written[:100]}: no such file, neither beside the input file nor in the working folder")
     try:
-        if not file.path.is_file():
-            raise InputError(f"{written[:100]}: no such file, neither beside the input file nor in the working folder")
-        with file.path.open("rb") as opened:
-            is_packed = opened.read(2) == b"\x1f\x8b"
-        with gzip.open(file.path) if is_packed else file.path.open("rb") as opened:
-            content: bytes = opened.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise InputError(f"{written[:100]}: more than {MAX_BYTES} bytes")
-        return content.decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{written[:100]}: not text, nor text packed by gzip") from None
-    except (OSError, EOFError) as error:
-        raise InputError(f"{written[:100]}: cannot be read: {error}") from None
+        return read_text(path, MAX_BYTES)
+    except OSError as error:
+        raise InputError(f"{written[:100]}: cannot be read: {error.strerror}") from None
 
 
 def _blocks(text: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One input file as text, with helpers that all dialects share. Nothing here depends on a dialect."""
 
+import gzip
 import json
 import re
 from collections.abc import Iterable
@@ -136,6 +137,27 @@ class ParsedJob:
     seed_problem: str | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def read_text(path: Path, most: int) -> str:
+    """Return the content of a text file, which may be packed by gzip.
+
+    Raises:
+        OSError: if the file cannot be read.
+        InputError: if the file is not text, or has more than ``most`` bytes.
+    """
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as file:
+            content: bytes = file.read(most + 1)
+        if len(content) > most:
+            raise InputError(f"{path.name}: more than {most} bytes")
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name}: not text, nor text packed by gzip") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{path.name}: cannot be read: {error}") from None
 
 
 def _without_aliases() -> Any:

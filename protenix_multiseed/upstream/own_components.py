@@ -142,9 +142,9 @@ class _Columns:
     def single(self, name: str) -> str:
         import gemmi
 
-        value = gemmi.cif.as_string(self.block.find_value(f"_chem_comp.{name}") or "?")
+        value = " ".join(gemmi.cif.as_string(self.block.find_value(f"_chem_comp.{name}") or "?").split())
         if not value.isascii() or not value.isprintable():
-            raise InputError(f"_chem_comp.{name} is not one line of ASCII text")
+            raise InputError(f"_chem_comp.{name} is not ASCII text")
         return value if value not in _MISSING else "?"
 
     def table(self, category: str, needed: Sequence[str], others: Sequence[str]) -> dict[str, list[str]]:

@@ -107,7 +107,7 @@ def test_a_description_has_no_effect_and_says_so(read):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "templates": [{}]}}), "protein.templates: "),
+        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "templates": [{}]}}), "templates[0]: expected"),
         (alphafold3({"ligand": {"id": "A", "ccdCodes": ["X1"]}}, userCCD="data_X1"), "userCCD: "),
         (alphafold3({"ligand": {"id": "A"}}), "expected either ccdCodes or smiles"),
         (alphafold3({"ligand": {"id": "A", "ccdCodes": ["ATP"], "smiles": "C"}}), "expected either ccdCodes or smiles"),
@@ -222,7 +222,7 @@ def test_a_boltz_job_is_the_job_written_by_hand(read):
             f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}, cyclic: true}}",
             "cyclic: Protenix's models know no",
         ),
-        (f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}}}\ntemplates:\n  - cif: x.cif", "templates: "),
+        (f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}}}\ntemplates:\n  - c: x.cif", "templates[0].c: "),
         ("sequences:\n  - ligand: {id: A}", "expected either smiles or ccd"),
         ("sequences:\n  - ligand: {id: A, smile: C}", "unknown key; did you mean 'smiles'"),
         ("version: 2\nsequences:\n  - ligand: {id: A, smiles: C}", "version: "),

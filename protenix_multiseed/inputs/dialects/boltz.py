@@ -1,6 +1,7 @@
 """Boltz's YAML, version 1: one job (Boltz's ``docs/prediction.md``)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -20,6 +21,7 @@ from protenix_multiseed.job_spec import (
     Modification,
     Pocket,
     Polymer,
+    TemplateStructure,
 )
 
 NAME = "Boltz YAML"
@@ -91,11 +93,29 @@ class _Constraint(schema.Choice):
     contact: _Contact | None = None
 
 
+class _Template(schema.Strict):
+    cif: str | None = None
+    pdb: str | None = None
+    chain_id: str | list[str] | None = None
+    template_id: str | list[str] | None = None
+    force: bool = False
+    threshold: Distance | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "_Template":
+        schema.one_of(self.cif, self.pdb, "cif or pdb")
+        if self.force or self.threshold is not None:
+            raise ValueError("force and threshold need a potential that Protenix does not have: leave them out")
+        if self.template_id is not None and len(_listed(self.template_id)) != len(_listed(self.chain_id)):
+            raise ValueError("template_id needs chain_id with as many chains")
+        return self
+
+
 class _Job(schema.Strict):
     version: Literal[1] = 1
     sequences: Annotated[list[_Entity], Field(min_length=1)]
     constraints: list[_Constraint] | None = None
-    templates: list[Any] | None = None
+    templates: list[_Template] | None = None
     properties: list[Any] | None = None
 
 
@@ -121,6 +141,7 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     entities = tuple(
         _entity(document, f"sequences[{number}].{one.kind}", one, chains) for number, one in enumerate(job.sequences)
     )
+    entities = _with_templates(document, job, entities, problems)
     places = [(f"constraints[{number}].{one.kind}", one.chosen) for number, one in enumerate(job.constraints or ())]
     contacts = tuple(_contact(place, one, chains, entities) for place, one in places if isinstance(one, _Contact))
     pockets = [_pocket(place, one, chains, problems) for place, one in places if isinstance(one, _Pocket)]
@@ -145,8 +166,6 @@ def parse(document: Document) -> Iterator[ParsedJob]:
 
 
 def _unsupported(job: _Job) -> Iterator[str]:
-    if job.templates:
-        yield "templates: template structures of your own are not supported yet: leave templates out"
     for number, one in enumerate(job.sequences):
         if isinstance(one.chosen, _Polymer) and one.chosen.cyclic:
             yield (
@@ -160,6 +179,46 @@ def _notes(job: _Job, constraints: Sequence[_Bond | _Pocket | _Contact]) -> Iter
         yield "properties have no effect: Protenix predicts no affinity"
     if any(not isinstance(one, _Bond) and one.force for one in constraints):
         yield "force of a constraint has no effect: Protenix has no potential for it"
+
+
+def _listed(names: str | list[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def _with_templates(
+    document: Document, job: _Job, entities: tuple[Entity, ...], problems: list[str]
+) -> tuple[Entity, ...]:
+    """Give the proteins their templates. All copies of a protein have the same templates in Protenix."""
+    proteins = {
+        number: one for number, one in enumerate(entities) if isinstance(one, Polymer) and one.kind == "protein"
+    }
+    made = list(entities)
+    for index, template in enumerate(job.templates or ()):
+        place = f"templates[{index}]"
+        chains = _listed(template.chain_id)
+        if not chains:
+            chains = [name for one in proteins.values() for name in one.chain_ids] if len(proteins) == 1 else []
+            if not chains:
+                problems.append(f"{place}: the job has {len(proteins)} proteins: name the chains of one in chain_id")
+        named: list[str | None] = [*_listed(template.template_id)]
+        of_chain = dict(zip(chains, named or [None] * len(chains), strict=True))
+        for number, protein in proteins.items():
+            wanted = {of_chain[name] for name in protein.chain_ids if name in of_chain}
+            if not wanted:
+                continue
+            if len(wanted) > 1 or not set(protein.chain_ids) <= set(of_chain):
+                problems.append(
+                    f"{place}.chain_id: Protenix gives all copies of a protein the same templates: name all of "
+                    f"{', '.join(protein.chain_ids)} with one chain of the template, or write them as separate proteins"
+                )
+            file = document.find(str(template.cif or template.pdb))
+            one = TemplateStructure(file=file, chain=wanted.pop(), place=place)
+            before = made[number]
+            assert isinstance(before, Polymer)
+            made[number] = replace(before, structures=(*before.structures, one))
+        unknown = set(of_chain) - {name for one in proteins.values() for name in one.chain_ids}
+        problems.extend(f"{place}.chain_id: no protein chain is called {name!r}" for name in sorted(unknown))
+    return tuple(made)
 
 
 def _entity(document: Document, place: str, box: _Entity, chains: Chains) -> Entity:

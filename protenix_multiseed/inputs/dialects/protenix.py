@@ -26,6 +26,7 @@ from protenix_multiseed.job_spec import (
     PolymerKind,
     SourceFile,
     TemplateHits,
+    TemplateStructure,
 )
 
 NAME = "Protenix JSON"
@@ -117,6 +118,8 @@ def _entity(document: Document, place: str, kind: str, entity: schema.Entity) ->
     if isinstance(entity, schema.ProteinChain) and entity.templatesPath:
         file = document.find(entity.templatesPath)
         more["templates"] = TemplateHits(file=file, place=f"{place}.templatesPath")
+    if isinstance(entity, schema.ProteinChain):
+        more["structures"] = tuple(_structures(document, place, entity))
     alignments = _alignments(document, place, entity)
     modifications: Sequence[schema.ProteinModification | schema.NucleotideModification] = entity.modifications or ()
     return Polymer(
@@ -129,6 +132,13 @@ def _entity(document: Document, place: str, kind: str, entity: schema.Entity) ->
         unpaired=alignments.get("unpaired"),
         **more,
     )
+
+
+def _structures(document: Document, place: str, chain: schema.ProteinChain) -> Iterator[TemplateStructure]:
+    for number, one in enumerate(chain.templates or ()):
+        file = None if one.structurePath is None else document.find(one.structurePath)
+        where = f"{place}.templates[{number}]"
+        yield TemplateStructure(file=file, text=one.structure, chain=one.chain, mapping=one.mapping, place=where)
 
 
 def _ligand(document: Document, text: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.residues import COMPONENTS
+from protenix_multiseed.inputs.structures import read_structure
 from protenix_multiseed.job_spec import AtomRef, Bond, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
 
 NAME = "mmCIF or PDB"
@@ -50,20 +51,10 @@ def parse(document: Document) -> Iterator[ParsedJob]:
 
 
 def _read(document: Document) -> Any:
-    import gemmi  # imported late: few inputs are structures
-
     try:
-        if document.text.lstrip("# \r\n")[:5].lower() == "data_":
-            structure = gemmi.make_structure_from_block(gemmi.cif.read_string(document.text)[0])
-        else:
-            structure = gemmi.read_pdb_string(document.text)
-        structure.setup_entities()
-        structure.assign_label_seq_id()
-    except (ValueError, RuntimeError, IndexError) as error:
-        raise InputError(f"{document.path.name}: not a structure: {str(error).splitlines()[0]}") from None
-    if not len(structure) or not structure[0].count_atom_sites():
-        raise InputError(f"{document.path.name}: the structure has no atoms")
-    return structure
+        return read_structure(document.text)
+    except InputError as error:
+        raise InputError(f"{document.path.name}: {error}") from None
 
 
 @dataclass(slots=True)
