@@ -117,6 +117,9 @@ class RunConfig(_Strict):
     msa: bool | None = Field(default=None, description="use MSAs; the model's own default")
     rna_msa: bool = Field(default=False, description="use RNA MSAs")
     template: bool = Field(default=False, description="use templates")
+    template_from_input: bool = Field(
+        default=False, description="use the coordinates of an input structure as template; implies template"
+    )
     templates: TemplateConfig = TemplateConfig()
     full_confidence: bool = Field(default=False, description="write per-atom and per-pair confidence of every sample")
     pae: Literal["none", "json", "npz"] = Field(
@@ -206,7 +209,11 @@ class RunConfig(_Strict):
         """The inputs that the model and the options accept."""
         spec = self.spec
         return InputRules(
-            model=self.model, reads=self.read_settings, constraint=spec.constraint, max_tokens=spec.max_tokens
+            model=self.model,
+            reads=self.read_settings,
+            constraint=spec.constraint,
+            max_tokens=spec.max_tokens,
+            template_from_input=self.template_from_input,
         )
 
     @property
@@ -313,6 +320,8 @@ def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConf
 def _resolve(config: RunConfig) -> RunConfig:
     """Fill in the model's defaults, and refuse settings that the model does not support."""
     model = config.spec
+    if config.template_from_input:
+        config = config.model_copy(update={"template": True})
     for switch, name in ((config.template, "template"), (config.rna_msa, "rna_msa")):
         if switch and not model.template:
             able = ", ".join(name for name in model_names() if model_spec(name).template)

@@ -52,12 +52,15 @@ class TemplateStructure:
 
     Attributes:
         chain: Name of the chain in the structure; None for its only chain, or for the one that aligns best.
+        has_label: Whether ``chain`` is a ``label_asym_id``, not the author's name. If there is no such chain, it is the
+            other one.
         mapping: Positions of the protein and of the chain that belong together, both from 0; None to align them.
     """
 
     file: SourceFile | None = None
     text: str | None = None
     chain: str | None = None
+    has_label: bool = False
     mapping: tuple[tuple[int, int], ...] | None = None
     place: str = _place()
 

@@ -40,6 +40,14 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "msa": (bool, option("Use MSAs (the model's own).", _flag("msa"), panel=_MODEL)),
     "rna_msa": (bool, option("Use RNA MSAs (no).", _flag("rna-msa"), panel=_MODEL)),
     "template": (bool, option("Use templates (no).", _flag("template"), panel=_MODEL)),
+    "template_from_input": (
+        bool,
+        option(
+            "Use the coordinates of an input structure as template of its proteins (no).",
+            "--template-from-input",
+            panel=_MODEL,
+        ),
+    ),
     "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_MODEL)),
     "protenix_exact": (
         bool,

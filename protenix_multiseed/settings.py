@@ -28,10 +28,12 @@ class InputRules:
         model: Name of the model, for messages.
         constraint: Whether the model reads constraints.
         max_tokens: Largest number of tokens that the model accepts; None for no limit.
+        template_from_input: Whether the coordinates of an input structure are the templates of its proteins.
     """
 
     model: str
     reads: ReadSettings = ReadSettings()
+    template_from_input: bool = False
     constraint: bool = False
     max_tokens: int | None = None
 

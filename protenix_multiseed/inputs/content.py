@@ -71,7 +71,12 @@ def _content_of(entity: Entity, reads: ReadSettings) -> dict[str, Any]:
 
 def _structure(one: TemplateStructure) -> dict[str, Any]:
     content = sha256_once(one.file.path) if one.file else hashlib.sha256((one.text or "").encode()).hexdigest()
-    return {"content": f"sha256:{content}", "chain": one.chain, "mapping": one.mapping}
+    return {
+        "content": f"sha256:{content}",
+        "chain": one.chain,
+        "has_label": one.has_label and one.chain is not None,
+        "mapping": one.mapping,
+    }
 
 
 def _files_of(entity: Entity, reads: ReadSettings) -> dict[str, SourceFile]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs import structures
 from protenix_multiseed.inputs.components import TEXT, text_of
 from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer, TemplateStructure
 from protenix_multiseed.types import Job
@@ -13,16 +14,27 @@ _PDB = (".pdb", ".ent")
 
 
 def to_protenix(job: Job) -> dict[str, Any]:
-    """Return a job in Protenix's JSON. Files are named by their absolute paths."""
+    """Return a job in Protenix's JSON. Files are named by their absolute paths.
+
+    Raises:
+        InputError: if the chain of a template is named by its label, and the template's file cannot be read.
+    """
     made = {**to_upstream(job.spec), **_components(job.spec), "modelSeeds": list(job.seeds)}
     for number, polymer in job.spec.polymers("protein"):
         if polymer.structures:
-            keys = ("structure", "structurePath")
-            templates = [
-                {**_structure(one, *keys), **({"chain": one.chain} if one.chain else {})} for one in polymer.structures
-            ]
+            templates = [_own_template(job, one, polymer.sequence) for one in polymer.structures]
             made["sequences"][number - 1]["proteinChain"]["templates"] = templates
     return made
+
+
+def _own_template(job: Job, one: TemplateStructure, sequence: str) -> dict[str, Any]:
+    chain = one.chain
+    if chain is not None and one.has_label:
+        try:
+            chain = structures.place(one, sequence).chain.name
+        except InputError as error:
+            raise InputError(f"{job.where}: {one.place}: {error}") from None
+    return {**_structure(one, "structure", "structurePath"), **({"chain": chain} if chain else {})}
 
 
 def to_alphafold3(job: Job) -> dict[str, Any]:

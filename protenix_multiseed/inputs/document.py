@@ -3,14 +3,14 @@
 import gzip
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import InputError, yaml_problem
-from protenix_multiseed.job_spec import JobSpec, SourceFile
+from protenix_multiseed.job_spec import JobSpec, SourceFile, TemplateStructure
 
 MAX_BYTES = 2**28
 MAX_YAML_BYTES = 2**18  # a complex takes some kilobytes; PyYAML takes seconds for more
@@ -128,6 +128,7 @@ class ParsedJob:
         seed_problem: Error in the job's own seeds. It matters only if these seeds are used.
         problems: Problems found, each with its field.
         notes: Sentences about parts of the input that are not used.
+        coordinates: Coordinates in the document that can be templates, by the number of their entity.
     """
 
     index: int
@@ -137,6 +138,7 @@ class ParsedJob:
     seed_problem: str | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    coordinates: Mapping[int, TemplateStructure] = field(default_factory=dict)
 
 
 def read_text(path: Path, most: int) -> str:

@@ -4,7 +4,7 @@ Protenix takes templates from a search only. Here a structure of the user's own 
 residues as in AlphaFold 3's input, or aligned. Nothing is filtered: neither by date, nor by identity, nor by length.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -107,7 +107,7 @@ def _place(template: TemplateStructure, sequence: str, changed: tuple[int, int] 
     if template.mapping is not None:
         placed = PlacedTemplate(_only(template, chains), tuple(_checked(template, sequence, chains)))
     else:
-        wanted = [_named(template.chain, chains)] if template.chain is not None else chains
+        wanted = [_named(template, chains)] if template.chain is not None else chains
         placed = max(((_aligned(sequence, chain)) for chain in wanted), key=lambda found: found[0])[1]
     n_atom = sum(len(placed.chain.atoms[place]) for _, place in placed.pairs)
     if n_atom < MIN_ATOMS:
@@ -153,22 +153,20 @@ def _positions(residue: Any) -> dict[str, Position]:
     return {name: (atom.pos.x, atom.pos.y, atom.pos.z) for name, atom in best.items()}
 
 
-def _named(name: str, chains: Sequence[ProteinChain]) -> ProteinChain:
-    found = [chain for chain in chains if name in (chain.name, chain.label, f"{chain.name}1")]
-    exact = [chain for chain in found if chain.name == name]
-    if len({id(chain) for chain in found if name in (chain.name, chain.label)}) > 1:
-        raise InputError(
-            f"{name!r} is the author's name of one chain and the label of another: keep one chain in the file"
-        )
-    if not found:
-        names = ", ".join(chain.name for chain in chains)
-        raise InputError(f"the structure has no protein chain {name!r}; protein chains: {names}")
-    return (exact or found)[0]
+def _named(template: TemplateStructure, chains: Sequence[ProteinChain]) -> ProteinChain:
+    kinds: list[Callable[[ProteinChain], str]] = [lambda chain: chain.name, lambda chain: chain.label]
+    if template.has_label:  # Boltz numbers the parts of each chain of a PDB file; the first is the polymer
+        kinds = [kinds[1], lambda chain: f"{chain.name}1", kinds[0]]
+    for name_of in kinds:
+        if found := next((chain for chain in chains if name_of(chain) == template.chain), None):
+            return found
+    names = ", ".join(chain.name for chain in chains)
+    raise InputError(f"the structure has no protein chain {template.chain!r}; protein chains: {names}")
 
 
 def _only(template: TemplateStructure, chains: Sequence[ProteinChain]) -> ProteinChain:
     if template.chain is not None:
-        return _named(template.chain, chains)
+        return _named(template, chains)
     if len(chains) > 1:
         names = ", ".join(chain.name for chain in chains)
         raise InputError(f"the structure has the protein chains {names}: indices belong to one chain; keep one of them")

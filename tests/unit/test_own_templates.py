@@ -185,16 +185,20 @@ def test_what_a_template_cannot_be_is_refused(read, folder, template, says):
     refused(read, own(template), "in.json[0] 'a': sequences[0].proteinChain.templates[0]", says)
 
 
-def test_a_name_of_two_chains_is_refused(read, folder):
-    text = (folder / "two.cif").read_text()
-    document = gemmi.cif.read_string(text)
+def test_a_chain_has_the_authors_name_but_in_boltz_its_label(read, folder):
+    document = gemmi.cif.read(str(folder / "two.cif"))
     labels = document[0].find("_atom_site.", ["label_asym_id", "auth_asym_id"])
     for row in labels:
         row[1] = "A" if row[0] == "B" else "H"
     assert {row[0] for row in labels} == {"A", "B"}
     document.write_file(str(folder / "mixed.cif"))
-    refused(read, own({"structurePath": "mixed.cif", "chain": "A"}), "'A' is the author's name of one chain and the")
-    assert template_of(read(own({"structurePath": "mixed.cif", "chain": "H"}))[0]).chain.label == "A"
+    by_author = {name: template_of(read(own({"structurePath": "mixed.cif", "chain": name}))[0]) for name in "AHB"}
+    assert [one.chain.label for one in by_author.values()] == ["B", "A", "B"]
+    names = "chain_id: [A, B], template_id"
+    by_label = {
+        name: template_of(read(boltz(f"{{cif: mixed.cif, {names}: [{name}, {name}]}}"), "in.yaml")[0]) for name in "ABH"
+    }
+    assert [one.chain.label for one in by_label.values()] == ["A", "B", "A"]
 
 
 def test_files_of_templates_are_not_needed_if_templates_are_not_read(read):

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from protenix_multiseed.inputs.dialects import schema
+from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.dialects import boltz_csv, schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.explain import explain
@@ -21,6 +22,7 @@ from protenix_multiseed.job_spec import (
     Modification,
     Pocket,
     Polymer,
+    SourceFile,
     TemplateStructure,
 )
 
@@ -139,7 +141,8 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         return
     chains, problems = Chains(), list(_unsupported(job))
     entities = tuple(
-        _entity(document, f"sequences[{number}].{one.kind}", one, chains) for number, one in enumerate(job.sequences)
+        _entity(document, f"sequences[{number}].{one.kind}", one, chains, problems)
+        for number, one in enumerate(job.sequences)
     )
     entities = _with_templates(document, job, entities, problems)
     places = [(f"constraints[{number}].{one.kind}", one.chosen) for number, one in enumerate(job.constraints or ())]
@@ -212,7 +215,7 @@ def _with_templates(
                     f"{', '.join(protein.chain_ids)} with one chain of the template, or write them as separate proteins"
                 )
             file = document.find(str(template.cif or template.pdb))
-            one = TemplateStructure(file=file, chain=wanted.pop(), place=place)
+            one = TemplateStructure(file=file, chain=wanted.pop(), has_label=True, place=place)
             before = made[number]
             assert isinstance(before, Polymer)
             made[number] = replace(before, structures=(*before.structures, one))
@@ -221,16 +224,14 @@ def _with_templates(
     return tuple(made)
 
 
-def _entity(document: Document, place: str, box: _Entity, chains: Chains) -> Entity:
+def _entity(document: Document, place: str, box: _Entity, chains: Chains, problems: list[str]) -> Entity:
     chain = box.chosen
     chains.add(chain.ids, f"{place}.id")
     more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
     if isinstance(chain, _Ligand):
         return Ligand(components=(chain.ccd,) if chain.ccd else (), smiles=chain.smiles, **more)
     if isinstance(chain, _Protein) and chain.msa:
-        empty = Alignment(text="", place=f"{place}.msa")
-        named = Alignment(file=document.find(chain.msa), place=f"{place}.msa")
-        more["unpaired"] = empty if chain.msa == _NO_MSA else named
+        more |= _alignments(document.find(chain.msa), chain.msa, f"{place}.msa", problems)
     return Polymer(
         kind=box.kind,  # type: ignore[arg-type]
         sequence=chain.sequence,
@@ -240,6 +241,17 @@ def _entity(document: Document, place: str, box: _Entity, chains: Chains) -> Ent
         ),
         **more,
     )
+
+
+def _alignments(file: SourceFile, written: str, place: str, problems: list[str]) -> dict[str, Alignment]:
+    if written == _NO_MSA:
+        return {"unpaired": Alignment(text="", place=place)}
+    if file.path.suffix == ".csv" and file.path.is_file():
+        try:
+            return boltz_csv.alignments_of(file, place)
+        except InputError as error:
+            problems.append(f"{place}: {error}")
+    return {"unpaired": Alignment(file=file, place=place)}
 
 
 def _bond(place: str, bond: _Bond, chains: Chains) -> Bond:

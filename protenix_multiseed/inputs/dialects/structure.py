@@ -1,7 +1,7 @@
 """Structures in mmCIF or PDB format: their sequences, ligands, ions and covalent bonds become a job.
 
-Coordinates are not used. A sequence is the whole one that the file states (``_entity_poly_seq``, ``SEQRES``), else that
-of the residues with coordinates. Water is left out.
+Coordinates are used only on request, as templates. A sequence is the whole one that the file states
+(``_entity_poly_seq``, ``SEQRES``), else that of the residues with coordinates. Water is left out.
 """
 
 from collections import Counter
@@ -13,7 +13,18 @@ from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.residues import COMPONENTS
 from protenix_multiseed.inputs.structures import read_structure
-from protenix_multiseed.job_spec import AtomRef, Bond, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
+from protenix_multiseed.job_spec import (
+    AtomRef,
+    Bond,
+    Entity,
+    JobSpec,
+    Ligand,
+    Modification,
+    Polymer,
+    PolymerKind,
+    SourceFile,
+    TemplateStructure,
+)
 
 NAME = "mmCIF or PDB"
 SUFFIXES: tuple[str, ...] = ()  # never searched for in folders, where structures are results, templates or ligands
@@ -46,8 +57,22 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     spec = JobSpec(name=name, entities=tuple(made.entities), bonds=tuple(made.bonds)) if made.entities else None
     problems = made.problems or ([] if spec else ["the structure has no chain and no ligand"])
     yield ParsedJob(
-        index=0, name=name, spec=None if problems else spec, problems=tuple(problems), notes=tuple(made.notes)
+        index=0,
+        name=name,
+        spec=None if problems else spec,
+        problems=tuple(problems),
+        notes=tuple(made.notes),
+        coordinates=dict(_coordinates(document, made.entities)),
     )
+
+
+def _coordinates(document: Document, entities: list[Entity]) -> Iterator[tuple[int, TemplateStructure]]:
+    """Yield the template of each protein: its own first chain, residue by residue."""
+    file = SourceFile(path=document.path, written=document.path.name)
+    for number, entity in enumerate(entities, start=1):
+        if isinstance(entity, Polymer) and entity.kind == "protein":
+            mapping = tuple((place, place) for place in range(len(entity.sequence)))
+            yield number, TemplateStructure(file=file, chain=entity.chain_ids[0], mapping=mapping, place=entity.place)
 
 
 def _read(document: Document) -> Any:
