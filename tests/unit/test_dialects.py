@@ -276,12 +276,27 @@ def test_chai_headers_name_the_kind(read):
     assert contents(read(text, "in.fasta")) == contents(read(by_hand))
 
 
+def test_chai_headers_need_no_name_and_chains_may_be_modified(read):
+    text = ">protein|example\nMKTA(SEP)(MSE)K\n>dna|name\nACGA\n>rna\nAC(PSU)GA\n>ligand|a ligand\nCCO\n"
+    changes = [{"ptmType": "CCD_SEP", "ptmPosition": 5}, {"ptmType": "CCD_MSE", "ptmPosition": 6}]
+    by_hand = job(
+        {"proteinChain": {"sequence": "MKTASMK", "count": 1, "modifications": changes}},
+        {"dnaSequence": {"sequence": "ACGA", "count": 1}},
+        {"rnaSequence": {"sequence": "ACUGA", "count": 1,
+                         "modifications": [{"modificationType": "CCD_PSU", "basePosition": 3}]}},
+        ligand("CCO"),
+    )  # fmt: skip
+    (made,) = read(text, "in.fasta")
+    assert contents([made]) == contents(read(by_hand))
+    assert not any("only letters of nucleotides" in note for note in made.notes)
+
+
 def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
     (made,) = read(">a\nACGT\n>b\nACGU\n>c\nACGA\n>protein|name=d\nACGT\n", "in.fasta")
     assert [one.kind for one in made.spec.entities] == ["dna", "rna", "protein", "protein"]
     assert [note for note in made.notes if "only letters of nucleotides" in note] == [
-        "record 1 has only letters of nucleotides and is read as DNA; '>protein|name=' forbids it",
-        "record 2 has only letters of nucleotides and is read as RNA; '>protein|name=' forbids it",
+        "record 1 has only letters of nucleotides and is read as DNA; '>protein|name' forbids it",
+        "record 2 has only letters of nucleotides and is read as RNA; '>protein|name' forbids it",
     ]
 
 
@@ -291,6 +306,8 @@ def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
         (">a\n>b\nMKT\n", "record 1 ('a') has no sequence"),
         (">a\nMKT\n>b\n", "record 2 ('b') has no sequence"),
         (">a\nMKTO\n", "record 1.sequence: 'O' at position 4 is not a letter of a protein sequence"),
+        (">protein|a\nMK(SEP\n", "record 1.sequence: '(' at position 3 is not a letter"),
+        (">protein|a\nMK(ZZZZZ)K\n", "component 'ZZZZZ' is not in the chemical dictionary"),
         (">glycan|name=a\nNAG(4-1 NAG)\n", "glycans are not read"),
         (">A|protein|no.a3m\nMKT\n", "no.a3m: no such file"),
         (">a\nMKT:\n>b\nMKT\n", "in.fasta[0] 'a': record 1.sequence: empty"),

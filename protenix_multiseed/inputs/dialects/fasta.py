@@ -2,8 +2,9 @@
 
 - Plain records: the file is one complex, and each record is a chain.
 - ``:`` in a sequence, as in ColabFold: each record is a complex of its own, with ``:`` between its chains.
-- Typed headers, as in Boltz (``>A|protein|a.a3m``) and Chai (``>protein|name=a``): one complex; a chain may be DNA,
-  RNA, a ligand as SMILES, or a component of the dictionary (Boltz's ``ccd``).
+- Typed headers, as in Boltz (``>A|protein|a.a3m``) and Chai (``>protein|a``): one complex; a chain may be DNA, RNA, a
+  ligand as SMILES, or a component of the dictionary (Boltz's ``ccd``). In Chai's chains, ``AS(SEP)K`` is a chain of
+  four residues of which the third is SEP.
 
 Equal chains of a complex become one entity with several copies, as homomers are written in all other formats.
 """
@@ -14,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.document import Document, ParsedJob
-from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Polymer, PolymerKind
+from protenix_multiseed.inputs.residues import letter_of
+from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
 
 NAME = "FASTA"
 SUFFIXES: tuple[str, ...] = (".fasta", ".fa", ".faa", ".fas", ".fna")
@@ -120,16 +122,27 @@ def _entity(document: Document, record: _Record, notes: list[str]) -> Entity:
     elif is_boltz and len(words) > 2 and words[2]:
         unpaired = Alignment(file=document.find(words[2]), place=record.place)
     polymer = next((one for one in _POLYMERS if one == kind), None) or _guess(record, notes)
-    sequence = record.text.upper()
-    return Polymer(kind=polymer, sequence=sequence, chain_ids=ids, place=record.place, unpaired=unpaired)
+    made = Polymer(kind=polymer, sequence=record.text.upper(), chain_ids=ids, place=record.place, unpaired=unpaired)
+    return made if kind is None or is_boltz else _with_modifications(made)
+
+
+def _with_modifications(chain: Polymer) -> Polymer:
+    """Read the modified residues of Chai's form: each is a component in parentheses."""
+    sequence, changes = "", []
+    for component, letters in re.findall(r"\(([A-Z0-9]+)\)|([^(]+|\()", chain.sequence):
+        if component:
+            letter = letter_of(component, chain.kind)
+            changes.append(Modification(component=component, position=len(sequence) + 1, place=chain.place))
+        sequence += letter if component else letters
+    return replace(chain, sequence=sequence, modifications=tuple(changes))
 
 
 def _type_of(record: _Record) -> str | None:
-    """The type of a chain if the header names it: in Chai's form first, in Boltz's second."""
+    """The type of a chain if the header names it: Boltz names it in the second place, Chai in the first."""
     words = [word.lower() for word in record.words]
-    if words[0] in _TYPES and (len(words) == 1 or words[1].startswith("name=") or words[0] in ("ligand", "glycan")):
-        return words[0]
-    return words[1] if len(words) > 1 and words[1] in _TYPES else None
+    if len(words) > 1 and words[1] in _TYPES:
+        return words[1]
+    return words[0] if words[0] in _TYPES else None
 
 
 def _guess(record: _Record, notes: list[str]) -> PolymerKind:
@@ -139,7 +152,7 @@ def _guess(record: _Record, notes: list[str]) -> PolymerKind:
         return "protein"
     kind: PolymerKind = "rna" if "U" in letters else "dna"
     notes.append(
-        f"{record.place} has only letters of nucleotides and is read as {kind.upper()}; '>protein|name=' forbids it"
+        f"{record.place} has only letters of nucleotides and is read as {kind.upper()}; '>protein|name' forbids it"
     )
     return kind
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.document import Document, ParsedJob
-from protenix_multiseed.inputs.residues import COMPONENTS
+from protenix_multiseed.inputs.residues import COMPONENTS, letter_of
 from protenix_multiseed.inputs.structures import read_structure
 from protenix_multiseed.job_spec import (
     AtomRef,
@@ -137,13 +137,10 @@ class _Reader:
         entity = self.structure.get_entity_of(polymer)
         whole = [one.split(",")[0] for one in entity.full_sequence] if entity is not None else []
         names = whole or [residue.name for residue in polymer.first_conformer()]
-        letters = {component: letter for letter, component in COMPONENTS[kind].items()}
-        sequence, changes = "", []
+        sequence, changes = "".join(letter_of(component, kind) for component in names), []
         for position, component in enumerate(names, start=1):
-            letter = letters.get(component) or _parent(component, kind)
-            if component not in letters:
+            if component not in COMPONENTS[kind].values():
                 changes.append(Modification(component=component, position=position, place=f"chain {chain.name}"))
-            sequence += letter
         self._add(
             Polymer(
                 kind=kind,
@@ -203,11 +200,3 @@ class _Reader:
         if place is None:
             return None
         return AtomRef(entity=place.entity, copy=place.copy, position=place.position, atom=partner.atom_name)
-
-
-def _parent(component: str, kind: PolymerKind) -> str:
-    """Letter of the residue from which a modified one is made; X if there is none."""
-    import gemmi
-
-    letter = gemmi.find_tabulated_residue(component).one_letter_code.strip().upper()
-    return letter if letter in COMPONENTS[kind] else "X"
