@@ -214,11 +214,15 @@ def _bonds(read: _Columns, atoms: Sequence[str]) -> np.ndarray:
         return records({ours: _bytes([]) for ours in BOND_TEXT.values()})
     columns = read.table("chem_comp_bond", ("atom_id_1", "atom_id_2", "value_order"), tuple(BOND_TEXT))
     columns["value_order"] = [order.upper()[:4] for order in columns["value_order"]]
+    seen = set()
     for first, second, order in zip(columns["atom_id_1"], columns["atom_id_2"], columns["value_order"], strict=True):
         if missing := next((name for name in (first, second) if name not in atoms), None):
             raise InputError(f"_chem_comp_bond: {missing!r} is not in _chem_comp_atom.atom_id")
         if first == second:
             raise InputError(f"_chem_comp_bond: {first!r} is bonded to itself")
+        if (pair := frozenset((first, second))) in seen:
+            raise InputError(f"_chem_comp_bond: the bond of {first!r} and {second!r} is given twice")
+        seen.add(pair)
         if order not in _ORDERS:
             raise InputError(
                 f"_chem_comp_bond.value_order: {order!r} is not one of {', '.join(_ORDERS)}; "

@@ -234,6 +234,7 @@ def without(text, category):
         (ACRYLAMIDE.replace("LIG-1 O1 O", "ATP O1 O"), "comp_id is 'ATP' in the data block of 'LIG-1'"),
         (ACRYLAMIDE.replace("C3 O1 DOUB", "C3 O2 DOUB"), "'O2' is not in _chem_comp_atom.atom_id"),
         (ACRYLAMIDE.replace("C3 O1 DOUB", "C3 C3 DOUB"), "'C3' is bonded to itself"),
+        (ACRYLAMIDE.replace("C3 O1 DOUB N", "C3 O1 DOUB N\nO1 C3 DOUB N"), "the bond of 'O1' and 'C3' is given twice"),
         (ACRYLAMIDE.replace("C3 O1 DOUB", "C3 O1 2"), "value_order: '2' is not one of SING"),
         (ACRYLAMIDE.replace("C3 O1 DOUB", "C3 O1 TRIP"), "RDKit finds no conformer, and the component gives none"),
         (ACRYLAMIDE.replace("an acrylamide", "an acrylamidé"), "_chem_comp.name is not ASCII text"),
