@@ -118,7 +118,8 @@ class _Checker:
             field = f"{one.place}.{code_key}"
             if self._component(field, one.component, "see the component's page in the PDB"):
                 facts = self._facts(one.component)
-                if facts and (problem := modifications.problem_of(polymer, one, facts)):
+                is_own = self.dictionary.is_own(one.component)
+                if facts and (problem := modifications.problem_of(polymer, one, facts, is_own=is_own)):
                     self._problem(field, problem)
         self.n_token += polymer.copies * len(sequence)
         for alignment in alignments_read(polymer, self.rules.reads).values():

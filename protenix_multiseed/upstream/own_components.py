@@ -278,6 +278,10 @@ class JobDictionary:
     def __contains__(self, code: object) -> bool:
         return code in self._own or code in self._dictionary
 
+    def is_own(self, code: str) -> bool:
+        """Whether a component is the job's own."""
+        return code in self._own
+
     def facts(self, code: str) -> ComponentFacts | None:
         """Return what the input checks need to know about a component; None if it is not known."""
         if code in self._own:

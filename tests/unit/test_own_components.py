@@ -202,6 +202,19 @@ def test_atoms_of_a_component_can_be_bonded_and_are_checked(read):
     )
 
 
+def test_an_atom_that_a_bond_replaces_must_be_marked_as_leaving(read, dictionary):
+    """Else the residue would have both the atom and the bond to its neighbour."""
+    residue = renamed(dictionary, "SEP", "MY-SEP")
+    lines = [line[:36].replace(" Y ", " N ") + line[36:] if " OXT " in line else line for line in residue.split("\n")]
+    unmarked = "\n".join(lines)
+    assert unmarked != residue
+    says = "'MY-SEP' keeps its atom OXT although a neighbour is bonded in its place"
+    refused(read, job(modified("MY-SEP"), userCCD=unmarked), "modifications[0].ptmType", says)
+    last = protein(modifications=[{"ptmType": "CCD_MY-SEP", "ptmPosition": len(SEQUENCE)}])
+    assert read(job(last, userCCD=unmarked))
+    assert read(job(modified("MY-SEP"), userCCD=residue))
+
+
 # Refusals
 
 
