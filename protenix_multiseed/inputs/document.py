@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import lzma
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +16,7 @@ from protenix_multiseed.job_spec import JobSpec, SourceFile, TemplateStructure
 
 MAX_BYTES = 2**28
 MAX_YAML_BYTES = 2**18  # a complex takes some kilobytes; PyYAML takes seconds for more
+_PACKED = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open}
 MAX_VALUES = 2_000_000  # 5,000 jobs have some 500,000; parsing two million takes half a GiB
 
 
@@ -142,23 +145,24 @@ class ParsedJob:
 
 
 def read_text(path: Path, most: int) -> str:
-    """Return the content of a text file, which may be packed by gzip.
+    """Return the content of a text file, which may be packed by gzip or xz.
 
     Raises:
         OSError: if the file cannot be read.
         InputError: if the file is not text, or has more than ``most`` bytes.
     """
     with path.open("rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"
+        start = file.read(6)
+    unpack: Any = next((unpack for sign, unpack in _PACKED.items() if start.startswith(sign)), open)
     try:
-        with gzip.open(path) if is_packed else path.open("rb") as file:
+        with unpack(path, "rb") as file:
             content: bytes = file.read(most + 1)
         if len(content) > most:
             raise InputError(f"{path.name}: more than {most} bytes")
         return content.decode()
     except UnicodeDecodeError:
-        raise InputError(f"{path.name}: not text, nor text packed by gzip") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{path.name}: not text, nor text packed by gzip or xz") from None
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise InputError(f"{path.name}: cannot be read: {error}") from None
 
 

@@ -73,6 +73,7 @@ def read_structure(text: str) -> Any:
     """
     import gemmi  # imported late: few inputs are structures
 
+    text = text.encode("ascii", errors="replace").decode()  # gemmi divides fixed columns between bytes
     try:
         if text.lstrip("# \r\n")[:5].lower() == "data_":
             structure = gemmi.make_structure_from_block(gemmi.cif.read_string(text)[0])

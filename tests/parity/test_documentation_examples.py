@@ -283,6 +283,17 @@ CHAI = {
         by_hand({"proteinChain": {"sequence": A + A, "count": 1}}, {"proteinChain": {"sequence": B, "count": 1}},
                 {"proteinChain": {"sequence": "GAAL", "count": 1}}, {"ligand": {"ligand": "CCCCCC(=O)O", "count": 1}}),
     ),
+    "a branched glycan, and one in two copies": (
+        f">protein|example-protein\n{B}\n>glycan|branched\nNAG(4-1 NAG(4-1 BMA(3-1 MAN)(6-1 MAN)))\n"
+        ">glycan|example-dual-sugar\nNAG(4-1 NAG)\n>glycan|again\nNAG(4-1 NAG)\n",
+        by_hand({"proteinChain": {"sequence": B, "count": 1}},
+                {"ligand": {"ligand": "CCD_NAG_NAG_BMA_MAN_MAN", "count": 1}},
+                {"ligand": {"ligand": "CCD_NAG_NAG", "count": 2}},
+                covalent_bonds=[joined(2, 1, "O4", 2, 2, "C1"), joined(2, 2, "O4", 2, 3, "C1"),
+                                joined(2, 3, "O3", 2, 4, "C1"), joined(2, 3, "O6", 2, 5, "C1"),
+                                joined(3, 1, "O4", 3, 2, "C1"),
+                                {**joined(3, 1, "O4", 3, 2, "C1"), "copy1": 2, "copy2": 2}]),
+    ),
     "named headers, nucleic acids, a modified residue": (
         ">protein|name=a\nRKDES(MSE)EES\n>dna|name=b\nACGA\n>rna|name=c\nACGA\n",
         by_hand({"proteinChain": {"sequence": "RKDESMEES", "count": 1, **changed("protein", ("MSE", 6))}},
@@ -311,14 +322,13 @@ def test_the_alphafold_server(read):
 @pytest.mark.parametrize(
     ("content", "name", "says"),
     [
-        (f">protein|a\n{B}\n>glycan|b\nNAG(4-1 NAG)\n", "in.fasta", "record 2: glycans are not read: write the sugars"),
         ([{"name": "a", "dialect": "alphafoldserver", "version": 1, "modelSeeds": [], "sequences": [
             {"proteinChain": {"sequence": B, "count": 1, "glycans": [{"residues": "NAG(NAG)(BMA)", "position": 8}]}}]}],
          "in.json", "notation names no bonds: write the sugars as one ligand"),
         (f"sequences:\n  - protein: {{id: A, sequence: {A}, cyclic: true}}", "in.yaml",
          "cyclic: Protenix's models know no cyclic chains"),
     ],
-    ids=["a glycan of Chai", "a glycan of the AlphaFold Server", "a cyclic chain of Boltz"],
+    ids=["a glycan of the AlphaFold Server", "a cyclic chain of Boltz"],
 )  # fmt: skip
 def test_what_protenix_cannot_do_is_refused_by_name(read, content, name, says):
     with pytest.raises(RefusedInputsError, match=says):

@@ -12,6 +12,7 @@ from protenix_multiseed.errors import InputError, RefusedInputsError
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
+from protenix_multiseed.inputs.dialects.glycans import parse_glycan
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
@@ -291,6 +292,41 @@ def test_chai_headers_need_no_name_and_chains_may_be_modified(read):
     assert not any("only letters of nucleotides" in note for note in made.notes)
 
 
+@pytest.mark.parametrize(
+    ("text", "sugars", "links"),
+    [
+        ("NAG", "NAG", []),
+        ("NAG(4-1 NAG)", "NAG NAG", ["1 O4 2 C1"]),
+        (" nag( 4-1  NAG ( 4-1 BMA(3-1 MAN)(6-1 MAN)))", None, None),
+        ("NAG(4-1 NAG(4-1 BMA(3-1 MAN)(6-1 MAN)))", "NAG NAG BMA MAN MAN",
+         ["1 O4 2 C1", "2 O4 3 C1", "3 O3 4 C1", "3 O6 5 C1"]),
+        ("NAG(4-1 NAG)(6-2 FUC)", "NAG NAG FUC", ["1 O4 2 C1", "1 O6 3 C2"]),
+        ("", None, None), ("NAG(", None, None), ("NAG)", None, None), ("NAG(4-1 )", None, None),
+        ("NAG(NAG)", None, None), ("NAG NAG", None, None), ("(4-1 NAG)", None, None), ("NAG(4-1 NAG))", None, None),
+        ("NAG()", None, None), ("NAG(4-1NAG)", None, None), ("NAG" + "(4-1 NAG" * 300 + ")" * 300, None, None),
+    ],
+)  # fmt: skip
+def test_chais_notation_of_glycans(text, sugars, links):
+    if sugars is None:
+        with pytest.raises(InputError, match="is not a glycan at position"):
+            parse_glycan(text)
+        return
+    made = parse_glycan(text)
+    assert made.sugars == tuple(sugars.split())
+    assert [" ".join(map(str, one)) for one in made.links] == links
+
+
+def test_equal_glycans_are_copies_and_others_are_not(read):
+    glycans = ["NAG(4-1 NAG)", "NAG(6-1 NAG)", "NAG(4-1 NAG)"]
+    text = "".join(f">glycan|g{number}\n{glycan}\n" for number, glycan in enumerate(glycans))
+    (made,) = read(f">protein|a\n{SEQUENCE}\n{text}", "in.fasta")
+    assert [one.copies for one in made.spec.entities] == [1, 2, 1]
+    assert [(one.first.entity, one.first.atom, one.second.atom) for one in made.spec.bonds] == [
+        (2, "O4", "C1"), (3, "O6", "C1")
+    ]  # fmt: skip
+    assert any("record 2: the glycan is bonded to no protein" in note for note in made.notes)
+
+
 def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
     (made,) = read(">a\nACGT\n>b\nACGU\n>c\nACGA\n>protein|name=d\nACGT\n", "in.fasta")
     assert [one.kind for one in made.spec.entities] == ["dna", "rna", "protein", "protein"]
@@ -308,7 +344,8 @@ def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
         (">a\nMKTO\n", "record 1.sequence: 'O' at position 4 is not a letter of a protein sequence"),
         (">protein|a\nMK(SEP\n", "record 1.sequence: '(' at position 3 is not a letter"),
         (">protein|a\nMK(ZZZZZ)K\n", "component 'ZZZZZ' is not in the chemical dictionary"),
-        (">glycan|name=a\nNAG(4-1 NAG)\n", "glycans are not read"),
+        (">glycan|name=a\nNAG(4-1 ZZZZZ)\n", "record 1.ligand: component 'ZZZZZ' is not in the chemical dictionary"),
+        (">glycan|name=a\nNAG(9-1 NAG)\n", "atom 'O9' does not exist"),
         (">A|protein|no.a3m\nMKT\n", "no.a3m: no such file"),
         (">a\nMKT:\n>b\nMKT\n", "in.fasta[0] 'a': record 1.sequence: empty"),
     ],

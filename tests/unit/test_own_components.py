@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import zlib
 from dataclasses import replace
 from types import SimpleNamespace
@@ -265,8 +266,14 @@ def test_files_and_double_keys_are_checked(read, tmp_path):
     refused(read, job(protein(), userCCD=ACRYLAMIDE, userCCDPath="no.cif"), "userCCD: userCCDPath is given too")
     (tmp_path / "no.cif").write_bytes(b"\xff\xfe")
     refused(read, wrong, "userCCDPath: no.cif: not text")
-    (tmp_path / "no.cif").write_bytes(gzip.compress(ACRYLAMIDE.encode())[:-20])
-    refused(read, wrong, "userCCDPath: no.cif: cannot be read")
+    for pack in (gzip.compress, lzma.compress):
+        whole = pack(ACRYLAMIDE.encode())
+        (tmp_path / "no.cif").write_bytes(whole)
+        assert read(wrong)
+        (tmp_path / "no.cif").write_bytes(whole[:-20])
+        refused(read, wrong, "userCCDPath: no.cif: cannot be read")
+        (tmp_path / "no.cif").write_bytes(whole[:60] + bytes(30) + whole[90:])
+        refused(read, wrong, "userCCDPath: no.cif: cannot be read")
 
 
 def test_given_coordinates_serve_if_rdkit_finds_no_conformer(read, tmp_path):

@@ -105,6 +105,13 @@ def test_a_structure_is_the_job_written_by_hand(read, write):
     assert "2 water molecules of the structure are left out" in made.notes
 
 
+def test_signs_that_are_not_ascii_do_no_harm(read):
+    """Regression: gemmi divides the fixed columns of a PDB file between bytes, which ended in a traceback."""
+    text = structure().make_pdb_string()
+    assert read("REMARK   1 Café\n" + text, "in.pdb")
+    assert read(text.replace("SEQRES   1 A    5  MET", "SEQRES   1 A    5 éMET"), "in.pdb")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

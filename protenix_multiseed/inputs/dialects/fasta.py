@@ -3,8 +3,8 @@
 - Plain records: the file is one complex, and each record is a chain.
 - ``:`` in a sequence, as in ColabFold: each record is a complex of its own, with ``:`` between its chains.
 - Typed headers, as in Boltz (``>A|protein|a.a3m``) and Chai (``>protein|a``): one complex; a chain may be DNA, RNA, a
-  ligand as SMILES, or a component of the dictionary (Boltz's ``ccd``). In Chai's chains, ``AS(SEP)K`` is a chain of
-  four residues of which the third is SEP.
+  ligand as SMILES, a component of the dictionary (Boltz's ``ccd``), or a glycan (Chai). In Chai's chains, ``AS(SEP)K``
+  is a chain of four residues of which the third is SEP.
 
 Equal chains of a complex become one entity with several copies, as homomers are written in all other formats.
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.dialects.glycans import Glycan, parse_glycan
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.residues import letter_of
 from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
@@ -81,20 +82,26 @@ def _split(record: _Record) -> list[_Record]:
 
 def _complex(document: Document, index: int, name: str, records: Sequence[_Record]) -> ParsedJob:
     entities, problems, notes = list[Entity](), list[str](), list[str]()
+    glycans: dict[int, Glycan] = {}  # by the number of their entity
     for record in records:
         try:
-            entity = _entity(document, record, notes)
+            glycan = _glycan(record, notes)
+            entity = _entity(document, record, notes, glycan)
         except InputError as error:
             problems.append(str(error))
             continue
-        place = next((place for place, other in enumerate(entities) if _is_copy(other, entity)), None)
+        copies = (place for place, other in enumerate(entities) if _is_copy(other, entity))
+        place = next((place for place in copies if glycans.get(place + 1) == glycan), None)
         if place is None:
             entities.append(entity)
+            if glycan is not None:
+                glycans[len(entities)] = glycan
         else:
             other = entities[place]
             ids = (*other.chain_ids, *entity.chain_ids)
             entities[place] = replace(other, copies=other.copies + 1, chain_ids=ids)
-    spec = None if problems else JobSpec(name=name, entities=tuple(entities))
+    bonds = tuple(bond for number, one in glycans.items() for bond in one.bonds(number, entities[number - 1].place))
+    spec = None if problems else JobSpec(name=name, entities=tuple(entities), bonds=bonds)
     return ParsedJob(index=index, name=name, spec=spec, problems=tuple(problems), notes=tuple(notes))
 
 
@@ -104,14 +111,25 @@ def _is_copy(first: Entity, second: Entity) -> bool:
     return same and bool(first.chain_ids) == bool(second.chain_ids)
 
 
-def _entity(document: Document, record: _Record, notes: list[str]) -> Entity:
+def _glycan(record: _Record, notes: list[str]) -> Glycan | None:
+    if _type_of(record) != "glycan":
+        return None
+    notes.append(
+        f"{record.place}: the glycan is bonded to no protein, because FASTA cannot say so; 'protenix-ms convert' "
+        "writes the job as JSON, to which you can add the bond"
+    )
+    try:
+        return parse_glycan(record.text)
+    except InputError as error:
+        raise InputError(f"{record.place}: {error}") from None
+
+
+def _entity(document: Document, record: _Record, notes: list[str], glycan: Glycan | None) -> Entity:
     kind, words = _type_of(record), record.words
     is_boltz = kind is not None and len(words) > 1 and words[1].lower() == kind
     ids = (words[0],) if is_boltz else ()
-    if kind == "glycan":
-        raise InputError(
-            f"{record.place}: glycans are not read: write the sugars as ligands with bonds in another format"
-        )
+    if glycan is not None:
+        return Ligand(components=glycan.sugars, chain_ids=ids, place=record.place)
     if kind in ("smiles", "ligand"):
         return Ligand(smiles=record.text, chain_ids=ids, place=record.place)
     if kind == "ccd":
