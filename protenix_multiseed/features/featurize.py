@@ -49,8 +49,8 @@ from protenix_multiseed.types import Features, Job, SeedFeatures
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.environment import overheard, replaced, silenced
 from protenix_multiseed.upstream.job_dict import sequences_of, to_upstream
+from protenix_multiseed.upstream.job_dictionary import with_components
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
-from protenix_multiseed.upstream.own_components import with_components
 
 # Upstream says so of caps before the correction bonds them. No other unbonded residue passes the checks.
 _UNBONDED = "No C-N or O3'-P bond"

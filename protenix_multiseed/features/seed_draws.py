@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.upstream.environment import replaced
-from protenix_multiseed.upstream.own_components import clear_with_components
+from protenix_multiseed.upstream.job_dictionary import clear_with_components
 
 MAX_PERMUTATIONS = 1000  # as in upstream's ccd.get_ccd_ref_info
 MAX_SHIFT = 1.0  # Angstrom; as in upstream's geometry.random_transform

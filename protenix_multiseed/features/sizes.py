@@ -20,7 +20,7 @@ from protenix_multiseed.inputs.residues import components_of
 from protenix_multiseed.job_spec import Alignment, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Sizes
-from protenix_multiseed.upstream.own_components import cached_of_components, with_components
+from protenix_multiseed.upstream.job_dictionary import cached_of_components, with_components
 
 MAX_ROWS, MAX_PAIRED_ROWS = 16_384, 8_192  # upstream's FeatureAssemblyLine
 SHORTEST_ALIGNED = 5  # residues; upstream gives shorter chains no alignment

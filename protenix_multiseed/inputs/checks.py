@@ -21,7 +21,7 @@ from protenix_multiseed.job_spec import AtomRef, Bond, Entity, Ion, JobSpec, Lig
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.component import ComponentFacts
 from protenix_multiseed.upstream.dictionary import Dictionary
-from protenix_multiseed.upstream.own_components import JobDictionary
+from protenix_multiseed.upstream.job_dictionary import JobDictionary
 
 _Result = TypeVar("_Result")
 

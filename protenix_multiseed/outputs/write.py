@@ -21,7 +21,7 @@ from protenix_multiseed.outputs.scan import RECORD, read_samples, seed_folder
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Identity, Prediction, Sample
 from protenix_multiseed.upstream.environment import data_dumper, silenced
-from protenix_multiseed.upstream.own_components import with_components
+from protenix_multiseed.upstream.job_dictionary import with_components
 
 
 def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> list[Sample]:

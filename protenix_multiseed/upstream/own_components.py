@@ -1,18 +1,10 @@
-"""Components that a job defines itself, in the mmCIF format of the Chemical Component Dictionary.
+"""Components that a job defines itself, in the mmCIF format of the Chemical Component Dictionary: read and checked."""
 
-Protenix has no such components. Here a job's own components are put before its dictionary while Protenix works on this
-job, and are taken away after it. So two jobs of one run may give different components the same code.
-"""
-
-import contextlib
-import functools
-import importlib
 import zlib
-from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,12 +17,10 @@ from protenix_multiseed.upstream.dictionary import (
     COMPONENT_COLUMNS,
     COORDINATES,
     MISSING,
-    Dictionary,
     cif_block,
     make_molecule,
     records,
 )
-from protenix_multiseed.upstream.environment import forget_warnings, replaced
 
 if TYPE_CHECKING:
     from biotite.structure.io.pdbx import CIFBlock
@@ -39,8 +29,6 @@ MAX_ATOMS = 1000  # the largest component of the dictionary has some 400
 MAX_COORDINATE = 10_000  # Angstrom
 _ORDERS = ("SING", "DOUB", "TRIP")  # that the PDBe's reader knows
 _MISSING = ("?", ".", "")
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -79,17 +67,20 @@ class ReadComponent:
         finds no conformer, the given coordinates are the conformer.
 
         Raises:
-            InputError: if RDKit finds no conformer and the component has no coordinates.
+            InputError: if the component has no coordinates, and RDKit finds no conformer, or does not know the
+                configuration of a stereocentre or double bond, which it reads from coordinates.
         """
         content = "".join(f"{part.tobytes().hex()}" for part in (self.atoms, self.bonds))
         block = cif_block(self.code, self.summary, self.atoms, self.bonds)
         molecule = make_molecule(self.code, block, seed=zlib.crc32(content.encode()) & 0x7FFFFFFF)
-        if molecule.ref_conf_type != "rdkit" or molecule.ref_conf_id < 0:
-            if not self.has_coordinates:
-                raise InputError(
-                    "RDKit finds no conformer, and the component gives none: add the columns "
-                    "_chem_comp_atom.pdbx_model_Cartn_x_ideal, _y_ideal and _z_ideal with coordinates for all atoms"
-                )
+        has_conformer = molecule.ref_conf_type == "rdkit" and molecule.ref_conf_id >= 0
+        if not self.has_coordinates:
+            way_out = "add coordinates of all atoms as _chem_comp_atom.pdbx_model_Cartn_x_ideal, _y_ideal and _z_ideal"
+            if not has_conformer:
+                raise InputError(f"RDKit finds no conformer, and the component gives none: {way_out}")
+            if unknown := _without_configuration(molecule):
+                raise InputError(f"the configuration at {', '.join(unknown[:10])} is not known: {way_out}")
+        if not has_conformer:
             molecule.ref_conf_id, molecule.ref_conf_type = 0, "idea"
             molecule.ref_mask[:] = True
         return molecule
@@ -245,6 +236,21 @@ def _number(text: str, column: str, missing: int, *, scale: int = 1, limit: int)
     return round(number * scale)
 
 
+def _without_configuration(molecule: Any) -> list[str]:
+    """Names of the stereocentres, and of the first atoms of double bonds, whose configuration is not known."""
+    from rdkit import Chem
+
+    unknown = (one for one in Chem.FindPotentialStereo(molecule) if one.specified != Chem.StereoSpecified.Specified)
+    is_bond = Chem.StereoType.Bond_Double
+    atoms = (
+        molecule.GetBondWithIdx(one.centeredOn).GetBeginAtom()
+        if one.type == is_bond
+        else molecule.GetAtomWithIdx(one.centeredOn)
+        for one in unknown
+    )
+    return [atom.GetProp("name") for atom in atoms]
+
+
 def _letter(summary: Mapping[str, str]) -> str:
     """The letter of the residue that a component stands for: its own, else its parent's."""
     import gemmi
@@ -262,78 +268,3 @@ def _bytes(values: Sequence[str]) -> np.ndarray:
 
 def _texts(values: np.ndarray) -> list[str]:
     return [value.decode() for value in values.tolist()]
-
-
-class JobDictionary:
-    """The components that one job may name: its own, and those of the dictionary.
-
-    Raises:
-        InputError: if one of the job's own components is read and is wrong.
-    """
-
-    def __init__(self, own: Sequence[OwnComponent], dictionary: Dictionary) -> None:
-        self._own = {component.code: component for component in own}
-        self._dictionary = dictionary
-
-    def __contains__(self, code: object) -> bool:
-        return code in self._own or code in self._dictionary
-
-    def is_own(self, code: str) -> bool:
-        """Whether a component is the job's own."""
-        return code in self._own
-
-    def facts(self, code: str) -> ComponentFacts | None:
-        """Return what the input checks need to know about a component; None if it is not known."""
-        if code in self._own:
-            return read_component(self._own[code]).facts
-        return self._dictionary.facts(code)
-
-
-@contextlib.contextmanager
-def with_components(own: Sequence[OwnComponent]) -> Iterator[None]:
-    """Give upstream a job's own components, beside its dictionary, inside the ``with`` block."""
-    if not own:
-        yield
-        return
-    ccd: Any = importlib.import_module("protenix.data.core.ccd")
-    users: dict[str, tuple[Any, ...]] = {  # the modules that import these functions by name
-        "biotite_load_ccd_cif": (ccd, importlib.import_module("protenix.data.utils")),
-        "get_component_rdkit_mol": (ccd, importlib.import_module("protenix.data.core.geometry_featurizer")),
-    }
-    load, find = ccd.biotite_load_ccd_cif, ccd.get_component_rdkit_mol
-    read = {component.code: read_component(component) for component in own}
-    blocks = {code: component.block for code, component in read.items()}
-    replacements: dict[str, Callable[..., Any]] = {
-        "biotite_load_ccd_cif": lambda: ChainMap(blocks, load()),
-        "get_component_rdkit_mol": lambda code: read[code].molecule if code in read else find(code),
-    }
-    with contextlib.ExitStack() as stack:
-        stack.callback(_forget, ccd, read)
-        _forget(ccd, read)
-        for name, modules in users.items():
-            for module in modules:
-                stack.enter_context(replaced(module, name, replacements[name]))
-        yield
-
-
-_clear: list[Callable[[], None]] = []
-
-
-def cached_of_components(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Cache the results of a function that depend on components, until other components take their codes."""
-    cached = functools.cache(function)
-    clear_with_components(cached.cache_clear)
-    return cached  # type: ignore[return-value]
-
-
-def clear_with_components(clear: Callable[[], None]) -> None:
-    """Call ``clear`` whenever a job's own components come or go."""
-    _clear.append(clear)
-
-
-def _forget(ccd: Any, codes: Mapping[str, ReadComponent]) -> None:
-    for cached in (ccd.get_component_atom_array, ccd.get_one_letter_code, ccd.get_mol_type, ccd.get_ccd_ref_info):
-        cached.cache_clear()
-    for clear in _clear:
-        clear()
-    forget_warnings(codes)

@@ -24,6 +24,7 @@ from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream import environment, own_components
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream.job_dictionary import with_components
 
 READS = ReadSettings()
 SETTINGS = FeatureSettings(reads=READS)
@@ -96,10 +97,12 @@ def test_a_component_under_another_code_gives_the_same_features(read, dictionary
     monkeypatch.setattr(own_components, "zlib", SimpleNamespace(crc32=lambda _: seed))
     own_components.read_component.cache_clear()
     (theirs,) = read(content(code))
-    (ours,) = read([{**one, "userCCD": renamed(dictionary, code, "MY-OWN7")} for one in content("MY-OWN7")])
+    own = f"{code}-OWN"  # in the order of names at the same place, because features of guidance are in this order
+    (ours,) = read([{**one, "userCCD": renamed(dictionary, code, own)} for one in content(own)])
     theirs, ours = (replace(one, seeds=(1, 5)) for one in (theirs, ours))
     assert_same_features(*(featurize(one, SETTINGS)[0] for one in (ours, theirs)))
     assert_same_features(*(featurize_reference(one, SETTINGS, 5) for one in (ours, theirs)))
+    assert_same_features(*(featurize(one, replace(SETTINGS, guidance=True))[0] for one in (ours, theirs)))
     assert count_sizes(ours.spec, SETTINGS) == count_sizes(theirs.spec, SETTINGS)
     own_components.read_component.cache_clear()
 
@@ -216,6 +219,25 @@ def test_an_atom_that_a_bond_replaces_must_be_marked_as_leaving(read, dictionary
     assert read(job(modified("MY-SEP"), userCCD=residue))
 
 
+def flat(text, kind="pdbx_model_Cartn_{}_ideal"):
+    """The text without coordinates of one kind."""
+    document = gemmi.cif.read_string(text)
+    for row in document[0].find("_chem_comp_atom.", [kind.format(axis) for axis in "xyz"]):
+        row[0] = row[1] = row[2] = "?"
+    return document.as_string()
+
+
+def test_without_coordinates_a_stereocentre_is_refused(read, dictionary):
+    """RDKit reads the configuration from coordinates; without them it would take any."""
+    text = renamed(dictionary, "NAG", "MY-NAG")
+    content = job(protein(), ligand("CCD_MY-NAG"))[0]
+    assert read([{**content, "userCCD": flat(text)}]), "the other coordinates serve"
+    nothing = flat(flat(text), "model_Cartn_{}")
+    refused(read, [{**content, "userCCD": nothing}], "the configuration at C1, C2, C3, C4, C5 is not known: add coord")
+    fumarate = flat(flat(renamed(dictionary, "FUM", "MY-FUM")), "model_Cartn_{}")
+    refused(read, job(ligand("CCD_MY-FUM"), userCCD=fumarate), "the configuration at C")
+
+
 # Refusals
 
 
@@ -291,8 +313,6 @@ def test_given_coordinates_serve_if_rdkit_finds_no_conformer(read, tmp_path):
 
 
 def test_the_written_structure_holds_the_component(read, tmp_path):
-    from protenix_multiseed.upstream.own_components import with_components
-
     (one,) = read(job(protein(), ligand("CCD_LIG-1", id=["X"]), userCCD=ACRYLAMIDE))
     (made,) = featurize(one, SETTINGS)
     atoms = made.atom_array.copy()
