@@ -98,7 +98,7 @@ def predict(
 
 
 @app.command()
-@takes("seeds", "config", "model", "msa", "rna_msa", "template")
+@takes("seeds", "config", "model", "msa", "rna_msa", "template", "template_from_input")
 def validate(
     settings: dict[str, Any],
     inputs: Inputs,

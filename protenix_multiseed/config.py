@@ -126,6 +126,9 @@ class RunConfig(_Strict):
     msa_gpu: bool = Field(default=False, description="search msa_database on a GPU")
     rna_databases: tuple[Path, ...] = Field(default=(), description="FASTA files to search for RNAs without an MSA")
     template: bool = Field(default=False, description="use templates")
+    template_from_input: bool = Field(
+        default=False, description="use the coordinates of an input structure as template; implies template"
+    )
     templates: TemplateConfig = TemplateConfig()
     full_confidence: bool = Field(default=False, description="write per-atom and per-pair confidence of every sample")
     pae: Literal["none", "json", "npz"] = Field(
@@ -220,6 +223,7 @@ class RunConfig(_Strict):
             constraint=spec.constraint,
             max_tokens=spec.max_tokens,
             searches_msa=bool(self.msa_server or self.msa_database),
+            template_from_input=self.template_from_input,
         )
 
     @property
@@ -326,6 +330,8 @@ def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConf
 def _resolve(config: RunConfig) -> RunConfig:
     """Fill in the model's defaults, and refuse settings that the model does not support."""
     model = config.spec
+    if config.template_from_input:
+        config = config.model_copy(update={"template": True})
     for switch, name in ((config.template, "template"), (config.rna_msa, "rna_msa")):
         if switch and not model.template:
             able = ", ".join(name for name in model_names() if model_spec(name).template)

@@ -47,6 +47,25 @@ class TemplateHits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateStructure:
+    """A structure in mmCIF or PDB format that is a template of one protein. One of ``file`` and ``text`` is given.
+
+    Attributes:
+        chain: Name of the chain in the structure; None for its only chain, or for the one that aligns best.
+        has_label: Whether ``chain`` is a ``label_asym_id``, not the author's name. If there is no such chain, it is the
+            other one.
+        mapping: Positions of the protein and of the chain that belong together, both from 0; None to align them.
+    """
+
+    file: SourceFile | None = None
+    text: str | None = None
+    chain: str | None = None
+    has_label: bool = False
+    mapping: tuple[tuple[int, int], ...] | None = None
+    place: str = _place()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Modification:
     """A component of the chemical dictionary that replaces a residue.
 
@@ -71,6 +90,7 @@ class Polymer:
         paired, unpaired: Alignments; None if the input gives none. An alignment with empty text was given, but is
             empty.
         templates: Template hits, for proteins only; None if the input gives none.
+        structures: Structures that are templates, for proteins only. They come before the hits.
     """
 
     kind: PolymerKind
@@ -81,6 +101,7 @@ class Polymer:
     paired: Alignment | None = None
     unpaired: Alignment | None = None
     templates: TemplateHits | None = None
+    structures: tuple[TemplateStructure, ...] = ()
     place: str = _place()
 
 
@@ -112,6 +133,19 @@ class Ion:
     component: str
     copies: int = 1
     chain_ids: tuple[str, ...] = ()
+    place: str = _place()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnComponent:
+    """A component that the job defines itself. It comes before a component of the dictionary with the same code.
+
+    Attributes:
+        text: One mmCIF data block, in the format of the chemical dictionary.
+    """
+
+    code: str
+    text: str
     place: str = _place()
 
 
@@ -176,6 +210,7 @@ class JobSpec:
     Attributes:
         entities: Entities in the order of the input. Bonds and constraints number them from 1.
         has_constraint: Whether the input has a constraint field. The field may be empty.
+        components: Components of the job's own that its entities name.
     """
 
     name: str
@@ -184,6 +219,7 @@ class JobSpec:
     contacts: tuple[Contact, ...] = ()
     pocket: Pocket | None = None
     has_constraint: bool = False
+    components: tuple[OwnComponent, ...] = ()
 
     def polymers(self, kind: PolymerKind | None = None) -> Iterator[tuple[int, Polymer]]:
         """Yield the entity number and the entity of every polymer, or of every polymer of one kind."""

@@ -48,6 +48,14 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
         option("Search MSAs in this MMseqs2 database, or in this folder of ColabFold's (never).", panel=_MODEL),
     ),
     "template": (bool, option("Use templates (no).", _flag("template"), panel=_MODEL)),
+    "template_from_input": (
+        bool,
+        option(
+            "Use the coordinates of an input structure as template of its proteins (no).",
+            "--template-from-input",
+            panel=_MODEL,
+        ),
+    ),
     "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_MODEL)),
     "protenix_exact": (
         bool,

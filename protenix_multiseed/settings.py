@@ -29,10 +29,12 @@ class InputRules:
         constraint: Whether the model reads constraints.
         max_tokens: Largest number of tokens that the model accepts; None for no limit.
         searches_msa: Whether the run searches MSAs for proteins that have none.
+        template_from_input: Whether the coordinates of an input structure are the templates of its proteins.
     """
 
     model: str
     reads: ReadSettings = ReadSettings()
+    template_from_input: bool = False
     constraint: bool = False
     max_tokens: int | None = None
     searches_msa: bool = False

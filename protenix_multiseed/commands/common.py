@@ -23,3 +23,8 @@ def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], D
     if dictionary.note:
         typer.echo(f"note: {dictionary.note}", err=True)
     return read_jobs(inputs, config.seeds, config.input_rules, dictionary), dictionary
+
+
+def has_hits(jobs: Sequence[Job]) -> bool:
+    """Whether a job names hits of a template search."""
+    return any(polymer.templates for job in jobs for _, polymer in job.spec.polymers())

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
+from protenix_multiseed.commands.common import MAX_ROWS, has_hits, read_inputs
 from protenix_multiseed.commands.console import make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate, estimate_disk_bytes
@@ -59,7 +59,7 @@ def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_al
         ProtenixMsError: if the whole run would be refused before sizes are known.
     """
     jobs, dictionary = read_inputs(config, inputs)
-    config = check_surroundings(config, needs_checkpoint=False)
+    config = check_surroundings(config, needs_checkpoint=False, has_hits=has_hits(jobs))
     console = make_console()
     plans = list(make_plans(config, jobs, dictionary))
     if as_json:

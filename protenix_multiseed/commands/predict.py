@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
+from protenix_multiseed.commands.common import MAX_ROWS, has_hits, read_inputs
 from protenix_multiseed.commands.console import make_console, show_findings
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.events import Watchers
@@ -50,7 +50,7 @@ def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals:
         forbid_network()
     checkpoint_hash = CheckpointHash(config)
     jobs, dictionary = read_inputs(config, inputs)
-    config = check_surroundings(config)
+    config = check_surroundings(config, has_hits=has_hits(jobs))
     jobs = _with_alignments(config, jobs, dictionary)
     _import_ahead(config, jobs)
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}

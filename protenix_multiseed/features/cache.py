@@ -59,6 +59,7 @@ def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], ma
 def _key(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray]) -> str:
     """Return a hash of everything that the arrays depend on. Template structures are assumed to be the PDB's."""
     content = {"entities": entities_content(job.spec, settings.reads), "settings": asdict(settings)}
+    content["components"] = [[one.code, one.text] for one in job.spec.components]
     content["tokens"] = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in tokens]
     versions = [metadata.version("protenix"), __version__, LAYOUT]
     return hashlib.sha256(json.dumps([content, versions], sort_keys=True, default=str).encode()).hexdigest()[:32]

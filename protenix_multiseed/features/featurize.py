@@ -31,6 +31,7 @@ from sklearn.neighbors import KDTree
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.features import layout
 from protenix_multiseed.features.cache import Made, cached
+from protenix_multiseed.features.own_templates import with_structures
 from protenix_multiseed.features.seed_draws import (
     DrawLog,
     SeededConformers,
@@ -48,6 +49,7 @@ from protenix_multiseed.types import Features, Job, SeedFeatures
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.environment import overheard, replaced, silenced
 from protenix_multiseed.upstream.job_dict import sequences_of, to_upstream
+from protenix_multiseed.upstream.job_dictionary import with_components
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 # Upstream says so of caps before the correction bonds them. No other unbonded residue passes the checks.
@@ -82,7 +84,7 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
         FeaturizationError: if the job cannot be featurized.
     """
     start = time.perf_counter()
-    with overheard(codes_of(job.spec)) as heard:
+    with with_components(job.spec.components), overheard(codes_of(job.spec)) as heard:
         if settings.guidance or job.spec.has_constraint:
             made = [featurize_reference(job, settings, seed) for seed in job.seeds]
         else:
@@ -110,11 +112,14 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps([to_upstream(corrected(job.spec, settings.reads))]))
-        dataset = infer_dataloader.InferenceDataset(_dataset_configs(settings, path))
-        hits = _HitReporter(dataset.online_template_featurizer) if settings.reads.template else None
+        dataset = infer_dataloader.InferenceDataset(_dataset_configs(_with_hits(job, settings), path))
+        hits = _HitReporter(dataset.online_template_featurizer) if dataset.online_template_featurizer else None
         dataset.online_template_featurizer = hits
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
+        stack.enter_context(with_components(job.spec.components))
+        if settings.reads.template:
+            stack.enter_context(with_structures(job.spec))
         ccd.get_ccd_ref_info.cache_clear()  # repeat its random draws, as in a process that runs this seed alone
         stack.enter_context(torch.random.fork_rng(devices=[]))
         random.seed(seed)
@@ -347,11 +352,13 @@ def _msa_arrays(
 def _template_arrays(
     job: Job, settings: FeatureSettings, atom_array: AtomArray
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    finder = _HitReporter(_hit_featurizer(settings)) if settings.reads.template else None
+    finder = _HitReporter(_hit_featurizer(settings)) if _with_hits(job, settings).reads.template else None
     assembled = template_featurizer.Templates
-    with replaced(
-        assembled, "as_protenix_dict", assembled.as_data_dict
-    ):  # leave out the pair features, because expand() makes them
+    with ExitStack() as stack:
+        # leave out the pair features, because expand() makes them
+        stack.enter_context(replaced(assembled, "as_protenix_dict", assembled.as_data_dict))
+        if settings.reads.template:
+            stack.enter_context(with_structures(job.spec))
         made = template_featurizer.InferenceTemplateFeaturizer.make_template_feature(
             bioassembly=sequences_of(corrected(job.spec, settings.reads)),
             atom_array=atom_array,
@@ -362,6 +369,12 @@ def _template_arrays(
         made["template_aatype"], made["template_atom_positions"], made["template_atom_mask"]
     )
     return arrays, tuple(finder.skipped) if finder else ()
+
+
+def _with_hits(job: Job, settings: FeatureSettings) -> FeatureSettings:
+    """Return the settings for upstream, which needs kalign and structures only if the job names hits of a search."""
+    has_hits = any(polymer.templates for _, polymer in job.spec.polymers())
+    return replace(settings, reads=replace(settings.reads, template=settings.reads.template and has_hits))
 
 
 class _HitReporter:

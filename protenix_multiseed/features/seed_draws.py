@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation
 
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.upstream.environment import replaced
+from protenix_multiseed.upstream.job_dictionary import clear_with_components
 
 MAX_PERMUTATIONS = 1000  # as in upstream's ccd.get_ccd_ref_info
 MAX_SHIFT = 1.0  # Angstrom; as in upstream's geometry.random_transform
@@ -103,8 +104,13 @@ class _ComponentPermutations:
             self._count[code] = drawn[0] if drawn else 0
         return self._count[code]
 
+    def clear(self) -> None:
+        """Forget all components."""
+        self._count.clear()
+
 
 _permutations = _ComponentPermutations()
+clear_with_components(_permutations.clear)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from protenix_multiseed.inputs.residues import components_of
 from protenix_multiseed.job_spec import Alignment, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Sizes
+from protenix_multiseed.upstream.job_dictionary import cached_of_components, with_components
 
 MAX_ROWS, MAX_PAIRED_ROWS = 16_384, 8_192  # upstream's FeatureAssemblyLine
 SHORTEST_ALIGNED = 5  # residues; upstream gives shorter chains no alignment
@@ -35,11 +36,12 @@ def count_sizes(spec: JobSpec, settings: FeatureSettings) -> Sizes:
     """
     spec = corrected(spec, settings.reads)
     n_token = n_atom = 0
-    for entity in spec.entities:
-        tokens, atoms = _count_entity(entity)
-        n_token += entity.copies * tokens
-        n_atom += entity.copies * atoms
-    tokens, atoms = _count_leaving(spec)
+    with with_components(spec.components):
+        for entity in spec.entities:
+            tokens, atoms = _count_entity(entity)
+            n_token += entity.copies * tokens
+            n_atom += entity.copies * atoms
+        tokens, atoms = _count_leaving(spec)
     n_token -= tokens
     n_atom -= atoms
     return Sizes(n_token=n_token, n_atom=n_atom, n_msa=count_rows(spec, settings))
@@ -105,14 +107,14 @@ def _is_one_token(code: str) -> bool:
     return code in STD_RESIDUES or code in _RESIDUE_TOKENS
 
 
-@cache
+@cached_of_components
 def _neighbour(code: str) -> str:
     from protenix.data.core import ccd
 
     return code if code in (*FIRST_CAPS, *LAST_CAPS) else _NEIGHBOUR.get(ccd.get_mol_type(code), code)
 
 
-@cache
+@cached_of_components
 def _residue_atoms(code: str, before: str | None, after: str | None) -> frozenset[str]:
     """Return the heavy atoms of a residue between these neighbours, from a short chain that upstream builds."""
     from protenix.data.inference.json_parser import _build_polymer_atom_array
@@ -122,7 +124,7 @@ def _residue_atoms(code: str, before: str | None, after: str | None) -> frozense
     return frozenset(chain.atom_name[chain.res_id == 1 + (before is not None)].tolist())
 
 
-@cache
+@cached_of_components
 def _n_component_atoms(code: str) -> int:
     from protenix.data.core import ccd
 
@@ -161,7 +163,7 @@ def _count_leaving(spec: JobSpec) -> tuple[int, int]:
     return n_token, n_atom
 
 
-@cache
+@cached_of_components
 def _n_leaving(code: str, bonds: frozenset[tuple[str, int]], present: frozenset[str] | None) -> int:
     """Return how many atoms leave a residue for these numbers of bonds of its atoms.
 

@@ -6,13 +6,13 @@ not its name.
 
 import gzip
 import io
-import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.alignment_records import species_header
 
 _GZIP, _ZSTD, _PARQUET, _STOCKHOLM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"# STOCKHOLM"
 _SEQUENCE, _KEY = "sequence", "pairing_key"  # columns of Chai's Parquet
@@ -114,15 +114,11 @@ def _from_parquet(file: BinaryIO) -> bytes:
         rows = pyarrow.parquet.read_table(file, columns=[_SEQUENCE, _KEY]).to_pylist()
     except (pyarrow.ArrowException, KeyError, ValueError) as error:
         raise InputError(f"not a Parquet table with the columns {_SEQUENCE} and {_KEY}: {error}") from None
-    return _fasta(
-        (species_header(number, str(row[_KEY] or "")), str(row[_SEQUENCE])) for number, row in enumerate(rows)
-    )
+    return _fasta((_header(number, str(row[_KEY] or "")), str(row[_SEQUENCE])) for number, row in enumerate(rows))
 
 
-def species_header(number: int, species: str) -> str:
-    """Return a header for row ``number`` from which Protenix reads this species, if there is one."""
-    name = re.sub(r"[^A-Za-z0-9.-]", "-", species)
-    return f"UniRef100_row{number}_{name}/" if name.strip("-") else f"row{number}"
+def _header(number: int, key: str) -> str:
+    return species_header(f"row{number}", key) if key else f"row{number}"
 
 
 def _fasta(rows: Iterable[tuple[str, str]]) -> bytes:

@@ -6,6 +6,7 @@ from typing import BinaryIO, NamedTuple
 
 from protenix_multiseed.errors import InputError
 
+_NOT_READ = r"[^A-Za-z0-9.-]"
 INSERTIONS = b"abcdefghijklmnopqrstuvwxyz"
 _BLOCK = 2**20  # bytes; also the longest line
 _ODD = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f-\xff]")  # what no alignment has, but NUL bytes at its end
@@ -88,3 +89,13 @@ def _check_signs(line: bytes, number: int, has_ended: bool) -> bool:
         what = "not ASCII" if found.group() > b"\x7f" else f"the control character {found.group().decode()!r}"
         raise InputError(f"line {number} has a character that is {what}: not an a3m alignment")
     return has_ended or len(text) < len(line.rstrip(b" \t"))
+
+
+def species_header(name: str, species: str) -> str:
+    """Return a header from which Protenix reads this species (``_UNIREF_REGEX`` of its ``msa_utils``).
+
+    A species with signs that the pattern does not read is written as hexadecimal digits, so that two remain two.
+    """
+    name = re.sub(_NOT_READ, "", name) or "row"
+    species = f"k{species.encode().hex()}" if re.search(_NOT_READ, species) else species
+    return f"UniRef100_{name}_{species}/"

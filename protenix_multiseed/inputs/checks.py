@@ -5,13 +5,15 @@ Mistakes that would fail later in the run are found here, before work starts.
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs import alignments, modifications, molecules, templates
+from protenix_multiseed.inputs import alignments, modifications, molecules, structures, templates
 from protenix_multiseed.inputs.bonds import bond_problems
-from protenix_multiseed.inputs.content import alignments_read
+from protenix_multiseed.inputs.components import component_problems
+from protenix_multiseed.inputs.content import alignments_read, structures_read
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.names import chain_id_problem
 from protenix_multiseed.inputs.residues import COMPONENTS, component_at
@@ -19,6 +21,7 @@ from protenix_multiseed.job_spec import AtomRef, Bond, Entity, Ion, JobSpec, Lig
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.component import ComponentFacts
 from protenix_multiseed.upstream.dictionary import Dictionary
+from protenix_multiseed.upstream.job_dictionary import JobDictionary
 
 _Result = TypeVar("_Result")
 
@@ -39,12 +42,16 @@ class _Checker:
     """Checks one job. All problems are collected, so that the user can fix all of them at once."""
 
     def __init__(self, spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> None:
-        self.spec, self.rules, self.dictionary = spec, rules, dictionary
+        self.spec, self.rules = spec, rules
+        self._broken = dict(component_problems(spec))
+        self.dictionary = JobDictionary([one for one in spec.components if one not in self._broken], dictionary)
         self.problems: list[str] = []
         self.n_token = 0
         self._molecules: dict[int, Molecule | None] = {}  # SMILES and file ligands only, by entity number
 
     def run(self) -> None:
+        for component, text in self._broken.items():
+            self._problem(component.place, f"component {component.code!r}: {text}")
         seen: dict[str, str] = {}
         for number, entity in enumerate(self.spec.entities, start=1):
             for chain_id in entity.chain_ids:
@@ -111,7 +118,8 @@ class _Checker:
             field = f"{one.place}.{code_key}"
             if self._component(field, one.component, "see the component's page in the PDB"):
                 facts = self._facts(one.component)
-                if facts and (problem := modifications.problem_of(polymer, one, facts)):
+                is_own = self.dictionary.is_own(one.component)
+                if facts and (problem := modifications.problem_of(polymer, one, facts, is_own=is_own)):
                     self._problem(field, problem)
         self.n_token += polymer.copies * len(sequence)
         for alignment in alignments_read(polymer, self.rules.reads).values():
@@ -122,6 +130,9 @@ class _Checker:
         hits = polymer.templates
         if hits and self.rules.reads.template and (path := self._file(hits.place, hits.file, templates.MAX_BYTES)):
             self._or_problem(hits.place, lambda: templates.count_hits(path))
+        for template in structures_read(polymer, self.rules.reads):
+            if template.file is None or self._file(template.place, template.file, structures.MAX_BYTES):
+                self._or_problem(template.place, partial(structures.place, template, sequence))
 
     def _ligand(self, number: int, ligand: Ligand) -> None:
         place, molecule = f"{ligand.place}.ligand", None
@@ -170,6 +181,8 @@ class _Checker:
             return None
 
     def _component(self, field: str, code: str, hint: str) -> bool:
+        if any(code == broken.code for broken in self._broken):
+            return False
         if code in self.dictionary:
             facts = self._facts(code)
             if facts and not facts.atoms:

@@ -4,12 +4,13 @@ The checks, the identity of a prediction and the feature cache all use this modu
 matter.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from protenix_multiseed.hashes import sha256_once
-from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Polymer, SourceFile
+from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Polymer, SourceFile, TemplateStructure
 from protenix_multiseed.settings import ReadSettings
 
 
@@ -20,10 +21,16 @@ def alignments_read(polymer: Polymer, reads: ReadSettings) -> dict[str, Alignmen
     return {role: one for role, one in given.items() if one is not None and is_read}
 
 
+def structures_read(entity: Entity, reads: ReadSettings) -> tuple[TemplateStructure, ...]:
+    """Return the template structures of an entity that a run reads."""
+    return entity.structures if isinstance(entity, Polymer) and reads.template else ()
+
+
 def files_read(spec: JobSpec, reads: ReadSettings) -> Iterator[SourceFile]:
     """Yield every file of a job that a run reads."""
     for entity in spec.entities:
         yield from _files_of(entity, reads).values()
+        yield from (one.file for one in structures_read(entity, reads) if one.file)
 
 
 def content_of(spec: JobSpec, reads: ReadSettings) -> dict[str, Any]:
@@ -35,6 +42,8 @@ def content_of(spec: JobSpec, reads: ReadSettings) -> dict[str, Any]:
         OSError: if a file cannot be read.
     """
     content: dict[str, Any] = _without(asdict(spec), ("name", "place"))
+    if not spec.components:
+        del content["components"]
     return content | {"entities": entities_content(spec, reads)}
 
 
@@ -51,10 +60,23 @@ def _content_of(entity: Entity, reads: ReadSettings) -> dict[str, Any]:
             None if one is None else one.text for one in (read.get("paired"), read.get("unpaired"))
         )
         content["templates"] = None
+        del content["structures"]
+        if found := structures_read(entity, reads):
+            content["structures"] = [_structure(one) for one in found]
     for role, file in _files_of(entity, reads).items():
         content[role] = f"sha256:{sha256_once(file.path)}"
     made: dict[str, Any] = _without(content, ("place",))
     return made
+
+
+def _structure(one: TemplateStructure) -> dict[str, Any]:
+    content = sha256_once(one.file.path) if one.file else hashlib.sha256((one.text or "").encode()).hexdigest()
+    return {
+        "content": f"sha256:{content}",
+        "chain": one.chain,
+        "has_label": one.has_label and one.chain is not None,
+        "mapping": one.mapping,
+    }
 
 
 def _files_of(entity: Entity, reads: ReadSettings) -> dict[str, SourceFile]:

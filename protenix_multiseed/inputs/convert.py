@@ -4,14 +4,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer
+from protenix_multiseed.inputs import structures
+from protenix_multiseed.inputs.components import TEXT, text_of
+from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer, TemplateStructure
 from protenix_multiseed.types import Job
 from protenix_multiseed.upstream.job_dict import to_upstream
 
+_PDB = (".pdb", ".ent")
+
 
 def to_protenix(job: Job) -> dict[str, Any]:
-    """Return a job in Protenix's JSON. Files are named by their absolute paths."""
-    return {**to_upstream(job.spec), "modelSeeds": list(job.seeds)}
+    """Return a job in Protenix's JSON. Files are named by their absolute paths.
+
+    Raises:
+        InputError: if the chain of a template is named by its label, and the template's file cannot be read.
+    """
+    made = {**to_upstream(job.spec), **_components(job.spec), "modelSeeds": list(job.seeds)}
+    for number, polymer in job.spec.polymers("protein"):
+        if polymer.structures:
+            templates = [_own_template(job, one, polymer.sequence) for one in polymer.structures]
+            made["sequences"][number - 1]["proteinChain"]["templates"] = templates
+    return made
+
+
+def _own_template(job: Job, one: TemplateStructure, sequence: str) -> dict[str, Any]:
+    chain = one.chain
+    if chain is not None and one.has_label:
+        try:
+            chain = structures.place(one, sequence).chain.name
+        except InputError as error:
+            raise InputError(f"{job.where}: {one.place}: {error}") from None
+    return {**_structure(one, "structure", "structurePath"), **({"chain": chain} if chain else {})}
 
 
 def to_alphafold3(job: Job) -> dict[str, Any]:
@@ -36,7 +59,11 @@ def to_alphafold3(job: Job) -> dict[str, Any]:
         made["bondedAtomPairs"] = [
             [_atom(job, bond.place, one, copy, names) for one in (bond.first, bond.second)] for bond, copy in ends
         ]
-    return made
+    return made | _components(spec)
+
+
+def _components(spec: JobSpec) -> dict[str, str]:
+    return {TEXT: text_of(spec.components)} if spec.components else {}
 
 
 def _chain_names(spec: JobSpec) -> Iterator[list[str]]:
@@ -75,7 +102,25 @@ def _entity(job: Job, entity: Entity, ids: list[str]) -> dict[str, Any]:
         }
     if entity.templates:
         raise InputError(f"{job.where}: {entity.templates.place}: AlphaFold 3's format has no files of template hits")
-    return {entity.kind: {"id": ids, "sequence": entity.sequence, **_modifications(entity), **_alignments(entity)}}
+    made = {"id": ids, "sequence": entity.sequence, **_modifications(entity), **_alignments(entity)}
+    for one in entity.structures:
+        if one.mapping is None or one.chain is not None or (one.file and one.file.path.suffix in _PDB):
+            raise InputError(
+                f"{job.where}: {one.place}: AlphaFold 3's format needs an mmCIF file of one chain, and the indices of "
+                "the residues that belong together"
+            )
+        made.setdefault("templates", []).append(_structure(one, "mmcif", "mmcifPath"))
+    return {entity.kind: made}
+
+
+def _structure(one: TemplateStructure, text: str, path: str) -> dict[str, Any]:
+    made: dict[str, Any] = {path: str(one.file.path)} if one.file else {text: one.text}
+    if one.mapping is not None:
+        made |= {
+            "queryIndices": [pair[0] for pair in one.mapping],
+            "templateIndices": [pair[1] for pair in one.mapping],
+        }
+    return made
 
 
 def _modifications(polymer: Polymer) -> dict[str, Any]:

@@ -1,18 +1,22 @@
 """One input file as text, with helpers that all dialects share. Nothing here depends on a dialect."""
 
+import gzip
 import json
+import lzma
 import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import InputError, yaml_problem
-from protenix_multiseed.job_spec import JobSpec, SourceFile
+from protenix_multiseed.job_spec import JobSpec, SourceFile, TemplateStructure
 
 MAX_BYTES = 2**28
 MAX_YAML_BYTES = 2**18  # a complex takes some kilobytes; PyYAML takes seconds for more
+_PACKED = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open}
 MAX_VALUES = 2_000_000  # 5,000 jobs have some 500,000; parsing two million takes half a GiB
 
 
@@ -127,6 +131,7 @@ class ParsedJob:
         seed_problem: Error in the job's own seeds. It matters only if these seeds are used.
         problems: Problems found, each with its field.
         notes: Sentences about parts of the input that are not used.
+        coordinates: Coordinates in the document that can be templates, by the number of their entity.
     """
 
     index: int
@@ -136,6 +141,29 @@ class ParsedJob:
     seed_problem: str | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    coordinates: Mapping[int, TemplateStructure] = field(default_factory=dict)
+
+
+def read_text(path: Path, most: int) -> str:
+    """Return the content of a text file, which may be packed by gzip or xz.
+
+    Raises:
+        OSError: if the file cannot be read.
+        InputError: if the file is not text, or has more than ``most`` bytes.
+    """
+    with path.open("rb") as file:
+        start = file.read(6)
+    unpack: Any = next((unpack for sign, unpack in _PACKED.items() if start.startswith(sign)), open)
+    try:
+        with unpack(path, "rb") as file:
+            content: bytes = file.read(most + 1)
+        if len(content) > most:
+            raise InputError(f"{path.name}: more than {most} bytes")
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name}: not text, nor text packed by gzip or xz") from None
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise InputError(f"{path.name}: cannot be read: {error}") from None
 
 
 def _without_aliases() -> Any:

@@ -8,6 +8,7 @@ FIRST_CAPS = {"ACE": "C", "FOR": "C"}
 LAST_CAPS = {"NME": "N", "NH2": "N"}
 CAP_BONDS = ("FOR", "NME", "NH2")  # Protenix bonds ACE rightly
 _LINKS: dict[PolymerKind, tuple[str, str]] = {"protein": ("N", "C"), "dna": ("P", "O3'"), "rna": ("P", "O3'")}
+_REPLACED = {"C": "OXT", "P": "OP3"}  # atoms of a free residue, by the atom whose bond to a neighbour replaces them
 
 
 def polymer_class(component_type: str) -> str:
@@ -28,11 +29,14 @@ def links_of(polymer: Polymer, position: int) -> tuple[str, ...]:
     return (before,) * (position > 1) + (after,) * (position < len(polymer.sequence))
 
 
-def problem_of(polymer: Polymer, one: Modification, facts: ComponentFacts) -> str | None:
+def problem_of(polymer: Polymer, one: Modification, facts: ComponentFacts, *, is_own: bool = False) -> str | None:
     """Return why a component cannot take the place of this residue; None if it can.
 
     A residue in a chain is bonded to its neighbours: in proteins C to N, in nucleic acids O3' to P. Protenix makes no
     other bond between residues, and makes none if an atom is missing.
+
+    Args:
+        is_own: Whether the component is the job's own. Then it must mark the atoms that leave as the dictionary does.
     """
     code, is_first, is_last = one.component, one.position == 1, one.position == len(polymer.sequence)
     if polymer.kind == "protein" and (code in FIRST_CAPS or code in LAST_CAPS):
@@ -57,4 +61,11 @@ def problem_of(polymer: Polymer, one: Modification, facts: ComponentFacts) -> st
     if missing:
         end = "first" if missing == _LINKS[polymer.kind][0] else "last"
         return f"{code!r} has no atom {missing} for the bond to its neighbour: it can only be the {end} residue"
+    for link in links_of(polymer, one.position) if is_own else ():
+        atom = _REPLACED.get(link)
+        if atom in facts.atoms and not any(atom in group for group in facts.leaving.get(link, ())):
+            return (
+                f"{code!r} keeps its atom {atom} although a neighbour is bonded in its place: leave the atom out, or "
+                "give it _chem_comp_atom.pdbx_leaving_atom_flag Y"
+            )
     return None

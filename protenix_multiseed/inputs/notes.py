@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from protenix_multiseed.inputs import templates
+from protenix_multiseed.inputs import structures, templates
 from protenix_multiseed.inputs.corrections import differences_of
-from protenix_multiseed.job_spec import JobSpec
+from protenix_multiseed.job_spec import JobSpec, Polymer
 from protenix_multiseed.settings import InputRules
 
 
@@ -18,6 +18,11 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
         for number, protein in spec.polymers("protein"):
             if protein.templates and (note := _on_hits(*templates.count_hits(protein.templates.file.path))):
                 yield f"protein {number}: {note}"
+    for number, protein in spec.polymers("protein"):
+        if protein.structures and not rules.reads.template:
+            yield f"protein {number}: its template structures have no effect without --template"
+        elif protein.structures:
+            yield from (f"protein {number}: {note}" for note in _on_structures(protein))
     if rules.reads.msa:
         for number, protein in spec.polymers("protein"):
             given = [one for one in (protein.paired, protein.unpaired) if one is not None]
@@ -25,6 +30,23 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
                 yield f"protein {number} has no MSA; the run searches it, and it is not counted here"
             elif not any(one.file or one.text for one in given):
                 yield f"protein {number} has no MSA; accuracy suffers. 'protenix-ms msa' makes one, or --msa-server"
+
+
+def _on_structures(protein: Polymer) -> Iterator[str]:
+    """Say how the structures are placed, because nothing filters them."""
+    if len(protein.sequence) < structures.SHORTEST:
+        yield f"its template structures have no effect, because it has fewer than {structures.SHORTEST} residues"
+        return
+    for one in protein.structures[: structures.MAX_TEMPLATES]:
+        placed = structures.place(one, protein.sequence)
+        named = one.file.written if one.file else "the structure in the input"
+        how, same = "aligned" if one.mapping is None else "mapped", placed.identity(protein.sequence)
+        yield (
+            f"template {named}, chain {placed.chain.name}: {len(placed.pairs)} of {len(protein.sequence)} residues "
+            f"{how}, {same:.0%} of them identical"
+        )
+    if (left := len(protein.structures) - structures.MAX_TEMPLATES) > 0:
+        yield f"only its first {structures.MAX_TEMPLATES} template structures are used, {left} are left out"
 
 
 def _on_hits(hits: int, others: int) -> str | None:

@@ -1,17 +1,18 @@
 """Find input files, parse each in its dialect, check the jobs, their names and their seeds."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from protenix_multiseed.errors import InputError, RefusedInputsError
 from protenix_multiseed.inputs import dialects, molecules
 from protenix_multiseed.inputs.checks import check_job
+from protenix_multiseed.inputs.components import shadow_notes
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.names import job_name_problems
 from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.inputs.seeds import DEFAULT_SEED
-from protenix_multiseed.job_spec import JobSpec, Ligand
+from protenix_multiseed.job_spec import JobSpec, Ligand, Polymer, TemplateStructure
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.types import Job
@@ -121,6 +122,8 @@ def _check(
     where = f"{document.path.name}[{parsed.index}]" + (f" {parsed.name!r}" if parsed.name is not None else "")
     spec, found = parsed.spec, list(parsed.problems)
     n_token = 0
+    if spec is not None and rules.template_from_input:
+        spec = _with_coordinates(spec, parsed.coordinates)
     if seeds is None and parsed.seed_problem:
         found.append(parsed.seed_problem)
     if spec is not None:
@@ -136,7 +139,7 @@ def _check(
         source=document.path,
         index=parsed.index,
         spec=spec,
-        notes=(*parsed.notes, *notes_of(spec, rules)),
+        notes=(*parsed.notes, *shadow_notes(spec, dictionary), *notes_of(spec, rules)),
         n_token=n_token,
     )
 
@@ -152,6 +155,17 @@ def with_spec(job: Job, spec: JobSpec, rules: InputRules, dictionary: Dictionary
         raise RefusedInputsError(f"{job.where}: {problem}" for problem in problems)
     of_dialect = job.notes[: len(job.notes) - len(tuple(notes_of(job.spec, rules)))]
     return replace(job, spec=spec, n_token=n_token, notes=(*of_dialect, *notes_of(spec, rules)))
+
+
+def _with_coordinates(spec: JobSpec, coordinates: Mapping[int, TemplateStructure]) -> JobSpec:
+    """Make the coordinates of an input the templates of its proteins."""
+    entities = [
+        replace(entity, structures=(coordinates[number],))
+        if isinstance(entity, Polymer) and number in coordinates
+        else entity
+        for number, entity in enumerate(spec.entities, start=1)
+    ]
+    return replace(spec, entities=tuple(entities))
 
 
 def _without_conformer(jobs: Sequence[Job]) -> Iterator[str]:

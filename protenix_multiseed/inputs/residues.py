@@ -14,6 +14,15 @@ COMPONENTS: dict[PolymerKind, dict[str, str]] = {
 }
 
 
+def letter_of(component: str, kind: PolymerKind) -> str:
+    """Return the letter of a component, or of the residue from which it is made; X if there is none."""
+    import gemmi  # imported late: few inputs need it
+
+    letters = {code: letter for letter, code in COMPONENTS[kind].items()}
+    parent = gemmi.find_tabulated_residue(component).one_letter_code.strip().upper()
+    return letters.get(component) or (parent if parent in COMPONENTS[kind] else "X")
+
+
 def component_at(polymer: Polymer, position: int) -> str:
     """Return the component at a residue position, counted from 1, with modifications applied."""
     modified = {one.position: one.component for one in polymer.modifications}

@@ -21,6 +21,7 @@ from protenix_multiseed.outputs.scan import RECORD, read_samples, seed_folder
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Identity, Prediction, Sample
 from protenix_multiseed.upstream.environment import data_dumper, silenced
+from protenix_multiseed.upstream.job_dictionary import with_components
 
 
 def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> list[Sample]:
@@ -77,7 +78,7 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         "full_data": [_tensors(sample) for sample in prediction.full],
     }
     dumper = data_dumper(folder, full_confidence=settings.full_confidence)
-    with silenced():
+    with silenced(), with_components(prediction.job.spec.components):
         dumper.dump_predictions(
             pred_dict=raw,
             dump_dir=str(folder),

@@ -15,12 +15,13 @@ _N_SEMAPHORE = 2  # as many as a pool of workers makes
 SHARED_MEMORY_ADVICE = "mount a tmpfs of 1 MiB or more there that can be written (docker run --shm-size=64m)"
 
 
-def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> RunConfig:
+def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True, has_hits: bool = True) -> RunConfig:
     """Check the files, folders and programs that the run needs, so that it does not fail later.
 
     Args:
         config: The configuration of the run.
         needs_checkpoint: Whether a missing checkpoint is an error.
+        has_hits: Whether a job names hits of a template search. Only they need kalign, dates and structures.
 
     Returns:
         The configuration, with the path of kalign if templates are used.
@@ -37,7 +38,7 @@ def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True) -> R
         folder = config.log_file.absolute().parent
         if not folder.is_dir() or config.log_file.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(f"--log-file {config.log_file}: the file cannot be written; choose another path")
-    if not config.template:
+    if not config.template or not has_hits:
         return config
     config = _find_kalign(config)
     dates = template_data_dir() / "release_date_cache.json"

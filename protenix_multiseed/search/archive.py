@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 from protenix_multiseed.errors import InputError
-from protenix_multiseed.inputs.alignment_records import Record, read_records
+from protenix_multiseed.inputs.alignment_records import Record, read_records, species_header
 from protenix_multiseed.inputs.alignments import MAX_BYTES
 from protenix_multiseed.search.base import Found, first_row
 
@@ -91,10 +91,11 @@ def paired_of(files: Mapping[str, bytes], sequences: Sequence[str]) -> list[str]
 
 
 def paired_header(header: str, species: str) -> str:
-    """Return a header from which Protenix reads this species (``_UNIREF_REGEX`` of its ``msa_utils``)."""
+    """Return a row's header with the species that its row is paired by."""
     name, _, rest = header.partition("\t")
-    accession = re.sub(r"[^A-Za-z0-9.-]", "", name.split()[0].removeprefix("UniRef100_") if name.split() else "")
-    return f"UniRef100_{accession or 'row'}_{species}/" + (f"\t{rest}" if rest else "")
+    words = name.split()
+    made = species_header(words[0].removeprefix("UniRef100_") if words else "", species)
+    return f"{made}\t{rest}" if rest else made
 
 
 def _blocks(content: bytes) -> dict[int, bytes]:

@@ -59,7 +59,7 @@ _ARRAYS = ("components", "atoms", "bonds", "text")
 _COMPLETE = "complete"  # the file that lists the length, time and SHA-256 of the index's other files
 _ABANDONED_SECONDS = 3600  # a temporary folder of this age belongs to a process that was killed
 _OPEN_ATTEMPTS = 3  # another process may replace a damaged index at the same moment
-_COMPONENT_COLUMNS = (
+COMPONENT_COLUMNS = (
     "type",
     "name",
     "one_letter_code",
@@ -70,7 +70,7 @@ _COMPONENT_COLUMNS = (
     "pdbx_modified_date",
     "mon_nstd_parent_comp_id",
 )
-_ATOM_TEXT = {
+ATOM_TEXT = {
     "atom_id": "atom_id",
     "alt_atom_id": "alt_atom_id",
     "pdbx_component_atom_id": "component_atom_id",
@@ -79,14 +79,14 @@ _ATOM_TEXT = {
     "pdbx_aromatic_flag": "aromatic",
     "pdbx_stereo_config": "stereo",
 }
-_BOND_TEXT = {
+BOND_TEXT = {
     "atom_id_1": "atom_id_1",
     "atom_id_2": "atom_id_2",
     "value_order": "value_order",
     "pdbx_aromatic_flag": "aromatic",
     "pdbx_stereo_config": "stereo",
 }
-_COORDINATES = {"ideal": "pdbx_model_Cartn_{}_ideal", "model": "model_Cartn_{}"}
+COORDINATES = {"ideal": "pdbx_model_Cartn_{}_ideal", "model": "model_Cartn_{}"}
 
 
 class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
@@ -162,7 +162,7 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
     def _summary(self, row: int) -> dict[str, str]:
         component = self._components[row]
         text = bytes(self._text[component["first_text"] : component["last_text"]])
-        return dict(zip(_COMPONENT_COLUMNS, json.loads(text), strict=True))
+        return dict(zip(COMPONENT_COLUMNS, json.loads(text), strict=True))
 
     def __getitem__(self, code: str) -> "CIFBlock":
         return self._block(str(code))
@@ -172,7 +172,7 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
         component = self._components[row]
         atoms = self._atoms[component["first_atom"] : component["last_atom"]]
         bonds = self._bonds[component["first_bond"] : component["last_bond"]]
-        return _cif_block(code, self._summary(row), atoms, bonds)
+        return cif_block(code, self._summary(row), atoms, bonds)
 
     def molecule(self, code: str) -> Any:
         """Return the component as an RDKit molecule with its reference conformer, as Protenix stores it.
@@ -258,12 +258,13 @@ class MoleculeTable(dict[str, Any]):
         return default if molecule is None else molecule
 
 
-def make_molecule(code: str, block: "CIFBlock") -> Any:
+def make_molecule(code: str, block: "CIFBlock", seed: int | None = None) -> Any:
     """Make one component's RDKit molecule and reference conformer, as ``scripts/gen_ccd_cache.py`` does.
 
     Args:
-        code: The component's code, which also determines the seed of its conformer.
+        code: The component's code.
         block: The component's mmCIF block.
+        seed: RDKit's seed; None for the seed that follows from the code.
     """
     import gemmi
 
@@ -292,7 +293,7 @@ def make_molecule(code: str, block: "CIFBlock") -> Any:
             return molecule
         options: Any = rdDistGeom.ETKDGv3()
         options.clearConfs = False
-        options.randomSeed = zlib.crc32(code.encode()) & 0x7FFFFFFF
+        options.randomSeed = zlib.crc32(code.encode()) & 0x7FFFFFFF if seed is None else seed
         options.timeout = CONFORMER_TIMEOUT_SECONDS
         with contextlib.suppress(Exception):  # as upstream: if embedding raises, the ideal conformer stays
             molecule.ref_conf_id = rdDistGeom.EmbedMolecule(molecule, options)
@@ -503,11 +504,11 @@ def _decode(source: Path) -> dict[str, np.ndarray]:
         values, mask = atoms[column].data.array, atoms[column].mask
         return np.where(mask.array == 0, np.rint(values * 1000), MISSING).astype(np.int32)
 
-    atom_columns = {ours: text(atoms, theirs) for theirs, ours in _ATOM_TEXT.items()}
+    atom_columns = {ours: text(atoms, theirs) for theirs, ours in ATOM_TEXT.items()}
     atom_columns["charge"] = atoms["charge"].data.array
-    for kind, pattern in _COORDINATES.items():
+    for kind, pattern in COORDINATES.items():
         atom_columns |= {f"{kind}_{axis}": milliangstroms(pattern.format(axis)) for axis in "xyz"}
-    bond_columns = {ours: text(bonds, theirs) for theirs, ours in _BOND_TEXT.items()}
+    bond_columns = {ours: text(bonds, theirs) for theirs, ours in BOND_TEXT.items()}
 
     ids = components["id"].data.array
     order = np.argsort(ids)
@@ -516,15 +517,15 @@ def _decode(source: Path) -> dict[str, np.ndarray]:
         first, last = _runs(category["comp_id"].data.array, component_columns["id"])
         component_columns |= {f"first_{name}": first, f"last_{name}": last}
     summaries = zip(
-        *(components[c].as_array(str, masked_value="?")[order].tolist() for c in _COMPONENT_COLUMNS), strict=True
+        *(components[c].as_array(str, masked_value="?")[order].tolist() for c in COMPONENT_COLUMNS), strict=True
     )
     texts = [json.dumps(summary).encode() for summary in summaries]
     ends = np.cumsum([len(entry) for entry in texts])
     component_columns |= {"first_text": np.r_[0, ends[:-1]], "last_text": ends}
     return {
-        "atoms": _records(atom_columns),
-        "bonds": _records(bond_columns),
-        "components": _records(component_columns),
+        "atoms": records(atom_columns),
+        "bonds": records(bond_columns),
+        "components": records(component_columns),
         "text": np.frombuffer(b"".join(texts), dtype=np.uint8),
     }
 
@@ -541,7 +542,8 @@ def _runs(keys: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(at >= 0, starts[at], 0), np.where(at >= 0, stops[at], 0)
 
 
-def _records(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+def records(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return one array of records whose fields are the columns."""
     records = np.empty(
         len(next(iter(columns.values()))), dtype=[(name, array.dtype) for name, array in columns.items()]
     )
@@ -550,7 +552,7 @@ def _records(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return records
 
 
-def _cif_block(code: str, summary: Mapping[str, str], atoms: np.ndarray, bonds: np.ndarray) -> "CIFBlock":
+def cif_block(code: str, summary: Mapping[str, str], atoms: np.ndarray, bonds: np.ndarray) -> "CIFBlock":
     """Return one component's mmCIF block with the columns that Protenix and its ``gen_ccd_cache.py`` read."""
     from biotite.structure.io.pdbx import CIFBlock, CIFCategory, CIFColumn
 
@@ -562,9 +564,9 @@ def _cif_block(code: str, summary: Mapping[str, str], atoms: np.ndarray, bonds: 
     }
     if len(atoms):
         columns = {"comp_id": np.full(len(atoms), code)}
-        columns |= {theirs: atoms[ours].astype(str) for theirs, ours in _ATOM_TEXT.items()}
+        columns |= {theirs: atoms[ours].astype(str) for theirs, ours in ATOM_TEXT.items()}
         columns["charge"] = atoms["charge"].astype(str)
-        for kind, pattern in _COORDINATES.items():
+        for kind, pattern in COORDINATES.items():
             for axis in "xyz":
                 values = atoms[f"{kind}_{axis}"].tolist()
                 columns[pattern.format(axis)] = np.array(["?" if v == MISSING else f"{v / 1000:.3f}" for v in values])
@@ -572,7 +574,7 @@ def _cif_block(code: str, summary: Mapping[str, str], atoms: np.ndarray, bonds: 
         block["chem_comp_atom"] = category("chem_comp_atom", columns)
     if len(bonds):
         columns = {"comp_id": np.full(len(bonds), code)}
-        columns |= {theirs: bonds[ours].astype(str) for theirs, ours in _BOND_TEXT.items()}
+        columns |= {theirs: bonds[ours].astype(str) for theirs, ours in BOND_TEXT.items()}
         columns["pdbx_ordinal"] = np.arange(1, len(bonds) + 1).astype(str)
         block["chem_comp_bond"] = category("chem_comp_bond", columns)
     return CIFBlock(block)

@@ -94,8 +94,14 @@ def overheard(components: Collection[str]) -> Iterator[list[str]]:
         texts = collector.messages + [str(one.message) for one in caught if "protenix" in Path(one.filename).parts]
         fresh = [text for text in (" ".join(one.split()) for one in texts) if not _OWN_NAME.search(text)]
         _of_components.update((text, None) for text in fresh if "ccd" in text.lower() or "component" in text)
-        known = [text for text in _of_components if any(code in re.split(r"\W+", text) for code in components)]
+        known = [text for text in _of_components if not set(components).isdisjoint(re.split(r"[^\w-]+", text))]
         made.extend(dict.fromkeys([*fresh, *known]))
+
+
+def forget_warnings(codes: Collection[str]) -> None:
+    """Forget upstream's warnings of components, if they name one of these codes."""
+    for text in [text for text in _of_components if not set(codes).isdisjoint(re.split(r"[^\w-]+", text))]:
+        del _of_components[text]
 
 
 @contextlib.contextmanager

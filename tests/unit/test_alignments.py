@@ -133,7 +133,7 @@ def test_rows_with_one_pairing_key_are_of_one_species(tmp_path):
 
     one = alignment(tmp_path / "x", parquet(keys=["", "9606", "9606", "mus_musculus/2"]))
     headers = [line[1:] for line in rewritten(one, "protein", SEQUENCE).splitlines() if line.startswith(">")]
-    assert MSAPairingEngine.get_species_ids(headers) == ["", "9606", "9606", "mus-musculus-2"]
+    assert MSAPairingEngine.get_species_ids(headers) == ["", "9606", "9606", "k" + b"mus_musculus/2".hex()]
 
 
 def test_an_alignment_of_a_longer_sequence_keeps_its_columns(tmp_path):

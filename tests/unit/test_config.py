@@ -76,6 +76,7 @@ def test_folders_and_huge_files_are_refused(tmp_path):
         ("device: gpu", "device"),
         ("model: demo\ncheckpoint: x.pt", "the demo model makes its own weights"),
         ("model: protenix_base_default_v0.5.0\ntemplate: true", "was not trained with it"),
+        ("model: protenix_base_default_v0.5.0\ntemplate_from_input: true", "was not trained with it"),
         ("seeds: yes", "seeds: write for example 1-5"),
         ("upstream: {sample_diffusion.guidance.enable: true}", "use the key guidance instead"),
         ("upstream: {data.template.release_dates_path: x}", "it has no effect here"),
@@ -89,6 +90,13 @@ def test_invalid_settings_are_refused(tmp_path, text, says):
     with pytest.raises(ConfigError) as error:
         load_config({}, write(tmp_path, text))
     assert says in str(error.value)
+
+
+def test_coordinates_as_templates_switch_templates_on():
+    config = load_config({"template_from_input": True})
+    assert config.input_rules.template_from_input
+    assert config.read_settings.template
+    assert not load_config({}).read_settings.template
 
 
 @pytest.mark.parametrize(("store", "kept"), [("full", None), ("slim", 1), ("top:3", 3)])

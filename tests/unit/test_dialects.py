@@ -12,6 +12,7 @@ from protenix_multiseed.errors import InputError, RefusedInputsError
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
+from protenix_multiseed.inputs.dialects.glycans import parse_glycan
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
@@ -107,7 +108,7 @@ def test_a_description_has_no_effect_and_says_so(read):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "templates": [{}]}}), "protein.templates: "),
+        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "templates": [{}]}}), "templates[0]: expected"),
         (alphafold3({"ligand": {"id": "A", "ccdCodes": ["X1"]}}, userCCD="data_X1"), "userCCD: "),
         (alphafold3({"ligand": {"id": "A"}}), "expected either ccdCodes or smiles"),
         (alphafold3({"ligand": {"id": "A", "ccdCodes": ["ATP"], "smiles": "C"}}), "expected either ccdCodes or smiles"),
@@ -222,7 +223,7 @@ def test_a_boltz_job_is_the_job_written_by_hand(read):
             f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}, cyclic: true}}",
             "cyclic: Protenix's models know no",
         ),
-        (f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}}}\ntemplates:\n  - cif: x.cif", "templates: "),
+        (f"sequences:\n  - protein: {{id: A, sequence: {SEQUENCE}}}\ntemplates:\n  - c: x.cif", "templates[0].c: "),
         ("sequences:\n  - ligand: {id: A}", "expected either smiles or ccd"),
         ("sequences:\n  - ligand: {id: A, smile: C}", "unknown key; did you mean 'smiles'"),
         ("version: 2\nsequences:\n  - ligand: {id: A, smiles: C}", "version: "),
@@ -276,12 +277,62 @@ def test_chai_headers_name_the_kind(read):
     assert contents(read(text, "in.fasta")) == contents(read(by_hand))
 
 
+def test_chai_headers_need_no_name_and_chains_may_be_modified(read):
+    text = ">protein|example\nMKTA(SEP)(MSE)K\n>dna|name\nACGA\n>rna\nAC(PSU)GA\n>ligand|a ligand\nCCO\n"
+    changes = [{"ptmType": "CCD_SEP", "ptmPosition": 5}, {"ptmType": "CCD_MSE", "ptmPosition": 6}]
+    by_hand = job(
+        {"proteinChain": {"sequence": "MKTASMK", "count": 1, "modifications": changes}},
+        {"dnaSequence": {"sequence": "ACGA", "count": 1}},
+        {"rnaSequence": {"sequence": "ACUGA", "count": 1,
+                         "modifications": [{"modificationType": "CCD_PSU", "basePosition": 3}]}},
+        ligand("CCO"),
+    )  # fmt: skip
+    (made,) = read(text, "in.fasta")
+    assert contents([made]) == contents(read(by_hand))
+    assert not any("only letters of nucleotides" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "sugars", "links"),
+    [
+        ("NAG", "NAG", []),
+        ("NAG(4-1 NAG)", "NAG NAG", ["1 O4 2 C1"]),
+        (" nag( 4-1  NAG ( 4-1 BMA(3-1 MAN)(6-1 MAN)))", None, None),
+        ("NAG(4-1 NAG(4-1 BMA(3-1 MAN)(6-1 MAN)))", "NAG NAG BMA MAN MAN",
+         ["1 O4 2 C1", "2 O4 3 C1", "3 O3 4 C1", "3 O6 5 C1"]),
+        ("NAG(4-1 NAG)(6-2 FUC)", "NAG NAG FUC", ["1 O4 2 C1", "1 O6 3 C2"]),
+        ("", None, None), ("NAG(", None, None), ("NAG)", None, None), ("NAG(4-1 )", None, None),
+        ("NAG(NAG)", None, None), ("NAG NAG", None, None), ("(4-1 NAG)", None, None), ("NAG(4-1 NAG))", None, None),
+        ("NAG()", None, None), ("NAG(4-1NAG)", None, None), ("NAG" + "(4-1 NAG" * 300 + ")" * 300, None, None),
+    ],
+)  # fmt: skip
+def test_chais_notation_of_glycans(text, sugars, links):
+    if sugars is None:
+        with pytest.raises(InputError, match="is not a glycan at position"):
+            parse_glycan(text)
+        return
+    made = parse_glycan(text)
+    assert made.sugars == tuple(sugars.split())
+    assert [" ".join(map(str, one)) for one in made.links] == links
+
+
+def test_equal_glycans_are_copies_and_others_are_not(read):
+    glycans = ["NAG(4-1 NAG)", "NAG(6-1 NAG)", "NAG(4-1 NAG)"]
+    text = "".join(f">glycan|g{number}\n{glycan}\n" for number, glycan in enumerate(glycans))
+    (made,) = read(f">protein|a\n{SEQUENCE}\n{text}", "in.fasta")
+    assert [one.copies for one in made.spec.entities] == [1, 2, 1]
+    assert [(one.first.entity, one.first.atom, one.second.atom) for one in made.spec.bonds] == [
+        (2, "O4", "C1"), (3, "O6", "C1")
+    ]  # fmt: skip
+    assert any("record 2: the glycan is bonded to no protein" in note for note in made.notes)
+
+
 def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
     (made,) = read(">a\nACGT\n>b\nACGU\n>c\nACGA\n>protein|name=d\nACGT\n", "in.fasta")
     assert [one.kind for one in made.spec.entities] == ["dna", "rna", "protein", "protein"]
     assert [note for note in made.notes if "only letters of nucleotides" in note] == [
-        "record 1 has only letters of nucleotides and is read as DNA; '>protein|name=' forbids it",
-        "record 2 has only letters of nucleotides and is read as RNA; '>protein|name=' forbids it",
+        "record 1 has only letters of nucleotides and is read as DNA; '>protein|name' forbids it",
+        "record 2 has only letters of nucleotides and is read as RNA; '>protein|name' forbids it",
     ]
 
 
@@ -291,7 +342,10 @@ def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
         (">a\n>b\nMKT\n", "record 1 ('a') has no sequence"),
         (">a\nMKT\n>b\n", "record 2 ('b') has no sequence"),
         (">a\nMKTO\n", "record 1.sequence: 'O' at position 4 is not a letter of a protein sequence"),
-        (">glycan|name=a\nNAG(4-1 NAG)\n", "glycans are not read"),
+        (">protein|a\nMK(SEP\n", "record 1.sequence: '(' at position 3 is not a letter"),
+        (">protein|a\nMK(ZZZZZ)K\n", "component 'ZZZZZ' is not in the chemical dictionary"),
+        (">glycan|name=a\nNAG(4-1 ZZZZZ)\n", "record 1.ligand: component 'ZZZZZ' is not in the chemical dictionary"),
+        (">glycan|name=a\nNAG(9-1 NAG)\n", "atom 'O9' does not exist"),
         (">A|protein|no.a3m\nMKT\n", "no.a3m: no such file"),
         (">a\nMKT:\n>b\nMKT\n", "in.fasta[0] 'a': record 1.sequence: empty"),
     ],

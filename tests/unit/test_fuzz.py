@@ -13,9 +13,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import gemmi
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.cases import SEQUENCE, write_template
+from support.components import ACRYLAMIDE
 
 from protenix_multiseed.config import load_config
 from protenix_multiseed.errors import ProtenixMsError
@@ -63,14 +66,27 @@ def within_time(function, *arguments):
     return result, message
 
 
-def featurized(job):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A structure as PDB and as mmCIF text."""
+    path = tmp_path_factory.mktemp("template") / "template.cif"
+    write_template(path)
+    return gemmi.read_structure(str(path)).make_pdb_string(), path.read_text()
+
+
+def featurized(job, *, with_templates=False):
     from protenix_multiseed.features.featurize import featurize
 
-    return featurize(replace(job, seeds=job.seeds[:1]), FeatureSettings(reads=replace(RULES.reads, template=False)))
+    reads = replace(RULES.reads, template=with_templates)
+    return featurize(replace(job, seeds=job.seeds[:1]), FeatureSettings(reads=reads))
 
 
-def refused_or_read(folder, dictionary, content, **files):
-    """Read an input file of this content. No file may be written, and no job name may leave the output folder."""
+def refused_or_read(folder, dictionary, content, *, own=False, **files):
+    """Read an input file of this content. No file may be written, and no job name may leave the output folder.
+
+    Args:
+        own: Whether to featurize templates, which must be structures in the input itself.
+    """
     before = {path.name for path in folder.parent.iterdir()}
     for name, text in files.items():
         (folder / name).write_bytes(text)
@@ -83,7 +99,7 @@ def refused_or_read(folder, dictionary, content, **files):
         target = (folder / "out" / job.name).resolve()
         assert target.parent == (folder / "out").resolve(), "a name that leaves the output folder"
         if job.n_token < 300 and not job.spec.has_constraint:
-            assert featurized(job), "accepted, but without features"
+            assert featurized(job, with_templates=own), "accepted, but without features"
 
 
 words = st.sampled_from(
@@ -132,6 +148,73 @@ def test_alphafold_3_of_any_shape_is_read_or_refused(folder, dictionary, dialect
     content = {"dialect": dialect, "version": 1, "name": name, "modelSeeds": [1], "sequences": sequences}
     content |= {"bondedAtomPairs": more}
     refused_or_read(folder, dictionary, json.dumps(content).encode())
+
+
+@st.composite
+def damaged(draw, text):
+    """A text with lines left out, repeated or exchanged, and with other words and signs."""
+    lines = text.split("\n")
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(lines) - 1))
+        edit = draw(st.sampled_from(["leave out", "repeat", "exchange", "word", "sign"]))
+        if edit == "leave out" and len(lines) > 1:
+            del lines[place]
+        elif edit == "repeat":
+            lines.insert(draw(st.integers(0, len(lines))), lines[place])
+        elif edit == "exchange":
+            other = draw(st.integers(0, len(lines) - 1))
+            lines[place], lines[other] = lines[other], lines[place]
+        elif edit == "word" and (words := lines[place].split(" ")):
+            new = [
+                "",
+                "?",
+                ".",
+                "X",
+                "Fe",
+                "H",
+                "O1",
+                "C1",
+                "TRIP",
+                "Y",
+                "1e99",
+                "nan",
+                "-7",
+                "loop_",
+                "data_x",
+                "'",
+                "é",
+            ]
+            words[draw(st.integers(0, len(words) - 1))] = draw(st.sampled_from(new))
+            lines[place] = " ".join(words)
+        elif lines[place]:
+            at = draw(st.integers(0, len(lines[place]) - 1))
+            lines[place] = lines[place][:at] + draw(st.characters(codec="utf-8")) + lines[place][at + 1 :]
+    return "\n".join(lines)
+
+
+@fuzzed
+@given(text=damaged(ACRYLAMIDE), is_residue=st.booleans())
+def test_own_components_of_any_content_are_read_or_refused(folder, dictionary, text, is_residue):
+    change = [{"ptmType": "CCD_LIG-1", "ptmPosition": 2}] if is_residue else []
+    protein = {"proteinChain": {"sequence": "MKTAY", "count": 1, "modifications": change}}
+    sequences = [protein, {"ligand": {"ligand": "CCD_GOL" if is_residue else "CCD_LIG-1", "count": 1}}]
+    content = [{"name": "a", "sequences": sequences, "userCCD": text}]
+    refused_or_read(folder, dictionary, json.dumps(content).encode())
+
+
+@fuzzed
+@given(data=st.data())
+def test_template_structures_of_any_content_are_read_or_refused(folder, dictionary, template, data):
+    text = data.draw(damaged(template[data.draw(st.booleans())]))
+    own = {"structure": text, **data.draw(st.sampled_from([{}, {"chain": "A"}, {"chain": "B"}]))}
+    if data.draw(st.booleans()):
+        own |= {
+            "queryIndices": [3, 4],
+            "templateIndices": data.draw(st.lists(st.integers(-1, 25), min_size=2, max_size=2)),
+        }
+    protein = {"proteinChain": {"sequence": SEQUENCE, "count": 1, "templates": [own]}}
+    content = json.dumps([{"name": "a", "sequences": [protein]}]).encode()
+    refused_or_read(folder, dictionary, content, own=True)
 
 
 @fuzzed

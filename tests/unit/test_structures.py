@@ -6,7 +6,7 @@ import gemmi
 import pytest
 
 from protenix_multiseed.errors import RefusedInputsError
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs import read_jobs, structures
 from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
@@ -21,9 +21,9 @@ def dictionary():
 
 @pytest.fixture
 def read(tmp_path, dictionary):
-    def read(content, name="in.json"):
+    def read(content, name="in.json", **rules):
         (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
-        return read_jobs([tmp_path / name], (1,), InputRules(model="m", reads=READS), dictionary)
+        return read_jobs([tmp_path / name], (1,), InputRules(**{"model": "m", "reads": READS, **rules}), dictionary)
 
     return read
 
@@ -105,6 +105,13 @@ def test_a_structure_is_the_job_written_by_hand(read, write):
     assert "2 water molecules of the structure are left out" in made.notes
 
 
+def test_signs_that_are_not_ascii_do_no_harm(read):
+    """Regression: gemmi divides the fixed columns of a PDB file between bytes, which ended in a traceback."""
+    text = structure().make_pdb_string()
+    assert read("REMARK   1 Café\n" + text, "in.pdb")
+    assert read(text.replace("SEQRES   1 A    5  MET", "SEQRES   1 A    5 éMET"), "in.pdb")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -116,3 +123,22 @@ def test_a_structure_is_the_job_written_by_hand(read, write):
 def test_what_is_no_structure_is_refused(read, text, says):
     with pytest.raises(RefusedInputsError, match=says):
         read(text, "in.cif")
+
+
+@pytest.mark.parametrize(
+    "write", [lambda made: made.make_mmcif_document().as_string(), lambda made: made.make_pdb_string()]
+)
+def test_coordinates_are_templates_only_on_request(read, write):
+    reads = ReadSettings(template=True)
+    (plain,) = read(write(structure()), "in.cif", reads=reads)
+    assert plain.spec.entities[0].structures == ()
+    (made,) = read(write(structure()), "in.cif", reads=reads, template_from_input=True)
+    protein, *others = made.spec.entities
+    (template,) = protein.structures
+    placed = structures.place(template, protein.sequence)
+    assert (placed.chain.name, placed.chain.sequence) == ("A", "MNGXK")  # the modified residue is unknown, as upstream
+    assert placed.pairs == tuple((number, number) for number in range(5))
+    assert sorted(placed.chain.atoms[1]) == ["C", "CA", "CB", "CG", "N", "ND2", "O"]
+    assert not any(getattr(one, "structures", ()) for one in others)
+    assert any("template in.cif, chain A: 5 of 5 residues mapped" in note for note in made.notes)
+    assert content_of(made.spec, reads) != content_of(plain.spec, reads)

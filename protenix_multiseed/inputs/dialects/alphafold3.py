@@ -5,13 +5,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.errors import ConfigError, InputError
+from protenix_multiseed.inputs.components import components_of
 from protenix_multiseed.inputs.dialects import schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.explain import explain
 from protenix_multiseed.inputs.seeds import check_seeds
-from protenix_multiseed.job_spec import Alignment, Bond, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
+from protenix_multiseed.job_spec import (
+    Alignment,
+    Bond,
+    Entity,
+    JobSpec,
+    Ligand,
+    Modification,
+    OwnComponent,
+    Polymer,
+    PolymerKind,
+    TemplateStructure,
+)
 
 NAME = "AlphaFold 3 JSON"
 SUFFIXES: tuple[str, ...] = (".json",)
@@ -36,13 +48,25 @@ class _Polymer(_Chain):
     sequence: schema.Sequence
 
 
+class _Template(schema.TemplateIndices):
+    mmcif: str | None = None
+    mmcifPath: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "_Template":
+        schema.one_of(self.mmcif, self.mmcifPath, "mmcif or mmcifPath")
+        if self.mapping is None:
+            raise ValueError("queryIndices and templateIndices are missing")
+        return self
+
+
 class _Protein(_Polymer):
     modifications: list[_ProteinModification] | None = None
     unpairedMsa: str | None = None
     unpairedMsaPath: str | None = None
     pairedMsa: str | None = None
     pairedMsaPath: str | None = None
-    templates: list[Any] | None = None
+    templates: list[_Template] | None = None
 
 
 class _Dna(_Polymer):
@@ -120,28 +144,22 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         )
         for number, (first, second) in enumerate(job.bondedAtomPairs or ())
     )
-    problems = [*chains.problems, *_unsupported(job)]
+    problems = list(chains.problems)
+    components: tuple[OwnComponent, ...] = ()
+    try:
+        components = components_of(document, job.userCCD, job.userCCDPath, entities, notes)
+    except InputError as error:
+        problems.append(str(error))
+    spec = JobSpec(name=job.name, entities=entities, bonds=bonds, components=components)
     yield ParsedJob(
         index=0,
         name=name,
-        spec=None if problems else JobSpec(name=job.name, entities=entities, bonds=bonds),
+        spec=None if problems else spec,
         seeds=seeds,
         seed_problem=seed_problem,
         problems=tuple(problems),
         notes=tuple(notes),
     )
-
-
-def _unsupported(job: _Job) -> Iterator[str]:
-    for key in ("userCCD", "userCCDPath"):
-        if getattr(job, key):
-            yield f"{key}: components of your own are not supported yet: give such a ligand as SMILES"
-    for number, box in enumerate(job.sequences):
-        if box.protein is not None and box.protein.templates:
-            yield (
-                f"sequences[{number}].protein.templates: template structures of your own are not supported yet: "
-                "write [] to predict without templates"
-            )
 
 
 def _entity(document: Document, place: str, box: _Entity, chains: Chains, notes: list[str]) -> Entity:
@@ -162,8 +180,16 @@ def _entity(document: Document, place: str, box: _Entity, chains: Chains, notes:
         ),
         paired=_alignment(document, place, chain, "pairedMsa"),
         unpaired=_alignment(document, place, chain, "unpairedMsa"),
+        structures=tuple(_structures(document, place, chain)) if isinstance(chain, _Protein) else (),
         **more,
     )
+
+
+def _structures(document: Document, place: str, chain: _Protein) -> Iterator[TemplateStructure]:
+    for number, one in enumerate(chain.templates or ()):
+        file = None if one.mmcifPath is None else document.find(one.mmcifPath)
+        where = f"{place}.templates[{number}]"
+        yield TemplateStructure(file=file, text=one.mmcif, mapping=one.mapping, place=where)
 
 
 def _modification(place: str, one: _ProteinModification | _NucleotideModification) -> Modification:

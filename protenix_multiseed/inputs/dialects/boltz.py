@@ -1,11 +1,13 @@
 """Boltz's YAML, version 1: one job (Boltz's ``docs/prediction.md``)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from protenix_multiseed.inputs.dialects import schema
+from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.dialects import boltz_csv, schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.explain import explain
@@ -20,6 +22,8 @@ from protenix_multiseed.job_spec import (
     Modification,
     Pocket,
     Polymer,
+    SourceFile,
+    TemplateStructure,
 )
 
 NAME = "Boltz YAML"
@@ -91,11 +95,29 @@ class _Constraint(schema.Choice):
     contact: _Contact | None = None
 
 
+class _Template(schema.Strict):
+    cif: str | None = None
+    pdb: str | None = None
+    chain_id: str | list[str] | None = None
+    template_id: str | list[str] | None = None
+    force: bool = False
+    threshold: Distance | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "_Template":
+        schema.one_of(self.cif, self.pdb, "cif or pdb")
+        if self.force or self.threshold is not None:
+            raise ValueError("force and threshold need a potential that Protenix does not have: leave them out")
+        if self.template_id is not None and len(_listed(self.template_id)) != len(_listed(self.chain_id)):
+            raise ValueError("template_id needs chain_id with as many chains")
+        return self
+
+
 class _Job(schema.Strict):
     version: Literal[1] = 1
     sequences: Annotated[list[_Entity], Field(min_length=1)]
     constraints: list[_Constraint] | None = None
-    templates: list[Any] | None = None
+    templates: list[_Template] | None = None
     properties: list[Any] | None = None
 
 
@@ -119,8 +141,10 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         return
     chains, problems = Chains(), list(_unsupported(job))
     entities = tuple(
-        _entity(document, f"sequences[{number}].{one.kind}", one, chains) for number, one in enumerate(job.sequences)
+        _entity(document, f"sequences[{number}].{one.kind}", one, chains, problems)
+        for number, one in enumerate(job.sequences)
     )
+    entities = _with_templates(document, job, entities, problems)
     places = [(f"constraints[{number}].{one.kind}", one.chosen) for number, one in enumerate(job.constraints or ())]
     contacts = tuple(_contact(place, one, chains, entities) for place, one in places if isinstance(one, _Contact))
     pockets = [_pocket(place, one, chains, problems) for place, one in places if isinstance(one, _Pocket)]
@@ -145,8 +169,6 @@ def parse(document: Document) -> Iterator[ParsedJob]:
 
 
 def _unsupported(job: _Job) -> Iterator[str]:
-    if job.templates:
-        yield "templates: template structures of your own are not supported yet: leave templates out"
     for number, one in enumerate(job.sequences):
         if isinstance(one.chosen, _Polymer) and one.chosen.cyclic:
             yield (
@@ -162,16 +184,54 @@ def _notes(job: _Job, constraints: Sequence[_Bond | _Pocket | _Contact]) -> Iter
         yield "force of a constraint has no effect: Protenix has no potential for it"
 
 
-def _entity(document: Document, place: str, box: _Entity, chains: Chains) -> Entity:
+def _listed(names: str | list[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def _with_templates(
+    document: Document, job: _Job, entities: tuple[Entity, ...], problems: list[str]
+) -> tuple[Entity, ...]:
+    """Give the proteins their templates. All copies of a protein have the same templates in Protenix."""
+    proteins = {
+        number: one for number, one in enumerate(entities) if isinstance(one, Polymer) and one.kind == "protein"
+    }
+    made = list(entities)
+    for index, template in enumerate(job.templates or ()):
+        place = f"templates[{index}]"
+        chains = _listed(template.chain_id)
+        if not chains:
+            chains = [name for one in proteins.values() for name in one.chain_ids] if len(proteins) == 1 else []
+            if not chains:
+                problems.append(f"{place}: the job has {len(proteins)} proteins: name the chains of one in chain_id")
+        named: list[str | None] = [*_listed(template.template_id)]
+        of_chain = dict(zip(chains, named or [None] * len(chains), strict=True))
+        for number, protein in proteins.items():
+            wanted = {of_chain[name] for name in protein.chain_ids if name in of_chain}
+            if not wanted:
+                continue
+            if len(wanted) > 1 or not set(protein.chain_ids) <= set(of_chain):
+                problems.append(
+                    f"{place}.chain_id: Protenix gives all copies of a protein the same templates: name all of "
+                    f"{', '.join(protein.chain_ids)} with one chain of the template, or write them as separate proteins"
+                )
+            file = document.find(str(template.cif or template.pdb))
+            one = TemplateStructure(file=file, chain=wanted.pop(), has_label=True, place=place)
+            before = made[number]
+            assert isinstance(before, Polymer)
+            made[number] = replace(before, structures=(*before.structures, one))
+        unknown = set(of_chain) - {name for one in proteins.values() for name in one.chain_ids}
+        problems.extend(f"{place}.chain_id: no protein chain is called {name!r}" for name in sorted(unknown))
+    return tuple(made)
+
+
+def _entity(document: Document, place: str, box: _Entity, chains: Chains, problems: list[str]) -> Entity:
     chain = box.chosen
     chains.add(chain.ids, f"{place}.id")
     more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
     if isinstance(chain, _Ligand):
         return Ligand(components=(chain.ccd,) if chain.ccd else (), smiles=chain.smiles, **more)
     if isinstance(chain, _Protein) and chain.msa:
-        empty = Alignment(text="", place=f"{place}.msa")
-        named = Alignment(file=document.find(chain.msa), place=f"{place}.msa")
-        more["unpaired"] = empty if chain.msa == _NO_MSA else named
+        more |= _alignments(document.find(chain.msa), chain.msa, f"{place}.msa", problems)
     return Polymer(
         kind=box.kind,  # type: ignore[arg-type]
         sequence=chain.sequence,
@@ -181,6 +241,17 @@ def _entity(document: Document, place: str, box: _Entity, chains: Chains) -> Ent
         ),
         **more,
     )
+
+
+def _alignments(file: SourceFile, written: str, place: str, problems: list[str]) -> dict[str, Alignment]:
+    if written == _NO_MSA:
+        return {"unpaired": Alignment(text="", place=place)}
+    if file.path.suffix == ".csv" and file.path.is_file():
+        try:
+            return boltz_csv.alignments_of(file, place)
+        except InputError as error:
+            problems.append(f"{place}: {error}")
+    return {"unpaired": Alignment(file=file, place=place)}
 
 
 def _bond(place: str, bond: _Bond, chains: Chains) -> Bond:

@@ -2,8 +2,9 @@
 
 - Plain records: the file is one complex, and each record is a chain.
 - ``:`` in a sequence, as in ColabFold: each record is a complex of its own, with ``:`` between its chains.
-- Typed headers, as in Boltz (``>A|protein|a.a3m``) and Chai (``>protein|name=a``): one complex; a chain may be DNA,
-  RNA, a ligand as SMILES, or a component of the dictionary (Boltz's ``ccd``).
+- Typed headers, as in Boltz (``>A|protein|a.a3m``) and Chai (``>protein|a``): one complex; a chain may be DNA, RNA, a
+  ligand as SMILES, a component of the dictionary (Boltz's ``ccd``), or a glycan (Chai). In Chai's chains, ``AS(SEP)K``
+  is a chain of four residues of which the third is SEP.
 
 Equal chains of a complex become one entity with several copies, as homomers are written in all other formats.
 """
@@ -13,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.dialects.glycans import Glycan, parse_glycan
 from protenix_multiseed.inputs.document import Document, ParsedJob
-from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Polymer, PolymerKind
+from protenix_multiseed.inputs.residues import letter_of
+from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
 
 NAME = "FASTA"
 SUFFIXES: tuple[str, ...] = (".fasta", ".fa", ".faa", ".fas", ".fna")
@@ -79,20 +82,26 @@ def _split(record: _Record) -> list[_Record]:
 
 def _complex(document: Document, index: int, name: str, records: Sequence[_Record]) -> ParsedJob:
     entities, problems, notes = list[Entity](), list[str](), list[str]()
+    glycans: dict[int, Glycan] = {}  # by the number of their entity
     for record in records:
         try:
-            entity = _entity(document, record, notes)
+            glycan = _glycan(record, notes)
+            entity = _entity(document, record, notes, glycan)
         except InputError as error:
             problems.append(str(error))
             continue
-        place = next((place for place, other in enumerate(entities) if _is_copy(other, entity)), None)
+        copies = (place for place, other in enumerate(entities) if _is_copy(other, entity))
+        place = next((place for place in copies if glycans.get(place + 1) == glycan), None)
         if place is None:
             entities.append(entity)
+            if glycan is not None:
+                glycans[len(entities)] = glycan
         else:
             other = entities[place]
             ids = (*other.chain_ids, *entity.chain_ids)
             entities[place] = replace(other, copies=other.copies + 1, chain_ids=ids)
-    spec = None if problems else JobSpec(name=name, entities=tuple(entities))
+    bonds = tuple(bond for number, one in glycans.items() for bond in one.bonds(number, entities[number - 1].place))
+    spec = None if problems else JobSpec(name=name, entities=tuple(entities), bonds=bonds)
     return ParsedJob(index=index, name=name, spec=spec, problems=tuple(problems), notes=tuple(notes))
 
 
@@ -102,14 +111,25 @@ def _is_copy(first: Entity, second: Entity) -> bool:
     return same and bool(first.chain_ids) == bool(second.chain_ids)
 
 
-def _entity(document: Document, record: _Record, notes: list[str]) -> Entity:
+def _glycan(record: _Record, notes: list[str]) -> Glycan | None:
+    if _type_of(record) != "glycan":
+        return None
+    notes.append(
+        f"{record.place}: the glycan is bonded to no protein, because FASTA cannot say so; 'protenix-ms convert' "
+        "writes the job as JSON, to which you can add the bond"
+    )
+    try:
+        return parse_glycan(record.text)
+    except InputError as error:
+        raise InputError(f"{record.place}: {error}") from None
+
+
+def _entity(document: Document, record: _Record, notes: list[str], glycan: Glycan | None) -> Entity:
     kind, words = _type_of(record), record.words
     is_boltz = kind is not None and len(words) > 1 and words[1].lower() == kind
     ids = (words[0],) if is_boltz else ()
-    if kind == "glycan":
-        raise InputError(
-            f"{record.place}: glycans are not read: write the sugars as ligands with bonds in another format"
-        )
+    if glycan is not None:
+        return Ligand(components=glycan.sugars, chain_ids=ids, place=record.place)
     if kind in ("smiles", "ligand"):
         return Ligand(smiles=record.text, chain_ids=ids, place=record.place)
     if kind == "ccd":
@@ -120,16 +140,27 @@ def _entity(document: Document, record: _Record, notes: list[str]) -> Entity:
     elif is_boltz and len(words) > 2 and words[2]:
         unpaired = Alignment(file=document.find(words[2]), place=record.place)
     polymer = next((one for one in _POLYMERS if one == kind), None) or _guess(record, notes)
-    sequence = record.text.upper()
-    return Polymer(kind=polymer, sequence=sequence, chain_ids=ids, place=record.place, unpaired=unpaired)
+    made = Polymer(kind=polymer, sequence=record.text.upper(), chain_ids=ids, place=record.place, unpaired=unpaired)
+    return made if kind is None or is_boltz else _with_modifications(made)
+
+
+def _with_modifications(chain: Polymer) -> Polymer:
+    """Read the modified residues of Chai's form: each is a component in parentheses."""
+    sequence, changes = "", []
+    for component, letters in re.findall(r"\(([A-Z0-9]+)\)|([^(]+|\()", chain.sequence):
+        if component:
+            letter = letter_of(component, chain.kind)
+            changes.append(Modification(component=component, position=len(sequence) + 1, place=chain.place))
+        sequence += letter if component else letters
+    return replace(chain, sequence=sequence, modifications=tuple(changes))
 
 
 def _type_of(record: _Record) -> str | None:
-    """The type of a chain if the header names it: in Chai's form first, in Boltz's second."""
+    """The type of a chain if the header names it: Boltz names it in the second place, Chai in the first."""
     words = [word.lower() for word in record.words]
-    if words[0] in _TYPES and (len(words) == 1 or words[1].startswith("name=") or words[0] in ("ligand", "glycan")):
-        return words[0]
-    return words[1] if len(words) > 1 and words[1] in _TYPES else None
+    if len(words) > 1 and words[1] in _TYPES:
+        return words[1]
+    return words[0] if words[0] in _TYPES else None
 
 
 def _guess(record: _Record, notes: list[str]) -> PolymerKind:
@@ -139,7 +170,7 @@ def _guess(record: _Record, notes: list[str]) -> PolymerKind:
         return "protein"
     kind: PolymerKind = "rna" if "U" in letters else "dna"
     notes.append(
-        f"{record.place} has only letters of nucleotides and is read as {kind.upper()}; '>protein|name=' forbids it"
+        f"{record.place} has only letters of nucleotides and is read as {kind.upper()}; '>protein|name' forbids it"
     )
     return kind
 

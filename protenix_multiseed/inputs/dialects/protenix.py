@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from protenix_multiseed.errors import ConfigError, InputError
+from protenix_multiseed.inputs.components import components_of
 from protenix_multiseed.inputs.dialects import protenix_schema as schema
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.explain import explain, json_type
@@ -25,6 +26,7 @@ from protenix_multiseed.job_spec import (
     PolymerKind,
     SourceFile,
     TemplateHits,
+    TemplateStructure,
 )
 
 NAME = "Protenix JSON"
@@ -68,14 +70,12 @@ def _parse_job(document: Document, index: int, raw: Any) -> ParsedJob:
             seeds = check_seeds([_seed(value) for value in job.modelSeeds], "modelSeeds")
         except ConfigError as error:
             problem = str(error)
-    return ParsedJob(
-        index=index,
-        name=name,
-        spec=_spec(document, job),
-        seeds=seeds,
-        seed_problem=problem,
-        notes=tuple(_notes(job)),
-    )
+    notes = list(_notes(job))
+    try:
+        spec = _spec(document, job, notes)
+    except InputError as error:
+        return ParsedJob(index=index, name=name, problems=(str(error),))
+    return ParsedJob(index=index, name=name, spec=spec, seeds=seeds, seed_problem=problem, notes=tuple(notes))
 
 
 def _notes(job: schema.ProtenixJob) -> Iterator[str]:
@@ -89,20 +89,22 @@ def _notes(job: schema.ProtenixJob) -> Iterator[str]:
             )
 
 
-def _spec(document: Document, job: schema.ProtenixJob) -> JobSpec:
+def _spec(document: Document, job: schema.ProtenixJob, notes: list[str]) -> JobSpec:
     constraint = job.constraint or schema.Constraint()
+    entities = tuple(
+        _entity(document, f"sequences[{number}].{box.kind}", box.kind or "", box.chosen)
+        for number, box in enumerate(job.sequences)
+    )
     return JobSpec(
         name=job.name,
-        entities=tuple(
-            _entity(document, f"sequences[{number}].{box.kind}", box.kind or "", box.chosen)
-            for number, box in enumerate(job.sequences)
-        ),
+        entities=entities,
         bonds=tuple(_bond(f"covalent_bonds[{index}]", bond) for index, bond in enumerate(job.covalent_bonds or ())),
         contacts=tuple(
             _contact(f"constraint.contact[{index}]", contact) for index, contact in enumerate(constraint.contact or ())
         ),
         pocket=_pocket(constraint.pocket) if constraint.pocket else None,
         has_constraint=job.constraint is not None,
+        components=components_of(document, job.userCCD, job.userCCDPath, entities, notes),
     )
 
 
@@ -116,6 +118,8 @@ def _entity(document: Document, place: str, kind: str, entity: schema.Entity) ->
     if isinstance(entity, schema.ProteinChain) and entity.templatesPath:
         file = document.find(entity.templatesPath)
         more["templates"] = TemplateHits(file=file, place=f"{place}.templatesPath")
+    if isinstance(entity, schema.ProteinChain):
+        more["structures"] = tuple(_structures(document, place, entity))
     alignments = _alignments(document, place, entity)
     modifications: Sequence[schema.ProteinModification | schema.NucleotideModification] = entity.modifications or ()
     return Polymer(
@@ -128,6 +132,13 @@ def _entity(document: Document, place: str, kind: str, entity: schema.Entity) ->
         unpaired=alignments.get("unpaired"),
         **more,
     )
+
+
+def _structures(document: Document, place: str, chain: schema.ProteinChain) -> Iterator[TemplateStructure]:
+    for number, one in enumerate(chain.templates or ()):
+        file = None if one.structurePath is None else document.find(one.structurePath)
+        where = f"{place}.templates[{number}]"
+        yield TemplateStructure(file=file, text=one.structure, chain=one.chain, mapping=one.mapping, place=where)
 
 
 def _ligand(document: Document, text: str) -> dict[str, Any]:

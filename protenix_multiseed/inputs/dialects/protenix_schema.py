@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
-from protenix_multiseed.inputs.dialects.schema import Choice, Position, Strict
+from protenix_multiseed.inputs.dialects.schema import Choice, Position, Strict, TemplateIndices, one_of
 
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -63,6 +63,19 @@ class OldMsa(Strict):
     pairing_db: str | None = None
 
 
+class TemplateStructure(TemplateIndices):
+    """A structure that is a template of a protein, aligned or with indices. This object is ours, not Protenix's."""
+
+    structure: str | None = None
+    structurePath: str | None = None
+    chain: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "TemplateStructure":
+        one_of(self.structure, self.structurePath, "structure or structurePath")
+        return self
+
+
 class ProteinChain(Entity):
     """A protein, with its MSAs as paths or as text, and its template hits."""
 
@@ -74,6 +87,7 @@ class ProteinChain(Entity):
     unpairedMsaPath: str | None = None
     msa: OldMsa | None = None
     templatesPath: str | None = None
+    templates: list[TemplateStructure] | None = None
     glycans: list[Any] | None = None  # this key and the next two are the AlphaFold Server's
     maxTemplateDate: str | None = None
     useStructureTemplate: bool | None = None
@@ -208,6 +222,8 @@ class ProtenixJob(Strict):
     modelSeeds: list[int | str] | None = None
     covalent_bonds: list[CovalentBond] | None = None
     constraint: Constraint | None = None
+    userCCD: str | None = None  # this key and the next are ours, named as in AlphaFold 3's format
+    userCCDPath: str | None = None
     assembly_id: Any = None  # written by `protenix json`, never read
     dialect: Any = None  # AlphaFold server keys, which upstream does not read
     version: Any = None

@@ -45,3 +45,30 @@ class NamedChains(Strict):
     def ids(self) -> tuple[str, ...]:
         """The names of the chains."""
         return (self.id,) if isinstance(self.id, str) else tuple(self.id)
+
+
+class TemplateIndices(Strict):
+    """The residues of a template that belong to residues of the chain. Both lists count from 0."""
+
+    queryIndices: list[int] | None = None
+    templateIndices: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "TemplateIndices":
+        lengths = [None if one is None else len(one) for one in (self.queryIndices, self.templateIndices)]
+        if lengths[0] != lengths[1]:
+            raise ValueError("queryIndices and templateIndices must have the same number of indices")
+        return self
+
+    @property
+    def mapping(self) -> tuple[tuple[int, int], ...] | None:
+        """Pairs of an index of the chain and an index of the template."""
+        if self.queryIndices is None or self.templateIndices is None:
+            return None
+        return tuple(zip(self.queryIndices, self.templateIndices, strict=True))
+
+
+def one_of(first: str | None, second: str | None, names: str) -> None:
+    """Refuse two keys of which not exactly one is given."""
+    if (first is None) == (second is None):
+        raise ValueError(f"expected either {names}")

@@ -1,7 +1,7 @@
 """Structures in mmCIF or PDB format: their sequences, ligands, ions and covalent bonds become a job.
 
-Coordinates are not used. A sequence is the whole one that the file states (``_entity_poly_seq``, ``SEQRES``), else that
-of the residues with coordinates. Water is left out.
+Coordinates are used only on request, as templates. A sequence is the whole one that the file states
+(``_entity_poly_seq``, ``SEQRES``), else that of the residues with coordinates. Water is left out.
 """
 
 from collections import Counter
@@ -11,8 +11,20 @@ from typing import Any
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.document import Document, ParsedJob
-from protenix_multiseed.inputs.residues import COMPONENTS
-from protenix_multiseed.job_spec import AtomRef, Bond, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
+from protenix_multiseed.inputs.residues import COMPONENTS, letter_of
+from protenix_multiseed.inputs.structures import read_structure
+from protenix_multiseed.job_spec import (
+    AtomRef,
+    Bond,
+    Entity,
+    JobSpec,
+    Ligand,
+    Modification,
+    Polymer,
+    PolymerKind,
+    SourceFile,
+    TemplateStructure,
+)
 
 NAME = "mmCIF or PDB"
 SUFFIXES: tuple[str, ...] = ()  # never searched for in folders, where structures are results, templates or ligands
@@ -45,25 +57,29 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     spec = JobSpec(name=name, entities=tuple(made.entities), bonds=tuple(made.bonds)) if made.entities else None
     problems = made.problems or ([] if spec else ["the structure has no chain and no ligand"])
     yield ParsedJob(
-        index=0, name=name, spec=None if problems else spec, problems=tuple(problems), notes=tuple(made.notes)
+        index=0,
+        name=name,
+        spec=None if problems else spec,
+        problems=tuple(problems),
+        notes=tuple(made.notes),
+        coordinates=dict(_coordinates(document, made.entities)),
     )
 
 
-def _read(document: Document) -> Any:
-    import gemmi  # imported late: few inputs are structures
+def _coordinates(document: Document, entities: list[Entity]) -> Iterator[tuple[int, TemplateStructure]]:
+    """Yield the template of each protein: its own first chain, residue by residue."""
+    file = SourceFile(path=document.path, written=document.path.name)
+    for number, entity in enumerate(entities, start=1):
+        if isinstance(entity, Polymer) and entity.kind == "protein":
+            mapping = tuple((place, place) for place in range(len(entity.sequence)))
+            yield number, TemplateStructure(file=file, chain=entity.chain_ids[0], mapping=mapping, place=entity.place)
 
+
+def _read(document: Document) -> Any:
     try:
-        if document.text.lstrip("# \r\n")[:5].lower() == "data_":
-            structure = gemmi.make_structure_from_block(gemmi.cif.read_string(document.text)[0])
-        else:
-            structure = gemmi.read_pdb_string(document.text)
-        structure.setup_entities()
-        structure.assign_label_seq_id()
-    except (ValueError, RuntimeError, IndexError) as error:
-        raise InputError(f"{document.path.name}: not a structure: {str(error).splitlines()[0]}") from None
-    if not len(structure) or not structure[0].count_atom_sites():
-        raise InputError(f"{document.path.name}: the structure has no atoms")
-    return structure
+        return read_structure(document.text)
+    except InputError as error:
+        raise InputError(f"{document.path.name}: {error}") from None
 
 
 @dataclass(slots=True)
@@ -121,13 +137,10 @@ class _Reader:
         entity = self.structure.get_entity_of(polymer)
         whole = [one.split(",")[0] for one in entity.full_sequence] if entity is not None else []
         names = whole or [residue.name for residue in polymer.first_conformer()]
-        letters = {component: letter for letter, component in COMPONENTS[kind].items()}
-        sequence, changes = "", []
+        sequence, changes = "".join(letter_of(component, kind) for component in names), []
         for position, component in enumerate(names, start=1):
-            letter = letters.get(component) or _parent(component, kind)
-            if component not in letters:
+            if component not in COMPONENTS[kind].values():
                 changes.append(Modification(component=component, position=position, place=f"chain {chain.name}"))
-            sequence += letter
         self._add(
             Polymer(
                 kind=kind,
@@ -187,11 +200,3 @@ class _Reader:
         if place is None:
             return None
         return AtomRef(entity=place.entity, copy=place.copy, position=place.position, atom=partner.atom_name)
-
-
-def _parent(component: str, kind: PolymerKind) -> str:
-    """Letter of the residue from which a modified one is made; X if there is none."""
-    import gemmi
-
-    letter = gemmi.find_tabulated_residue(component).one_letter_code.strip().upper()
-    return letter if letter in COMPONENTS[kind] else "X"
