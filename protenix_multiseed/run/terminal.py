@@ -1,7 +1,7 @@
 """The terminal display of a run: a live progress line on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from protenix_multiseed import events
 from protenix_multiseed.inputs.seeds import format_seeds
-from protenix_multiseed.types import Failure, Prediction
+from protenix_multiseed.types import Failure, Job, Prediction
 
 
 class Terminal:
@@ -59,7 +59,9 @@ class Terminal:
             case events.BatchProgress():
                 self._batch(event)
             case Prediction():
-                self._predicted(event)
+                self._predicted(event.job, event.seed, event.scores, float(event.run.get("seconds", 0)))
+            case events.Written():
+                self._predicted(event.job, event.seed, event.scores, event.seconds, event.where)
             case events.Skipped():
                 self._advance(len(event.seeds))
                 text = f"the last seeds did not improve the best score; seeds not run: {format_seeds(event.seeds)}"
@@ -97,14 +99,12 @@ class Terminal:
         text = f"{event.job.name}, {self._n_token} tokens: {seeds}, {event.stage} {event.done}/{event.total}"
         self._progress.update(self._task, description=escape(text))
 
-    def _predicted(self, prediction: Prediction) -> None:
+    def _predicted(self, job: Job, seed: int, scores: Sequence[float], seconds: float, where: str = "") -> None:
         self._advance()
         if self._shows_seeds:
-            best = max(float(sample["ranking_score"]) for sample in prediction.summary)
             self._line(
-                f"{prediction.job.name} seed {prediction.seed}: {len(prediction.summary)} samples in "
-                f"{prediction.run.get('seconds', 0):.1f} s, best ranking score {best:.4f} "
-                f"({self._n_done}/{self._n_seed})"
+                f"{job.name} seed {seed}: {len(scores)} samples in {seconds:.1f} s{where and f' on {where}'}, best "
+                f"ranking score {max(scores):.4f} ({self._n_done}/{self._n_seed})"
             )
 
     def _failed(self, failure: Failure) -> None:

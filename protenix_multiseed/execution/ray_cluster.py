@@ -1,0 +1,175 @@
+"""All use of Ray: connect, find the GPUs, start and kill the process of each GPU. Only Ray core's actors are used.
+
+Ray restarts nothing by itself here (``max_restarts=0``, ``max_task_retries=0``; its documented default for some calls
+is -1, without end): the run decides what is started again, and where.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import: Ray's own usage report is off
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # a busy machine starts Python slowly
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.execution.gpu_worker import GpuWorker
+from protenix_multiseed.execution.gpus import visible_gpus
+
+_STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
+_N_CALL = 8  # calls that a process answers at the same time
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """One GPU of a node of the cluster; on CPU runs, one CPU.
+
+    Attributes:
+        node: Ray's identifier of the node.
+        host: Name of the node, for people.
+        slot: Number of the GPU on its node, from 0.
+    """
+
+    node: str
+    host: str
+    slot: int
+
+
+class _RayWorker(GpuWorker):
+    def __init__(self, config: RunConfig, folder: Path, workers: int) -> None:
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        super().__init__(config, folder, gpus or None, workers)
+
+
+class Cluster:
+    """A connection to a Ray cluster, or a cluster of this machine alone that lives as long as the connection.
+
+    Raises:
+        ConfigError: if there is no cluster, or no GPU.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._kind = "CPU" if config.device == "cpu" else "GPU"
+        with _signals_kept():
+            self._connect()
+        if not self.places():
+            self.close()
+            raise ConfigError(
+                f"{'ray' if config.ray else 'gpus'}: {config.ray or 'this machine'} has no {self._kind}; "
+                "use --device cpu, or leave the option out"
+            )
+
+    def close(self) -> None:
+        """Disconnect. A cluster of this machine alone ends."""
+        with _signals_kept():
+            ray.shutdown()
+
+    def places(self) -> list[Place]:
+        """Return the GPUs of all nodes that are alive now, at most as many as the user asked for."""
+        found = [
+            Place(node["NodeID"], node["NodeManagerHostname"], slot)
+            for node in ray.nodes()
+            if node["Alive"]
+            for slot in range(int(node["Resources"].get(self._kind, 0)))
+        ]
+        gpus = self._config.gpus
+        return found[: int(gpus)] if gpus is not None and gpus.isdigit() else found
+
+    def start(self, place: Place) -> Any:
+        """Start the process of one GPU. Returns its handle at once; the first call waits until the process runs."""
+        node = next((one for one in ray.nodes() if one["NodeID"] == place.node), None)
+        resources = node["Resources"] if node else {}
+        share = int(resources.get("CPU", 1)) // max(1, int(resources.get(self._kind, 1)))
+        workers = max(1, min(self._config.workers or 1, share))
+        options = {"num_cpus": 1, "num_gpus": 0} if self._kind == "CPU" else {"num_cpus": 0, "num_gpus": 1}
+        actor: Any = ray.remote(_RayWorker).options(
+            **options,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=_N_CALL,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+        )
+        return actor.remote(self._config, Path.cwd(), workers)
+
+    def call(self, handle: Any, method: str, *arguments: Any) -> "Future[Any]":
+        """Call a method of a GPU's process."""
+        made: Future[Any] = getattr(handle, method).remote(*arguments).future()
+        return made
+
+    def kill(self, handle: Any, place: Place, process: int | None) -> None:
+        """Kill the process of a GPU, also if it does not answer."""
+        with contextlib.suppress(Exception):  # it may be dead already
+            ray.kill(handle, no_restart=True)
+        if process is not None:
+            with contextlib.suppress(Exception):
+                strategy = NodeAffinitySchedulingStrategy(place.node, soft=False)
+                ray.remote(_kill).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(process)
+
+    def _connect(self) -> None:
+        config = self._config
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if config.ray:
+            try:
+                ray.init(address=config.ray, **quiet)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"ray: no cluster answers at {config.ray} ({str(error).splitlines()[0]}); start one with "
+                    "'ray start --head', or use --gpus for the GPUs of this machine"
+                ) from None
+            return
+        here = visible_gpus()
+        count = int(config.gpus) if config.gpus is not None and config.gpus.isdigit() else 0
+        if self._kind == "CPU":
+            n_cpu, n_gpu = count or os.cpu_count() or 1, 0
+        else:
+            n_cpu = os.cpu_count() or 1
+            if "," in (config.gpus or ""):
+                here = self._chosen(here)
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(here)
+            elif count > len(here):
+                raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
+            n_gpu = count or len(here)
+        quiet["include_dashboard"] = False
+        ray.init(
+            address="local",
+            num_cpus=n_cpu,
+            num_gpus=n_gpu,
+            object_store_memory=_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+
+    def _chosen(self, here: list[str]) -> list[str]:
+        wanted = [int(part) for part in (self._config.gpus or "").split(",") if part]
+        if missing := [index for index in wanted if index >= len(here)]:
+            raise ConfigError(f"gpus: there is no GPU {missing[0]}; this machine has {len(here)}")
+        return [here[index] for index in dict.fromkeys(wanted)]
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the run's handler of SIGTERM, which Ray replaces, and let the processes that Ray starts receive SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        with contextlib.suppress(ValueError):  # not the main thread: Ray has replaced nothing
+            signal.signal(signal.SIGTERM, before)
