@@ -11,10 +11,11 @@ from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, Stopped
 from protenix_multiseed.events import Event, StageEntered, Watcher
 from protenix_multiseed.execution.base import Gate
+from protenix_multiseed.execution.capacity import minimum_sizes
 from protenix_multiseed.execution.job_run import JobRun, make_ready, notes_of
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.kernels.probe import KernelProbe
-from protenix_multiseed.types import Failure, Features, Job, Sizes, Task
+from protenix_multiseed.types import Failure, Features, Job, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
 
@@ -165,7 +166,7 @@ class LocalExecutor:
     def _refuse_too_large(self, tasks: Sequence[Task]) -> None:
         """Refuse jobs that have too many tokens to run, before the weights are loaded."""
         model = self.model
-        refusals = ((task.job, model.refusal(_minimum_sizes(task.job))) for task in tasks)
+        refusals = ((task.job, model.refusal(minimum_sizes(task.job))) for task in tasks)
         if problems := [f"{job.where}: {refusal}" for job, refusal in refusals if refusal]:
             raise ConfigError("\n".join(problems))
 
@@ -177,8 +178,3 @@ def _check(should_stop: Callable[[], bool]) -> None:
 
 def _with_seeds(task: Task) -> Job:
     return replace(task.job, seeds=task.todo)
-
-
-def _minimum_sizes(job: Job) -> Sizes:
-    """Return lower bounds of a job's sizes, from the number of tokens that is known before featurization."""
-    return Sizes(n_token=job.n_token, n_atom=job.n_token, n_msa=1)

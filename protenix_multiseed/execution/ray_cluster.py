@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +22,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.execution.fleet import Place
 from protenix_multiseed.execution.gpu_worker import GpuWorker
 from protenix_multiseed.execution.gpus import visible_gpus
 
 _STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
 _N_CALL = 8  # calls that a process answers at the same time
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """One GPU of a node of the cluster; on CPU runs, one CPU.
-
-    Attributes:
-        node: Ray's identifier of the node.
-        host: Name of the node, for people.
-        slot: Number of the GPU on its node, from 0.
-    """
-
-    node: str
-    host: str
-    slot: int
 
 
 class _RayWorker(GpuWorker):
