@@ -11,6 +11,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from protenix_multiseed.execution.gpu_worker import Loaded
+from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.execution.shared import Shared
 
 MAX_DEATHS = 5  # a GPU whose process ends this often, with no seed written in between, is left out
 RESTART_SECONDS = 2.0  # until a GPU's process is started again; twice as long after each further death
@@ -60,6 +62,7 @@ class Gpu:
         loaded: What the process said when it was ready; None before.
         n_received: Messages received.
         answered, moved: When the process last answered, and last made progress (``time.monotonic``).
+        is_checked: Whether its machine has what all machines must share.
         units: The seeds of each unit that are not finished, by job number.
         is_giving_back: Whether it was asked to give seeds back, and has not answered.
     """
@@ -68,6 +71,7 @@ class Gpu:
     place: Place
     handle: Any
     loaded: Loaded | None = None
+    is_checked: bool = False
     n_received: int = 0
     answered: float = field(default_factory=time.monotonic)
     moved: float = field(default_factory=time.monotonic)
@@ -91,8 +95,15 @@ class _Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Instead of an answer: the process, or its node, has ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer of a process to a call. ``value`` is an exception if the process or its node has ended."""
+    """The answer of a process to a call. ``value`` is what the method returned, or a :class:`Lost`."""
 
     gpu: Gpu
     method: str
@@ -103,13 +114,18 @@ class Answer:
 class Fleet:
     """The processes of all GPUs.
 
+    Args:
+        machines: The cluster.
+        shared: What each machine must have.
+
     Attributes:
         gpus: The GPUs whose process is alive, by number. A process that is started again has a new number.
         last_reason: Why the last process ended.
+        shared: What each machine must have.
     """
 
-    def __init__(self, machines: Machines) -> None:
-        self._machines = machines
+    def __init__(self, machines: Machines, shared: Shared) -> None:
+        self._machines, self.shared = machines, shared
         self._slots: dict[Place, _Slot] = {}
         self._answers: SimpleQueue[tuple[Gpu, str, Any, Future[Any]]] = SimpleQueue()
         self._n_started, self._looked = 0, float("-inf")
@@ -120,6 +136,11 @@ class Fleet:
     def ready(self) -> list[Gpu]:
         """The GPUs that have loaded the model."""
         return [gpu for gpu in self.gpus.values() if gpu.loaded is not None]
+
+    @property
+    def kinds(self) -> set[tuple[Planner, int]]:
+        """The planner and the free bytes of the GPUs that are ready."""
+        return {(gpu.loaded.planner, gpu.loaded.budget) for gpu in self.gpus.values() if gpu.loaded is not None}
 
     @property
     def is_hopeless(self) -> bool:
@@ -137,7 +158,7 @@ class Fleet:
             gpu = Gpu(self._n_started, place, self._machines.start(place))
             self._n_started += 1
             self.gpus[gpu.number] = gpu
-            self.ask(gpu, "load")
+            self.ask(gpu, "check", self.shared)
 
     def ask(self, gpu: Gpu, method: str, *arguments: Any, about: Any = None) -> None:
         """Call a method of a process. The answer comes from :meth:`answers`."""
@@ -158,7 +179,8 @@ class Fleet:
             if self.gpus.get(gpu.number) is gpu:
                 gpu.answered = time.monotonic()
                 error = future.exception()
-                made.append(Answer(gpu, method, about, future.result() if error is None else error))
+                value = future.result() if error is None else Lost(_first_sentence(error))
+                made.append(Answer(gpu, method, about, value))
         return made
 
     def is_time_to_look(self) -> bool:
@@ -207,3 +229,9 @@ class Fleet:
         """Kill a process."""
         del self.gpus[gpu.number]
         self._machines.kill(gpu.handle, gpu.place, gpu.loaded.process if gpu.loaded and is_stuck else None)
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Return the first sentence of an error of Ray, which has many lines."""
+    text = " ".join(str(error).split())
+    return text.partition(". ")[0][:300] or type(error).__name__

@@ -22,6 +22,7 @@ from protenix_multiseed.errors import ProtenixMsError, Stopped
 from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Written
 from protenix_multiseed.execution.local import LocalExecutor
 from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.execution.shared import Shared, differences
 from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import reason_of
 from protenix_multiseed.features.pool import WorkerPool
@@ -100,6 +101,10 @@ class GpuWorker:
         self.is_closed = self.time_is_up = False
 
     # Methods that the run calls
+
+    def check(self, expected: Shared) -> list[str]:
+        """Return what of this machine differs from the machine of the run, and must not."""
+        return differences(expected)
 
     def load(self) -> Loaded | str:
         """Load the model and begin to predict what is given. Returns the message of an error that refuses the run."""

@@ -13,17 +13,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.errors import ConfigError, DamagedError, Stopped
+from protenix_multiseed.errors import ConfigError, Stopped
 from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Watcher, Written
 from protenix_multiseed.execution.base import Gate
 from protenix_multiseed.execution.capacity import Capacity, cost, too_large
-from protenix_multiseed.execution.fleet import Answer, Fleet, Gpu
+from protenix_multiseed.execution.fleet import Answer, Fleet, Gpu, Lost
 from protenix_multiseed.execution.gpu_worker import Closed, Message, Started
-from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.execution.ray_cluster import Cluster
 from protenix_multiseed.execution.schedule import Schedule
+from protenix_multiseed.execution.shared import describe, marked
+from protenix_multiseed.execution.writing import found_written
 from protenix_multiseed.features.pool import AHEAD, WorkerPool
-from protenix_multiseed.outputs.scan import inspect, read_seed, seed_folder
+from protenix_multiseed.outputs.locks import LOCK_FILE
+from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Failure, Sizes, Task
 
 MAX_KILLS = 3  # a seed whose process ends this often is a failure
@@ -38,6 +40,7 @@ class RayExecutor:
         self._config, self._tell = config, tell
         self._cluster: Cluster | None = None
         self._refusals: list[str] = []
+        self._differing: list[str] = []
         self._rate = 0.0  # the slowest seconds per cost that was seen
         self._kills: Counter[tuple[str, int]] = Counter()
         self._told: set[tuple[str, str]] = set()  # job and text of notes that were shown
@@ -68,23 +71,29 @@ class RayExecutor:
         """
         self._tell(StageEntered(text="starting Ray"))
         self._cluster = Cluster(self._config)
-        fleet = self._fleet = Fleet(self._cluster)
-        fleet.start_new()
-        hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
-        self._tell(StageEntered(text=f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"))
-        problems: list[str] = []
-        while not fleet.ready or (problems := too_large(tasks, self._kinds())):
-            if should_stop():
-                raise Stopped
-            if fleet.is_hopeless or (problems and len(fleet.ready) == len(fleet.gpus)):
-                raise ConfigError("\n".join(problems or dict.fromkeys(self._refusals)) or fleet.last_reason)
-            for event in self._step():
-                self._tell(event)
+        with marked(self._config.out) as mark:
+            fleet = self._fleet = Fleet(self._cluster, describe(self._config, tasks, mark))
+            fleet.start_new()
+            hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
+            text = f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"
+            self._tell(StageEntered(text=text))
+            self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
+        if self._differing:
+            raise ConfigError("\n".join(dict.fromkeys(self._differing)))
+        self._wait(lambda: not fleet.ready, should_stop)
+        while problems := too_large(tasks, fleet.kinds):
+            if len(fleet.ready) == len(fleet.gpus):
+                raise ConfigError("\n".join(problems))
+            count = len(fleet.ready)
+            self._wait(lambda: len(fleet.ready) == count < len(fleet.gpus), should_stop)  # noqa: B023  called at once
         self._tell(StageEntered(text=f"predicting on {len(fleet.gpus)} GPUs"))
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
         """Predict tasks on all GPUs. Each seed comes once, as a Written or a Failure."""
         fleet, self._tasks = self._fleet, tasks
+        locks = self._config.out.absolute() / RUN_FOLDER / LOCK_FILE  # nodes that join must find this file
+        if locks.is_file():
+            fleet.shared = replace(fleet.shared, mark=locks, inode=locks.stat().st_ino)
         self._numbers = {task.job.name: number for number, task in enumerate(tasks)}
         self._capacity = Capacity(tasks)
         self._schedule = Schedule((cost(task.job.n_token), task.todo) for task in tasks)
@@ -118,8 +127,20 @@ class RayExecutor:
 
     # Processes
 
-    def _kinds(self) -> list[tuple[Planner, int]]:
-        return [(gpu.loaded.planner, gpu.loaded.budget) for gpu in self._fleet.ready if gpu.loaded is not None]
+    def _wait(self, is_waiting: Callable[[], bool], should_stop: Callable[[], bool]) -> None:
+        """Handle answers while loading.
+
+        Raises:
+            ConfigError: if no process can start.
+            Stopped: if ``should_stop`` returns True.
+        """
+        while is_waiting():
+            if should_stop():
+                raise Stopped
+            if self._fleet.is_hopeless:
+                raise ConfigError("\n".join(dict.fromkeys(self._refusals)) or self._fleet.last_reason)
+            for event in self._step():
+                self._tell(event)
 
     def _step(self) -> Iterator[Event]:
         """Wait for an answer, and handle all that have come. Look after processes and nodes from time to time."""
@@ -138,8 +159,15 @@ class RayExecutor:
     def _answered(self, answer: Answer) -> Iterator[Event]:
         gpu, value = answer.gpu, answer.value
         match answer.method:
-            case _ if isinstance(value, BaseException):  # the process or its node has ended
-                yield from self._lost(gpu, _first_sentence(value))
+            case _ if isinstance(value, Lost):
+                yield from self._lost(gpu, value.reason)
+            case "check" if value:
+                differing = [f"{gpu.place.host}: {difference}" for difference in value]
+                self._differing += differing
+                yield from self._lost(gpu, "; ".join(differing), is_final=True)
+            case "check":
+                gpu.is_checked = True
+                self._fleet.ask(gpu, "load")
             case "load" if isinstance(value, str):
                 self._refusals.append(value)
                 yield from self._lost(gpu, value, is_final=True)
@@ -170,7 +198,7 @@ class RayExecutor:
             started, waiting = waiting[:1], waiting[1:]  # nothing is known but the order
         for number, seed in started:
             task = self._tasks[number]
-            if (written := self._written(task, seed, gpu.name)) is not None:
+            if (written := found_written(self._config.out, task, seed, gpu.name)) is not None:
                 yield written
                 continue
             self._kills[task.job.name, seed] += 1
@@ -182,19 +210,6 @@ class RayExecutor:
             yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=advice)
         for number, seed in reversed(waiting):
             self._schedule.give_back(number, [seed])
-
-    def _written(self, task: Task, seed: int, where: str) -> Written | None:
-        """Return that a seed is written, if the process wrote it before it ended."""
-        folder = seed_folder(self._config.out, task.job.name, seed)
-        if inspect(folder, task.identity, seed).state != "done":
-            return None
-        try:
-            record, samples = read_seed(folder, task.job.name, seed)
-        except DamagedError:
-            return None
-        scores = tuple(sample.ranking_score for sample in samples)
-        seconds = float(record.get("run", {}).get("seconds", 0))
-        return Written(job=task.job, seed=seed, scores=scores, seconds=seconds, where=where)
 
     def _give_up(self) -> Iterator[Event]:
         """No GPU is left: every seed that is left fails."""
@@ -283,9 +298,3 @@ class RayExecutor:
                 yield replace(message, job=task.job)
             case BatchProgress():
                 yield replace(message, job=task.job)
-
-
-def _first_sentence(error: BaseException) -> str:
-    """Return the first sentence of an error of Ray, which has many lines."""
-    text = " ".join(str(error).split())
-    return text.partition(". ")[0][:300] or type(error).__name__

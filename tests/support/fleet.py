@@ -35,6 +35,7 @@ class Machines:
     def __init__(self, n_gpu, deadly=(), hanging=(), broken=(), seconds=0.0):
         self.nodes = {f"node{number}" for number in range(n_gpu)}
         self.deadly, self.hanging, self.broken, self.seconds = deadly, hanging, broken, seconds
+        self.differing = {}
         self.processes, self.written, self.killed = [], [], 0
         self.lock = threading.Lock()
         self.pool = ThreadPoolExecutor(200)
@@ -83,26 +84,30 @@ class Process:
             self.death = self.death or reason
             self.changed.notify_all()
 
-    def check(self):
+    def check_alive(self):
         if self.death is not None:
             raise RuntimeError(f"The process died: {self.death}. More lines")
+
+    def check(self, shared):
+        self.check_alive()
+        return self.machines.differing.get(self.place.node, [])
 
     def load(self):
         if self.place.node in self.machines.broken:
             self.die("no memory to load")
-        self.check()
+        self.check_alive()
         threading.Thread(target=self.work, daemon=True).start()
         return Loaded(planner=PLANNER, budget=2**30, process=1, facts={"host": self.place.host, "device": "fake"})
 
     def give(self, tasks):
         with self.changed:
-            self.check()
+            self.check_alive()
             self.todo.extend((task.job, seed) for task in tasks for seed in task.todo)
             self.changed.notify_all()
 
     def take_back(self, job, seeds):
         with self.changed:
-            self.check()
+            self.check_alive()
             free = [(one, seed) for one, seed in self.todo if one.name == job and seed in seeds]
             for entry in free:
                 self.todo.remove(entry)
@@ -114,7 +119,7 @@ class Process:
                 self.messages.popleft()
                 self.n_taken += 1
             self.changed.wait_for(lambda: self.messages or self.death is not None, timeout=seconds)
-            self.check()
+            self.check_alive()
             return list(self.messages)
 
     def close(self):

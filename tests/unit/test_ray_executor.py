@@ -107,6 +107,24 @@ def test_if_no_gpu_starts_the_run_is_refused(monkeypatch, tmp_path):
         Run(monkeypatch, tmp_path, Machines(2, broken={"node0", "node1"}), tasks_of(3))
 
 
+def test_machines_that_differ_are_named_and_refused(monkeypatch, tmp_path):
+    machines = Machines(3)
+    machines.differing = {"node1": ["torch is 1, and 2 on the machine of the run"], "node2": ["x is missing there"]}
+    with pytest.raises(ConfigError) as error:
+        Run(monkeypatch, tmp_path, machines, tasks_of(3))
+    lines = ["node1: torch is 1, and 2 on the machine of the run", "node2: x is missing there"]
+    assert sorted(str(error.value).split("\n")) == lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_that_joins_and_differs_is_left_out_and_said(monkeypatch, tmp_path):
+    machines, tasks = Machines(1, seconds=0.02), tasks_of(60)
+    machines.differing = {"node7": ["torch is 1"]}
+    run = Run(monkeypatch, tmp_path, machines, tasks, during=lambda event: machines.nodes.add("node7"))
+    assert len(run.written) == 60
+    assert "lost node7 GPU 0 (left out, after 1 times): node7: torch is 1" in run.lines
+
+
 def test_if_all_gpus_are_lost_the_seeds_that_are_left_fail(monkeypatch, tmp_path):
     machines, tasks = Machines(1, seconds=0.01), tasks_of(50, 3)
 
@@ -183,13 +201,13 @@ def test_a_signal_ends_the_run_with_the_running_seeds_written(monkeypatch, tmp_p
 def test_seeds_that_the_gate_does_not_admit_go_to_no_gpu(monkeypatch, tmp_path):
     """As after early stopping: the gate is asked about every seed of the job, whichever GPU would get it."""
 
-    class Gate(OpenGate):
-        asked = []
+    asked = set()
 
+    class Gate(OpenGate):
         def admit(self, job, seeds):
-            self.asked += seeds
+            asked.update(seeds)
             return [seed for seed in seeds if seed <= 12]
 
     run = Run(monkeypatch, tmp_path, Machines(2), tasks_of(40), gate=Gate())
-    assert sorted(set(Gate.asked)) == list(range(1, 41))
+    assert sorted(asked) == list(range(1, 41))
     assert sorted(run.written) == [("job0", seed) for seed in range(1, 13)]
