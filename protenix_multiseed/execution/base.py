@@ -88,13 +88,5 @@ def make_executor(config: RunConfig, workers: WorkerPool, tell: Watcher) -> Exec
         module, _, name = EXECUTORS[chosen].partition(":")
     except KeyError:
         raise ConfigError(f"executor: {config.executor!r} is not known; known: {', '.join(EXECUTORS)}") from None
-    try:
-        loaded = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ConfigError(
-            "gpus: Ray is not installed: pip install 'protenix-ms[gpus]', or leave --gpus and --ray out"
-        ) from None
-    make: Callable[[RunConfig, WorkerPool, Watcher], Executor] = getattr(loaded, name)
+    make: Callable[[RunConfig, WorkerPool, Watcher], Executor] = getattr(importlib.import_module(module), name)
     return make(config, workers, tell)

@@ -5,6 +5,7 @@ is -1, without end): the run decides what is started again, and where.
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
@@ -13,13 +14,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import: Ray's own usage report is off
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
-os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # a busy machine starts Python slowly
-
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.fleet import Place
@@ -27,11 +21,36 @@ from protenix_multiseed.execution.gpu_worker import GpuWorker
 from protenix_multiseed.execution.gpus import visible_gpus
 
 _STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
+ray: Any = None  # the modules are imported with the first cluster
+NodeAffinity: Any = None
 _N_CALL = 8  # calls that a process answers at the same time
+
+
+def import_ray(*, is_local: bool) -> None:
+    """Import Ray, with the settings that it reads then.
+
+    Args:
+        is_local: Whether Ray runs on this machine alone. Then it listens on 127.0.0.1 only.
+
+    Raises:
+        ConfigError: if Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("gpus: Ray is not installed: pip install 'protenix-ms[gpus]', or leave --gpus and --ray out")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray's own usage report
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
+    os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # a busy machine starts Python slowly
+    if is_local:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # in spite of its name it holds for Linux too
+    global ray, NodeAffinity
+    ray = importlib.import_module("ray")
+    NodeAffinity = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
 
 
 class _RayWorker(GpuWorker):
     def __init__(self, config: RunConfig, folder: Path, workers: int) -> None:
+        import ray
+
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
         super().__init__(config, folder, gpus or None, workers)
 
@@ -45,6 +64,7 @@ class Cluster:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
+        import_ray(is_local=config.ray is None)
         self._kind = "CPU" if config.device == "cpu" else "GPU"
         with _signals_kept():
             self._connect()
@@ -83,9 +103,12 @@ class Cluster:
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=_N_CALL,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+            scheduling_strategy=NodeAffinity(place.node, soft=False),
         )
-        return actor.remote(self._config, Path.cwd(), workers)
+        config = self._config
+        if self._kind == "GPU":  # a GPU that PyTorch cannot use is refused, and not replaced by the CPU
+            config = config.model_copy(update={"device": "cuda"})
+        return actor.remote(config, Path.cwd(), workers)
 
     def call(self, handle: Any, method: str, *arguments: Any) -> "Future[Any]":
         """Call a method of a GPU's process."""
@@ -98,7 +121,7 @@ class Cluster:
             ray.kill(handle, no_restart=True)
         if process is not None:
             with contextlib.suppress(Exception):
-                strategy = NodeAffinitySchedulingStrategy(place.node, soft=False)
+                strategy = NodeAffinity(place.node, soft=False)
                 ray.remote(_kill).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(process)
 
     def _connect(self) -> None:
@@ -131,7 +154,6 @@ class Cluster:
             num_cpus=n_cpu,
             num_gpus=n_gpu,
             object_store_memory=_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
 

@@ -180,10 +180,10 @@ def test_processes_share_the_seeds_of_one_job_batch_by_batch(tmp_path):
     arguments = (*OPTIONS, "--seeds", "1-6", "--max-seeds-per-batch", "2", "--steps", "40", "--log-format", "json")
     log = tmp_path / "out" / "protenix-ms" / "run.log"
     first = start(*arguments, cwd=tmp_path)
-    wait_for(lambda: "progress" in kinds(log))
+    wait_for(lambda: "progress" in kinds(log), 500)
     first.send_signal(signal.SIGSTOP)
     second = start(*arguments, cwd=tmp_path)
-    wait_for(lambda: "that other processes are predicting" in log.read_text())
+    wait_for(lambda: "that other processes are predicting" in log.read_text(), 500)
     held = 6 - len(list(tmp_path.glob("out/a/seed_*")))
     assert 2 <= held <= 4  # the batch in which the first process stands, and one more if it had just finished one
     first.send_signal(signal.SIGCONT)
