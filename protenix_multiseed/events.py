@@ -43,6 +43,7 @@ class BatchProgress:
     Attributes:
         stage: ``trunk``, ``sample`` or ``score``.
         done, total: Number of trunk cycles, diffusion steps or scored seeds.
+        where: The GPU, such as ``node7 GPU 2``; empty if there is only one.
     """
 
     job: Job
@@ -50,6 +51,7 @@ class BatchProgress:
     stage: str
     done: int
     total: int
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

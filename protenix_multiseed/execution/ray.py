@@ -297,4 +297,4 @@ class RayExecutor:
                 self._told.add((job.name, message.text))
                 yield replace(message, job=task.job)
             case BatchProgress():
-                yield replace(message, job=task.job)
+                yield replace(message, job=task.job, where=gpu.name)

@@ -16,6 +16,7 @@ from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.outputs.progress import Progress
 from protenix_multiseed.outputs.ranking import rank_job
 from protenix_multiseed.outputs.record import RunRecord, write_failures
 from protenix_multiseed.run.result import RunResult
@@ -51,6 +52,7 @@ class OutputFolder:
         self._open = {task.job.name: len(task.todo) for task in tasks}  # seeds that are neither written nor given up
         self._rankings: dict[str, Any] = {}  # the futures of jobs that are being ranked
         self._record: RunRecord | None = None
+        self._progress: Progress | None = None
         self._locks = Locks(config.out)
         self._claims = Claims(self._locks, tasks, config.folder_settings)
 
@@ -78,10 +80,16 @@ class OutputFolder:
         """
         self._record = RunRecord(self._config, self._tasks, facts, find_dictionary().name, self._locks)
         self._record.begin()
+        self._progress = Progress(self._config.out, self._record.name, self._locks)
         self._tell(OutputOpened())
 
     def take(self, event: Event) -> None:
         """Write a prediction in the background, or record that a seed is written or failed. Ignore other events."""
+        if self._progress is not None:
+            self._progress.see(event)
+        self._take(event)
+
+    def _take(self, event: Event) -> None:
         if isinstance(event, Failure):
             self._fail(event)
         elif isinstance(event, Written):
@@ -143,7 +151,9 @@ class OutputFolder:
         outcome = self._pending.popleft().outcome()
         if isinstance(outcome, Failure):
             self._tell(outcome)
-        self.take(outcome)
+            self.take(outcome)
+        else:
+            self._take(outcome)  # its prediction was counted as progress already
 
     def _conclude(self) -> None:
         """Rank each job that is not ranked yet, and update the list of failures and the run's record.
@@ -167,6 +177,8 @@ class OutputFolder:
             write_failures(out, result.failures, done)
         if self._record is not None:
             self._record.finish(result.summary())
+        if self._progress is not None:
+            self._progress.end()
 
     def _rank(self, task: Task) -> None:
         """Rank a job over all its seeds that are done. A damaged seed is left out and reported."""

@@ -12,6 +12,8 @@ from protenix_multiseed import events
 from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.types import Failure, Job, Prediction
 
+MAX_GPUS = 16  # lines of GPUs; more would push the other lines off the screen
+
 
 class Terminal:
     """A watcher that shows a run on a console.
@@ -32,12 +34,13 @@ class Terminal:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("seeds"),
+            TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
         )
         self._task: TaskID | None = None
+        self._gpus: dict[str, TaskID] = {}  # the line of each GPU, if there are several
 
     @contextmanager
     def shown(self) -> Iterator["Terminal"]:
@@ -46,7 +49,7 @@ class Terminal:
             yield self
             return
         with self._progress:
-            self._task = self._progress.add_task("starting", total=self._n_seed)
+            self._task = self._progress.add_task("starting", total=self._n_seed, unit="seeds")
             yield self
 
     def __call__(self, event: events.Event) -> None:
@@ -87,7 +90,7 @@ class Terminal:
         name = event.job.name
         self._n_token = event.n_token
         size = f"{event.n_token} tokens, {event.n_atom} atoms, {event.n_msa} MSA rows"
-        if self._task is not None:
+        if self._task is not None and not self._gpus:
             self._progress.update(self._task, description=f"{escape(name)}: {size}")
         if self._shows_seeds:
             self._line(f"{name}: {size}, {event.n_chain} chains; featurized in {event.seconds:.1f} s")
@@ -96,8 +99,26 @@ class Terminal:
         if self._task is None:
             return
         seeds = f"seeds {format_seeds(event.seeds)}" if len(event.seeds) > 1 else f"seed {event.seeds[0]}"
+        if event.where:
+            self._on_gpu(event, seeds)
+            return
         text = f"{event.job.name}, {self._n_token} tokens: {seeds}, {event.stage} {event.done}/{event.total}"
         self._progress.update(self._task, description=escape(text))
+
+    def _on_gpu(self, event: events.BatchProgress, seeds: str) -> None:
+        """Update the line of one of several GPUs."""
+        if event.where not in self._gpus:
+            if len(self._gpus) == MAX_GPUS:
+                return
+            self._gpus[event.where] = self._progress.add_task("", total=event.total, unit="")
+        text, unit = f"{event.where}: {event.job.name}, {seeds}", {"trunk": "cycles", "sample": "steps"}
+        self._progress.update(
+            self._gpus[event.where],
+            description=escape(text),
+            completed=event.done,
+            total=event.total,
+            unit=unit.get(event.stage, "scored"),
+        )
 
     def _predicted(self, job: Job, seed: int, scores: Sequence[float], seconds: float, where: str = "") -> None:
         self._advance()
