@@ -231,6 +231,18 @@ def export(
 
 
 @app.command()
+def status(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of predict.")], as_json: AsJson = False
+) -> None:
+    """Show what is done, running, failed and left in an output folder, also while runs write to it."""
+    with _refusals():
+        from protenix_multiseed.commands.status import status as command
+
+        code = command(out, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
 @takes(
     "model", "checkpoint", "seeds", "samples", "cycles", "steps", "device",
     seeds="1-5 or 1,7,20-30 (1-5).", checkpoint="Checkpoint (the model's own, else made-up weights).",

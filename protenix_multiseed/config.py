@@ -6,6 +6,7 @@ program gets its settings from one property of :class:`RunConfig`.
 
 import difflib
 import os
+import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,7 +93,11 @@ class RunConfig(_Strict):
         default=None, description="diffusion steps; the model's own by default"
     )
     workers: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, description="CPU worker processes")
-    executor: str = Field(default="local", description="how to run the model: local, on one device of this machine")
+    executor: str = Field(
+        default="local", description="how to run the model: local, on one device of this machine; ray, on several"
+    )
+    gpus: str | None = Field(default=None, description="GPUs to use: all, a number, or indices such as 0,2 or 3,")
+    ray: str | None = Field(default=None, description="use the GPUs of a Ray cluster: auto, or the cluster's address")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
         default="auto", description="auto, cpu, cuda or cuda:1"
     )
@@ -164,6 +169,14 @@ class RunConfig(_Strict):
             case list() | tuple() if all(isinstance(seed, int) and not isinstance(seed, bool) for seed in value):
                 return check_seeds(value, "seeds")
         raise ValueError("write for example 1-5 or [1, 7, 20]")
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _gpus(cls, value: Any) -> Any:
+        text = str(value).replace(" ", "") if isinstance(value, int | str) and not isinstance(value, bool) else ""
+        if value is None or text == "all" or re.fullmatch(r"[1-9]\d{0,3}|(\d{1,3},)+(\d{1,3})?", text):
+            return text or None
+        raise ValueError("write all, a number of GPUs such as 2, or the indices of GPUs such as 0,2 (one GPU: 3,)")
 
     @field_validator("assume_free", mode="before")
     @classmethod
@@ -355,6 +368,7 @@ def _resolve(config: RunConfig) -> RunConfig:
             f"store: slim keeps no per-pair errors, but {what} asks for them; use top:1, or leave {what} out"
         )
     _check_search(config)
+    _check_gpus(config)
     if config.offline and config.templates.fetch:
         raise ConfigError(
             "templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead"
@@ -365,6 +379,7 @@ def _resolve(config: RunConfig) -> RunConfig:
             "steps": config.steps or model.steps,
             "msa": model.msa if config.msa is None else config.msa,
             "workers": config.workers or max(1, min(8, (os.cpu_count() or 2) - 1)),
+            "executor": "ray" if config.ray or config.gpus not in (None, "1") else config.executor,
         }
     )
 
@@ -383,6 +398,27 @@ def _check_search(config: RunConfig) -> None:
         )
     if config.msa_gpu and not config.msa_database:
         raise ConfigError("msa_gpu: only a search in msa_database can use a GPU; give one, or leave msa_gpu out")
+
+
+def _check_gpus(config: RunConfig) -> None:
+    """Refuse settings that do not go together with several GPUs.
+
+    Raises:
+        ConfigError: if there is one.
+    """
+    if config.gpus is None and config.ray is None:
+        return
+    option = "ray" if config.ray else "gpus"
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device: {config.device} is one GPU; leave it out, or leave --{option} out")
+    if config.ray and config.gpus and not config.gpus.isdigit():
+        raise ConfigError(
+            f"gpus: {config.gpus} names GPUs of this machine, but --ray uses a cluster; give a number, or leave it out"
+        )
+    if config.spec.esm and config.gpus != "1":
+        raise ConfigError(
+            f"{option}: {config.model} embeds its proteins with a language model on one GPU; leave --{option} out"
+        )
 
 
 def _check_upstream(config: RunConfig) -> None:

@@ -1,7 +1,7 @@
 """Events that a run sends to its watchers. The terminal display and the log are two watchers.
 
 An executor yields all events in one stream. :class:`~protenix_multiseed.types.Prediction` and
-:class:`~protenix_multiseed.types.Failure` are events too.
+:class:`~protenix_multiseed.types.Failure` are events too. The seed of a Prediction is still to be written.
 """
 
 import contextlib
@@ -43,6 +43,7 @@ class BatchProgress:
     Attributes:
         stage: ``trunk``, ``sample`` or ``score``.
         done, total: Number of trunk cycles, diffusion steps or scored seeds.
+        where: The GPU, such as ``node7 GPU 2``; empty if there is only one.
     """
 
     job: Job
@@ -50,6 +51,24 @@ class BatchProgress:
     stage: str
     done: int
     total: int
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The files of a seed are complete. An executor that writes predictions itself yields this and no Prediction.
+
+    Attributes:
+        scores: The ranking score of each sample.
+        seconds: Seconds that the device took for the seed.
+        where: The GPU that predicted the seed, such as ``node7 GPU 2``; empty if there is only one.
+    """
+
+    job: Job
+    seed: int
+    scores: tuple[float, ...]
+    seconds: float
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +96,16 @@ class Stopping:
 
 
 Event: TypeAlias = (
-    OutputOpened | StageEntered | Featurized | BatchProgress | Prediction | Skipped | Failure | Note | Stopping
+    OutputOpened
+    | StageEntered
+    | Featurized
+    | BatchProgress
+    | Prediction
+    | Written
+    | Skipped
+    | Failure
+    | Note
+    | Stopping
 )
 Watcher: TypeAlias = Callable[[Event], None]
 

@@ -70,8 +70,10 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
         option("End a job when its last N seeds did not improve the best ranking score (never).", panel=_MODEL),
     ),
     "device": (str, option("auto, cpu, cuda or cuda:1 (auto).", panel=_HARDWARE)),
+    "gpus": (str, option("Several GPUs of this machine: all, 2, or 0,2 (one GPU).", panel=_HARDWARE)),
+    "ray": (str, option("All GPUs of a Ray cluster: auto, or its address (no cluster).", panel=_HARDWARE)),
     "kernels": (str, option("GPU kernels: auto, torch or cuequivariance (auto).", panel=_HARDWARE)),
-    "workers": (int, option("CPU worker processes (cores - 1, at most 8).", panel=_HARDWARE)),
+    "workers": (int, option("CPU worker processes, for each GPU (cores - 1, at most 8).", panel=_HARDWARE)),
     "precision": (
         str,
         option("reference, or fast: bfloat16 in the diffusion network (reference).", panel=_HARDWARE),

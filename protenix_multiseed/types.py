@@ -189,6 +189,11 @@ class Prediction:
     entity_poly_type: Mapping[str, str]
     run: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The ranking score of each sample."""
+        return tuple(float(sample["ranking_score"]) for sample in self.summary)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:

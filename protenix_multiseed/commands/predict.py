@@ -47,7 +47,7 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
 
 def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals: Signals) -> int:
     if config.offline:
-        forbid_network()
+        forbid_network(loopback=config.executor == "ray")
     checkpoint_hash = CheckpointHash(config)
     jobs, dictionary = read_inputs(config, inputs)
     config = check_surroundings(config, has_hits=has_hits(jobs))

@@ -11,10 +11,14 @@ from typing import Any, Protocol, Self
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.events import Event, Watcher
+from protenix_multiseed.execution.gpus import visible_gpus
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.types import Job, Task
 
-EXECUTORS: dict[str, str] = {"local": "protenix_multiseed.execution.local:LocalExecutor"}
+EXECUTORS: dict[str, str] = {
+    "local": "protenix_multiseed.execution.local:LocalExecutor",
+    "ray": "protenix_multiseed.execution.ray:RayExecutor",
+}
 """Module and class of each executor, by its name in the configuration."""
 
 
@@ -22,7 +26,7 @@ class Gate(Protocol):
     """The questions that an executor asks the run while it works."""
 
     def admit(self, job: Job, seeds: Sequence[int]) -> Sequence[int]:
-        """Return the seeds of a job that may start now.
+        """Return the seeds of a job that may start now. Any thread may ask.
 
         The other seeds are done, claimed by another process, or skipped.
         """
@@ -56,7 +60,10 @@ class Executor(Protocol):
         """
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
-        """Predict the seeds that the gate admits. Yield each seed once, as a Prediction or a Failure.
+        """Predict the seeds that the gate admits. Yield each seed once, as a Prediction, a Failure or a Written.
+
+        The run writes the files of a Prediction. An executor on several machines has them written there and yields a
+        Written.
 
         Other events, such as progress, are part of the same stream. The failure of a seed does not stop other seeds.
         """
@@ -75,8 +82,10 @@ def make_executor(config: RunConfig, workers: WorkerPool, tell: Watcher) -> Exec
     Raises:
         ConfigError: if there is no executor with this name.
     """
+    is_single = config.ray is None and config.gpus == "all" and config.device != "cpu" and len(visible_gpus()) == 1
+    chosen = "local" if is_single and config.executor == "ray" else config.executor
     try:
-        module, _, name = EXECUTORS[config.executor].partition(":")
+        module, _, name = EXECUTORS[chosen].partition(":")
     except KeyError:
         raise ConfigError(f"executor: {config.executor!r} is not known; known: {', '.join(EXECUTORS)}") from None
     make: Callable[[RunConfig, WorkerPool, Watcher], Executor] = getattr(importlib.import_module(module), name)

@@ -1,9 +1,7 @@
 """The local executor: one model on one device of this machine."""
 
 import importlib
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -11,20 +9,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, Stopped
-from protenix_multiseed.events import Event, Featurized, Note, StageEntered, Watcher
+from protenix_multiseed.events import Event, StageEntered, Watcher
 from protenix_multiseed.execution.base import Gate
-from protenix_multiseed.execution.retry import Done, Retry, Retrying
-from protenix_multiseed.failures import failure_of
+from protenix_multiseed.execution.capacity import minimum_sizes
+from protenix_multiseed.execution.job_run import JobRun, make_ready, notes_of
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.kernels.probe import KernelProbe
-from protenix_multiseed.types import BatchPlan, Failure, Features, Job, Prediction, Sizes, Task
-from protenix_multiseed.units import format_bytes
+from protenix_multiseed.types import Failure, Features, Job, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
 
 if TYPE_CHECKING:  # these modules import torch, which takes seconds; the workers and the probe start before that
     from protenix_multiseed.execution.model import LoadedModel
-    from protenix_multiseed.execution.transfer import Arriving
 
 
 def make_probe(config: RunConfig, *, keep: bool = True) -> KernelProbe:
@@ -94,28 +90,41 @@ class LocalExecutor:
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
         """Predict tasks one after another. The features of the next task are uploaded meanwhile."""
-        model = self._loaded
         if self._begun is not None and self._begun[0] is tasks:
             coming = self._begun[1]
         else:
             coming = self._featurize(tasks, lambda: gate.is_closed)
         self._begun = None
+        yield from self.run(coming, gate)
+
+    def run(
+        self, coming: Iterator[list[Features] | Failure], gate: Gate, *, claims_ahead: bool = True
+    ) -> Iterator[Event]:
+        """Predict featurized jobs one after another, until the gate closes.
+
+        Args:
+            claims_ahead: Whether the first batch of a job is admitted before the upload, or right before it begins.
+        """
+        model = self.model
         flat = (one for made in coming for one in ([made] if isinstance(made, Failure) else made))
-        for arriving in model.transfer.ahead(flat, partial(_upload, model), lambda: gate.is_closed):
+        for ready in model.transfer.ahead(
+            flat, partial(make_ready, model, gate if claims_ahead else None), lambda: gate.is_closed
+        ):
             if gate.is_closed:
                 return
-            if isinstance(arriving, Failure):
-                yield arriving
-                continue
-            yield from _notes_of(arriving.features)
-            yield from JobRun(model, arriving, gate).events()
+            if isinstance(ready, Failure):
+                yield ready
+            elif ready is not None:
+                yield from notes_of(ready.arriving.features)
+                yield from JobRun(model, ready, gate).events()
 
     def facts(self) -> Mapping[str, Any]:
         """See :class:`protenix_multiseed.execution.base.Executor`."""
-        return self._loaded.facts()
+        return self.model.facts()
 
     @property
-    def _loaded(self) -> "LoadedModel":
+    def model(self) -> "LoadedModel":
+        """The loaded model."""
         if self._model is None:
             raise RuntimeError("load() comes before predict()")
         return self._model
@@ -138,7 +147,7 @@ class LocalExecutor:
 
     def _remarks(self, dictionary: str) -> Iterator[str]:
         """Yield sentences on what the user should know about this run."""
-        model, reason = self._loaded, self._config.reference_reason
+        model, reason = self.model, self._config.reference_reason
         if reason and not self._config.sequential:
             yield f"one seed at a time through Protenix's own modules, because of {reason}"
         if dictionary == "upstream":
@@ -156,8 +165,8 @@ class LocalExecutor:
 
     def _refuse_too_large(self, tasks: Sequence[Task]) -> None:
         """Refuse jobs that have too many tokens to run, before the weights are loaded."""
-        model = self._loaded
-        refusals = ((task.job, model.refusal(_minimum_sizes(task.job))) for task in tasks)
+        model = self.model
+        refusals = ((task.job, model.refusal(minimum_sizes(task.job))) for task in tasks)
         if problems := [f"{job.where}: {refusal}" for job, refusal in refusals if refusal]:
             raise ConfigError("\n".join(problems))
 
@@ -169,116 +178,3 @@ def _check(should_stop: Callable[[], bool]) -> None:
 
 def _with_seeds(task: Task) -> Job:
     return replace(task.job, seeds=task.todo)
-
-
-def _minimum_sizes(job: Job) -> Sizes:
-    """Return lower bounds of a job's sizes, from the number of tokens that is known before featurization."""
-    return Sizes(n_token=job.n_token, n_atom=job.n_token, n_msa=1)
-
-
-def _upload(model: "LoadedModel", made: Features | Failure) -> "Arriving | Failure":
-    from protenix_multiseed.execution.transfer import Arriving
-
-    if isinstance(made, Failure):
-        return made
-    try:
-        return model.transfer.upload(made)
-    except RuntimeError:  # no memory now: the batch itself moves the features to the device, and retry handles errors
-        return Arriving(made)
-    except Exception as error:
-        return failure_of(made.job, None, "featurize", error)
-
-
-def _notes_of(features: Features) -> Iterator[Event]:
-    yield Featurized(
-        job=features.job,
-        n_token=features.n_token,
-        n_atom=features.n_atom,
-        n_msa=features.n_msa,
-        n_chain=features.n_asym,
-        seconds=features.seconds,
-    )
-    for warning in features.warnings:
-        yield Note(job=features.job, text=warning)
-
-
-class JobRun:
-    """Runs the batches of one job, with retry."""
-
-    def __init__(self, model: "LoadedModel", arriving: "Arriving", gate: Gate) -> None:
-        self._model, self._arriving, self._gate = model, arriving, gate
-        self._features = arriving.features
-        self._retries: list[str] = []
-        self._pending: deque[tuple[int, Future[Prediction]]] = deque()
-
-    def events(self) -> Iterator[Event]:
-        """Yield the prediction or failure of every admitted seed, and the progress of the batches."""
-        features, model = self._features, self._model
-        seeds = [seed.seed for seed in features.seeds]
-        try:
-            refusal = model.refusal(features.sizes)
-            self._arriving.wait(model.device)
-        except RuntimeError as error:  # the device failed between two jobs
-            model.lost = str(error).splitlines()[0]
-            refusal = model.refusal(features.sizes)
-        if refusal is not None:
-            for seed in self._gate.admit(features.job, seeds):
-                yield Failure(job=features.job, seed=seed, stage="predict", message=refusal)
-            return
-        planner = model.planner
-        retry: Retry[Failure | Future[Prediction], Event] = Retry(
-            run=partial(model.run_batch, features, self._retries, self._gate),
-            estimate=planner.peak_bytes(features.sizes),
-            is_out_of_memory=model.is_out_of_memory,
-            release=model.release,
-            fail=self._fail,
-            limit=model.limit,
-            admit=partial(self._gate.admit, features.job),
-        )
-        for item in retry.run_all(planner.plan(features.sizes, seeds, model.free_bytes())):
-            if isinstance(item, Done):
-                yield from self._take(item)
-            elif isinstance(item, Retrying):
-                yield self._note(item)
-            else:
-                yield item
-            yield from self._finished(wait=False)
-        yield from self._finished(wait=True)
-
-    def _take(self, item: Done[Failure | Future[Prediction]]) -> Iterator[Event]:
-        if isinstance(item.result, Failure):
-            yield item.result
-        else:
-            self._pending.append((item.seed, item.result))
-
-    def _finished(self, *, wait: bool) -> Iterator[Event]:
-        """Yield predictions whose download from the device has finished, in the order of the downloads."""
-        while self._pending and (wait or self._pending[0][1].done()):
-            seed, future = self._pending.popleft()
-            try:
-                yield future.result()
-            except Exception as error:  # the download failed; other seeds are not affected
-                yield failure_of(self._features.job, seed, "predict", error)
-
-    def _note(self, item: Retrying) -> Note:
-        """Record that a batch failed, and return a note that says what runs instead."""
-        was, now = (
-            f"{len(batch.seeds)} seeds, {batch.sample_chunk} samples at a time"
-            for batch in (item.batch, item.instead[0])
-        )
-        text = f"{was} (estimated {format_bytes(item.batch.estimated_bytes)}): {item.reason}; trying {now}"
-        self._retries.append(text)
-        return Note(job=self._features.job, text=text)
-
-    def _fail(self, batch: BatchPlan, seed: int, error: Exception) -> Failure:
-        """Return the failure of a seed that cannot be retried smaller. Out of memory: with sizes and estimate."""
-        made = failure_of(self._features.job, seed, "predict", error)
-        if not self._model.is_out_of_memory(error):
-            return made
-        need = f" (estimated {format_bytes(batch.estimated_bytes)})" if batch.estimated_bytes else ""
-        samples = ", one sample at a time" if self._model.planner.settings.reference_reason is None else ""
-        return replace(
-            made,
-            message=f"out of memory with {self._features.n_token} tokens, one seed{samples}{need}",
-            advice="use a larger GPU or a smaller complex",
-        )

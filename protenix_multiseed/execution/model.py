@@ -1,5 +1,6 @@
 """The local executor's model on its device: load it, decide which jobs fit in memory, run one batch."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ from protenix_multiseed.errors import Stopped
 from protenix_multiseed.events import BatchProgress, Event
 from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.base import Gate
+from protenix_multiseed.execution.gpus import driver_version
 from protenix_multiseed.execution.memory import DIFFUSION_BYTES, MARGIN, ModelSize, Settings
 from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
@@ -84,6 +86,9 @@ class LoadedModel:
         self.network = self._make_network(self._built)
         on_gpu = self.device.type == "cuda"
         self.planner = make_planner(config.plan_settings, self.configs, self._built, on_gpu=on_gpu, fused=on_gpu)
+        self._place = {"device": str(self.device)}
+        if on_gpu:
+            self._place |= {"gpu": torch.cuda.get_device_name(self.device), "driver": driver_version() or "unknown"}
         self.lost: str | None = None
         self.limit = MemoryLimit()
         self.transfer = Transfer(self.device)
@@ -117,10 +122,7 @@ class LoadedModel:
     def facts(self) -> dict[str, Any]:
         """Return facts about the device, the kernels and the weights, for the run's record."""
         unused = "batched" if self.config.reference_reason else "reference"
-        facts: dict[str, Any] = {"device": str(self.device)}
-        if self.device.type == "cuda":
-            facts["gpu"] = torch.cuda.get_device_name(self.device)
-        return facts | {
+        return self._place | {
             "kernels": {name: found for name, found in self.kernels.items() if name != unused},
             "missing_weights": list(self.missing_weights),
         }
@@ -231,7 +233,8 @@ class LoadedModel:
     def _full_record(self, run: Mapping[str, Any], retries: Sequence[str]) -> dict[str, Any]:
         return {
             **run,
-            "device": str(self.device),
+            "host": socket.gethostname(),
+            **self._place,
             "retries": list(retries),
             "peak_bytes": hardware.peak_bytes(self.device),
         }

@@ -56,6 +56,14 @@ def fits(batches: Sequence[BatchPlan], budget: int) -> bool:
     return all(batch.estimated_bytes <= budget for batch in batches)
 
 
+def only(batch: BatchPlan, seeds: Sequence[int], estimate: Estimate) -> BatchPlan:
+    """Return the batch with only these seeds of it."""
+    if tuple(seeds) == batch.seeds:
+        return batch
+    estimated = estimate(len(seeds), batch.sample_chunk) if batch.estimated_bytes else 0
+    return replace(batch, seeds=tuple(seeds), estimated_bytes=estimated)
+
+
 def smaller(batch: BatchPlan, estimate: Estimate, left: Sequence[int] | None = None) -> tuple[BatchPlan, ...]:
     """Return smaller batches to run in place of a batch that did not fit.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from protenix_multiseed.errors import Stopped
-from protenix_multiseed.execution.plan import Estimate, smaller
+from protenix_multiseed.execution.plan import Estimate, only, smaller
 from protenix_multiseed.types import BatchPlan
 
 Result = TypeVar("Result")
@@ -76,9 +76,15 @@ class Retry(Generic[Result, Other]):
     limit: MemoryLimit
     admit: Callable[[Sequence[int]], Sequence[int]] = lambda seeds: seeds
 
-    def run_all(self, batches: Sequence[BatchPlan]) -> "Iterator[Done[Result] | Retrying | Other]":
-        """Run batches. Yield each admitted seed once, with its result."""
-        waiting = deque((batch, False) for batch in batches)
+    def run_all(
+        self, batches: Sequence[BatchPlan], *, is_first_admitted: bool = False
+    ) -> "Iterator[Done[Result] | Retrying | Other]":
+        """Run batches. Yield each admitted seed once, with its result.
+
+        Args:
+            is_first_admitted: Whether the seeds of the first batch have been admitted already.
+        """
+        waiting = deque((batch, is_first_admitted and place == 0) for place, batch in enumerate(batches))
         while waiting:
             batch, is_admitted = waiting.popleft()
             if batch.estimated_bytes > self.limit.budget(batch.estimated_bytes) and (
@@ -90,7 +96,7 @@ class Retry(Generic[Result, Other]):
                 admitted = tuple(self.admit(batch.seeds))
                 if not admitted:
                     continue
-                batch = self._only(batch, admitted)
+                batch = only(batch, admitted, self.estimate)
             outcome = _Outcome()
             try:
                 yield from self._attempt(batch, outcome)
@@ -121,12 +127,6 @@ class Retry(Generic[Result, Other]):
         else:
             lost = []
         yield from lost
-
-    def _only(self, batch: BatchPlan, seeds: tuple[int, ...]) -> BatchPlan:
-        if seeds == batch.seeds:
-            return batch
-        estimated = self.estimate(len(seeds), batch.sample_chunk) if batch.estimated_bytes else 0
-        return replace(batch, seeds=seeds, estimated_bytes=estimated)
 
 
 @dataclass(slots=True)

@@ -103,31 +103,44 @@ class WorkerPool:
 
         def fill() -> None:
             while len(waiting) < self._workers + AHEAD and self._takes_jobs and (job := next(coming, None)) is not None:
-                waiting.append((job, self.submit(_featurize, job, settings)))
-            with self._lock:
-                self._ahead = [future for _, future in waiting]
+                waiting.append((job, self.begin(job, settings)))
 
         def gather() -> Iterator[list[Features] | Failure]:
             while waiting:
-                job, future = waiting.popleft()
-                while not future.done():  # wait() alone is not enough: it does not notice a cancelled future
-                    if should_stop():
-                        return
-                    wait([future], timeout=POLL_SECONDS)
-                try:
-                    try:
-                        made = future.result()
-                    except Exception as error:
-                        if not is_broken_pool(error):  # if it is broken, this job is not the cause
-                            raise
-                        made = self.submit(_featurize, job, settings).result()
-                except Exception as error:
-                    made = failure_of(job, None, "featurize", error)
+                made = self.finish(*waiting.popleft(), settings, should_stop)
+                if made is None:
+                    return
                 fill()
                 yield made
 
         fill()
         return gather()
+
+    def begin(self, job: Job, settings: FeatureSettings) -> Any:
+        """Start to featurize a job. Returns a future for :meth:`finish`."""
+        future = self.submit(_featurize, job, settings)
+        with self._lock:
+            self._ahead = [*(one for one in self._ahead if not one.done()), future]
+        return future
+
+    def finish(
+        self, job: Job, future: Any, settings: FeatureSettings, should_stop: Callable[[], bool]
+    ) -> list[Features] | Failure | None:
+        """Wait for the features of a job that was begun; None if ``should_stop`` returned True before they came."""
+        while not future.done():  # wait() alone is not enough: it does not notice a cancelled future
+            if should_stop():
+                return None
+            wait([future], timeout=POLL_SECONDS)
+        try:
+            try:
+                made: list[Features] = future.result()
+            except Exception as error:
+                if not is_broken_pool(error):  # if it is broken, this job is not the cause
+                    raise
+                made = self.submit(_featurize, job, settings).result()
+        except Exception as error:
+            return failure_of(job, None, "featurize", error)
+        return made
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Give a task to the pool. If a killed idle worker has broken the whole pool, start a new pool."""

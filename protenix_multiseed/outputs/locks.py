@@ -19,6 +19,8 @@ from protenix_multiseed.errors import ConfigError, RunError
 from protenix_multiseed.files import check_inside, open_to_write
 from protenix_multiseed.paths import RUN_FOLDER
 
+LOCK_FILE = "locks"
+
 
 class Locks:
     """The locks of one output folder. A run creates the lock file before it writes anything else there.
@@ -32,7 +34,7 @@ class Locks:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        path = out / RUN_FOLDER / "locks"
+        path = out / RUN_FOLDER / LOCK_FILE
         try:
             check_inside(path.parent, out)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings, gather
 from protenix_multiseed.errors import DamagedError
-from protenix_multiseed.outputs.scan import read_seed
-from protenix_multiseed.types import Sample
+from protenix_multiseed.outputs.scan import done_seeds, read_seed
+from protenix_multiseed.outputs.tables import write_findings
+from protenix_multiseed.types import Identity, Sample
 
 
 @dataclass(slots=True)
@@ -54,3 +55,16 @@ def read_seeds(job: str, folders: Mapping[int, Path]) -> Seeds:
         except DamagedError as error:
             seeds.damaged[seed] = error
     return seeds
+
+
+def rank_job(out: Path, job: str, identity: Identity) -> tuple[Findings | None, dict[int, DamagedError]]:
+    """Rank a job over all its seeds that are done, and write its tables.
+
+    Returns:
+        The findings, None if no seed is done; and the reason why a damaged seed is left out.
+    """
+    seeds = read_seeds(job, done_seeds(out, job, identity))
+    findings = seeds.rank()
+    if findings is not None:
+        write_findings(out / job, findings)
+    return findings, seeds.damaged

@@ -6,7 +6,7 @@ from pathlib import Path
 from protenix_multiseed.analysis.convergence import is_stable
 from protenix_multiseed.outputs.ranking import read_seeds
 from protenix_multiseed.outputs.scan import done_seeds
-from protenix_multiseed.types import Job, Prediction, Task
+from protenix_multiseed.types import Job, Task
 
 
 class EarlyStopping:
@@ -27,10 +27,10 @@ class EarlyStopping:
             for sample in (sample for samples in seeds.samples.values() for sample in samples):
                 self._see(task.job.name, sample.seed, sample.ranking_score)
 
-    def watch(self, prediction: Prediction) -> None:
+    def watch(self, job: Job, seed: int, scores: Sequence[float]) -> None:
         """Store the best score of a seed."""
-        for summary in prediction.summary:
-            self._see(prediction.job.name, prediction.seed, float(summary["ranking_score"]))
+        for score in scores:
+            self._see(job.name, seed, score)
 
     def is_stable(self, job: Job) -> bool:
         """Return whether the last seeds of a job did not improve the best score."""

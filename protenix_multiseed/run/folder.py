@@ -1,4 +1,4 @@
-"""The output folder of a run: claim units of work, write results in the CPU workers, rank the jobs at the end.
+"""The output folder of a run: claim units of work, write results and rank jobs in the CPU workers.
 
 A unit of work is one seed of one job.
 """
@@ -10,30 +10,28 @@ from types import TracebackType
 from typing import Any, Self
 
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.events import Event, OutputOpened, Skipped, StageEntered, Watcher
-from protenix_multiseed.failures import failure_of, is_worker_death
+from protenix_multiseed.events import Event, OutputOpened, Skipped, StageEntered, Watcher, Written
+from protenix_multiseed.execution.writing import PendingWrite
+from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.ranking import read_seeds
+from protenix_multiseed.outputs.progress import Progress
+from protenix_multiseed.outputs.ranking import rank_job
 from protenix_multiseed.outputs.record import RunRecord, write_failures
-from protenix_multiseed.outputs.scan import done_seeds
-from protenix_multiseed.outputs.tables import write_findings
-from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Failure, Job, Prediction, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 
 POLL_SECONDS = 1.0
-MAX_WRITES = 3  # attempts to write a prediction if its worker is killed
 
 
 class OutputFolder:
     """The output folder of a run, as a context manager.
 
-    A run writes nothing to the output folder before it makes this object. On leaving the context, all predictions are
-    written and all jobs are ranked.
+    A run writes nothing to the output folder before it makes this object. A job is ranked
+    when its last seed is written. On leaving the context, all predictions are written and all jobs are ranked.
 
     Args:
         tasks: All tasks of the run, done or not.
@@ -50,8 +48,11 @@ class OutputFolder:
         self._identities = {task.job.name: task.identity for task in tasks}
         self._settings = config.write_settings
         self._max_pending = 2 * (config.workers or 1)
-        self._pending: deque[tuple[Prediction, Any]] = deque()
+        self._pending: deque[PendingWrite] = deque()
+        self._open = {task.job.name: len(task.todo) for task in tasks}  # seeds that are neither written nor given up
+        self._rankings: dict[str, Any] = {}  # the futures of jobs that are being ranked
         self._record: RunRecord | None = None
+        self._progress: Progress | None = None
         self._locks = Locks(config.out)
         self._claims = Claims(self._locks, tasks, config.folder_settings)
 
@@ -79,15 +80,28 @@ class OutputFolder:
         """
         self._record = RunRecord(self._config, self._tasks, facts, find_dictionary().name, self._locks)
         self._record.begin()
+        self._progress = Progress(self._config.out, self._record.name, self._locks)
         self._tell(OutputOpened())
 
     def take(self, event: Event) -> None:
-        """Write a prediction in the background, or record a failure. Ignore all other events."""
+        """Write a prediction in the background, or record that a seed is written or failed. Ignore other events."""
+        if self._progress is not None:
+            self._progress.see(event)
+        self._take(event)
+
+    def _take(self, event: Event) -> None:
         if isinstance(event, Failure):
             self._fail(event)
+        elif isinstance(event, Written):
+            self._result.n_done += 1
+            self._claims.give_back(event.job, event.seed)
+            self._close(event.job, 1)
         elif isinstance(event, Prediction):
-            self._pending.append((event, self._write(event)))
+            identity = self._identities[event.job.name]
+            self._pending.append(PendingWrite(self._workers, event, self._settings, identity))
             while len(self._pending) > self._max_pending:  # the workers write too slowly: wait for them
+                self._wait_for_oldest()
+            while self._pending and self._pending[0].is_over:
                 self._wait_for_oldest()
 
     def claim(self, job: Job, seeds: Sequence[int]) -> list[int]:
@@ -101,7 +115,10 @@ class OutputFolder:
     def skip(self, job: Job, seeds: Sequence[int]) -> None:
         """Record seeds skipped by early stopping."""
         self._result.skipped.setdefault(job.name, []).extend(seeds)
+        for seed in seeds:
+            self._claims.give_back(job, seed)
         self._tell(Skipped(job=job, seeds=tuple(seeds)))
+        self._close(job, len(seeds))
 
     def settle(self) -> None:
         """Wait until all predictions are written."""
@@ -119,33 +136,27 @@ class OutputFolder:
         self._result.failures.append(failed)
         if failed.seed is not None:
             self._claims.give_back(failed.job, failed.seed)
+        self._close(failed.job, 1 if failed.seed is not None else len(failed.job.seeds))
 
-    def _write(self, prediction: Prediction) -> Any:
-        identity = self._identities[prediction.job.name]
-        return self._workers.submit(write_prediction, prediction, self._settings, identity)
+    def _close(self, job: Job, count: int) -> None:
+        """Count seeds that are written or given up. After the last one, rank the job in a worker."""
+        self._open[job.name] -= count
+        if self._open[job.name] == 0 and self._locks.take(f"ranking:{job.name}"):
+            self._rankings[job.name] = self._workers.submit(
+                rank_job, self._config.out, job.name, self._identities[job.name]
+            )
 
     def _wait_for_oldest(self) -> None:
         """Wait until the oldest pending prediction is written, and record the outcome."""
-        prediction, future = self._pending.popleft()
-        try:
-            for again in range(MAX_WRITES):
-                try:
-                    future.result()
-                    break
-                except Exception as error:
-                    if again + 1 == MAX_WRITES or not is_worker_death(error):
-                        raise
-                    future = self._write(prediction)
-        except Exception as error:
-            failed = failure_of(prediction.job, prediction.seed, "write", error)
-            self._tell(failed)
-            self._fail(failed)
+        outcome = self._pending.popleft().outcome()
+        if isinstance(outcome, Failure):
+            self._tell(outcome)
+            self.take(outcome)
         else:
-            self._result.n_done += 1
-            self._claims.give_back(prediction.job, prediction.seed)
+            self._take(outcome)  # its prediction was counted as progress already
 
     def _conclude(self) -> None:
-        """Rank each job over all its seeds, and update the list of failures and the run's record.
+        """Rank each job that is not ranked yet, and update the list of failures and the run's record.
 
         Other processes may do the same at the same time. The last one to rank a job sees all its seeds.
         """
@@ -166,18 +177,22 @@ class OutputFolder:
             write_failures(out, result.failures, done)
         if self._record is not None:
             self._record.finish(result.summary())
+        if self._progress is not None:
+            self._progress.end()
 
     def _rank(self, task: Task) -> None:
         """Rank a job over all its seeds that are done. A damaged seed is left out and reported."""
-        result, out, name = self._result, self._config.out, task.job.name
-        seeds = read_seeds(name, done_seeds(out, name, task.identity))
-        findings = seeds.rank()
-        for seed, error in seeds.damaged.items():
+        result, name = self._result, task.job.name
+        made = None
+        if name in self._rankings:
+            with contextlib.suppress(Exception):  # the worker was killed, or found an error that is found again here
+                made = self._rankings.pop(name).result()
+        findings, damaged = made or rank_job(self._config.out, name, task.identity)
+        for seed, error in damaged.items():
             self._fail_ranking(task.job, seed, error)
         if findings is not None:
             result.samples[name] = list(findings.samples)
             result.findings[name] = findings
-            write_findings(out / name, findings)
 
     def _fail_ranking(self, job: Job, seed: int | None, error: Exception) -> None:
         failed = failure_of(job, seed, "rank", error)

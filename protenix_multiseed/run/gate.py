@@ -1,8 +1,9 @@
 """Decide which seeds may start: none after a signal or early stopping, and no seed that another process has claimed."""
 
+import threading
 from collections.abc import Sequence
 
-from protenix_multiseed.events import Event
+from protenix_multiseed.events import Event, Written
 from protenix_multiseed.run.early_stopping import EarlyStopping
 from protenix_multiseed.run.folder import OutputFolder
 from protenix_multiseed.run.signals import Signals
@@ -16,6 +17,8 @@ class RunGate:
         self, tasks: Sequence[Task], signals: Signals, folder: OutputFolder, early_stopping: EarlyStopping
     ) -> None:
         self._signals, self._folder, self._early_stopping = signals, folder, early_stopping
+        self._lock = threading.Lock()  # an executor admits the next job's first batch from a thread
+        self._claimed: dict[str, set[int]] = {task.job.name: set() for task in tasks}
         self._not_asked = {task.job.name: list(task.todo) for task in tasks}
 
     @property
@@ -32,16 +35,22 @@ class RunGate:
         """Return the seeds of a job that may start now. Early stopping skips all remaining seeds of the job at once."""
         if self.is_closed:
             return ()
-        left = self._not_asked[job.name]
-        if self._early_stopping.is_stable(job):
-            if left:
-                self._folder.skip(job, left)
-                self._not_asked[job.name] = []
-            return ()
-        self._not_asked[job.name] = [seed for seed in left if seed not in seeds]
-        return self._folder.claim(job, seeds)
+        with self._lock:
+            left = self._not_asked[job.name]
+            claimed = self._claimed[job.name]
+            if self._early_stopping.is_stable(job):
+                again = claimed.intersection(seeds)  # an executor may ask again for seeds that it has not predicted
+                if skipped := [*left, *sorted(again)]:
+                    self._folder.skip(job, skipped)
+                    self._not_asked[job.name] = []
+                    claimed -= again
+                return ()
+            self._not_asked[job.name] = [seed for seed in left if seed not in seeds]
+            mine = self._folder.claim(job, seeds)
+            claimed.update(mine)
+            return mine
 
     def watch(self, event: Event) -> None:
-        """Store the scores of a prediction for early stopping. Ignore all other events."""
-        if isinstance(event, Prediction):
-            self._early_stopping.watch(event)
+        """Store the scores of a seed for early stopping. Ignore all other events."""
+        if isinstance(event, Prediction | Written):
+            self._early_stopping.watch(event.job, event.seed, event.scores)

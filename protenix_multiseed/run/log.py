@@ -63,9 +63,12 @@ class EventLog:
                 if event.done == event.total:
                     self._line("progress", job=event.job.name, seeds=list(event.seeds), stage=event.stage)
             case Prediction():
-                best = max(float(sample["ranking_score"]) for sample in event.summary)
-                seconds = event.run.get("seconds")
-                self._line("predicted", job=event.job.name, seed=event.seed, seconds=seconds, best=round(best, 4))
+                facts = {"seconds": event.run.get("seconds"), "best": round(max(event.scores), 4)}
+                self._line("predicted", job=event.job.name, seed=event.seed, **facts)
+            case events.Written():
+                facts = {"seconds": event.seconds, "best": round(max(event.scores), 4)}
+                place = {"where": event.where} if event.where else {}
+                self._line("predicted", job=event.job.name, seed=event.seed, **facts, **place)
             case events.Skipped():
                 self._line("stable", job=event.job.name, seeds_not_run=list(event.seeds))
             case Failure():

@@ -31,8 +31,9 @@ def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signal
         n_unit=sum(len(task.job.seeds) for task in tasks),
         n_before=sum(len(task.job.seeds) - len(task.todo) for task in tasks),
     )
-    # Sort by size: consecutive jobs of similar size share CUDA graphs and buffers.
-    todo: Sequence[Task] = sorted((task for task in tasks if task.todo), key=lambda task: task.job.n_token)
+    # Largest first: at the end only small batches are left, so that no GPU waits long for another one.
+    # Consecutive jobs of similar size share CUDA graphs and buffers.
+    todo: Sequence[Task] = sorted((task for task in tasks if task.todo), key=lambda task: -task.job.n_token)
     for task in todo:
         for note in task.job.notes:
             tell(Note(job=task.job, text=note))

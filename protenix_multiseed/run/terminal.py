@@ -1,7 +1,7 @@
 """The terminal display of a run: a live progress line on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,7 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from protenix_multiseed import events
 from protenix_multiseed.inputs.seeds import format_seeds
-from protenix_multiseed.types import Failure, Prediction
+from protenix_multiseed.types import Failure, Job, Prediction
+
+MAX_GPUS = 16  # lines of GPUs; more would push the other lines off the screen
 
 
 class Terminal:
@@ -32,12 +34,13 @@ class Terminal:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("seeds"),
+            TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
         )
         self._task: TaskID | None = None
+        self._gpus: dict[str, TaskID] = {}  # the line of each GPU, if there are several
 
     @contextmanager
     def shown(self) -> Iterator["Terminal"]:
@@ -46,7 +49,7 @@ class Terminal:
             yield self
             return
         with self._progress:
-            self._task = self._progress.add_task("starting", total=self._n_seed)
+            self._task = self._progress.add_task("starting", total=self._n_seed, unit="seeds")
             yield self
 
     def __call__(self, event: events.Event) -> None:
@@ -59,7 +62,9 @@ class Terminal:
             case events.BatchProgress():
                 self._batch(event)
             case Prediction():
-                self._predicted(event)
+                self._predicted(event.job, event.seed, event.scores, float(event.run.get("seconds", 0)))
+            case events.Written():
+                self._predicted(event.job, event.seed, event.scores, event.seconds, event.where)
             case events.Skipped():
                 self._advance(len(event.seeds))
                 text = f"the last seeds did not improve the best score; seeds not run: {format_seeds(event.seeds)}"
@@ -85,7 +90,7 @@ class Terminal:
         name = event.job.name
         self._n_token = event.n_token
         size = f"{event.n_token} tokens, {event.n_atom} atoms, {event.n_msa} MSA rows"
-        if self._task is not None:
+        if self._task is not None and not self._gpus:
             self._progress.update(self._task, description=f"{escape(name)}: {size}")
         if self._shows_seeds:
             self._line(f"{name}: {size}, {event.n_chain} chains; featurized in {event.seconds:.1f} s")
@@ -94,17 +99,33 @@ class Terminal:
         if self._task is None:
             return
         seeds = f"seeds {format_seeds(event.seeds)}" if len(event.seeds) > 1 else f"seed {event.seeds[0]}"
+        if event.where:
+            self._on_gpu(event, seeds)
+            return
         text = f"{event.job.name}, {self._n_token} tokens: {seeds}, {event.stage} {event.done}/{event.total}"
         self._progress.update(self._task, description=escape(text))
 
-    def _predicted(self, prediction: Prediction) -> None:
+    def _on_gpu(self, event: events.BatchProgress, seeds: str) -> None:
+        """Update the line of one of several GPUs."""
+        if event.where not in self._gpus:
+            if len(self._gpus) == MAX_GPUS:
+                return
+            self._gpus[event.where] = self._progress.add_task("", total=event.total, unit="")
+        text, unit = f"{event.where}: {event.job.name}, {seeds}", {"trunk": "cycles", "sample": "steps"}
+        self._progress.update(
+            self._gpus[event.where],
+            description=escape(text),
+            completed=event.done,
+            total=event.total,
+            unit=unit.get(event.stage, "scored"),
+        )
+
+    def _predicted(self, job: Job, seed: int, scores: Sequence[float], seconds: float, where: str = "") -> None:
         self._advance()
         if self._shows_seeds:
-            best = max(float(sample["ranking_score"]) for sample in prediction.summary)
             self._line(
-                f"{prediction.job.name} seed {prediction.seed}: {len(prediction.summary)} samples in "
-                f"{prediction.run.get('seconds', 0):.1f} s, best ranking score {best:.4f} "
-                f"({self._n_done}/{self._n_seed})"
+                f"{job.name} seed {seed}: {len(scores)} samples in {seconds:.1f} s{where and f' on {where}'}, best "
+                f"ranking score {max(scores):.4f} ({self._n_done}/{self._n_seed})"
             )
 
     def _failed(self, failure: Failure) -> None:

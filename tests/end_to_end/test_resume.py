@@ -14,7 +14,7 @@ KILLS = int(os.environ.get("PROTENIX_MS_KILLS", "3"))
 PROCESSES = int(os.environ.get("PROTENIX_MS_PROCESSES", "2"))
 SEEDS = max(4, KILLS)  # enough that the run is still at work at every kill
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--out", "out")
-JOBS = {"a": "GHKLMNPQRSTV", "b": "MKTAYIAKQR"}  # b is smaller and runs first, but is shown last
+JOBS = {"a": "MKTAYIAKQR", "b": "GHKLMNPQRSTV"}  # b is larger and runs first, but is shown last
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +172,33 @@ def test_processes_on_one_folder_share_the_work(tmp_path):
     assert sorted(done) == [(job, seed) for job in JOBS for seed in range(1, 5)]
     assert len((tmp_path / "out" / "a" / "ranking.csv").read_text().splitlines()) == 1 + 4 * 2
     assert leftovers(tmp_path / "out") == []
+
+
+def test_processes_share_the_seeds_of_one_job_batch_by_batch(tmp_path):
+    """The first process stands still in its first batch; the second one does all other seeds, and then waits."""
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    arguments = (*OPTIONS, "--seeds", "1-6", "--max-seeds-per-batch", "2", "--steps", "40", "--log-format", "json")
+    log = tmp_path / "out" / "protenix-ms" / "run.log"
+    first = start(*arguments, cwd=tmp_path)
+    wait_for(lambda: "progress" in kinds(log), 500)
+    first.send_signal(signal.SIGSTOP)
+    second = start(*arguments, cwd=tmp_path)
+    wait_for(lambda: "that other processes are predicting" in log.read_text(), 500)
+    held = 6 - len(list(tmp_path.glob("out/a/seed_*")))
+    assert 2 <= held <= 4  # the batch in which the first process stands, and one more if it had just finished one
+    first.send_signal(signal.SIGCONT)
+    assert (first.wait(300), second.wait(300)) == (0, 0), (tmp_path / "output").read_text()
+    done = [(event["process"], event["seed"]) for event in events(log) if event["event"] == "predicted"]
+    assert sorted(seed for _, seed in done) == [1, 2, 3, 4, 5, 6]
+    assert sum(process == second.pid for process, _ in done) >= 2
+
+
+def events(log):
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def kinds(log):
+    return {event["event"] for event in events(log)}
 
 
 def test_early_stopping_skips_seeds_that_a_later_run_does(tmp_path):

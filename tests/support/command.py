@@ -43,11 +43,16 @@ def run(*arguments, cwd=None, prelude=None, **variables):
     )  # fmt: skip
 
 
-def start(*arguments, cwd=None, **variables):
-    """Start the command in a process group of its own; its output goes to a file named ``output``."""
+def start(*arguments, cwd=None, script=None, **variables):
+    """Start the command in a process group of its own; its output goes to a file named ``output``.
+
+    Args:
+        script: A file of Python that runs the command; None: the command itself.
+    """
+    command = COMMAND if script is None else [sys.executable, script]
     with open(cwd / "output", "ab") as output:
         return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdout=output, stderr=output,
+            [*command, *map(str, arguments)], cwd=cwd, env=environment(**variables), stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
 

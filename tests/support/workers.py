@@ -1,8 +1,10 @@
-"""A replacement for featurization in worker processes. It is a module so that a spawned process can import it."""
+"""Functions that tests run in other processes. They are in a module so that a spawned process can import them."""
 
 import os
 import signal
 import time
+
+import numpy as np
 
 from protenix_multiseed.errors import FeaturizationError
 
@@ -20,3 +22,22 @@ def act(job, _settings):
         case "slow":
             time.sleep(0.5)
     return job.name, os.getpid()
+
+
+def make_features(cache_folder, made):
+    """Want the same arrays as other processes do, and append a line to ``made`` if they are made here."""
+    from support.jobs import job_of
+
+    from protenix_multiseed.features import cache
+    from protenix_multiseed.settings import FeatureSettings
+
+    cache.cache_dir = lambda: cache_folder
+
+    def make():
+        with open(made, "a") as file:
+            file.write("made\n")
+        time.sleep(0.5)
+        return {"a": np.arange(3)}, ()
+
+    arrays, _ = cache.cached(job_of(), FeatureSettings(), [], make)
+    assert arrays["a"].tolist() == [0, 1, 2]

@@ -1,12 +1,14 @@
 """Cached features equal newly made ones, and are never those of another job."""
 
 import json
+import multiprocessing
 import os
 
 import numpy as np
 import pytest
 from support import cases
 from support.jobs import job_of
+from support.workers import make_features
 
 from protenix_multiseed.features import cache
 from protenix_multiseed.features.featurize import featurize
@@ -87,4 +89,16 @@ def test_features_with_a_warning_are_not_cached(folder):
     job = job_of()
     made = cache.cached(job, FeatureSettings(), [], lambda: ({"a": np.zeros(1)}, ("a template could not be fetched",)))
     assert made[1] == ("a template could not be fetched",)
-    assert not (folder / "cache").exists()
+    assert not (folder / "cache" / "features").exists()
+
+
+def test_processes_that_want_the_same_arrays_at_once_make_them_once(folder):
+    context = multiprocessing.get_context("spawn")
+    arguments = (folder / "cache", folder / "made")
+    processes = [context.Process(target=make_features, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (folder / "made").read_text() == "made\n"

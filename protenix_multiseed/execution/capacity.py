@@ -1,0 +1,55 @@
+"""How many seeds of each job a GPU predicts at once, and how long a seed takes relative to those of other jobs."""
+
+from collections.abc import Iterable, Sequence
+
+from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.types import Job, Sizes, Task
+
+
+def minimum_sizes(job: Job) -> Sizes:
+    """Return lower bounds of a job's sizes, from the number of tokens that is known before featurization."""
+    return Sizes(n_token=job.n_token, n_atom=job.n_token, n_msa=1)
+
+
+def cost(n_token: int) -> int:
+    """Return the relative time of one seed. It follows the README's times of 120 to 2,000 tokens within a third."""
+    return n_token**2 + 100 * n_token + n_token**3 // 1500
+
+
+def too_large(tasks: Iterable[Task], gpus: Iterable[tuple[Planner, int]]) -> list[str]:
+    """Return the refusal of each job that is too large for all these GPUs, given their planners and free bytes."""
+    kinds = set(gpus)
+    problems = []
+    for task in tasks:
+        refusals = [planner.refusal(minimum_sizes(task.job), budget) for planner, budget in kinds]
+        if refusals and all(refusals):
+            problems.append(f"{task.job.where}: {refusals[0]}")
+    return problems
+
+
+class Capacity:
+    """The numbers of seeds that fit, computed once for each job and amount of memory.
+
+    Args:
+        tasks: The tasks, numbered from 0.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._sizes = [minimum_sizes(task.job) for task in tasks]
+        self._known: list[dict[int, int]] = [{} for _ in tasks]
+
+    def learn(self, number: int, sizes: Sizes) -> None:
+        """The true sizes of a job are known."""
+        self._sizes[number] = sizes
+        self._known[number].clear()
+
+    def seeds(self, number: int, planner: Planner, budget: int) -> int:
+        """Return how many seeds of a job fit in ``budget`` bytes; 0 if the job is too large."""
+        known, key = self._known[number], budget >> 28
+        if key not in known:
+            sizes = self._sizes[number]
+            if planner.refusal(sizes, budget) is None:
+                known[key] = len(planner.plan(sizes, range(planner.settings.max_seeds), budget)[0].seeds)
+            else:
+                known[key] = 0
+        return known[key]

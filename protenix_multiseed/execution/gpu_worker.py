@@ -1,0 +1,221 @@
+"""The process that predicts on one GPU of several. It holds what a run on one GPU holds, but not the output folder.
+
+The run gives it tasks and collects its events. Its methods are called from several threads and answer at once; the
+prediction runs in a thread of its own. This module does not import Ray.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ProtenixMsError, Stopped
+from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Written
+from protenix_multiseed.execution.local import LocalExecutor
+from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.execution.shared import Shared, differences
+from protenix_multiseed.execution.writing import PendingWrite
+from protenix_multiseed.failures import reason_of
+from protenix_multiseed.features.pool import WorkerPool
+from protenix_multiseed.job_spec import JobSpec
+from protenix_multiseed.offline import forbid_network
+from protenix_multiseed.types import Failure, Features, Identity, Job, Prediction, Task
+
+PROGRESS_SECONDS = 1.0  # progress of a batch is sent at most this often
+_N_WRITE = 2  # predictions that wait to be written, for each worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A worker that is ready.
+
+    Attributes:
+        planner: Plans batches for this GPU.
+        budget: Bytes of device memory that a plan may use.
+        process: Process number on its host.
+        facts: Facts for the run's record: host, device, GPU, driver, kernels, weights.
+    """
+
+    planner: Planner
+    budget: int
+    process: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Seeds of a job go through the model now."""
+
+    job: Job
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Everything is written, and the worker does nothing more. ``reason`` says why, if nobody asked for it."""
+
+    reason: str = ""
+
+
+Message = Event | Started | Closed
+
+
+class GpuWorker:
+    """Predicts tasks on one GPU, and writes the results into the output folder.
+
+    Args:
+        config: The configuration of the run.
+        folder: The working folder of the run, for relative paths.
+        gpus: The GPUs that this process may use, as CUDA names them; None: leave the process as it is.
+        workers: Number of CPU workers.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, gpus: Sequence[str] | None, workers: int) -> None:
+        os.chdir(folder)
+        if gpus is not None:  # a batch system, or a setting of Ray, may have left all GPUs visible
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        if config.offline:
+            forbid_network(loopback=True)
+        main = sys.modules["__main__"]  # the CPU workers must not import Ray's own main module
+        for name in ("__file__", "__spec__"):
+            setattr(main, name, None)
+        self._config = config
+        self._workers, self._n_worker = WorkerPool(workers, offline=config.offline), workers
+        self._executor = LocalExecutor(config, self._workers, self._tell)
+        self._given: SimpleQueue[tuple[Job, Any] | None] = SimpleQueue()  # jobs and the futures of their features
+        self._identities: dict[str, Identity] = {}
+        self._waiting: set[tuple[str, int]] = set()  # (job, seed) that may still be taken back
+        self._messages: deque[Message] = deque()
+        self._n_taken = 0  # messages that the run has received
+        self._changed = threading.Condition()
+        self._told_progress = 0.0
+        self.is_closed = self.time_is_up = False
+
+    # Methods that the run calls
+
+    def check(self, expected: Shared) -> list[str]:
+        """Return what of this machine differs from the machine of the run, and must not."""
+        return differences(expected)
+
+    def load(self) -> Loaded | str:
+        """Load the model and begin to predict what is given. Returns the message of an error that refuses the run."""
+        try:
+            self._executor.load((), lambda: self.is_closed)
+        except Stopped:
+            return "stopped"
+        except ProtenixMsError as error:
+            return str(error)
+        model = self._executor.model
+        threading.Thread(target=self._work, daemon=True, name="gpu").start()
+        facts = {"host": socket.gethostname(), **self._executor.facts()}
+        return Loaded(planner=model.planner, budget=model.free_bytes(), process=os.getpid(), facts=facts)
+
+    def give(self, tasks: Sequence[Task]) -> None:
+        """Take tasks. Their featurization starts at once."""
+        for task in tasks:
+            job = replace(task.job, seeds=task.todo)
+            self._identities[job.name] = task.identity
+            with self._changed:
+                self._waiting.update((job.name, seed) for seed in task.todo)
+            self._given.put((job, self._workers.begin(job, self._config.feature_settings)))
+
+    def take_back(self, job: str, seeds: Sequence[int]) -> list[int]:
+        """Give up those of the seeds that have not begun. Returns them."""
+        with self._changed:
+            free = [seed for seed in seeds if (job, seed) in self._waiting]
+            self._waiting.difference_update((job, seed) for seed in free)
+        return free
+
+    def collect(self, n_received: int, seconds: float) -> list[Message]:
+        """Return the messages after the first ``n_received`` ones. Wait some seconds if there are none.
+
+        A message is kept until the run says that it has received it, so none is lost if an answer is lost.
+        """
+        with self._changed:
+            while self._n_taken < n_received:
+                self._messages.popleft()
+                self._n_taken += 1
+            self._changed.wait_for(lambda: self._messages, timeout=seconds)
+            return list(self._messages)
+
+    def close(self) -> None:
+        """Begin no more batches, finish the running one, write everything, then send :class:`Closed`."""
+        self.is_closed = True
+        self._given.put(None)
+
+    def abandon(self) -> None:
+        """Abandon the running batch too."""
+        self.time_is_up = True
+
+    def end(self) -> None:
+        """Kill the CPU workers. This process is killed next."""
+        self._workers.__exit__(None, None, None)
+
+    # The gate of the executor
+
+    def admit(self, job: Job, seeds: Sequence[int]) -> Sequence[int]:
+        """Return the seeds that were not taken back. From now on they cannot be."""
+        if self.is_closed:
+            return ()
+        with self._changed:
+            mine = tuple(seed for seed in seeds if (job.name, seed) in self._waiting)
+            self._waiting.difference_update((job.name, seed) for seed in mine)
+        if mine:
+            self._tell(Started(job, mine))
+        return mine
+
+    # The thread that predicts
+
+    def _work(self) -> None:
+        reason = ""
+        try:
+            with ThreadPoolExecutor(_N_WRITE * self._n_worker, thread_name_prefix="write") as writers:
+                room = threading.Semaphore(2 * _N_WRITE * self._n_worker)
+                for event in self._executor.run(self._featurized(), self, claims_ahead=False):
+                    if isinstance(event, Prediction):
+                        room.acquire()  # the workers write too slowly: wait for them
+                        writers.submit(self._write, event).add_done_callback(lambda _: room.release())
+                    else:
+                        self._tell(event)
+        except BaseException as error:  # the run must know, whatever it was
+            reason = reason_of(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        self._tell(Closed(reason))
+
+    def _featurized(self) -> Iterator[list[Features] | Failure]:
+        while (given := self._given.get()) is not None:
+            job, future = given
+            made = self._workers.finish(job, future, self._config.feature_settings, lambda: self.is_closed)
+            if made is None:
+                return
+            yield made
+
+    def _write(self, prediction: Prediction) -> None:
+        settings, identity = self._config.write_settings, self._identities[prediction.job.name]
+        self._tell(PendingWrite(self._workers, prediction, settings, identity).outcome())
+
+    def _tell(self, message: Message) -> None:
+        """Keep a message for the run, without the content of the job, which the run knows."""
+        if isinstance(message, StageEntered):
+            return
+        if isinstance(message, BatchProgress):
+            if time.monotonic() < self._told_progress + PROGRESS_SECONDS and message.done < message.total:
+                return
+            self._told_progress = time.monotonic()
+        if isinstance(message, Started | Failure | BatchProgress | Featurized | Note | Written):
+            job = message.job
+            light = Job(
+                name=job.name, seeds=job.seeds, source=Path(), index=0, spec=JobSpec(name=job.name, entities=())
+            )
+            message = replace(message, job=light)
+        with self._changed:
+            self._messages.append(message)
+            self._changed.notify_all()

@@ -1,0 +1,300 @@
+"""The executor for several GPUs, of one machine or of a Ray cluster.
+
+Each GPU has a process (:mod:`protenix_multiseed.execution.gpu_worker`) that predicts and writes. The run hands out
+units (:mod:`protenix_multiseed.execution.schedule`), receives small messages, and never sees features or predictions.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ConfigError, Stopped
+from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Watcher, Written
+from protenix_multiseed.execution.base import Gate
+from protenix_multiseed.execution.capacity import Capacity, cost, too_large
+from protenix_multiseed.execution.fleet import Answer, Fleet, Gpu, Lost
+from protenix_multiseed.execution.gpu_worker import Closed, Message, Started
+from protenix_multiseed.execution.ray_cluster import Cluster
+from protenix_multiseed.execution.schedule import Schedule
+from protenix_multiseed.execution.shared import describe, marked
+from protenix_multiseed.execution.writing import found_written
+from protenix_multiseed.features.pool import AHEAD, WorkerPool
+from protenix_multiseed.outputs.locks import LOCK_FILE
+from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.types import Failure, Sizes, Task
+
+MAX_KILLS = 3  # a seed whose process ends this often is a failure
+COLLECT_SECONDS = 10.0  # a process answers at least this often
+WRITE_SECONDS = 120.0  # from the end of the grace time until all processes must have written what is finished
+
+
+class RayExecutor:
+    """See :class:`protenix_multiseed.execution.base.Executor`. The CPU workers of this process only rank."""
+
+    def __init__(self, config: RunConfig, workers: WorkerPool, tell: Watcher) -> None:
+        self._config, self._tell = config, tell
+        self._cluster: Cluster | None = None
+        self._refusals: list[str] = []
+        self._differing: list[str] = []
+        self._rate = 0.0  # the slowest seconds per cost that was seen
+        self._kills: Counter[tuple[str, int]] = Counter()
+        self._told: set[tuple[str, str]] = set()  # job and text of notes that were shown
+        self._capacity = Capacity(())
+        self._tasks: Sequence[Task] = ()
+        self._numbers: dict[str, int] = {}
+        self._schedule = Schedule(())
+        self._is_closing = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._cluster is not None:
+            for gpu in list(self._fleet.gpus.values()):
+                self._fleet.end(gpu)
+            self._cluster.close()
+            self._cluster = None
+
+    def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
+        """Start a process for each GPU, and wait until one is ready.
+
+        Raises:
+            ConfigError: if no process starts, or a job is too large for all GPUs.
+            Stopped: if ``should_stop`` returns True meanwhile.
+        """
+        self._tell(StageEntered(text="starting Ray"))
+        self._cluster = Cluster(self._config)
+        with marked(self._config.out) as mark:
+            fleet = self._fleet = Fleet(self._cluster, describe(self._config, tasks, mark))
+            fleet.start_new()
+            hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
+            text = f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"
+            self._tell(StageEntered(text=text))
+            self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
+        if self._differing:
+            raise ConfigError("\n".join(dict.fromkeys(self._differing)))
+        self._wait(lambda: not fleet.ready, should_stop)
+        while problems := too_large(tasks, fleet.kinds):
+            if len(fleet.ready) == len(fleet.gpus):
+                raise ConfigError("\n".join(problems))
+            count = len(fleet.ready)
+            self._wait(lambda: len(fleet.ready) == count < len(fleet.gpus), should_stop)  # noqa: B023  called at once
+        self._tell(StageEntered(text=f"predicting on {len(fleet.gpus)} GPUs"))
+
+    def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
+        """Predict tasks on all GPUs. Each seed comes once, as a Written or a Failure."""
+        fleet, self._tasks = self._fleet, tasks
+        locks = self._config.out.absolute() / RUN_FOLDER / LOCK_FILE  # nodes that join must find this file
+        if locks.is_file():
+            fleet.shared = replace(fleet.shared, mark=locks, inode=locks.stat().st_ino)
+        self._numbers = {task.job.name: number for number, task in enumerate(tasks)}
+        self._capacity = Capacity(tasks)
+        self._schedule = Schedule((cost(task.job.n_token), task.todo) for task in tasks)
+        for gpu in fleet.ready:
+            self._schedule.add(gpu.number)
+        last = float("inf")
+        while not self._schedule.is_done:
+            if gate.is_closed and not self._is_closing:
+                self._close()
+            if gate.time_is_up and last == float("inf"):
+                last = time.monotonic() + WRITE_SECONDS
+                for gpu in fleet.gpus.values():
+                    fleet.ask(gpu, "abandon")
+            if self._is_closing and (all(gpu.is_closed for gpu in fleet.gpus.values()) or time.monotonic() > last):
+                return
+            if fleet.is_hopeless:
+                yield from self._give_up()
+                return
+            if not self._is_closing:
+                for gpu in fleet.ready:
+                    self._feed(gpu, gate)
+            yield from self._step()
+
+    def facts(self) -> Mapping[str, Any]:
+        """See :class:`protenix_multiseed.execution.base.Executor`. The facts of the first GPU, and all GPUs' names."""
+        facts = [gpu.loaded.facts for gpu in self._fleet.ready if gpu.loaded is not None]
+        names = ("host", "device", "gpu", "driver")
+        gpus = [{name: one[name] for name in names if name in one} for one in facts]
+        more = {name: value for name, value in facts[0].items() if name != "host"}
+        return {**more, "device": f"{len(self._fleet.gpus)} GPUs", "gpus": gpus}
+
+    # Processes
+
+    def _wait(self, is_waiting: Callable[[], bool], should_stop: Callable[[], bool]) -> None:
+        """Handle answers while loading.
+
+        Raises:
+            ConfigError: if no process can start.
+            Stopped: if ``should_stop`` returns True.
+        """
+        while is_waiting():
+            if should_stop():
+                raise Stopped
+            if self._fleet.is_hopeless:
+                raise ConfigError("\n".join(dict.fromkeys(self._refusals)) or self._fleet.last_reason)
+            for event in self._step():
+                self._tell(event)
+
+    def _step(self) -> Iterator[Event]:
+        """Wait for an answer, and handle all that have come. Look after processes and nodes from time to time."""
+        fleet = self._fleet
+        for answer in fleet.answers():
+            if answer.gpu.number in fleet.gpus:  # it may have been lost by the answer before
+                yield from self._answered(answer)
+        if self._is_closing or not fleet.is_time_to_look():
+            return
+        for gpu in list(fleet.gpus.values()):
+            usual = [self._rate * self._schedule.cost(job) * len(seeds) for job, seeds in gpu.units]
+            if (reason := fleet.stuck(gpu, usual)) is not None:
+                yield from self._lost(gpu, reason, is_stuck=True)
+        fleet.start_new()
+
+    def _answered(self, answer: Answer) -> Iterator[Event]:
+        gpu, value = answer.gpu, answer.value
+        match answer.method:
+            case _ if isinstance(value, Lost):
+                yield from self._lost(gpu, value.reason)
+            case "check" if value:
+                differing = [f"{gpu.place.host}: {difference}" for difference in value]
+                self._differing += differing
+                yield from self._lost(gpu, "; ".join(differing), is_final=True)
+            case "check":
+                gpu.is_checked = True
+                self._fleet.ask(gpu, "load")
+            case "load" if isinstance(value, str):
+                self._refusals.append(value)
+                yield from self._lost(gpu, value, is_final=True)
+            case "load":
+                gpu.loaded, gpu.moved = value, time.monotonic()
+                self._schedule.add(gpu.number)
+                self._fleet.ask(gpu, "collect", 0, COLLECT_SECONDS)
+            case "collect":
+                gpu.n_received += len(value)
+                gpu.moved = time.monotonic() if value else gpu.moved
+                for message in value:
+                    yield from self._received(gpu, message)
+                if gpu.number in self._fleet.gpus:
+                    self._fleet.ask(gpu, "collect", gpu.n_received, COLLECT_SECONDS)
+            case "take_back":
+                gpu.is_giving_back = False
+                for seed in value:
+                    self._finished(gpu, answer.about, seed)
+                self._schedule.give_back(answer.about, value)
+
+    def _lost(self, gpu: Gpu, reason: str, *, is_stuck: bool = False, is_final: bool = False) -> Iterator[Event]:
+        """A process has ended or is killed. Its seeds are written, go to other GPUs, or have failed."""
+        yield StageEntered(text=self._fleet.lose(gpu, reason, is_stuck=is_stuck, is_final=is_final))
+        if gpu.loaded is None:
+            return
+        started, waiting = self._schedule.remove(gpu.number)
+        if not started and waiting:
+            started, waiting = waiting[:1], waiting[1:]  # nothing is known but the order
+        for number, seed in started:
+            task = self._tasks[number]
+            if (written := found_written(self._config.out, task, seed, gpu.name)) is not None:
+                yield written
+                continue
+            self._kills[task.job.name, seed] += 1
+            if (kills := self._kills[task.job.name, seed]) < MAX_KILLS:
+                self._schedule.give_back(number, [seed], alone=True)
+                continue
+            message = f"the process that predicted it ended {kills} times, last on {gpu.name}: {reason}"
+            advice = "look at the machine's memory and its kernel log; run the same command again to try once more"
+            yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=advice)
+        for number, seed in reversed(waiting):
+            self._schedule.give_back(number, [seed])
+
+    def _give_up(self) -> Iterator[Event]:
+        """No GPU is left: every seed that is left fails."""
+        for number, task in enumerate(self._tasks):
+            if seeds := self._schedule.drop(number):
+                job = replace(task.job, seeds=seeds)
+                message = f"no GPU is left to predict it: {self._fleet.last_reason}"
+                advice = "run the same command again: finished seeds are kept"
+                yield Failure(job=job, seed=None, stage="predict", message=message, advice=advice)
+
+    def _close(self) -> None:
+        """Begin nothing new. Each process finishes its batch and writes."""
+        self._is_closing = True
+        for gpu in list(self._fleet.gpus.values()):
+            if gpu.loaded is None:
+                self._fleet.end(gpu)
+            else:
+                self._fleet.ask(gpu, "close")
+
+    # Units
+
+    def _feed(self, gpu: Gpu, gate: Gate) -> None:
+        """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
+        assert gpu.loaded is not None
+        fits = partial(self._capacity.seeds, planner=gpu.loaded.planner, budget=gpu.loaded.budget)
+        given = []
+        while len(gpu.units) < (self._config.workers or 1) + AHEAD:
+            unit = self._schedule.next(gpu.number, fits)
+            if unit is None:
+                break
+            task = self._tasks[unit.job]
+            admitted = gate.admit(task.job, unit.seeds)
+            for seed in unit.seeds:
+                if seed not in admitted:
+                    self._schedule.finished(gpu.number, unit.job, seed)
+            if admitted:
+                gpu.units.append((unit.job, set(admitted)))
+                given.append(replace(task, todo=tuple(admitted)))
+        if given:
+            gpu.moved = time.monotonic() if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
+            self._fleet.ask(gpu, "give", given)
+        elif not gpu.units and (move := self._schedule.move(gpu.number)) is not None:
+            busy, unit = self._fleet.gpus[move[0]], move[1]
+            if not busy.is_giving_back:
+                busy.is_giving_back = True
+                self._fleet.ask(busy, "take_back", self._tasks[unit.job].job.name, unit.seeds, about=unit.job)
+
+    def _finished(self, gpu: Gpu, number: int, seed: int) -> bool:
+        for job, seeds in gpu.units:
+            if job == number:
+                seeds.discard(seed)
+        gpu.units = [unit for unit in gpu.units if unit[1]]
+        return self._schedule.finished(gpu.number, number, seed)
+
+    def _received(self, gpu: Gpu, message: Message) -> Iterator[Event]:
+        """Handle a message. Its job has no content, and is replaced by the job of the task."""
+        if isinstance(message, Closed):
+            gpu.is_closed = True
+            if message.reason:
+                yield from self._lost(gpu, message.reason)
+            return
+        job = getattr(message, "job", None)
+        if job is None or job.name not in self._numbers:
+            return
+        number = self._numbers[job.name]
+        task = self._tasks[number]
+        match message:
+            case Started():
+                self._schedule.started(gpu.number, number, message.seeds)
+            case Written() if self._finished(gpu, number, message.seed):
+                self._fleet.works(gpu)
+                self._rate = max(self._rate, message.seconds / self._schedule.cost(number))
+                yield replace(message, job=task.job, where=gpu.name)
+            case Failure(seed=None):
+                mine = [seed for seed in job.seeds if self._finished(gpu, number, seed)]
+                yield replace(message, job=replace(task.job, seeds=(*mine, *self._schedule.drop(number))))
+            case Failure(seed=int(seed)) if self._finished(gpu, number, seed):
+                yield replace(message, job=task.job)
+            case Featurized() if (job.name, "") not in self._told:
+                self._told.add((job.name, ""))
+                sizes = Sizes(n_token=message.n_token, n_atom=message.n_atom, n_msa=message.n_msa)
+                self._capacity.learn(number, sizes)
+                yield replace(message, job=task.job)
+            case Note() if (job.name, message.text) not in self._told:
+                self._told.add((job.name, message.text))
+                yield replace(message, job=task.job)
+            case BatchProgress():
+                yield replace(message, job=task.job, where=gpu.name)

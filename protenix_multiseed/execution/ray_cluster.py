@@ -1,0 +1,182 @@
+"""All use of Ray: connect, find the GPUs, start and kill the process of each GPU. Only Ray core's actors are used.
+
+Ray restarts nothing by itself here (``max_restarts=0``, ``max_task_retries=0``; its documented default for some calls
+is -1, without end): the run decides what is started again, and where.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.execution.fleet import Place
+from protenix_multiseed.execution.gpu_worker import GpuWorker
+from protenix_multiseed.execution.gpus import visible_gpus
+
+_STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
+ray: Any = None  # the modules are imported with the first cluster
+NodeAffinity: Any = None
+_N_CALL = 8  # calls that a process answers at the same time
+
+
+def import_ray(*, is_local: bool) -> None:
+    """Import Ray, with the settings that it reads then.
+
+    Args:
+        is_local: Whether Ray runs on this machine alone. Then it listens on 127.0.0.1 only.
+
+    Raises:
+        ConfigError: if Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("gpus: Ray is not installed: pip install 'protenix-ms[gpus]', or leave --gpus and --ray out")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray's own usage report
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
+    os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # a busy machine starts Python slowly
+    if is_local:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # in spite of its name it holds for Linux too
+    global ray, NodeAffinity
+    ray = importlib.import_module("ray")
+    NodeAffinity = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+
+
+class _RayWorker(GpuWorker):
+    def __init__(self, config: RunConfig, folder: Path, workers: int) -> None:
+        import ray
+
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        super().__init__(config, folder, gpus or None, workers)
+
+
+class Cluster:
+    """A connection to a Ray cluster, or a cluster of this machine alone that lives as long as the connection.
+
+    Raises:
+        ConfigError: if there is no cluster, or no GPU.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        import_ray(is_local=config.ray is None)
+        self._kind = "CPU" if config.device == "cpu" else "GPU"
+        with _signals_kept():
+            self._connect()
+        if not self.places():
+            self.close()
+            raise ConfigError(
+                f"{'ray' if config.ray else 'gpus'}: {config.ray or 'this machine'} has no {self._kind}; "
+                "use --device cpu, or leave the option out"
+            )
+
+    def close(self) -> None:
+        """Disconnect. A cluster of this machine alone ends."""
+        with _signals_kept():
+            ray.shutdown()
+
+    def places(self) -> list[Place]:
+        """Return the GPUs of all nodes that are alive now, at most as many as the user asked for."""
+        found = [
+            Place(node["NodeID"], node["NodeManagerHostname"], slot)
+            for node in ray.nodes()
+            if node["Alive"]
+            for slot in range(int(node["Resources"].get(self._kind, 0)))
+        ]
+        gpus = self._config.gpus
+        return found[: int(gpus)] if gpus is not None and gpus.isdigit() else found
+
+    def start(self, place: Place) -> Any:
+        """Start the process of one GPU. Returns its handle at once; the first call waits until the process runs."""
+        node = next((one for one in ray.nodes() if one["NodeID"] == place.node), None)
+        resources = node["Resources"] if node else {}
+        share = int(resources.get("CPU", 1)) // max(1, int(resources.get(self._kind, 1)))
+        workers = max(1, min(self._config.workers or 1, share))
+        options = {"num_cpus": 1, "num_gpus": 0} if self._kind == "CPU" else {"num_cpus": 0, "num_gpus": 1}
+        actor: Any = ray.remote(_RayWorker).options(
+            **options,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=_N_CALL,
+            scheduling_strategy=NodeAffinity(place.node, soft=False),
+        )
+        config = self._config
+        if self._kind == "GPU":  # a GPU that PyTorch cannot use is refused, and not replaced by the CPU
+            config = config.model_copy(update={"device": "cuda"})
+        return actor.remote(config, Path.cwd(), workers)
+
+    def call(self, handle: Any, method: str, *arguments: Any) -> "Future[Any]":
+        """Call a method of a GPU's process."""
+        made: Future[Any] = getattr(handle, method).remote(*arguments).future()
+        return made
+
+    def kill(self, handle: Any, place: Place, process: int | None) -> None:
+        """Kill the process of a GPU, also if it does not answer."""
+        with contextlib.suppress(Exception):  # it may be dead already
+            ray.kill(handle, no_restart=True)
+        if process is not None:
+            with contextlib.suppress(Exception):
+                strategy = NodeAffinity(place.node, soft=False)
+                ray.remote(_kill).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(process)
+
+    def _connect(self) -> None:
+        config = self._config
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if config.ray:
+            try:
+                ray.init(address=config.ray, **quiet)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"ray: no cluster answers at {config.ray} ({str(error).splitlines()[0]}); start one with "
+                    "'ray start --head', or use --gpus for the GPUs of this machine"
+                ) from None
+            return
+        here = visible_gpus()
+        count = int(config.gpus) if config.gpus is not None and config.gpus.isdigit() else 0
+        if self._kind == "CPU":
+            n_cpu, n_gpu = count or os.cpu_count() or 1, 0
+        else:
+            n_cpu = os.cpu_count() or 1
+            if "," in (config.gpus or ""):
+                here = self._chosen(here)
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(here)
+            elif count > len(here):
+                raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
+            n_gpu = count or len(here)
+        quiet["include_dashboard"] = False
+        ray.init(
+            address="local",
+            num_cpus=n_cpu,
+            num_gpus=n_gpu,
+            object_store_memory=_STORE_BYTES,
+            **quiet,
+        )
+
+    def _chosen(self, here: list[str]) -> list[str]:
+        wanted = [int(part) for part in (self._config.gpus or "").split(",") if part]
+        if missing := [index for index in wanted if index >= len(here)]:
+            raise ConfigError(f"gpus: there is no GPU {missing[0]}; this machine has {len(here)}")
+        return [here[index] for index in dict.fromkeys(wanted)]
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep the run's handler of SIGTERM, which Ray replaces, and let the processes that Ray starts receive SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        with contextlib.suppress(ValueError):  # not the main thread: Ray has replaced nothing
+            signal.signal(signal.SIGTERM, before)

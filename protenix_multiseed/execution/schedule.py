@@ -1,0 +1,166 @@
+"""Decide which GPU predicts which seeds. Integers in, decisions out; nothing here knows Ray, files or memory.
+
+Jobs and GPUs are numbers. The cost of a seed is an integer in any unit that is the same for all jobs. A GPU gets a
+unit: seeds of one job. It gets no more than the share of all remaining work that makes all GPUs end together, so units
+become smaller near the end. If a GPU has nothing to do nevertheless, :meth:`Schedule.move` takes seeds from another.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Seeds of one job that one GPU predicts."""
+
+    job: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Held:
+    """The seeds that a GPU has and has not finished, as (job, seed), in the order in which it got them."""
+
+    waiting: dict[tuple[int, int], None] = field(default_factory=dict)
+    started: dict[tuple[int, int], None] = field(default_factory=dict)
+    load: int = 0
+
+
+class Schedule:
+    """The seeds that no GPU has yet, and those that each GPU has.
+
+    Args:
+        jobs: The cost of one seed, and the seeds, of each job. The first job is handed out first.
+    """
+
+    def __init__(self, jobs: Iterable[tuple[int, Sequence[int]]]) -> None:
+        self._costs: list[int] = []
+        self._left: list[deque[int]] = []
+        for cost, seeds in jobs:
+            self._costs.append(max(1, cost))
+            self._left.append(deque(seeds))
+        self._order = deque(job for job, seeds in enumerate(self._left) if seeds)
+        self._rest = sum(cost * len(seeds) for cost, seeds in zip(self._costs, self._left, strict=True))
+        self._alone: set[tuple[int, int]] = set()
+        self._gpus: dict[int, _Held] = {}
+        self._load = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every seed is finished."""
+        return not self._rest and not self._load
+
+    def add(self, gpu: int) -> None:
+        """A GPU is ready."""
+        self._gpus[gpu] = _Held()
+
+    def remove(self, gpu: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """A GPU is lost. Return the (job, seed) it had started and the ones it had not. They belong to nobody now."""
+        held = self._gpus.pop(gpu)
+        self._load -= held.load
+        return list(held.started), list(held.waiting)
+
+    def load(self, gpu: int) -> int:
+        """Return the cost of the seeds that a GPU has and has not finished."""
+        return self._gpus[gpu].load
+
+    def cost(self, job: int) -> int:
+        """Return the cost of one seed."""
+        return self._costs[job]
+
+    def left(self, job: int) -> tuple[int, ...]:
+        """Return the seeds of a job that no GPU has."""
+        return tuple(self._left[job])
+
+    def next(self, gpu: int, fits: Callable[[int], int]) -> Unit | None:
+        """Hand out a unit. The caller calls :meth:`finished` for each of its seeds, or gives seeds back.
+
+        Args:
+            gpu: The GPU that gets the unit.
+            fits: Returns how many seeds of a job the GPU can predict at once; 0 if it cannot predict the job.
+
+        Returns:
+            None if no seed is left that the GPU can predict, or if it has its share of the work already.
+        """
+        held = self._gpus[gpu]
+        room = -(-(self._rest + self._load) // len(self._gpus)) - held.load
+        if room <= 0 or not self._rest:
+            return None
+        found = next(((job, most) for job in self._order if (most := fits(job)) > 0), None)
+        if found is None:
+            return None
+        job, most = found
+        left = self._left[job]
+        even = -(-len(left) // -(-len(left) // most))  # as few units as the largest ones, of even sizes
+        count = min(even, max(1, (2 * room + self._costs[job]) // (2 * self._costs[job])))  # to the nearest seed
+        seeds = [left.popleft()]
+        if (job, seeds[0]) not in self._alone:
+            while len(seeds) < count and (job, left[0]) not in self._alone:
+                seeds.append(left.popleft())
+        self._sort_out(job)
+        cost = self._costs[job] * len(seeds)
+        self._rest -= cost
+        self._load += cost
+        held.load += cost
+        held.waiting.update(((job, seed), None) for seed in seeds)
+        return Unit(job, tuple(seeds))
+
+    def started(self, gpu: int, job: int, seeds: Iterable[int]) -> None:
+        """A GPU has begun to predict seeds, so they cannot be moved any more."""
+        held = self._gpus[gpu]
+        for seed in seeds:
+            if (job, seed) in held.waiting:
+                del held.waiting[job, seed]
+                held.started[job, seed] = None
+
+    def finished(self, gpu: int, job: int, seed: int) -> bool:
+        """A seed is written or has failed, or is not wanted. Return False if the GPU did not have it."""
+        held = self._gpus[gpu]
+        place = held.started if (job, seed) in held.started else held.waiting
+        if (job, seed) not in place:
+            return False
+        del place[job, seed]
+        held.load -= self._costs[job]
+        self._load -= self._costs[job]
+        return True
+
+    def give_back(self, job: int, seeds: Sequence[int], *, alone: bool = False) -> None:
+        """Put seeds that no GPU has in front of all others.
+
+        Args:
+            alone: Whether each of the seeds must be a unit of its own.
+        """
+        if not seeds:
+            return
+        self._left[job].extendleft(reversed(seeds))
+        self._rest += self._costs[job] * len(seeds)
+        if alone:
+            self._alone.update((job, seed) for seed in seeds)
+        if job in self._order:
+            self._order.remove(job)
+        self._order.appendleft(job)
+
+    def drop(self, job: int) -> tuple[int, ...]:
+        """Hand out no more seeds of a job. Return the seeds that no GPU had."""
+        seeds = tuple(self._left[job])
+        self._left[job].clear()
+        self._rest -= self._costs[job] * len(seeds)
+        self._sort_out(job)
+        return seeds
+
+    def move(self, gpu: int) -> tuple[int, Unit] | None:
+        """Return a GPU and seeds that it should give back, so that a GPU without work gets them. Changes nothing."""
+        busy = max((other for other in self._gpus if self._gpus[other].waiting), key=self.load, default=None)
+        if busy is None or self._gpus[gpu].load:
+            return None
+        waiting = list(self._gpus[busy].waiting)
+        job = waiting[-1][0]
+        seeds = [seed for other, seed in waiting if other == job]
+        # Half of the busy GPU's work, but nothing that it will begin before the other one could.
+        count = min(len(seeds), max(1, self._gpus[busy].load // (2 * self._costs[job])))
+        return busy, Unit(job, tuple(seeds[-count:]))
+
+    def _sort_out(self, job: int) -> None:
+        if not self._left[job] and job in self._order:
+            self._order.remove(job)

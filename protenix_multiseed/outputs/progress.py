@@ -1,0 +1,121 @@
+"""The progress of a run, in a file that ``protenix-ms status`` reads on any machine.
+
+Each process writes ``<out>/protenix-ms/runs/<run>.progress`` every few seconds and deletes it at its end. While it runs
+it holds the lock ``run:<run>``, so a file without the lock belongs to a process that was killed.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from protenix_multiseed.events import BatchProgress, Event, Written
+from protenix_multiseed.files import read_text, write_text
+from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.types import Failure, Prediction
+
+WRITE_SECONDS = 5.0
+_SUFFIX = ".progress"
+
+
+class Progress:
+    """Writes the progress of one process.
+
+    Args:
+        out: The output folder.
+        run: The name of the run's record.
+        locks: The locks of the output folder.
+    """
+
+    def __init__(self, out: Path, run: str, locks: Locks) -> None:
+        self._path, self._locks, self._run = out / RUN_FOLDER / "runs" / f"{run}{_SUFFIX}", locks, run
+        self._started, self._written = time.monotonic(), float("-inf")
+        self._running: dict[str, dict[str, Any]] = {}
+        self._failed: list[tuple[str, int | None]] = []
+        self._n_done = 0
+        locks.take(_lock(run))
+        self._write()
+
+    def see(self, event: Event) -> None:
+        """Follow the events of the run."""
+        match event:
+            case BatchProgress():
+                self._running[event.where] = {
+                    "job": event.job.name,
+                    "seeds": list(event.seeds),
+                    "stage": event.stage,
+                    "done": event.done,
+                    "total": event.total,
+                }
+            case Prediction() | Written():
+                self._n_done += 1
+            case Failure():
+                self._failed.append((event.job.name, event.seed))
+        if time.monotonic() > self._written + WRITE_SECONDS:
+            self._write()
+
+    def end(self) -> None:
+        """The run has ended."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        self._locks.give_back(_lock(self._run))
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        running = [{"where": where, **batch} for where, batch in sorted(self._running.items())]
+        content = {
+            "run": self._run,
+            "seconds": round(self._written - self._started, 1),
+            "done": self._n_done,
+            "running": running,
+            "failed": self._failed,
+        }
+        with contextlib.suppress(OSError):  # a full disk, which the run reports
+            write_text(self._path, json.dumps(content) + "\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The progress of one process, as read from its file.
+
+    Attributes:
+        seconds: Time since the process began to predict, seconds.
+        done: Seeds that it has predicted.
+        running: Job, seeds, stage and place of each batch.
+        failed: Job and seed, None for all seeds of the job, of each failure.
+        is_alive: Whether the process still runs.
+    """
+
+    run: str
+    seconds: float
+    done: int
+    running: tuple[dict[str, Any], ...]
+    failed: tuple[tuple[str, int | None], ...]
+    is_alive: bool
+
+
+def read_progress(out: Path, locks: Locks) -> Iterator[Seen]:
+    """Yield the progress of each process that has not ended by itself."""
+    folder = out / RUN_FOLDER / "runs"
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it may end, or be damaged, just now
+            content = json.loads(read_text(path, folder))
+            is_alive = not locks.take(_lock(content["run"]))
+            if not is_alive:
+                locks.give_back(_lock(content["run"]))
+            yield Seen(
+                run=content["run"],
+                seconds=float(content["seconds"]),
+                done=int(content["done"]),
+                running=tuple(dict(batch) for batch in content["running"]),
+                failed=tuple((str(job), seed) for job, seed in content["failed"]),
+                is_alive=is_alive,
+            )
+
+
+def _lock(run: str) -> str:
+    return f"run:{run}"

@@ -1,0 +1,138 @@
+"""Runs on several GPUs through Ray. Here each GPU is a share of the CPU (``--device cpu --gpus 2``)."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from support.command import leftovers, predictions, run, start, write_jobs
+from support.ray_processes import descendants, gpu_processes, still_alive
+
+pytest.importorskip("ray")
+
+JOBS = {"a": "MKTAYIAKQR", "b": "GHKLMNPQRSTV"}
+COMMON = (
+    "predict",
+    "in.json",
+    "--config",
+    "quick.yaml",
+    "--max-seeds-per-batch",
+    "1",
+    "--samples",
+    "1",
+    "--device",
+    "cpu",
+)
+SEEDS = ("--seeds", "1-20")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # a process of Ray has one thread too, and the numbers depend on it
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The output folder of one process."""
+    folder = tmp_path_factory.mktemp("one")
+    write_jobs(folder, JOBS)
+    done = run(*COMMON, *SEEDS, "--out", "out", cwd=folder, **ONE_THREAD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out"
+
+
+def wait_for(condition, process, seconds=500):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run has ended"
+        assert time.monotonic() < end, "the condition did not become true in time"
+        time.sleep(0.05)
+
+
+def n_written(out):
+    return len(list(out.glob("*/seed_*")))
+
+
+def events(out):
+    return [json.loads(line) for line in (out / "protenix-ms" / "run.log").read_text().splitlines()]
+
+
+def test_40_units_on_two_gpus_equal_one_process_although_a_gpu_is_killed(tmp_path, one):
+    write_jobs(tmp_path, JOBS)
+    out = tmp_path / "out"
+    process = start(*COMMON, *SEEDS, "--gpus", "2", "--out", "out", "--log-format", "json", cwd=tmp_path, **ONE_THREAD)
+    wait_for(lambda: n_written(out) >= 4 and len(gpu_processes(process)) == 2, process)
+    everyone = descendants(process)
+    gpu_processes(process)[0].kill()
+    code = process.wait(500)
+    text = (tmp_path / "output").read_text()
+    assert code == 0, text
+    assert not still_alive(everyone), "processes outlive the run"
+    assert predictions(out) == predictions(one)
+    assert (out / "a" / "ranking.csv").read_bytes() == (one / "a" / "ranking.csv").read_bytes()
+    assert leftovers(out) == []
+    done = [(event["job"], event["seed"]) for event in events(out) if event["event"] == "predicted"]
+    assert sorted(done) == sorted((job, seed) for job in JOBS for seed in range(1, 21))
+    assert any("lost" in event.get("text", "") for event in events(out)), text
+    assert len({event["where"] for event in events(out) if event["event"] == "predicted"}) == 2
+    record = json.loads((out / "protenix-ms" / "run.json").read_text())
+    assert record["units"] == {"asked": 40, "done_before": 0, "done": 40, "done_elsewhere": 0, "skipped": 0, "left": 0}
+    assert [gpu["device"] for gpu in record["gpus"]] == ["cpu"] * len(record["gpus"])
+    assert json.loads((out / "a" / "seed_1" / "record.json").read_text())["run"]["host"] == record["host"]
+    assert "Traceback" not in text
+
+
+def test_a_run_that_is_killed_leaves_no_process_and_is_resumed(tmp_path, one):
+    """The second run ends at Ctrl-C, the third one is complete."""
+    write_jobs(tmp_path, JOBS)
+    out = tmp_path / "out"
+    arguments = (*COMMON, *SEEDS, "--gpus", "2", "--out", "out", "--grace", "60")
+    process = start(*arguments, cwd=tmp_path, **ONE_THREAD)
+    wait_for(lambda: n_written(out) >= 2, process)
+    everyone = descendants(process)
+    process.kill()
+    process.wait()
+    assert not still_alive(everyone), "processes outlive a killed run"
+    first = times(out)
+    process = start(*arguments, cwd=tmp_path, **ONE_THREAD)
+    wait_for(lambda: n_written(out) > len(first), process)
+    everyone = descendants(process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(300) == 130, (tmp_path / "output").read_text()
+    assert not still_alive(everyone), "processes outlive an interrupted run"
+    second = times(out)
+    assert first.items() <= second.items()
+    done = run(*arguments, cwd=tmp_path, **ONE_THREAD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert second.items() <= times(out).items(), "a seed was written twice"
+    assert predictions(out) == predictions(one)
+    assert "Traceback" not in (tmp_path / "output").read_text() + done.stdout + done.stderr
+
+
+def times(out):
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("*/seed_*/record.json")}
+
+
+def test_without_ray_the_message_says_how_to_install_it(tmp_path):
+    write_jobs(tmp_path, JOBS)
+    prelude = "import sys\nsys.modules['ray'] = None"
+    done = run(*COMMON, "--gpus", "2", "--out", "out", cwd=tmp_path, prelude=prelude)
+    assert done.returncode == 2
+    assert "pip install 'protenix-ms[gpus]'" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_on_one_gpu_does_not_import_ray(tmp_path):
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    prelude = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('RAY' if 'ray' in sys.modules else 'no ray', file=open('seen', 'w')))"
+    )
+    done = run(*COMMON, "--seeds", "1", "--gpus", "1", "--out", "out", cwd=tmp_path, prelude=prelude)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "seen").read_text() == "no ray\n"
+
+
+def test_a_cluster_that_does_not_answer_is_refused(tmp_path):
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    done = run(*COMMON, "--ray", "auto", "--out", "out", cwd=tmp_path, RAY_TMPDIR=str(tmp_path))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "ray: no cluster answers at auto" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,164 @@
+"""A cluster without Ray: each GPU's process is a thread that behaves as its machine says."""
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+from protenix_multiseed.events import Written
+from protenix_multiseed.execution.fleet import Place
+from protenix_multiseed.execution.gpu_worker import Closed, Loaded, Started
+
+
+class Planner:
+    """Three seeds of any job fit."""
+
+    settings = SimpleNamespace(max_seeds=4)
+
+    def refusal(self, sizes, budget):
+        return None
+
+    def plan(self, sizes, seeds, budget):
+        return [SimpleNamespace(seeds=tuple(seeds)[:3])]
+
+
+class Machines:
+    """See :class:`protenix_multiseed.execution.fleet.Machines`.
+
+    Args:
+        n_gpu: Number of GPUs, one on each node.
+        deadly: Seeds that end their process.
+        hanging: Numbers of processes, in the order of their start, that stand still when they get work.
+        broken: Nodes on which no process loads.
+    """
+
+    def __init__(self, n_gpu, deadly=(), hanging=(), broken=(), seconds=0.0):
+        self.nodes = {f"node{number}" for number in range(n_gpu)}
+        self.deadly, self.hanging, self.broken, self.seconds = deadly, hanging, broken, seconds
+        self.differing = {}
+        self.processes, self.written, self.killed = [], [], 0
+        self.lock = threading.Lock()
+        self.pool = ThreadPoolExecutor(200)
+
+    def places(self):
+        return [Place(node, node, 0) for node in sorted(self.nodes)]
+
+    def start(self, place):
+        process = Process(self, place, len(self.processes))
+        self.processes.append(process)
+        return process
+
+    def call(self, process, method, *arguments):
+        made = Future()
+
+        def run():
+            try:
+                value = getattr(process, method)(*arguments)
+            except Exception as error:
+                made.set_exception(error)
+            else:
+                made.set_result(value)
+
+        self.pool.submit(run)
+        return made
+
+    def kill(self, process, place, number):
+        self.killed += 1
+        process.die("killed by the run")
+
+    def close(self):
+        for process in self.processes:
+            process.die("the end")
+        self.pool.shutdown(wait=True)
+
+
+class Process:
+    def __init__(self, machines, place, number):
+        self.machines, self.place, self.number = machines, place, number
+        self.changed = threading.Condition()
+        self.todo, self.messages, self.death = deque(), deque(), None
+        self.n_taken, self.is_closed = 0, False
+
+    def die(self, reason):
+        with self.changed:
+            self.death = self.death or reason
+            self.changed.notify_all()
+
+    def check_alive(self):
+        if self.death is not None:
+            raise RuntimeError(f"The process died: {self.death}. More lines")
+
+    def check(self, shared):
+        self.check_alive()
+        return self.machines.differing.get(self.place.node, [])
+
+    def load(self):
+        if self.place.node in self.machines.broken:
+            self.die("no memory to load")
+        self.check_alive()
+        threading.Thread(target=self.work, daemon=True).start()
+        return Loaded(planner=PLANNER, budget=2**30, process=1, facts={"host": self.place.host, "device": "fake"})
+
+    def give(self, tasks):
+        with self.changed:
+            self.check_alive()
+            self.todo.extend((task.job, seed) for task in tasks for seed in task.todo)
+            self.changed.notify_all()
+
+    def take_back(self, job, seeds):
+        with self.changed:
+            self.check_alive()
+            free = [(one, seed) for one, seed in self.todo if one.name == job and seed in seeds]
+            for entry in free:
+                self.todo.remove(entry)
+            return [seed for _, seed in free]
+
+    def collect(self, n_received, seconds):
+        with self.changed:
+            while self.n_taken < n_received:
+                self.messages.popleft()
+                self.n_taken += 1
+            self.changed.wait_for(lambda: self.messages or self.death is not None, timeout=seconds)
+            self.check_alive()
+            return list(self.messages)
+
+    def close(self):
+        with self.changed:
+            self.is_closed = True
+            self.changed.notify_all()
+
+    def abandon(self):
+        pass
+
+    def say(self, message):
+        with self.changed:
+            self.messages.append(message)
+            self.changed.notify_all()
+
+    def work(self):
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.todo or self.is_closed or self.death is not None)
+                if self.death is not None:
+                    return
+                if self.is_closed:
+                    break
+                job, seed = self.todo.popleft()
+                self.messages.append(Started(job, (seed,)))
+                self.changed.notify_all()
+                if self.number in self.machines.hanging:
+                    self.changed.wait_for(lambda: self.death is not None)
+                    return
+                self.changed.wait_for(lambda: self.death is not None, timeout=self.machines.seconds)
+            if seed in self.machines.deadly:
+                self.die(f"seed {seed} is deadly")
+            with self.machines.lock, self.changed:
+                if self.death is not None:
+                    return
+                self.machines.written.append((job.name, seed))
+                self.messages.append(Written(job=job, seed=seed, scores=(0.5,), seconds=0.01))
+                self.changed.notify_all()
+        self.say(Closed())
+
+
+PLANNER = Planner()

@@ -1,0 +1,213 @@
+"""The executor for several GPUs on a cluster of threads: whatever ends or stands still, each seed comes out once."""
+
+import random
+import threading
+import time
+from collections import Counter
+
+import pytest
+from support.fleet import Machines
+from support.jobs import OpenGate, job_of, task_of
+
+pytest.importorskip("ray")
+
+from protenix_multiseed.config import load_config
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.events import StageEntered, Written
+from protenix_multiseed.execution import fleet
+from protenix_multiseed.execution import ray as module
+from protenix_multiseed.types import Failure
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(fleet, "RESTART_SECONDS", 0.01)
+    monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(fleet, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(module, "COLLECT_SECONDS", 0.2)
+
+
+def tasks_of(*counts):
+    return [
+        task_of(job_of(name=f"job{number}", seeds=range(1, count + 1), n_token=10 - number))
+        for number, count in enumerate(counts)
+    ]
+
+
+class Run:
+    """Outcomes of a whole run."""
+
+    def __init__(self, monkeypatch, tmp_path, machines, tasks, gate=None, during=lambda event: None):
+        monkeypatch.setattr(module, "Cluster", lambda config: machines)
+        config = load_config({"model": "demo", "gpus": "2", "device": "cpu", "out": tmp_path / "out", "workers": 1})
+        self.lines, self.failures, written = [], [], []
+        with module.RayExecutor(config, None, self.hear) as executor:
+            executor.load(tasks, lambda: False)
+            for event in executor.predict(tasks, gate or OpenGate()):
+                self.hear(event)
+                during(event)
+                if isinstance(event, Written):
+                    written.append((event.job.name, event.seed))
+                elif isinstance(event, Failure):
+                    self.failures.append(event)
+        self.written = written
+        failed = [(one.job.name, seed) for one in self.failures for seed in ([one.seed] if one.seed else one.job.seeds)]
+        assert max(Counter([*written, *failed]).values(), default=1) == 1, "a seed came out twice"
+        self.all = sorted([*written, *failed])
+
+    def hear(self, event):
+        if isinstance(event, StageEntered):
+            self.lines.append(event.text)
+
+
+def everything(tasks):
+    return sorted((task.job.name, seed) for task in tasks for seed in task.todo)
+
+
+def test_all_seeds_of_all_jobs_come_once_and_every_gpu_gets_some(monkeypatch, tmp_path):
+    machines, tasks = Machines(3, seconds=0.005), tasks_of(20, 7, 1)
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert run.written
+    assert run.all == everything(tasks) == sorted(machines.written)
+    assert not run.failures
+    assert run.lines[:2] == ["starting Ray", "loading demo on 3 GPUs of 3 machines"]
+
+
+def test_a_seed_that_kills_its_process_three_times_fails_alone(monkeypatch, tmp_path):
+    tasks = tasks_of(12)
+    run = Run(monkeypatch, tmp_path, Machines(2, deadly={5}), tasks)
+    (failed,) = run.failures
+    assert (failed.seed, failed.stage) == (5, "predict")
+    assert "the process that predicted it ended 3 times, last on node" in failed.message
+    assert "seed 5 is deadly" in failed.message
+    assert run.all == everything(tasks)
+
+
+def test_a_process_that_stands_still_is_killed_and_its_seeds_go_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(fleet, "STUCK_SECONDS", 0.3)
+    monkeypatch.setattr(fleet, "STUCK_FACTOR", 0.0)
+    machines, tasks = Machines(2, hanging={0}), tasks_of(8)
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert run.all == everything(tasks)
+    assert not run.failures
+    assert any("a batch made no progress" in line and "it is started again" in line for line in run.lines)
+
+
+def test_a_gpu_that_never_starts_is_left_out_and_the_others_do_the_work(monkeypatch, tmp_path):
+    tasks = tasks_of(200)
+    run = Run(monkeypatch, tmp_path, Machines(2, broken={"node0"}, seconds=0.01), tasks)
+    assert run.all == everything(tasks)
+    assert not run.failures
+    (line,) = [line for line in run.lines if "left out" in line]
+    assert line == "lost node0 GPU 0 (left out, after 5 times): The process died: no memory to load"
+
+
+def test_if_no_gpu_starts_the_run_is_refused(monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match="no memory to load"):
+        Run(monkeypatch, tmp_path, Machines(2, broken={"node0", "node1"}), tasks_of(3))
+
+
+def test_machines_that_differ_are_named_and_refused(monkeypatch, tmp_path):
+    machines = Machines(3)
+    machines.differing = {"node1": ["torch is 1, and 2 on the machine of the run"], "node2": ["x is missing there"]}
+    with pytest.raises(ConfigError) as error:
+        Run(monkeypatch, tmp_path, machines, tasks_of(3))
+    lines = ["node1: torch is 1, and 2 on the machine of the run", "node2: x is missing there"]
+    assert sorted(str(error.value).split("\n")) == lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_that_joins_and_differs_is_left_out_and_said(monkeypatch, tmp_path):
+    machines, tasks = Machines(1, seconds=0.02), tasks_of(60)
+    machines.differing = {"node7": ["torch is 1"]}
+    run = Run(monkeypatch, tmp_path, machines, tasks, during=lambda event: machines.nodes.add("node7"))
+    assert len(run.written) == 60
+    assert "lost node7 GPU 0 (left out, after 1 times): node7: torch is 1" in run.lines
+
+
+def test_if_all_gpus_are_lost_the_seeds_that_are_left_fail(monkeypatch, tmp_path):
+    machines, tasks = Machines(1, seconds=0.01), tasks_of(50, 3)
+
+    def lose_all(event):
+        if isinstance(event, Written):
+            machines.broken = {"node0"}
+            machines.processes[0].die("the node burns")
+
+    run = Run(monkeypatch, tmp_path, machines, tasks, during=lose_all)
+    assert run.all == everything(tasks)
+    assert run.written
+    assert all("no GPU is left to predict it: The process died" in one.message for one in run.failures)
+
+
+def test_nodes_that_leave_and_join_during_a_run(monkeypatch, tmp_path):
+    machines, tasks = Machines(1, seconds=0.01), tasks_of(120)
+
+    def change(event):
+        if len(machines.written) > 20:
+            machines.nodes = {"node7"}
+            machines.processes[0].die("the node was taken away")
+
+    run = Run(monkeypatch, tmp_path, machines, tasks, during=change)
+    assert run.all == everything(tasks)
+    assert not run.failures
+    assert {process.place.node for process in machines.processes} == {"node0", "node7"}
+
+
+def test_twenty_random_kills_lose_nothing_and_write_nothing_twice(monkeypatch, tmp_path):
+    monkeypatch.setattr(fleet, "MAX_DEATHS", 1000)
+    monkeypatch.setattr(module, "MAX_KILLS", 1000)
+    machines, tasks = Machines(4, seconds=0.003), tasks_of(300, 200, 100)
+    chance = random.Random(1)
+    done = threading.Event()
+    kills = []
+
+    def kill():
+        while not done.wait(0.03) and len(kills) < 20:
+            alive = [process for process in machines.processes if process.death is None and process.n_taken]
+            if alive:
+                with machines.lock:
+                    process = chance.choice(alive)
+                    process.die("shot")
+                    kills.append(process.number)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        run = Run(monkeypatch, tmp_path, machines, tasks)
+    finally:
+        done.set()
+        thread.join()
+    assert len(kills) == 20
+    assert run.all == everything(tasks)
+    assert not run.failures
+
+
+def test_a_signal_ends_the_run_with_the_running_seeds_written(monkeypatch, tmp_path):
+    class Gate(OpenGate):
+        is_closed = False
+
+    gate, machines, tasks = Gate(), Machines(2, seconds=0.02), tasks_of(100)
+
+    def stop(event):
+        gate.is_closed = gate.is_closed or isinstance(event, Written)
+
+    started = time.monotonic()
+    run = Run(monkeypatch, tmp_path, machines, tasks, gate=gate, during=stop)
+    assert time.monotonic() - started < 60
+    assert 1 <= len(run.written) < 50
+    assert sorted(run.written) == sorted(machines.written)
+
+
+def test_seeds_that_the_gate_does_not_admit_go_to_no_gpu(monkeypatch, tmp_path):
+    """As after early stopping: the gate is asked about every seed of the job, whichever GPU would get it."""
+
+    asked = set()
+
+    class Gate(OpenGate):
+        def admit(self, job, seeds):
+            asked.update(seeds)
+            return [seed for seed in seeds if seed <= 12]
+
+    run = Run(monkeypatch, tmp_path, Machines(2), tasks_of(40), gate=Gate())
+    assert sorted(asked) == list(range(1, 41))
+    assert sorted(run.written) == [("job0", seed) for seed in range(1, 13)]

@@ -1,0 +1,109 @@
+"""``protenix-ms status`` on folders of finished, running and killed runs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support.command import environment
+from typer.testing import CliRunner
+
+from protenix_multiseed.cli import app
+from protenix_multiseed.commands.status import read_status
+
+# A process that holds the folder as a run does. It ends when its standard input does.
+RUNNING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from support.jobs import job_of
+from protenix_multiseed.events import BatchProgress, Written
+from protenix_multiseed.outputs import progress
+from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.types import Failure
+progress.WRITE_SECONDS = -1.0
+out = Path(sys.argv[1])
+job = job_of(name="a")
+made = progress.Progress(out, "run1", Locks(out))
+made._started -= 60
+made.see(Written(job=job, seed=1, scores=(0.5,), seconds=1.0))
+made.see(Failure(job=job, seed=2, stage="predict", message="no"))
+made.see(BatchProgress(job=job, seeds=(3, 4), stage="sample", done=1, total=2, where="n1 GPU 0"))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def out(tmp_path):
+    """Job a has seeds 1 to 6 and job b seeds 1 to 3 of two runs; a/1 and b/1 are done, and b as a whole failed."""
+    folder = tmp_path / "out"
+    (folder / "protenix-ms" / "runs").mkdir(parents=True)
+    (folder / "protenix-ms" / "locks").touch()
+    for run, jobs in {"run0": {"a": [1, 2, 3]}, "run1": {"a": [4, 5, 6], "b": [1, 2, 3]}}.items():
+        content = {"jobs": [{"name": name, "seeds": seeds} for name, seeds in jobs.items()]}
+        (folder / "protenix-ms" / "runs" / f"{run}.json").write_text(json.dumps(content))
+    for seed in ("a/seed_1", "b/seed_1"):
+        (folder / seed).mkdir(parents=True)
+        (folder / seed / "record.json").write_text("{}")
+    (folder / "a" / "seed_5").mkdir()  # no record: not done
+    (folder / "protenix-ms" / "failures.jsonl").write_text(json.dumps({"job": "b", "seed": None}) + "\n")
+    return folder
+
+
+@pytest.fixture
+def running(out):
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNING, str(out), str(__file__).rsplit("/unit/", 1)[0]],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_folder_without_a_running_process(out):
+    made = read_status(out)
+    assert made["jobs"] == [
+        {"job": "a", "asked": 6, "done": 1, "running": 0, "failed": 0, "left": 5},
+        {"job": "b", "asked": 3, "done": 1, "running": 0, "failed": 2, "left": 0},
+    ]
+    assert made["total"] == {"asked": 9, "done": 2, "running": 0, "failed": 2, "left": 5}
+    assert (made["runs"], made["seconds_to_go"]) == ([], None)
+
+
+def test_a_running_process_is_seen_with_its_batches_rate_and_time_to_go(out, running):
+    made = read_status(out)
+    assert made["jobs"][0] == {"job": "a", "asked": 6, "done": 1, "running": 2, "failed": 1, "left": 2}
+    (run,) = made["runs"]
+    assert run["is_alive"]
+    assert made["seeds_per_minute"] == pytest.approx(1, abs=0.3)
+    assert made["seconds_to_go"] == pytest.approx(4 * 60, rel=0.4)
+    text = " ".join(CliRunner().invoke(app, ["status", str(out)]).stdout.split())
+    assert "a 6 1 2 1 2" in text
+    assert "all jobs 9 2 2 3 2" in text
+    assert "running: run1, 1 seeds in" in text
+    assert "n1 GPU 0: a seeds 3-4, sample 1/2" in text
+
+
+def test_a_killed_process_runs_nothing(out, running):
+    running.kill()
+    running.wait()
+    made = read_status(out)
+    assert [run["is_alive"] for run in made["runs"]] == [False]
+    assert made["jobs"][0]["running"] == 0
+    assert made["seconds_to_go"] is None
+    assert "killed: run1" in CliRunner().invoke(app, ["status", str(out)]).stdout
+
+
+def test_json_is_the_whole_state(out):
+    printed = CliRunner().invoke(app, ["status", str(out), "--json"]).stdout
+    assert json.loads(printed) == read_status(out)
+
+
+def test_a_folder_that_is_no_output_folder_is_refused_and_stays_empty(tmp_path):
+    done = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "no run has written here" in done.output
+    assert list(tmp_path.iterdir()) == []

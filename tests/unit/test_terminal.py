@@ -1,0 +1,59 @@
+"""The live display: one line for the run, and one for each GPU if there are several."""
+
+import io
+
+from rich.console import Console
+from support.jobs import job_of
+
+from protenix_multiseed.events import BatchProgress, StageEntered, Written
+from protenix_multiseed.run import terminal as module
+from protenix_multiseed.run.terminal import Terminal
+
+
+def shown(events, *, is_terminal=True):
+    """What the display holds after these events: the live lines on a terminal, else all lines."""
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=150, color_system=None)
+    terminal = Terminal(console, 10, 0)
+    with terminal.shown():
+        for event in events:
+            terminal(event)
+        if is_terminal:
+            plain = Console(file=io.StringIO(), width=150)
+            plain.print(terminal._progress.get_renderable())
+            return plain.file.getvalue()
+    return console.file.getvalue()
+
+
+def batch(where, seeds=(1, 2), done=3):
+    return BatchProgress(job=job_of(), seeds=seeds, stage="sample", done=done, total=8, where=where)
+
+
+def test_each_gpu_has_a_line_that_follows_it_and_the_run_has_one():
+    text = shown([StageEntered(text="predicting"), batch("n1 GPU 0"), batch("n2 GPU 1"), batch("n1 GPU 0", (7,), 8)])
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert len(lines) == 3
+    assert "predicting" in lines[0]
+    assert "0/10 seeds" in lines[0]
+    assert "n1 GPU 0: a, seed 7" in lines[1]
+    assert "8/8 steps" in lines[1]
+    assert "n2 GPU 1: a, seeds 1-2" in lines[2]
+    assert "3/8 steps" in lines[2]
+
+
+def test_more_gpus_than_lines_leave_the_line_of_the_run_on_the_screen():
+    text = shown([batch(f"n{number} GPU 0") for number in range(module.MAX_GPUS + 5)])
+    assert len(text.splitlines()) == 1 + module.MAX_GPUS
+
+
+def test_one_gpu_has_no_line_of_its_own():
+    assert len(shown([batch("")]).splitlines()) == 1
+
+
+def test_without_a_terminal_there_are_plain_lines_that_name_the_gpu():
+    written = Written(job=job_of(), seed=7, scores=(0.5, 0.75), seconds=2.0, where="n1 GPU 0")
+    text = shown(
+        [batch("n1 GPU 0"), written],
+        is_terminal=False,
+    )
+    assert "a seed 7: 2 samples in 2.0 s on n1 GPU 0, best ranking score 0.7500 (1/10)" in text
+    assert len(text.splitlines()) == 1
