@@ -42,3 +42,11 @@ def test_every_imported_package_is_declared():
         if not {canonicalize_name(name) for name in owners.get(package, [package])} & declared
     }
     assert undeclared == set()
+
+
+def test_the_list_for_hosts_with_their_own_pytorch_has_every_dependency():
+    project = tomllib.loads((cases.REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    lines = (cases.REPOSITORY / "requirements-own-torch.txt").read_text().splitlines()
+    listed = {canonicalize_name(Requirement(line).name) for line in lines if line and not line.startswith("#")}
+    assert wanted - listed == {"numpy", "pandas", "scikit-learn", "scipy", "torch", "triton"}  # the host's own
