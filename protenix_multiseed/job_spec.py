@@ -104,6 +104,11 @@ class Polymer:
     structures: tuple[TemplateStructure, ...] = ()
     place: str = _place()
 
+    @property
+    def has_msa(self) -> bool:
+        """Whether the input gives an alignment that is not empty."""
+        return any(one is not None and (one.file or one.text) for one in (self.paired, self.unpaired))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ligand:

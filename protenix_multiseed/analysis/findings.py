@@ -59,6 +59,11 @@ class Findings:
     best_sha256: str | None = None
 
     @property
+    def without_msa(self) -> tuple[str, ...]:
+        """Names of the protein chains for which the input gives no MSA, although the model reads MSAs."""
+        return _without_msa(self.chains)
+
+    @property
     def best(self) -> Sample:
         """The best-ranked sample."""
         return self.samples[0]
@@ -117,6 +122,7 @@ def gather(
         by_seed.setdefault(sample.seed, sample.ranking_score)
     curve = convergence(sorted(by_seed.items()))
     of_best = records.get(order[0].seed, {})
+    chains = tuple(of_best.get("chains", ()))
     best_file = f"predictions/{order[0].structure.name}" if order[0].structure else ""
     return Findings(
         samples=tuple(order),
@@ -125,9 +131,9 @@ def gather(
         convergence=curve,
         tokens=tokens,
         plddt=plddt,
-        sentences=tuple(_sentences(order, found, curve, tokens, plddt)),
+        sentences=(*_sentences(order, found, curve, tokens, plddt), *_on_chains(chains)),
         notice=of_best.get("notice"),
-        chains=tuple(of_best.get("chains", ())),
+        chains=chains,
         docked=tuple(_docked(order, tokens, found)),
         n_bytes=sum(file["bytes"] for record in records.values() for file in record.get("files", {}).values()),
         best_sha256=of_best.get("files", {}).get(best_file, {}).get("sha256"),
@@ -215,6 +221,16 @@ def _sentences(
         half = n_seed // 2
         gain = curve.expected[-1] - curve.expected[half - 1]
         yield f"from {half} to {n_seed} seeds the best score rises by {gain:.4f} on average"
+
+
+def _without_msa(chains: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(str(chain["chain"]) for chain in chains if chain.get("msa") == "no")
+
+
+def _on_chains(chains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if names := _without_msa(chains):
+        verb = "s have" if len(names) > 1 else " has"
+        yield f"protein chain{verb} no MSA, so accuracy suffers: {', '.join(names)}"
 
 
 def loose_regions(spread: np.ndarray, tokens: Tokens, most: int = 3) -> list[tuple[str, float, slice]]:

@@ -11,12 +11,13 @@ from rich.markup import escape
 
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings
 from protenix_multiseed.commands.console import make_console, show_findings, show_note
-from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, ProtenixMsError
+from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, ProtenixMsError, RunError
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import check_inside
 from protenix_multiseed.outputs.identity import differences
 from protenix_multiseed.outputs.ranking import Seeds, read_seeds
 from protenix_multiseed.outputs.scan import RECORD, seed_folders
+from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.paths import RUN_FOLDER
 
@@ -81,6 +82,10 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
             show_findings(console, job.name, job.findings, target / job.name)
         jobs.append(job)
     refuse_if_none(jobs)
+    try:
+        write_summary(target, {job.name: job.findings for job in jobs if job.findings is not None})
+    except OSError as error:
+        raise RunError(f"{reason_of(error)}; {advice_for(error)}, or choose another --to") from None
     return int(any(job.problems for job in jobs))
 
 

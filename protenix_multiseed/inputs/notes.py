@@ -25,10 +25,10 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
             yield from (f"protein {number}: {note}" for note in _on_structures(protein))
     if rules.reads.msa:
         for number, protein in spec.polymers("protein"):
-            given = [one for one in (protein.paired, protein.unpaired) if one is not None]
-            if not given and rules.searches_msa:
+            is_given = protein.paired is not None or protein.unpaired is not None
+            if not is_given and rules.searches_msa:
                 yield f"protein {number} has no MSA; the run searches it, and it is not counted here"
-            elif not any(one.file or one.text for one in given):
+            elif not protein.has_msa:
                 yield f"protein {number} has no MSA; accuracy suffers. 'protenix-ms msa' makes one, or --msa-server"
 
 

@@ -29,6 +29,7 @@ _ROW = ("ranking_score", "plddt", "ptm", "iptm")
 COLUMNS = (
     "rank", "job", "seed", "sample", *_ROW, "has_clash", "ipsae", "pdockq2", "lis", "cluster", "rmsd_to_best",
     "lddt_to_best", "interface_lddt_to_best", "dockq_to_best", "structure", "confidence",
+    "chains_without_msa",
 )  # fmt: skip
 _METRIC_COLUMNS = ("seed", "sample", "metric", "chain_1", "chain_2", "value")
 _SPREAD_COLUMNS = ("chain", "residue", "component", "compared", "spread", "plddt")
@@ -79,7 +80,7 @@ def _best_structure(folder: Path, findings: Findings) -> bytes | None:
 
 def _contents(folder: Path, findings: Findings, *, parquet: bool) -> dict[str, bytes]:
     """Return the content of each file, by its name."""
-    ranking, metrics = _table(COLUMNS, _ranking(folder, findings)), _table(_METRIC_COLUMNS, _metrics(findings))
+    ranking, metrics = table(COLUMNS, _ranking(folder, findings)), table(_METRIC_COLUMNS, _metrics(findings))
     best = findings.best
     made = {
         "ranking.csv": ranking,
@@ -88,14 +89,14 @@ def _contents(folder: Path, findings: Findings, *, parquet: bool) -> dict[str, b
         "best_summary_confidence.json": read_bytes(best.confidence, best.folder),
     }
     if findings.chains:
-        made["chains.csv"] = _table(findings.chains[0], (chain.values() for chain in findings.chains))
+        made["chains.csv"] = table(findings.chains[0], (chain.values() for chain in findings.chains))
     found, tokens = findings.agreement, findings.tokens
     if found is not None and tokens is not None and findings.plddt is not None:
         rows = zip(
             tokens.chain, tokens.residue, tokens.component, found.core.astype(int),
             np.round(found.spread, 3), np.round(findings.plddt, 2), strict=True,
         )  # fmt: skip
-        made["spread.csv"] = _table(_SPREAD_COLUMNS, rows)
+        made["spread.csv"] = table(_SPREAD_COLUMNS, rows)
         held = io.BytesIO()
         compared = findings.samples[: len(found.rmsd)]
         np.savez_compressed(
@@ -136,14 +137,15 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
             sample.sample,
             *(getattr(sample, name) for name in _ROW),
             int(sample.has_clash),
-            *(_rounded(scores.get(name)) for name in ("ipsae", "pdockq2", "lis")),
+            *(rounded(scores.get(name)) for name in ("ipsae", "pdockq2", "lis")),
             cluster_of.get(place, ""),
-            _rounded(near.rmsd[0, place]) if near else "",
-            _rounded(near.lddt[place]) if near else "",
-            _rounded(near.interface_lddt[place]) if near and near.interface_lddt is not None else "",
-            _rounded(np.mean(list(docked.values()))) if docked else "",
+            rounded(near.rmsd[0, place]) if near else "",
+            rounded(near.lddt[place]) if near else "",
+            rounded(near.interface_lddt[place]) if near and near.interface_lddt is not None else "",
+            rounded(np.mean(list(docked.values()))) if docked else "",
             os.path.relpath(sample.structure, folder) if sample.structure else "",
             os.path.relpath(sample.confidence, folder),
+            " ".join(findings.without_msa),
         ]
 
 
@@ -158,18 +160,18 @@ def _metrics(findings: Findings) -> Iterator[list[Any]]:
         start = [sample.seed, sample.sample]
         for metric in OF_CHAIN:
             for chain, value in zip(names, summary.get(metric, ()), strict=False):
-                yield [*start, metric, chain, "", _rounded(value)]
+                yield [*start, metric, chain, "", rounded(value)]
         for metric in OF_PAIR:
             for one, row in zip(names, summary.get(metric, ()), strict=False):
                 for other, value in zip(names, row, strict=False):
                     if one != other:
-                        yield [*start, metric, one, other, _rounded(value)]
+                        yield [*start, metric, one, other, rounded(value)]
         for pair in compact.interfaces[sample.sample] if compact else ():
             for metric in ("ipsae", "pdockq2", "lis"):
-                yield [*start, metric, pair.chain_1, pair.chain_2, _rounded(getattr(pair, metric))]
+                yield [*start, metric, pair.chain_1, pair.chain_2, rounded(getattr(pair, metric))]
             yield [*start, "contacts", pair.chain_1, pair.chain_2, pair.n_contact]
         for (one, other), score in findings.dockq(place).items():
-            yield [*start, "dockq_to_best", one, other, _rounded(score)]
+            yield [*start, "dockq_to_best", one, other, rounded(score)]
 
 
 def _record(findings: Findings) -> dict[str, Any]:
@@ -207,7 +209,8 @@ def _record(findings: Findings) -> dict[str, Any]:
     return record
 
 
-def _table(columns: Iterable[str], rows: Any) -> bytes:
+def table(columns: Iterable[str], rows: Any) -> bytes:
+    """Return a table as CSV."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
@@ -215,5 +218,6 @@ def _table(columns: Iterable[str], rows: Any) -> bytes:
     return text.getvalue().encode()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Return a number with five digits after the point; empty text for None."""
     return "" if value is None else round(float(value), 5)

@@ -50,7 +50,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
             "fingerprint": fingerprint(identity, prediction.seed),
             "made_from": dict(identity),
             "run": dict(prediction.run),
-            "chains": chains_of(prediction),
+            "chains": chains_of(prediction, reads_msa=bool(identity.get("msa"))),
             "versions": {name: metadata.version(name) for name in ("protenix", "torch", "rdkit", "biotite")},
             "files": {
                 str(file.relative_to(scratch)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
@@ -126,11 +126,15 @@ def write_pae(path: Path, pae: np.ndarray, kind: str, more: Mapping[str, str]) -
         path.with_name(f"{path.name}.json").write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
-def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
+def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]]:
     """Return a description of each chain: its name in the files and its position in the input.
 
     The chains have the same order as in all confidence values per chain.
+
+    Args:
+        reads_msa: Whether the model read MSAs. Then ``msa`` of a protein is ``yes`` or ``no``; else it is empty.
     """
+    proteins = dict(prediction.job.spec.polymers("protein")) if reads_msa else {}
     atoms = prediction.atom_array
     made: list[dict[str, Any]] = []
     for chain in dict.fromkeys(atoms.chain_id.tolist()):
@@ -147,6 +151,7 @@ def chains_of(prediction: Prediction) -> list[dict[str, Any]]:
                 "kind": kind,
                 "residues": len(names),
                 "first_component": names[0][1],
+                "msa": ("yes" if proteins[int(entity)].has_msa else "no") if int(entity) in proteins else "",
                 "tokens": len(np.unique(part.token)),
                 "atoms": len(part),
             }

@@ -19,6 +19,7 @@ from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.progress import Progress
 from protenix_multiseed.outputs.ranking import rank_job
 from protenix_multiseed.outputs.record import RunRecord, write_failures
+from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Failure, Job, Prediction, Task
@@ -171,6 +172,8 @@ class OutputFolder:
                     self._rank(task)
                 except Exception as error:  # this job fails; the other jobs are still ranked
                     self._fail_ranking(task.job, None, error)
+        with self._locks.held("summary"), contextlib.suppress(OSError):
+            write_summary(out, result.findings)
         # On a full disk the list is not updated. The terminal and the exit code still report the failures.
         with self._locks.held("failures"), contextlib.suppress(OSError):
             done = {(sample.job, sample.seed) for samples in result.samples.values() for sample in samples}

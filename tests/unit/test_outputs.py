@@ -19,6 +19,7 @@ from protenix_multiseed.files import publish_folder, remove_leftovers, write_tex
 from protenix_multiseed.outputs import write
 from protenix_multiseed.outputs.record import write_failures
 from protenix_multiseed.outputs.scan import read_record
+from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.settings import WriteSettings
@@ -281,7 +282,7 @@ def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
     atoms.chain_id[:] = ["H"] * 10 + ["B"] * 10 + ["L"]
     atoms.label_entity_id[:] = ["2"] * 20 + ["1"]
     atoms.res_name[20] = "MG"
-    chains = write.chains_of(replace(made, atom_array=atoms, entity_poly_type={"2": "polypeptide(L)"}))
+    chains = write.chains_of(replace(made, atom_array=atoms, entity_poly_type={"2": "polypeptide(L)"}), reads_msa=True)
     assert [(one["chain"], one["index"], one["entity"], one["copy"], one["kind"]) for one in chains] == [
         ("H", 0, 2, 1, "polypeptide(L)"), ("B", 1, 2, 2, "polypeptide(L)"), ("L", 2, 1, 1, "ligand"),
     ]  # fmt: skip
@@ -292,3 +293,40 @@ def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
     with (tmp_path / "chains.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["chain"], row["tokens"], row["atoms"]) == ("A", "2", "10")
+
+
+def test_a_protein_without_an_msa_is_said_in_every_table(tmp_path):
+    bare, aligned = ({"sequence": "AA", "count": 1, **more} for more in ({}, {"unpairedMsa": ">q\nAA\n"}))
+    for name, protein, says in (("bare", bare, "no"), ("aligned", aligned, "yes")):
+        job = job_of({"sequences": [{"proteinChain": protein}]}, name=name, seeds=(3,))
+        made = prediction(name=name, job=job)
+        assert [one["msa"] for one in write.chains_of(made, reads_msa=True)] == [says]
+        assert [one["msa"] for one in write.chains_of(made, reads_msa=False)] == [""]
+        samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY | {"msa": True})
+        findings = gather(samples, records_of(samples))
+        write_findings(tmp_path / name, findings)
+        assert ("no MSA, so accuracy suffers: A" in " ".join(findings.sentences)) == (says == "no")
+        rows = list(csv.DictReader((tmp_path / name / "ranking.csv").read_text().splitlines()))
+        assert {row["chains_without_msa"] for row in rows} == {"A" if says == "no" else ""}
+        write_summary(tmp_path, {name: findings})
+    rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
+    assert [(row["job"], row["chains_without_msa"]) for row in rows] == [("aligned", ""), ("bare", "A")]
+
+
+def test_the_summary_has_a_line_for_each_job_and_survives_damage(tmp_path):
+    samples = write_prediction(prediction(name="one"), WriteSettings(out=tmp_path), IDENTITY)
+    findings = gather(samples, records_of(samples))
+    write_findings(tmp_path / "one", findings)
+    (tmp_path / "gone").mkdir()
+    write_summary(tmp_path, {"one": findings, "gone": findings})
+    (tmp_path / "gone").rmdir()
+    write_summary(tmp_path, {})
+    (row,) = csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())
+    best = findings.best
+    assert (row["job"], row["best_seed"], row["best_sample"]) == ("one", str(best.seed), str(best.sample))
+    assert (float(row["ranking_score"]), float(row["plddt_of_100"])) == (best.ranking_score, best.plddt)
+    assert (tmp_path / row["structure"]).read_bytes() == best.structure.read_bytes()
+    for damage in (b"\xff\x00", b"job,seeds\n1\n", b'"', b""):
+        (tmp_path / "summary.csv").write_bytes(damage)
+        write_summary(tmp_path, {"one": findings})
+        assert next(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))["job"] == "one"
