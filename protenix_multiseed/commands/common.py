@@ -8,6 +8,7 @@ import typer
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.types import Job
+from protenix_multiseed.units import visible
 from protenix_multiseed.upstream.dictionary import Dictionary, find_dictionary
 
 MAX_ROWS = 20  # rows that a listing shows, unless the user asks for all
@@ -21,8 +22,12 @@ def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], D
     """
     dictionary = find_dictionary()
     if dictionary.note:
-        typer.echo(f"note: {dictionary.note}", err=True)
-    return read_jobs(inputs, config.seeds, config.input_rules, dictionary), dictionary
+        _tell(dictionary.note)
+    return read_jobs(inputs, config.seeds, config.input_rules, dictionary, _tell), dictionary
+
+
+def _tell(text: str) -> None:
+    typer.echo(f"note: {visible(text)}", err=True)
 
 
 def has_hits(jobs: Sequence[Job]) -> bool:

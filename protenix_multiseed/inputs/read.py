@@ -1,6 +1,6 @@
 """Find input files, parse each in its dialect, check the jobs, their names and their seeds."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,23 +8,30 @@ from protenix_multiseed.errors import InputError, RefusedInputsError
 from protenix_multiseed.inputs import dialects, molecules
 from protenix_multiseed.inputs.checks import check_job
 from protenix_multiseed.inputs.components import shadow_notes
+from protenix_multiseed.inputs.content import files_read
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.names import job_name_problems
 from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.inputs.seeds import DEFAULT_SEED
 from protenix_multiseed.job_spec import JobSpec, Ligand, Polymer, TemplateStructure
 from protenix_multiseed.paths import RUN_FOLDER
-from protenix_multiseed.settings import InputRules
+from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.types import Job
 from protenix_multiseed.upstream.dictionary import Dictionary
 
 MAX_JOBS = 100_000  # of one file
 MAX_PROBLEMS = 50
 MAX_PATH = 1000
+MAX_NAMES = 3  # of skipped files in a message
+_ALL_FILES = ReadSettings(msa=True, rna_msa=True, template=True)
 
 
 def read_jobs(
-    paths: Sequence[Path], seeds: tuple[int, ...] | None, rules: InputRules, dictionary: Dictionary
+    paths: Sequence[Path],
+    seeds: tuple[int, ...] | None,
+    rules: InputRules,
+    dictionary: Dictionary,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Job]:
     """Read and check every job of every file.
 
@@ -33,13 +40,15 @@ def read_jobs(
         seeds: Seeds for every job. None: each job uses its own seeds, or upstream's default of 101 if it has none.
         rules: What the run's model and switches accept.
         dictionary: Components that inputs may name.
+        tell: Receives a sentence on the files in folders that are no inputs.
 
     Raises:
         RefusedInputsError: if there are problems. The error lists them; each names file, position, job and field.
     """
     jobs: list[Job] = []
     problems: list[str] = []
-    for path in _find_files(paths, problems):
+    skipped: list[Path] = []
+    for path in _find_files(paths, problems, skipped):
         try:
             document = Document.read(path)
             for count, parsed in enumerate(dialects.dialect_of(document).parse(document)):
@@ -55,16 +64,20 @@ def read_jobs(
         raise RefusedInputsError(
             [*problems[:MAX_PROBLEMS], *([f"... and {hidden} more problems"] if hidden > 0 else [])]
         )
+    named = {file.path.resolve() for job in jobs for file in files_read(job.spec, _ALL_FILES)}
+    if left := [path for path in skipped if path.resolve() not in named]:
+        names = ", ".join(sorted(path.name for path in left)[:MAX_NAMES]) + (", ..." if len(left) > MAX_NAMES else "")
+        tell(f"{len(left)} files in the input folders are no inputs, and are skipped: {names}")
     return jobs
 
 
-def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
+def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if len(str(path)) > MAX_PATH or "\0" in str(path):
             problems.append(f"{str(path)[:60]!r}...: not a path")
         elif path.is_dir():
-            found = sorted(_files_in(path))
+            found = sorted(_files_in(path, skipped))
             if not found:
                 problems.append(f"{path}: the folder holds no input file ({', '.join(_suffixes())})")
             files.extend(found)
@@ -80,14 +93,16 @@ def _find_files(paths: Sequence[Path], problems: list[str]) -> list[Path]:
     return distinct
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    """Input files in a folder and its subfolders. Result folders of earlier runs are skipped."""
+def _files_in(folder: Path, skipped: list[Path]) -> Iterator[Path]:
+    """Input files in a folder and its subfolders, without result folders of earlier runs. Other files are skipped."""
     for entry in folder.iterdir():
         if entry.is_dir():
             if not _is_results(entry):
-                yield from _files_in(entry)
+                yield from _files_in(entry, skipped)
         elif entry.suffix in _suffixes() and entry.is_file() and _is_input(entry):
             yield entry
+        else:
+            skipped.append(entry)
 
 
 def _is_input(path: Path) -> bool:

@@ -356,6 +356,21 @@ def test_a_configuration_in_a_folder_of_inputs_is_no_input(tmp_path, dictionary)
     assert names == {"a", "boltz", "b"}
 
 
+def test_files_of_a_folder_that_are_no_inputs_are_named_once(tmp_path, dictionary):
+    alignment = {"sequence": SEQUENCE, "count": 1, "unpairedMsaPath": "used.a3m"}
+    (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": [{"proteinChain": alignment}]}]))
+    (tmp_path / "used.a3m").write_text(f">q\n{SEQUENCE}\n")
+    told = []
+    read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
+    assert told == []
+    for name in ("d.txt", "c.a3m", "b.yaml", "e.png"):
+        (tmp_path / name).write_text("steps: 2\n")
+    read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
+    assert told == ["4 files in the input folders are no inputs, and are skipped: b.yaml, c.a3m, d.txt, ..."]
+    read_jobs([tmp_path / "in.json"], (1,), InputRules(model="m"), dictionary, told.append)
+    assert len(told) == 1
+
+
 def test_a_named_pipe_is_refused(tmp_path, dictionary, read):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedInputsError, match="pipe: neither a file nor a folder"):
