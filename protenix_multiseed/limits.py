@@ -2,12 +2,28 @@
 
 MAX_TEMPORARY_ELEMENTS_GPU = 2**27  # larger temporaries are computed in chunks
 MAX_TEMPORARY_ELEMENTS_CPU = 2**20  # the same on a CPU, where a chunk should fit in the processor's cache
+MAX_PAIR_ELEMENTS_GPU = 2**30  # the same for the tensors of a triangle update, which are fast only if they are large
 KEY_BLOCK = 64  # rows of attention biases are padded to a multiple of this: the most keys that Triton reads at once
 TOKEN_PADDING_GPU = 16  # tokens are padded to a multiple of this: tensor cores and vector loads need aligned rows
 CUDA_GRAPH_MAX_PAIRS = 2**17  # below this many token pairs the Pairformer is launch-bound: capture a CUDA graph
 CUDA_GRAPH_MAX_KEPT_BYTES = 2**27  # a captured loop with larger tensors is not kept for the next batch
 MAX_SEEDS_PER_BATCH = 20  # more seeds gain nothing measurable and delay the first result
+MIN_CHANNELS = 32  # fewest channels of a triangle product that are computed at a time
 _MAX_SCORED_PAIRS = 2**19  # the confidence head scores at most this many token pairs at once, over all samples
+
+
+def channel_groups(n_pair: int, n_channel: int, elements: int | None) -> int:
+    """Return in how many groups of channels a triangle product is computed, so that its two factors stay small.
+
+    Args:
+        n_pair: Token pairs of all seeds.
+        n_channel: Channels of the product, a power of two.
+        elements: Maximum number of elements of both factors; None: one group.
+    """
+    groups = 1
+    while elements is not None and n_channel // groups > MIN_CHANNELS and 2 * n_pair * n_channel > groups * elements:
+        groups *= 2
+    return groups
 
 
 def samples_scored_at_once(n_token: int) -> int:

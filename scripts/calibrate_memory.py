@@ -1,4 +1,4 @@
-"""Compare the memory estimate with measured peaks on a GPU, for sizes from 120 to 2,000 tokens.
+"""Compare the memory estimate with measured peaks on a GPU, for sizes from 120 to 5,120 tokens.
 
     python scripts/calibrate_memory.py --out points.json
 
@@ -10,6 +10,7 @@ The measured peak of every stage is printed beside its estimate, so that a wrong
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -52,7 +53,12 @@ POINTS = [
     (2000, 1000, 1, 5, 5, "reference"),
     (2000, 1000, 1, 5, 1, "fast"),
     (2000, 1000, 5, 5, 5, "reference"),
+    (2560, 1000, 1, 5, 5, "fast"),
+    (3000, 1000, 1, 5, 5, "reference"),
+    (4096, 1000, 1, 5, 5, "reference"),
+    (5120, 1000, 1, 5, 5, "reference"),
 ]
+SMALL = 600  # up to this many tokens, CUDA graphs can be captured and kept from one batch to the next
 STAGES = {"run_trunk": "trunk", "prepare_conditioning": "conditioning", "sample": "sample", "score": "score"}
 
 
@@ -60,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--out", type=Path, default=Path("points.json"))
+    parser.add_argument("--smallest", type=int, default=0, help="skip points with fewer tokens")
     parser.add_argument("--largest", type=int, default=10**6, help="skip points with more tokens")
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
@@ -69,15 +76,18 @@ def main() -> None:
     configs = build_configs(load_config({"model": arguments.model}).upstream_settings)
     model = demo.fill(build_model(configs)).to(device)
     on_gpu = device.type == "cuda"
-    kernels = triton_kernels() if on_gpu else torch_kernels()
+    is_hopper = on_gpu and torch.cuda.get_device_capability(device) == (9, 0)
+    kernels = triton_kernels(hopper=is_hopper) if on_gpu else torch_kernels()
     points: list[dict[str, Any]] = []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as scratch:
         for n_token, n_row, seeds, samples, chunk, precision in POINTS:
-            if n_token > arguments.largest:
+            if not arguments.smallest <= n_token <= arguments.largest:
                 continue
+            is_small = n_token <= SMALL
+            cycles = 2 if is_small else 1  # the second cycle captures a graph
             config = load_config({
-                "model": arguments.model, "samples": samples, "steps": arguments.steps, "cycles": 2,
+                "model": arguments.model, "samples": samples, "steps": arguments.steps, "cycles": cycles,
                 "precision": precision,
             })  # fmt: skip
             configs = build_configs(config.upstream_settings)
@@ -86,15 +96,17 @@ def main() -> None:
             (features,) = featurize(job, FeatureSettings())
             estimate = planner.estimate(features.sizes, seeds, chunk)
             estimated = {name: estimate.peak_bytes_of(name) for name in STAGES.values()}
-            model.N_cycle = 2
+            model.N_cycle = cycles
             network = Network(
                 module=model, configs=configs, spec=config.spec, device=device, precision=precision,
                 kernels=kernels, padding=TOKEN_PADDING_GPU if on_gpu else 1,
             )  # fmt: skip
-            measured, peaks = None, {}
+            measured, peaks, seconds = None, {}, 0.0
             try:
-                for _ in range(2):  # in the second run, the CUDA graphs of the first are still held
+                for _ in range(2 if is_small else 1):  # in the second run, the graphs of the first are still held
+                    started = time.perf_counter()
                     peaks = stage_peaks(network, features, chunk)
+                    seconds = time.perf_counter() - started
                 measured = max(peaks.values(), default=None)
             except torch.OutOfMemoryError as error:
                 print(f"{job.name}: {str(error)[:80]}")
@@ -111,7 +123,7 @@ def main() -> None:
             print(
                 f"{n_token:5d} tokens {n_row:6d} rows {seeds:3d} seeds {chunk} of {samples} samples {precision:9s} "
                 f"measured {format_bytes(measured or 0):>9s} estimated {format_bytes(estimate.peak_bytes):>9s} "
-                f"ratio {ratio} ({estimate.peak_stage}) "
+                f"ratio {ratio} ({estimate.peak_stage}) {seconds:.1f} s "
                 + " ".join(f"{name} {peak / 2**30:.2f}/{estimated[name] / 2**30:.2f}" for name, peak in peaks.items()),
                 flush=True,
             )
@@ -131,7 +143,9 @@ def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, i
 
         def steps(*arguments: Any) -> Generator[Any, None, Any]:
             torch.cuda.reset_peak_memory_stats()
-            made = yield from stage(*arguments)
+            running = stage(*arguments)
+            del arguments  # a stage may free them
+            made = yield from running
             peaks[name] = torch.cuda.max_memory_allocated()
             return made
 

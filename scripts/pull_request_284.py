@@ -35,7 +35,7 @@ def pull_request_284(network: Network, features: Features) -> dict[str, float]:
         made = reference.prepare_conditioning(network, inputs, trunk)
         coordinates = module.sample_diffusion(
             denoise_net=module.diffusion_module,
-            input_feature_dict=inputs.of_seed(0),
+            input_feature_dict=reference.upstream_features(network, inputs, 0),
             s_inputs=trunk.s_inputs,
             s_trunk=trunk.s,
             z_trunk=None,

@@ -4,6 +4,7 @@ The estimate is a sum over named tensors. All tensors of one stage are in memory
 largest stage and the tensors that live through all stages.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,11 @@ from protenix_multiseed.limits import (
     CUDA_GRAPH_MAX_KEPT_BYTES,
     CUDA_GRAPH_MAX_PAIRS,
     KEY_BLOCK,
+    MAX_PAIR_ELEMENTS_GPU,
     MAX_TEMPORARY_ELEMENTS_CPU,
     MAX_TEMPORARY_ELEMENTS_GPU,
+    MIN_CHANNELS,
+    channel_groups,
     samples_scored_at_once,
 )
 from protenix_multiseed.types import Sizes
@@ -32,6 +36,7 @@ class ModelSize:
         n_weight: Weights of the whole model, held in float32.
         n_trunk_weight: Weights of the Pairformer, MSA and template blocks, held a second time in the trunk's dtype.
         n_diffusion_weight: Weights of the diffusion transformers, held a second time in their dtype.
+        c_template_hidden: Channels of the triangle updates of templates.
         n_confidence_weight: Weights of the confidence head's Pairformer blocks, held a second time in float32.
     """
 
@@ -48,6 +53,7 @@ class ModelSize:
     n_atom_head: int
     n_bin: int
     c_template: int
+    c_template_hidden: int
     n_weight: int
     n_trunk_weight: int
     n_diffusion_weight: int
@@ -59,6 +65,7 @@ class ModelSize:
         model = configs.model
         diffusion = module.diffusion_module
         trunk = [module.pairformer_stack, module.msa_module, module.template_embedder]
+        template_blocks = module.template_embedder.pairformer_stack.blocks[: model.template_embedder.n_blocks]
         transformers = [
             diffusion.diffusion_transformer,
             diffusion.atom_attention_encoder.atom_transformer,
@@ -78,6 +85,7 @@ class ModelSize:
             n_atom_head=model.diffusion_module.atom_encoder.n_heads,
             n_bin=module.confidence_head.b_pae,
             c_template=model.template_embedder.c if model.template_embedder.n_blocks else 0,
+            c_template_hidden=max((block.tri_mul_out.linear_a_p.out_features for block in template_blocks), default=0),
             n_weight=_count(module),
             n_trunk_weight=sum(_count(part) for part in trunk),
             n_diffusion_weight=sum(_count(part) for part in transformers),
@@ -93,9 +101,12 @@ class Settings:
         n_sample: Diffusion samples per seed.
         n_step: Diffusion steps. The noise of all steps is drawn beforehand.
         trunk_bytes, diffusion_bytes: Bytes of one number in the trunk and in the diffusion network.
+        sampling_full_precision_max_tokens: With more tokens, numbers of the diffusion network take ``trunk_bytes``.
+        confidence_full_precision_max_tokens: Numbers of the confidence head take 4 bytes up to this many tokens, and
+            ``trunk_bytes`` with more tokens.
         padding: The number of tokens is padded to a multiple of this.
         on_gpu: Whether the device is a GPU. On a GPU, loops are captured as CUDA graphs and kept for the next batch,
-            and pair projections are not computed in chunks.
+            and chunks are larger.
         fused: Whether Triton kernels run. They keep temporaries on the chip that PyTorch writes to memory.
     """
 
@@ -103,6 +114,8 @@ class Settings:
     n_step: int
     trunk_bytes: int
     diffusion_bytes: int
+    sampling_full_precision_max_tokens: int = sys.maxsize
+    confidence_full_precision_max_tokens: int = sys.maxsize
     padding: int = 1
     on_gpu: bool = False
     fused: bool = True
@@ -153,6 +166,9 @@ def estimate_peak_bytes(
     is_fused = settings.on_gpu and settings.fused
     biases = n * -(-n // KEY_BLOCK) * KEY_BLOCK if is_fused else pairs
     trunk, diffusion, samples = settings.trunk_bytes, settings.diffusion_bytes, settings.n_sample
+    if sizes.n_token > settings.sampling_full_precision_max_tokens:
+        diffusion = min(diffusion, trunk)
+    confidence = 4 if sizes.n_token <= settings.confidence_full_precision_max_tokens else trunk
     windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
     pair = seeds * pairs * model.c_z * trunk
     resident = {
@@ -160,9 +176,8 @@ def estimate_peak_bytes(
         "workspaces": _WORKSPACE if settings.on_gpu else 0,
         "weights in the trunk's type": trunk * model.n_trunk_weight,
         "weights of the diffusion transformers, joined": diffusion * model.n_diffusion_weight,
-        "weights of the confidence head, joined": 4 * model.n_confidence_weight,
-        "relative positions": pairs * 139 * 4,
-        "template features": 4 * pairs * 44 * 4 if model.c_template else 0,
+        "weights of the confidence head, joined": confidence * model.n_confidence_weight,
+        "bonds": pairs * 5,
         "MSA": rows * n * 16,
         "atom features": atoms * 1600 + windows * (3 + 1 + 1) * 4 * (1 + seeds),
         "trunk output": pair + seeds * n * (model.c_s * trunk + 449 * 4),
@@ -170,26 +185,20 @@ def estimate_peak_bytes(
     elements = MAX_TEMPORARY_ELEMENTS_GPU if settings.on_gpu else MAX_TEMPORARY_ELEMENTS_CPU
     most_rows = elements // (8 * model.c_z)
     row = (8 + 4) * model.c_z  # elements of one token pair in a transition: expanded and gated
-    # Number of pair representations that a triangle update holds. With Triton, 4: query, key, value and the attention
-    # output. On a GPU without Triton, 7: the normed z, all projections and both gated factors. On a CPU, 4: both gated
-    # factors, their transposed copy and the product.
-    triangles = (4 if settings.fused else 7) if settings.on_gpu else 4
     products = 1 if is_fused else 2  # without Triton, the outer products are also copied into the order of pairs
     # These tensors exist in addition to z. z is counted as the trunk output: the two exist together only after all
     # other tensors are freed.
     kept = {"z_init": pair, "templates, projected": 4 * pairs * model.c_template * trunk}
-    template = seeds * pairs * model.c_template * trunk
+    template = seeds * pairs * model.c_template
+    updates = _triangle_bytes(seeds * pairs, model.c_z, trunk, settings)
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
     scored = min(sample_chunk, samples_scored_at_once(sizes.n_token))
-    sample_pair = scored * pairs * model.c_z * 4
-    logits = 2 * pairs * model.n_bin * 4
-    scores = {
-        "confidence of every seed": seeds * samples * pairs * 3 * 4,
-        "pairs of the samples": sample_pair,
-    }
+    sample_pair = scored * pairs * model.c_z * confidence
+    logits = scored * pairs * model.n_bin * 4  # of PAE or PDE
+    scores = {"confidence of every seed": seeds * samples * pairs * 3 * 4}
+    sample_pairs = scores | {"pairs of the samples": sample_pair}
     shared_by_steps = {
         "token attention biases": model.n_token_block * seeds * model.n_token_head * biases * diffusion,
-        "pair_cond": seeds * pairs * model.c_z * 4,
         "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
         "atom pairs": seeds * windows * model.c_atompair * 4,
         "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * diffusion,
@@ -199,21 +208,31 @@ def estimate_peak_bytes(
         "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 10 * model.c_atom) * diffusion,
         "tokens of a step": seeds * sample_chunk * n * 6 * model.c_token * diffusion,
     }
-    pair_cond = pairs * model.c_z * 4  # bytes for one seed
+    pair_cond = seeds * pairs * model.c_z * 4
     if settings.on_gpu:
-        loop = sum(shared_by_steps.values()) - shared_by_steps["pair_cond"] - shared_by_steps["atom pairs"]
+        loop = sum(shared_by_steps.values()) - shared_by_steps["atom pairs"]
         # Loops with larger tensors are not kept. They still count here, up to the limit, because planning needs an
         # estimate that never falls when seeds are added.
         resident["last batch's steps and their graph"] = min(
             loop + sum(step.values()), CUDA_GRAPH_MAX_KEPT_BYTES * 5 // 4
         )
-        resident["last batch's trunk and its graph"] = (1 + triangles) * min(
-            pair, CUDA_GRAPH_MAX_PAIRS * model.c_z * trunk
+        small = min(seeds * pairs, CUDA_GRAPH_MAX_PAIRS)
+        resident["last batch's trunk and its graph"] = small * model.c_z * trunk + _triangle_bytes(
+            small, model.c_z, trunk, settings
         )
     stages = {
-        # The pair representation of a template is narrow, but the triangle attention in its blocks is not.
-        "trunk, templates": kept | {"base, template and sum": 3 * template, "updates": triangles * pair},
-        "trunk, triangle product": kept | msa | {"updates": triangles * pair},
+        # The pair representation of a template is narrow, but the updates of its blocks need not be.
+        "trunk, templates": kept
+        | {
+            "base and template": 2 * template * trunk,
+            "sum": template * 4,
+            "updates": _triangle_bytes(seeds * pairs, model.c_template_hidden, trunk, settings),
+        },
+        "trunk, recycling": kept
+        | {"update": pair, "update of one seed with dropout, and its mask": pairs * model.c_z * (trunk + 1)},
+        "trunk, triangle product": kept
+        | msa
+        | {"weights of the MSA's average, and attention biases": 16 * seeds * pairs * trunk, "updates": updates},
         "trunk, MSA": kept
         | msa
         | {
@@ -221,52 +240,58 @@ def estimate_peak_bytes(
             "outer products": products * min(pairs * model.c_outer**2, max(elements, n * model.c_outer**2)) * trunk,
         },
         "conditioning": {
-            "pair_cond of every seed and their copy": 2 * seeds * pair_cond,
-            "concatenated, normed and expanded": 6 * pair_cond,
+            "pair_cond": pair_cond,
+            "pairs for the atoms": 2 * seeds * pairs * model.c_atompair * 4,
+            "rows concatenated, normed and expanded": min(pairs, most_rows) * (139 + 9 * model.c_z) * 4,
             "atom pairs": 2 * shared_by_steps["atom pairs"],
         },
         "sample, preparing": shared_by_steps
-        | {"atom pairs": 2 * shared_by_steps["atom pairs"]}
         | {
-            "pair_cond normed and cast": (4 + diffusion % 4) * seeds * pairs * model.c_z,
-            "a block's biases before they are padded": is_fused * seeds * model.n_token_head * pairs * diffusion,
+            "pair_cond": pair_cond,
+            "atom pairs": 2 * shared_by_steps["atom pairs"],
+            "rows normed and cast": min(seeds * pairs, 4 * most_rows) * model.c_z * (4 + diffusion % 4),
         },
         "sample": shared_by_steps | step,
-        "score, triangle product": scores | {"updates": triangles * sample_pair},
-        "score, logits": scores | {"z normed": 2 * sample_pair, "logits of PAE and PDE": scored * logits},
-        "score, summary": scores | {"logits, probabilities and their product": 5 * scored * logits // 2},
+        "score, contacts": scores | {"logits and probabilities": pairs * model.n_bin * (2 * trunk + 8)},
+        "score, pairs": sample_pairs | {"rows embedded": min(scored * pairs, 2 * most_rows) * 4 * model.c_z * 4},
+        "score, triangle product": sample_pairs
+        | {"updates": _triangle_bytes(scored * pairs, model.c_z, confidence, settings)},
+        "score, logits": sample_pairs
+        | {"rows normed": min(scored * pairs, 2 * most_rows) * 4 * model.c_z * 4, "logits of PAE and PDE": 2 * logits},
+        "score, summary": scores | {"logits, probabilities and their copy": 4 * logits},
     }
     if not is_fused:
+        rows = min(scored * pairs, most_rows) * row * confidence
         stages |= {
             "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
-            "score, transition": scores | {"rows expanded and gated": min(scored * pairs, most_rows) * row * 4},
+            "score, transition": sample_pairs | {"rows expanded and gated": rows},
         }
     return MemoryEstimate(resident=resident, stages=stages)
 
 
-def estimate_disk_bytes(
-    sizes: Sizes, *, seeds: int, n_sample: int, kept: int | None, full_confidence: bool, pae: str
-) -> int:
-    """Estimate the bytes of a job's files.
+def _triangle_bytes(n_pair: int, width: int, n_byte: int, settings: Settings) -> int:
+    """Bytes that an update of a pair representation holds at most, beside the pair representation.
 
-    An mmCIF file takes about 98 bytes per atom. Per pair of tokens, the full confidence takes 18 bytes, the predicted
-    aligned error (PAE) 6 bytes as JSON or 2 bytes as npz. The PAE of every sample is also kept in reduced form, with 1
-    byte per pair of at most 256 tokens or blocks of tokens.
+    Large updates on a GPU are made in chunks: attention in chunks of rows, products in groups of channels. The bytes
+    never fall when pairs are added.
 
     Args:
-        sizes: Sizes of the job.
-        seeds: Number of seeds.
-        n_sample: Samples per seed.
-        kept: Number of samples of a seed that keep more than their scores; None for all.
-        full_confidence: Whether the full confidence is written.
-        pae: Format of the PAE files: ``none``, ``json`` or ``npz``.
+        n_pair: Token pairs of all seeds.
+        width: Channels of the product, and of the queries of all heads.
+        n_byte: Bytes of one number.
     """
-    pairs = sizes.n_token**2
-    scores = 4000 + 10 * sizes.n_token + min(sizes.n_token, 256) ** 2
-    more = 98 * sizes.n_atom + 2000 + 100 * sizes.n_token + {"none": 0, "json": 6, "npz": 2}[pae] * pairs
-    if full_confidence:
-        more += 18 * pairs + 20 * sizes.n_atom
-    return seeds * (n_sample * scores + min(n_sample, kept or n_sample) * more + 2000)
+    if not settings.on_gpu:  # both gated factors, their transposed copy and the product
+        return 4 * n_pair * width * n_byte
+    one, most = n_pair * width, MAX_PAIR_ELEMENTS_GPU
+    groups = channel_groups(n_pair, width, most)
+    factors = max(min(2 * one, most), 2 * one * MIN_CHANNELS // width) if width else 0
+    # The product is made after its factors, or, in groups of channels, beside them.
+    product = one if settings.fused or groups > 1 else 0
+    # Without Triton, factors are made in chunks of rows: the normed z and all projections of two chunks.
+    rows = 0 if settings.fused else 5 * one if 4 * one <= most else most * (8 + groups) // 4
+    # Query, key, value, attention output and a copy of the columns.
+    attention = min(3 * one, most) * 4 // 3 + (most // 3 if 3 * one > most else 0)
+    return max(factors + product + rows, attention) * n_byte
 
 
 def _count(module: Any) -> int:

@@ -1,6 +1,7 @@
 """The local executor's model on its device: load it, decide which jobs fit in memory, run one batch."""
 
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,6 +32,7 @@ from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.settings import PlanSettings
 from protenix_multiseed.types import Batch, BatchPlan, Failure, Features, Prediction, Sizes
 from protenix_multiseed.upstream.configs import build_configs
+from protenix_multiseed.upstream.models import model_spec
 
 _KEPT = ("coordinate", "summary_confidence", "full_data")  # entries of upstream's output that predictions need
 
@@ -43,6 +45,7 @@ def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bo
         model: Upstream's model.
         fused: Whether Triton kernels run.
     """
+    spec = model_spec(settings.model)
     return Planner(
         model=ModelSize.of(configs, model),
         memory=Settings(
@@ -50,6 +53,8 @@ def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bo
             n_step=configs.sample_diffusion.N_step,
             trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
             diffusion_bytes=DIFFUSION_BYTES[settings.precision],
+            sampling_full_precision_max_tokens=spec.sampling_full_precision_max_tokens if on_gpu else sys.maxsize,
+            confidence_full_precision_max_tokens=spec.confidence_full_precision_max_tokens if on_gpu else sys.maxsize,
             padding=TOKEN_PADDING_GPU if on_gpu else 1,
             on_gpu=on_gpu,
             fused=fused,

@@ -149,6 +149,20 @@ class Planner:
             return None
         return (
             f"{sizes.n_token} tokens need about {format_bytes(least.peak_bytes)} for one seed, one sample at a time "
-            f"({least.peak_stage} stage), and {format_bytes(budget)} are free: use a larger GPU or a smaller "
-            "complex, or try it anyway with --force"
+            f"({least.peak_stage} stage), and {format_bytes(budget)} are free: use a larger GPU or a smaller complex "
+            f"(at most {self.largest(sizes, budget)} tokens would fit), or try it anyway with --force"
         )
+
+    def largest(self, sizes: Sizes, budget: int) -> int:
+        """Return the largest size that fits in ``budget`` bytes, one sample at a time: a multiple of 16 tokens, or 0.
+
+        Args:
+            sizes: Sizes of a larger job. The atoms of a smaller one are in proportion, the MSA rows are as many.
+        """
+
+        def fits(n_token: int) -> bool:
+            smaller = replace(sizes, n_token=n_token, n_atom=sizes.n_atom * n_token // sizes.n_token)
+            return self.estimate(smaller, 1, 1).peak_bytes <= budget
+
+        # Not a binary search: above some sizes parts run in 16 bits, and a larger complex can take less memory.
+        return next((n for n in range(sizes.n_token // 16 * 16, 0, -16) if fits(n)), 0)

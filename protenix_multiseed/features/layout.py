@@ -142,7 +142,12 @@ def shrink(array: np.ndarray) -> np.ndarray:
 
 
 def expand(
-    features: Features, seed: SeedFeatures, *, device: torch.device = _CPU, constraint: bool = False
+    features: Features,
+    seed: SeedFeatures,
+    *,
+    device: torch.device = _CPU,
+    templates: torch.device | None = None,
+    constraint: bool = False,
 ) -> dict[str, Any]:
     """Return the dictionary of tensors that upstream's model reads for one seed, made on ``device``.
 
@@ -150,10 +155,14 @@ def expand(
         features: Compact features, as numpy arrays or, after the upload, as tensors on the device.
         seed: The seed's own features.
         device: Device of the tensors.
+        templates: Device of the pair features of real templates, which are large; None: ``device``.
         constraint: Whether the model has a constraint embedder. The embedder also reads features that are all zero.
     """
     n = features.n_token
-    arrays = {key: place(value, device) for key, value in expand_templates(features.arrays).items()}
+    arrays = {
+        key: place(value, (templates or device) if key in PAIR_TEMPLATE_FEATURES else device)
+        for key, value in expand_templates(features.arrays).items()
+    }
     full: dict[str, Any] = {key: arrays[key].long() for key in INDEX_FEATURES}
     full |= {key: arrays[key] for key in FLOAT_FEATURES if key in arrays}
     full["token_index"] = torch.arange(n, device=device)
@@ -205,11 +214,11 @@ def expand_templates(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _empty_templates(aatype: torch.Tensor, n_token: int) -> dict[str, torch.Tensor]:
+    """Zeros of the shape of the pair features. All elements share one place in memory."""
     shape = (len(aatype), n_token, n_token)
     channels = {"template_distogram": (N_TEMPLATE_BIN,), "template_unit_vector": (3,)}
-    return {
-        key: aatype.new_zeros(*shape, *channels.get(key, ()), dtype=torch.float32) for key in PAIR_TEMPLATE_FEATURES
-    }
+    zero = aatype.new_zeros((), dtype=torch.float32)
+    return {key: zero.expand(*shape, *channels.get(key, ())) for key in PAIR_TEMPLATE_FEATURES}
 
 
 def _deletion_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

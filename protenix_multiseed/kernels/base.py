@@ -17,7 +17,12 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from protenix_multiseed.limits import KEY_BLOCK, MAX_TEMPORARY_ELEMENTS_CPU, MAX_TEMPORARY_ELEMENTS_GPU
+from protenix_multiseed.limits import (
+    KEY_BLOCK,
+    MAX_PAIR_ELEMENTS_GPU,
+    MAX_TEMPORARY_ELEMENTS_CPU,
+    MAX_TEMPORARY_ELEMENTS_GPU,
+)
 
 Norm: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Scale and shift of a layer norm, each [c]."""
@@ -37,7 +42,8 @@ class Kernels:
         key_block: Rows of attention biases are padded in memory to a multiple of this many keys.
         elements: Maximum number of elements in one temporary of a transition or an outer product. Larger temporaries
             are computed in chunks.
-        pair_elements: The same maximum for projections of a pair representation. None: never chunk them.
+        pair_elements: The same maximum for projections of a pair representation.
+        factor_elements: The same maximum for both factors of a triangle product. None: no maximum.
         hopper: Whether kernels for Hopper GPUs (compute capability 9.0) are used where there is one.
         blocks_at_once: Number of thread blocks that a persistent kernel launches at most. None: as many as the GPU runs
             at once.
@@ -46,7 +52,8 @@ class Kernels:
     name: str
     key_block: int
     elements: int
-    pair_elements: int | None
+    pair_elements: int
+    factor_elements: int | None = None
     hopper: bool = False
     blocks_at_once: int | None = None
     _identities: dict[tuple[torch.device, torch.dtype], torch.Tensor] = field(default_factory=dict)
@@ -78,7 +85,8 @@ def torch_kernels(*, on_gpu: bool = False) -> Kernels:
         name="torch",
         key_block=16 if on_gpu else 1,  # PyTorch's fused attention copies a mask with unaligned rows
         elements=MAX_TEMPORARY_ELEMENTS_GPU if on_gpu else MAX_TEMPORARY_ELEMENTS_CPU,
-        pair_elements=None if on_gpu else MAX_TEMPORARY_ELEMENTS_CPU,
+        pair_elements=MAX_PAIR_ELEMENTS_GPU if on_gpu else MAX_TEMPORARY_ELEMENTS_CPU,
+        factor_elements=MAX_PAIR_ELEMENTS_GPU if on_gpu else None,
     )
 
 
@@ -88,7 +96,8 @@ def triton_kernels(*, hopper: bool = False, blocks_at_once: int | None = None) -
         name="triton",
         key_block=KEY_BLOCK,
         elements=MAX_TEMPORARY_ELEMENTS_GPU,
-        pair_elements=None,
+        pair_elements=MAX_PAIR_ELEMENTS_GPU,
+        factor_elements=MAX_PAIR_ELEMENTS_GPU,
         hopper=hopper,
         blocks_at_once=blocks_at_once,
     )
@@ -161,20 +170,31 @@ def split_heads(joined: torch.Tensor, n_part: int, n_head: int) -> list[torch.Te
     return [part.view(*part.shape[:-1], n_head, -1) for part in joined.chunk(n_part, dim=-1)]
 
 
-def chunks(z: torch.Tensor, width: int, elements: int | None) -> Iterator[tuple[slice, slice]]:
+def row_chunks(n: int, width: int, elements: int) -> Iterator[slice]:
+    """Split ``n`` rows of ``n`` pairs into even chunks, so that a temporary with ``width`` channels stays small.
+
+    Yields:
+        Slice of rows of each chunk: as many as ``elements`` allows, and at least one.
+    """
+    step = max(1, elements // (n * width))
+    step = -(-n // -(-n // step))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+def chunks(z: torch.Tensor, width: int, elements: int) -> Iterator[tuple[slice, slice]]:
     """Split ``z`` [N_seed, N, N, c] into chunks, so that a temporary with ``width`` channels stays small.
 
-    One chunk is all of ``z`` if ``elements`` is None or if the whole temporary has at most ``elements`` elements.
-    Otherwise a chunk holds rows of one seed: as many as ``elements`` allows, and at least one.
+    One chunk is all of ``z`` if the whole temporary has at most ``elements`` elements. Otherwise a chunk holds rows of
+    one seed (:func:`row_chunks`).
 
     Yields:
         Slice of seeds and slice of rows of each chunk.
     """
     n_seed, n = z.shape[:2]
-    if elements is None or n_seed * n * n * width <= elements:
+    if n_seed * n * n * width <= elements:
         yield slice(None), slice(None)
         return
-    step = max(1, elements // (n * width))
     for seed in range(n_seed):
-        for start in range(0, n, step):
-            yield slice(seed, seed + 1), slice(start, start + step)
+        for rows in row_chunks(n, width, elements):
+            yield slice(seed, seed + 1), rows

@@ -65,8 +65,8 @@ class Inputs:
     """A batch's features on the device.
 
     Attributes:
-        shared: Upstream's feature dictionary with the features that are equal for all seeds, including ``relp`` and
-            ``v_lm``.
+        shared: Upstream's feature dictionary with the features that are equal for all seeds, including ``v_lm``, but
+            without ``relp``. The pair features of real templates are not on the device.
         ref_pos: Placed reference conformers [N_seed, N_atom, 3].
         d_lm: Atom pair offsets in local windows [N_seed, N_window, 32, 128, 3] (Alg. 5 line 2).
         has_frame: 1 for tokens with a frame [N_seed, N_token].
@@ -85,7 +85,7 @@ class Inputs:
         return self.ref_pos.shape[0]
 
     def of_seed(self, index: int) -> dict[str, Any]:
-        """A new feature dictionary of one seed, in upstream's form. Upstream may add and delete keys in it."""
+        """A new feature dictionary of one seed, in upstream's form except for ``relp``. Callers may change its keys."""
         return {
             **self.shared,
             "ref_pos": self.ref_pos[index],
@@ -158,8 +158,7 @@ def make_inputs(network: Network, batch: Batch) -> Inputs:
     from protenix.model.protenix import update_input_feature_dict
 
     features, seeds = batch.features, batch.features.seeds
-    shared = expand(features, seeds[0], device=network.device)
-    shared = network.module.relative_position_encoding.generate_relp(shared)
+    shared = expand(features, seeds[0], device=network.device, templates=torch.device("cpu"))
     ref_pos = torch.stack([place(seed.ref_pos, network.device) for seed in seeds])
     d_lm = []
     for one in ref_pos:
@@ -201,8 +200,9 @@ def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
     yield from clock.lap("trunk")
     conditioning = stages.prepare_conditioning(network, inputs, trunk)
     yield from clock.lap("conditioning")
-    coordinates = yield from stages.sample(network, inputs, trunk, conditioning, rngs, batch.sample_chunk)
-    del conditioning
+    sampling = stages.sample(network, inputs, trunk, conditioning, rngs, batch.sample_chunk)
+    del conditioning  # so that the stage can free it before its first step
+    coordinates = yield from sampling
     yield from clock.lap("sample")
     for index, made in enumerate(stages.score(network, inputs, trunk, coordinates, batch.sample_chunk)):
         yield from clock.lap("score")

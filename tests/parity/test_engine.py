@@ -18,7 +18,7 @@ from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast import denoiser as denoiser_module
-from protenix_multiseed.model.fast.trunk import embed_templates, project_templates
+from protenix_multiseed.model.fast.trunk import add_templates, project_templates
 from protenix_multiseed.model.reference.predict import predict_seed
 from protenix_multiseed.model.reference.stages import REFERENCE
 from protenix_multiseed.model.rng import SeedRng
@@ -224,7 +224,9 @@ def test_templates_in_any_slots_match_upstream(world, slots):
     shared = {name: value[slots] if name.startswith("template_") else value for name, value in inputs.shared.items()}
     n = features.n_token
     z = torch.randn(2, n, n, network.module.confidence_head.c_z, generator=torch.Generator().manual_seed(1))
-    ours = embed_templates(network, z, project_templates(network, replace(inputs, shared=shared)), n)
+    updated = z.clone()
+    add_templates(network, updated, project_templates(network, replace(inputs, shared=shared)))
+    ours = updated - z
     for seed in range(2):
         torch.testing.assert_close(ours[seed], network.module.template_embedder(shared, z[seed]), rtol=0, atol=2e-5)
 

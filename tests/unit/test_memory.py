@@ -1,6 +1,8 @@
 """Compare the memory estimate with measured peaks, and check properties that planning relies on."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from support.allocations import Allocations
 from support.jobs import network_of, scored
 
 from protenix_multiseed.config import load_config
-from protenix_multiseed.execution.memory import ModelSize, Settings, estimate_peak_bytes
+from protenix_multiseed.execution import memory
+from protenix_multiseed.execution.memory import MARGIN, ModelSize, Settings, estimate_peak_bytes
 from protenix_multiseed.execution.model import make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
@@ -27,6 +30,7 @@ from protenix_multiseed.units import format_bytes, parse_bytes
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream.models import DEFAULT_MODEL, model_spec
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +69,14 @@ class DiscardingList(list):
 
 
 @pytest.mark.parametrize("is_fused", [True, False])
+@pytest.mark.parametrize("elements", [2**30, 2**20, 2**19, 2**17])
 @torch.no_grad()
-def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, monkeypatch):
-    """Measured on the CPU. The tensors of Triton kernels are allocated there too; the kernels are not launched."""
+def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, elements, monkeypatch):
+    """Measured on the CPU. The tensors of Triton kernels are allocated there too; the kernels are not launched.
+
+    With fewer elements in a temporary, the update is made in more chunks.
+    """
+    monkeypatch.setattr(memory, "MAX_PAIR_ELEMENTS_GPU", elements)
     settings = Settings(n_sample=1, n_step=1, trunk_bytes=4, diffusion_bytes=4, padding=16, on_gpu=True, fused=is_fused)
     estimate = estimate_peak_bytes(
         Sizes(n_token=64, n_atom=64, n_msa=1), seeds=2, sample_chunk=1, settings=settings, model=planner.model
@@ -80,6 +89,7 @@ def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, m
         pytest.importorskip("triton")
         kernels = triton_kernels()
         monkeypatch.setattr(language, "launches_kept", DiscardingList())
+    kernels = replace(kernels, pair_elements=elements, factor_elements=elements)
     triangles[-1](kernels, z, 60)  # allocates the tensors that are kept between updates
     with Allocations() as counted:
         for update in triangles:
@@ -88,20 +98,32 @@ def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, m
     assert 0.9 * updates < counted.peak <= updates + biases
 
 
-CALIBRATION = json.loads((cases.REPOSITORY / "tests" / "support" / "memory_points.json").read_text())
+def limits_of(model):
+    """Settings of a model: the numbers of tokens up to which its parts run in 32 bits."""
+    names = ("sampling_full_precision_max_tokens", "confidence_full_precision_max_tokens")
+    return {name: getattr(model_spec(model), name) for name in names}
 
 
-@pytest.mark.parametrize("point", CALIBRATION["points"], ids=lambda p: f"{p['tokens']}x{p['seeds']}-{p['precision']}")
-def test_the_estimate_matches_peaks_measured_on_a_gpu(point):
+CALIBRATION = {
+    model: json.loads((cases.REPOSITORY / "tests" / "support" / name).read_text())
+    for model, name in ((DEFAULT_MODEL, "memory_points.json"), ("protenix-v2", "memory_points_v2.json"))
+}
+POINTS = [(model, point) for model, measured in CALIBRATION.items() for point in measured["points"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "point"), POINTS, ids=[f"{m}-{p['tokens']}x{p['seeds']}-{p['precision']}" for m, p in POINTS]
+)
+def test_the_estimate_matches_peaks_measured_on_a_gpu(model, point):
     """Peaks by ``scripts/calibrate_memory.py``. No stage is estimated too low, the highest at most 25 % too high."""
     settings = Settings(
         n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=TOKEN_PADDING_GPU, on_gpu=True,
-        diffusion_bytes=2 if point["precision"] == "fast" else 4,
+        diffusion_bytes=2 if point["precision"] == "fast" else 4, **limits_of(model),
     )  # fmt: skip
     estimate = estimate_peak_bytes(
         Sizes(n_token=point["tokens"], n_atom=point["atoms"], n_msa=point["msa_rows"]),
         seeds=point["seeds"], sample_chunk=point["sample_chunk"], settings=settings,
-        model=ModelSize(**CALIBRATION["model"]),
+        model=ModelSize(**CALIBRATION[model]["model"]),
     )  # fmt: skip
     assert point["measured"] <= estimate.peak_bytes <= 1.25 * point["measured"]
     for stage, measured in point["measured_by_stage"].items():
@@ -140,6 +162,42 @@ def test_a_refusal_states_the_bytes_and_the_way_out(planner):
     assert "5000 tokens need about" in refusal
     assert "8.0 GiB are free" in refusal
     assert "--force" in refusal
+
+
+@pytest.mark.parametrize("budget", [8 * 2**30, 24 * 2**30, 40 * 2**30])
+def test_a_refusal_names_the_largest_size_that_fits(planner, budget):
+    """In proportion to the refused complex. Up to 16 tokens more do not fit, since sizes are rounded to 16 tokens."""
+
+    def sizes(n_token):
+        return Sizes(n_token=n_token, n_atom=8 * n_token, n_msa=2000)
+
+    refusal = planner.refusal(sizes(7000), budget)
+    largest = int(re.search(r"at most (\d+) tokens would fit", refusal)[1])
+    assert largest == planner.largest(sizes(7000), budget)
+    assert planner.refusal(sizes(largest), budget) is None
+    assert planner.refusal(sizes(largest + 16), budget) is not None
+
+
+def test_a_refusal_says_if_no_size_fits(planner):
+    assert planner.largest(Sizes(n_token=100, n_atom=800, n_msa=1), 2**20) == 0
+
+
+def test_5120_tokens_fit_on_80_gb():
+    """The default model, one seed with five samples, in reference precision. An H100 has 79 GiB free."""
+    settings = Settings(
+        n_sample=5,
+        n_step=200,
+        trunk_bytes=2,
+        diffusion_bytes=4,
+        padding=TOKEN_PADDING_GPU,
+        on_gpu=True,
+        **limits_of(DEFAULT_MODEL),
+    )
+    sizes = Sizes(n_token=5120, n_atom=44_000, n_msa=16_384)
+    estimate = estimate_peak_bytes(
+        sizes, seeds=1, sample_chunk=5, settings=settings, model=ModelSize(**CALIBRATION[DEFAULT_MODEL]["model"])
+    )
+    assert estimate.peak_bytes <= MARGIN * 79 * 2**30
 
 
 @pytest.mark.parametrize(("text", "count"), [

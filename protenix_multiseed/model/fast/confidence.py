@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 
+from protenix_multiseed.kernels.base import row_chunks
 from protenix_multiseed.limits import samples_scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
 from protenix_multiseed.model.fast.summary import summarise
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.stages import Scores
 from protenix_multiseed.model.stages import Inputs, TrunkOutput
-
-_MAX_DISTANCES = 2**22  # more token distances are embedded in chunks
 
 
 def score(
@@ -43,18 +42,26 @@ def confidence_logits(
     n_sample = len(coordinates)
     dtype = network.dtype_of("confidence_head", n)
     with network.full_precision("confidence_head", n):
-        s_inputs, z_trunk = trunk.s_inputs[index], trunk.z[index]
+        s_inputs = trunk.s_inputs[index]
         s = head.input_strunk_ln(torch.clamp(trunk.s[index], min=-512, max=512))
-        z = head.linear_no_bias_s1(s_inputs)[None] + head.linear_no_bias_s2(s_inputs)[:, None] + z_trunk
+        first, second = head.linear_no_bias_s1(s_inputs), head.linear_no_bias_s2(s_inputs)
     with torch.autocast(network.device.type, enabled=False):
         representatives = coordinates[:, features["distogram_rep_atom_mask"].bool()].float()
-        z = z.float() + _embed_distances(head, torch.cdist(representatives, representatives))
-        z = pad(z, network, dims=2).to(dtype)
+        distances = torch.cdist(representatives, representatives)
         s = pad(s.expand(n_sample, *s.shape), network, dims=1).to(dtype)
+        z = s.new_zeros(n_sample, s.shape[1], s.shape[1], trunk.z.shape[-1])
+        parts = list(row_chunks(n, 4 * n_sample * z.shape[-1], network.kernels.elements))
+        for rows in parts:
+            z[:, rows, :n] = _embed_distances(head, distances[:, rows]) + (
+                first + second[rows, None] + trunk.z[index, rows]
+            )
         network.prepared(PairformerStack, head.pairformer_stack, dtype)(network.kernels, s, z, n)
-        s, z = s[:, :n].float(), z[:, :n, :n].float()
-        pae = head.linear_no_bias_pae(head.pae_ln(z))
-        pde = head.linear_no_bias_pde(head.pde_ln(z + z.transpose(-2, -3)))
+        s, z = s[:, :n].float(), z[:, :n, :n]
+        pae, pde = (z.new_empty(*z.shape[:-1], n_bin, dtype=torch.float32) for n_bin in (head.b_pae, head.b_pde))
+        for rows in parts:
+            pairs, mirrored = z[:, rows].float(), z[:, :, rows].transpose(1, 2)
+            pae[:, rows] = head.linear_no_bias_pae(head.pae_ln(pairs))
+            pde[:, rows] = head.linear_no_bias_pde(head.pde_ln(pairs + mirrored))
         plddt = _atom_logits(head.plddt_ln(s), head.plddt_weight, features)
         resolved = _atom_logits(head.resolved_ln(s), head.resolved_weight, features)
     return plddt, pae, pde, resolved
@@ -76,15 +83,11 @@ def _atom_logits(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, A
 
 
 def _embed_distances(head: Any, distance: torch.Tensor) -> torch.Tensor:
-    """Alg. 31 line 3 plus upstream's linear term -> [N_sample, N_token, N_token, c_z].
-
-    Rows are embedded in chunks, because the one-hot bins take much memory.
-    """
+    """Alg. 31 line 3 plus upstream's linear term for rows of distances [..., N_token] -> [..., N_token, c_z]."""
     from protenix.model.utils import one_hot
 
-    rows = [
-        head.linear_no_bias_d(one_hot(x=part, lower_bins=head.lower_bins, upper_bins=head.upper_bins))
-        for part in torch.split(distance, max(1, _MAX_DISTANCES // distance[:, :1].numel()), dim=1)
-    ]
-    embedded: torch.Tensor = torch.cat(rows, dim=1) + head.linear_no_bias_d_wo_onehot(distance[..., None])
+    embedded: torch.Tensor = head.linear_no_bias_d(
+        one_hot(x=distance, lower_bins=head.lower_bins, upper_bins=head.upper_bins)
+    )
+    embedded += head.linear_no_bias_d_wo_onehot(distance[..., None])
     return embedded

@@ -24,7 +24,7 @@ from protenix_multiseed.kernels.base import (
     N_KEY,
     N_QUERY,
     Kernels,
-    mask_keys,
+    chunks,
     scale_queries,
     split_heads,
 )
@@ -42,7 +42,7 @@ class _Block:
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         module, transition = block.attention_pair_bias, block.conditioned_transition_block
-        self._n_head = module.n_heads
+        self.n_head = module.n_heads
         self._is_local = module.cross_attention_mode
         norms = [module.layernorm_a, transition.adaln]
         if self._is_local:
@@ -57,7 +57,7 @@ class _Block:
         self._gate_bias = torch.cat([module.linear_a_last.bias, transition.linear_s.bias])
         core = module.attention
         query_weight, query_bias = (
-            scale_queries(part, self._n_head) for part in (core.linear_q.weight, core.linear_q.bias)
+            scale_queries(part, self.n_head) for part in (core.linear_q.weight, core.linear_q.bias)
         )
         queries, keys = [query_weight, core.linear_g.weight], [core.linear_k.weight, core.linear_v.weight]
         if self._is_local:  # keys have a second norm, so their projection is separate
@@ -103,11 +103,11 @@ class _Block:
         if self._is_local:
             queries = functional.linear(queried, self._query_weight, self._query_bias)
             keys = functional.linear(modulated_norm(kernels, queried, *norms[2:4]), self._key_weight)
-            query, gate, key, value = (part for x in (queries, keys) for part in split_heads(x, 2, self._n_head))
+            query, gate, key, value = (part for x in (queries, keys) for part in split_heads(x, 2, self.n_head))
             attended = local_attention(kernels, query, key, value, gate, bias)
         else:
             projected = functional.linear(queried, self._query_weight, self._query_bias)
-            query, gate, key, value = split_heads(projected, 4, self._n_head)
+            query, gate, key, value = split_heads(projected, 4, self.n_head)
             attended = torch.empty_like(query, memory_format=torch.contiguous_format)
             attention(kernels, query, key, value, gate, bias, attended, a.shape[2])
         update = functional.linear(attended.flatten(-2), self._out_weight)
@@ -164,12 +164,25 @@ class Denoiser:
         self._single = conditioner.linear_no_bias_s(conditioner.layernorm_s(torch.cat([s_trunk, s_inputs], dim=-1)))
         embedded = conditioner.fourier_embedding(torch.log(noise_levels / self._sigma_data) / 4)
         self._noise = conditioner.linear_no_bias_n(conditioner.layernorm_n(embedded))
-        pair = _normalise(conditioning.pair_cond.float())
-        self._token_bias = [
-            mask_keys(block.pair_bias(pair).transpose(0, 1), inputs.n_token, self._kernels.key_block)
-            for block in self._weights.token
-        ]
+        self._token_bias = self._token_biases(conditioning.pair_cond)
         self._prepare_atoms(diffusion, conditioning, s_trunk)
+
+    def _token_biases(self, pair_cond: torch.Tensor) -> list[torch.Tensor]:
+        """Attention biases of each block of the token transformer [N_seed, n_head, N_token, N_token].
+
+        In memory the heads are the outermost dimension, and rows are padded as :func:`.attention.attention` needs it.
+        """
+        n_seed, n, _, width = pair_cond.shape
+        padded = -(-n // self._kernels.key_block) * self._kernels.key_block
+        blocks, dtype = self._weights.token, self._weights.dtype
+        biases = [pair_cond.new_empty(block.n_head, n_seed, n, padded, dtype=dtype) for block in blocks]
+        for bias in biases:
+            bias[..., n:] = MASKED
+        for seeds, rows in chunks(pair_cond, 2 * width, self._kernels.elements):
+            normed = _normalise(pair_cond[seeds, rows].float()).to(dtype)
+            for block, bias in zip(blocks, biases, strict=True):
+                bias[:, seeds, rows, :n] = block.pair_bias(normed)
+        return [bias.transpose(0, 1)[..., :n] for bias in biases]
 
     def _prepare_atoms(self, diffusion: Any, conditioning: Conditioning, s_trunk: torch.Tensor) -> None:
         """Alg. 5 lines 8-14 without the noisy coordinates; the biases and conditioning of both atom transformers."""

@@ -17,6 +17,7 @@ from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import add_transition
 from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
+from protenix_multiseed.limits import channel_groups
 from protenix_multiseed.model.network import Network
 
 
@@ -113,15 +114,28 @@ class _TriangleProduct:
             norm_weights(module.layer_norm_out, dtype),
         )
         parts = (module.linear_a_p, module.linear_b_p, module.linear_a_g, module.linear_b_g)
-        self._project = torch.cat([part.weight for part in parts]).to(dtype)
+        self._project = torch.stack([part.weight for part in parts]).to(dtype)
         self._gate, self._out = module.linear_g.weight.to(dtype), module.linear_z.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         n_seed, n = z.shape[:2]
-        first, second = gated_channels(kernels, z, self._norm, self._project, n_token).view(2, -1, n, n)
-        product = torch.bmm(first, second.mT) if self._outgoing else torch.bmm(first.mT, second)
-        del first, second
+        n_channel = self._project.shape[1]
+        n_group = channel_groups(n_seed * n * n, n_channel, kernels.factor_elements)
+        if n_group == 1:
+            product = self._multiply(kernels, z, self._project, n_token)
+        else:
+            product = z.new_empty(n_channel * n_seed, n, n)
+            for weight, into in zip(self._project.chunk(n_group, dim=1), product.chunk(n_group), strict=True):
+                self._multiply(kernels, z, weight, n_token, into)
         add_triangle(kernels, z, product.view(-1, n_seed, n, n), self._norm, self._gate, self._norm_out, self._out)
+
+    def _multiply(
+        self, kernels: Kernels, z: torch.Tensor, weight: torch.Tensor, n_token: int, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The product [C * N_seed, N, N] for the C channels that ``weight`` [4, C, c_z] projects to."""
+        factors = gated_channels(kernels, z, self._norm, weight.flatten(0, 1), n_token)
+        first, second = factors.view(2, -1, *factors.shape[-2:])
+        return torch.bmm(*((first, second.mT) if self._outgoing else (first.mT, second)), out=out)
 
 
 class _TriangleAttention:
@@ -138,8 +152,9 @@ class _TriangleAttention:
     def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
         bias = pair_bias(kernels, z, self._norm, self._pair_weight, n_token, self._starting)
         for seeds, rows in chunks(z, len(self._weight), kernels.pair_elements):
-            place = (seeds, rows) if self._starting else (seeds, slice(None), rows)
-            projected = norm_linear(kernels, z[place], self._norm, self._weight)
+            part = z[seeds, rows] if self._starting else z[seeds, :, rows]
+            x = part.contiguous()  # a copy of some columns: the kernels of rows need contiguous rows
+            projected = norm_linear(kernels, x, self._norm, self._weight)
             query, key, value = split_heads(projected, 3, self._n_head)
             out = torch.empty_like(query, memory_format=torch.contiguous_format)
             into = out
@@ -147,7 +162,9 @@ class _TriangleAttention:
                 query, key, value, into = (part.transpose(1, 2) for part in (query, key, value, out))
             attention(kernels, query, key, value, None, bias[seeds], into, n_token)
             del query, key, value, into, projected
-            add_gated_average(kernels, z[place], out, self._norm, self._gate, self._out)
+            add_gated_average(kernels, x, out, self._norm, self._gate, self._out)
+            if not part.is_contiguous():
+                part.copy_(x)
 
 
 class Transition:

@@ -13,12 +13,8 @@ import torch
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.denoiser import Denoiser
 from protenix_multiseed.model.network import Network
-from protenix_multiseed.model.reference import stages as reference
 from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import Conditioning, Inputs, SampleSteps, StepsDone, TrunkOutput
-
-# This stage runs once per seed, outside the loop of steps, so upstream's own functions are fast enough.
-prepare_conditioning = reference.prepare_conditioning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +64,7 @@ def sample(
         schedule = make_schedule(network, inputs)
         draws = make_draws(network, inputs, rngs, n_step=len(schedule.t_hat))
         denoise = Denoiser(network, inputs, trunk, conditioning, schedule.t_hat)
+        del conditioning
         x = schedule.start * draws.initial
         step = torch.zeros(1, dtype=torch.int64, device=x.device)
         drawn = (draws.rotations, draws.translations, draws.noise)

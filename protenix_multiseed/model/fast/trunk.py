@@ -6,20 +6,21 @@ number of MSA rows differs between seeds, so the MSA operations run seed by seed
 is batched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch.nn import functional
 
+from protenix_multiseed.kernels.base import chunks, row_chunks
 from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
 from protenix_multiseed.limits import CUDA_GRAPH_MAX_PAIRS
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.denoiser import token_atoms
 from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
 from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, pad
+from protenix_multiseed.model.fast.relative_positions import one_hots, places
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import Inputs, StepsDone, TrunkOutput, TrunkSteps
@@ -34,7 +35,8 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     s_inputs = embed_inputs(network, inputs)
     s_init = module.linear_no_bias_sinit(s_inputs)
     z_init = module.linear_no_bias_zinit1(s_init)[..., None, :] + module.linear_no_bias_zinit2(s_init)[..., None, :, :]
-    z_init += module.relative_position_encoding(inputs.shared["relp"])
+    encoding = module.relative_position_encoding
+    z_init += encoding(one_hots(encoding, network.device))[places(encoding, inputs.shared)]
     z_init += module.linear_no_bias_token_bond(inputs.shared["token_bonds"].unsqueeze(-1))
     templates = project_templates(network, inputs)
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
@@ -44,18 +46,21 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     run_stack = network.graphs.take("trunk", fresh)
     s, z = run_stack.tensors
     for cycle in range(module.N_cycle):
-        update = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n]))
+        update = torch.empty_like(z_init)
+        for part in chunks(update, 2 * update.shape[-1], network.kernels.elements):
+            update[part] = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n][part]))
         for index, rng in enumerate(rngs):
             if has_dropout[index]:
                 update[index] = rng.dropout(update[index], p=network.configs.mc_dropout_rate)
-        z[:, :n, :n] = z_init + update
+        torch.add(z_init, update, out=z[:, :n, :n])
         del update
         if templates:
-            z[:, :n, :n] += embed_templates(network, z, templates, n)
+            add_templates(network, z[:, :n, :n], templates)
         run_msa(network, inputs, z, s_inputs, rngs)
         s[:, :n] = s_init + module.linear_no_bias_s(module.layernorm_s(s[:, :n]))
         run_stack()
         yield StepsDone("trunk", cycle + 1, module.N_cycle)
+    del z_init, templates
     return TrunkOutput(s_inputs=s_inputs, s=s[:, :n].clone(), z=z[:, :n, :n].clone())
 
 
@@ -117,43 +122,59 @@ def project_templates(network: Network, inputs: Inputs) -> list[_Template]:
             runs[-1].append(slot)
         else:
             runs.append([slot])
-    asym_id = features["asym_id"]
-    same_chain = (asym_id[:, None] == asym_id[None, :]).float()[..., None]
     made = []
     for run in runs:
-        aatype, distogram, beta_mask, unit_vector, frame_mask = (features[name][run[0]] for name in names)
-        restype = functional.one_hot(aatype, 32).float()
-        n = len(restype)
-        pair = torch.cat(
-            [
-                distogram * same_chain,
-                beta_mask[..., None] * same_chain,
-                restype[None, :, :].expand(n, n, -1),
-                restype[:, None, :].expand(n, n, -1),
-                unit_vector * same_chain,
-                frame_mask[..., None] * same_chain,
-            ],
-            dim=-1,
-        )
-        made.append(_Template(n_slot=len(run), projected=embedder.linear_no_bias_a(pair)))
+        template = {name.removeprefix("template_"): features[name][run[0]] for name in names}
+        parts = [
+            embedder.linear_no_bias_a(_pair_features(template, features["asym_id"], rows))
+            for rows in row_chunks(inputs.n_token, embedder.linear_no_bias_a.in_features, network.kernels.elements)
+        ]
+        made.append(_Template(n_slot=len(run), projected=torch.cat(parts)))
     return made
 
 
-def embed_templates(network: Network, z: torch.Tensor, templates: Sequence[_Template], n_token: int) -> torch.Tensor:
-    """Alg. 16 for all seeds, with one pass for each distinct template -> [N_seed, N_token, N_token, c_z]."""
+def _pair_features(template: Mapping[str, torch.Tensor], asym_id: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Rows of the pair features of a template that Alg. 16 projects -> [n_row, N_token, 108], on the device."""
+    n = len(asym_id)
+    same_chain = (asym_id[rows, None] == asym_id).float()[..., None]
+    restype = functional.one_hot(template["aatype"], 32).float()
+    distogram, beta_mask, unit_vector, frame_mask = (
+        template[name][rows].to(asym_id.device)
+        for name in ("distogram", "pseudo_beta_mask", "unit_vector", "backbone_frame_mask")
+    )
+    return torch.cat(
+        [
+            distogram * same_chain,
+            beta_mask[..., None] * same_chain,
+            restype.expand(len(same_chain), n, -1),
+            restype[rows, None].expand(-1, n, -1),
+            unit_vector * same_chain,
+            frame_mask[..., None] * same_chain,
+        ],
+        dim=-1,
+    )
+
+
+def add_templates(network: Network, z: torch.Tensor, templates: Sequence[_Template]) -> None:
+    """Alg. 16 for all seeds, with one pass for each distinct template. Adds to ``z`` [N_seed, N, N, c_z]."""
     embedder = network.module.template_embedder
     stack = network.prepared(PairStack, embedder.pairformer_stack, network.trunk_dtype())
-    base = embedder.linear_no_bias_z(embedder.layernorm_z(z[:, :n_token, :n_token]))
-    total: Any = 0
+    n_token, width = z.shape[2:]
+    parts = list(chunks(z, 2 * width, network.kernels.elements))
+    base = z.new_empty(*z.shape[:-1], embedder.c)
+    for part in parts:
+        base[part] = embedder.linear_no_bias_z(embedder.layernorm_z(z[part]))
+    total = torch.zeros_like(base, dtype=torch.float32)
     for template in templates:
         v = pad(base + template.projected, network, dims=2).to(network.trunk_dtype())
         stack(network.kernels, v, n_token)
-        v = embedder.layernorm_v(v[:, :n_token, :n_token])
-        for _ in range(template.n_slot):  # add once for each slot, as upstream does: other float sums round differently
-            total += v
+        for part in parts:
+            normed = embedder.layernorm_v(v[:, :n_token, :n_token][part])
+            for _ in range(template.n_slot):  # one sum for each slot, as upstream does: else the sum rounds differently
+                total[part] += normed
     total /= 1e-7 + sum(template.n_slot for template in templates)
-    embedded: torch.Tensor = embedder.linear_no_bias_u(embedder.relu(total))
-    return embedded
+    for part in parts:
+        z[part] += embedder.linear_no_bias_u(embedder.relu(total[part]))
 
 
 def run_msa(network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.Tensor, rngs: Sequence[SeedRng]) -> None:

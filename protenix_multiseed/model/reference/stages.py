@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from protenix_multiseed.features import layout
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import (
@@ -18,6 +19,18 @@ from protenix_multiseed.model.stages import (
 )
 
 
+def upstream_features(network: Network, inputs: Inputs, index: int) -> dict[str, Any]:
+    """The features of one seed as upstream's modules read them: with ``relp``, and with all tensors on the device.
+
+    Upstream may add and delete keys in the dictionary.
+    """
+    features = inputs.of_seed(index)
+    names = layout.PAIR_TEMPLATE_FEATURES
+    features |= {name: layout.place(features[name], network.device) for name in names if name in features}
+    made: dict[str, Any] = network.module.relative_position_encoding.generate_relp(features)
+    return made
+
+
 def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> TrunkSteps:
     """Run ``Protenix.get_pairformer_output`` for each seed."""
     made = []
@@ -26,7 +39,7 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
         with rng.as_globals():
             made.append(
                 network.module.get_pairformer_output(
-                    input_feature_dict=inputs.of_seed(index),
+                    input_feature_dict=upstream_features(network, inputs, index),
                     N_cycle=network.module.N_cycle,
                     inplace_safe=True,
                     chunk_size=network.chunk_size(inputs.n_token),
@@ -44,7 +57,7 @@ def prepare_conditioning(network: Network, inputs: Inputs, trunk: TrunkOutput) -
     made = []
     with network.full_precision("sample_diffusion", inputs.n_token):
         for index in range(inputs.n_seed):
-            features = inputs.of_seed(index)
+            features = upstream_features(network, inputs, index)
             pair_cond = diffusion.diffusion_conditioning.prepare_cache(features["relp"], trunk.z[index].float(), False)
             names = ("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars", "atom_to_token_idx")
             atom_pair, atom_single = diffusion.atom_attention_encoder.prepare_cache(
@@ -78,7 +91,7 @@ def sample(
             made.append(
                 module.sample_diffusion(
                     denoise_net=module.diffusion_module,
-                    input_feature_dict=inputs.of_seed(index),
+                    input_feature_dict=upstream_features(network, inputs, index),
                     s_inputs=s_inputs,
                     s_trunk=trunk.s[index],
                     z_trunk=None,
