@@ -48,6 +48,7 @@ class RayExecutor:
         self._tasks: Sequence[Task] = ()
         self._numbers: dict[str, int] = {}
         self._schedule = Schedule(())
+        self._hungry: set[int] = set()  # numbers of GPUs that may take more units
         self._is_closing = False
 
     def __enter__(self) -> Self:
@@ -99,10 +100,12 @@ class RayExecutor:
         self._schedule = Schedule((cost(task.job.n_token), task.todo) for task in tasks)
         for gpu in fleet.ready:
             self._schedule.add(gpu.number)
+        self._hungry = set(fleet.gpus)
         last = float("inf")
         while not self._schedule.is_done:
             if gate.is_closed and not self._is_closing:
-                self._close()
+                self._is_closing = True
+                fleet.close()
             if gate.time_is_up and last == float("inf"):
                 last = time.monotonic() + WRITE_SECONDS
                 for gpu in fleet.gpus.values():
@@ -113,17 +116,14 @@ class RayExecutor:
                 yield from self._give_up()
                 return
             if not self._is_closing:
-                for gpu in fleet.ready:
+                for gpu in (fleet.gpus[number] for number in self._hungry if number in fleet.gpus):
                     self._feed(gpu, gate)
+            self._hungry.clear()
             yield from self._step()
 
     def facts(self) -> Mapping[str, Any]:
-        """See :class:`protenix_multiseed.execution.base.Executor`. The facts of the first GPU, and all GPUs' names."""
-        facts = [gpu.loaded.facts for gpu in self._fleet.ready if gpu.loaded is not None]
-        names = ("host", "device", "gpu", "driver")
-        gpus = [{name: one[name] for name in names if name in one} for one in facts]
-        more = {name: value for name, value in facts[0].items() if name != "host"}
-        return {**more, "device": f"{len(self._fleet.gpus)} GPUs", "gpus": gpus}
+        """See :class:`protenix_multiseed.execution.base.Executor`."""
+        return self._fleet.facts()
 
     # Processes
 
@@ -158,6 +158,7 @@ class RayExecutor:
 
     def _answered(self, answer: Answer) -> Iterator[Event]:
         gpu, value = answer.gpu, answer.value
+        self._hungry.add(gpu.number)
         match answer.method:
             case _ if isinstance(value, Lost):
                 yield from self._lost(gpu, value.reason)
@@ -187,6 +188,7 @@ class RayExecutor:
                 for seed in value:
                     self._finished(gpu, answer.about, seed)
                 self._schedule.give_back(answer.about, value)
+                self._hungry.update(self._fleet.gpus)
 
     def _lost(self, gpu: Gpu, reason: str, *, is_stuck: bool = False, is_final: bool = False) -> Iterator[Event]:
         """A process has ended or is killed. Its seeds are written, go to other GPUs, or have failed."""
@@ -210,6 +212,7 @@ class RayExecutor:
             yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=advice)
         for number, seed in reversed(waiting):
             self._schedule.give_back(number, [seed])
+        self._hungry.update(self._fleet.gpus)
 
     def _give_up(self) -> Iterator[Event]:
         """No GPU is left: every seed that is left fails."""
@@ -220,20 +223,12 @@ class RayExecutor:
                 advice = "run the same command again: finished seeds are kept"
                 yield Failure(job=job, seed=None, stage="predict", message=message, advice=advice)
 
-    def _close(self) -> None:
-        """Begin nothing new. Each process finishes its batch and writes."""
-        self._is_closing = True
-        for gpu in list(self._fleet.gpus.values()):
-            if gpu.loaded is None:
-                self._fleet.end(gpu)
-            else:
-                self._fleet.ask(gpu, "close")
-
     # Units
 
     def _feed(self, gpu: Gpu, gate: Gate) -> None:
         """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
-        assert gpu.loaded is not None
+        if gpu.loaded is None:
+            return
         fits = partial(self._capacity.seeds, planner=gpu.loaded.planner, budget=gpu.loaded.budget)
         given = []
         while len(gpu.units) < (self._config.workers or 1) + AHEAD:
@@ -247,7 +242,8 @@ class RayExecutor:
                     self._schedule.finished(gpu.number, unit.job, seed)
             if admitted:
                 gpu.units.append((unit.job, set(admitted)))
-                given.append(replace(task, todo=tuple(admitted)))
+                seeds = tuple(admitted)  # and not all seeds of the job, which may be many
+                given.append(replace(task, job=replace(task.job, seeds=seeds), todo=seeds))
         if given:
             gpu.moved = time.monotonic() if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
             self._fleet.ask(gpu, "give", given)

@@ -86,7 +86,7 @@ def test_a_seed_that_kills_its_process_three_times_fails_alone(monkeypatch, tmp_
 def test_a_process_that_stands_still_is_killed_and_its_seeds_go_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(fleet, "STUCK_SECONDS", 0.3)
     monkeypatch.setattr(fleet, "STUCK_FACTOR", 0.0)
-    machines, tasks = Machines(2, hanging={0}), tasks_of(8)
+    machines, tasks = Machines(2, hanging={0, 1}), tasks_of(8)
     run = Run(monkeypatch, tmp_path, machines, tasks)
     assert run.all == everything(tasks)
     assert not run.failures
