@@ -43,6 +43,7 @@ class RayExecutor:
         self._differing: list[str] = []
         self._rate = 0.0  # the slowest seconds per cost that was seen
         self._kills: Counter[tuple[str, int]] = Counter()
+        self._tried: set[tuple[int, int]] = set()  # job and seed that a process had when it ended
         self._told: set[tuple[str, str]] = set()  # job and text of notes that were shown
         self._capacity = Capacity(())
         self._tasks: Sequence[Task] = ()
@@ -97,6 +98,7 @@ class RayExecutor:
             fleet.shared = replace(fleet.shared, mark=locks, inode=locks.stat().st_ino)
         self._numbers = {task.job.name: number for number, task in enumerate(tasks)}
         self._capacity = Capacity(tasks)
+        self._tried.clear()
         self._schedule = Schedule((cost(task.job.n_token), task.todo) for task in tasks)
         for gpu in fleet.ready:
             self._schedule.add(gpu.number)
@@ -117,7 +119,7 @@ class RayExecutor:
                 return
             if not self._is_closing:
                 for gpu in (fleet.gpus[number] for number in self._hungry if number in fleet.gpus):
-                    self._feed(gpu, gate)
+                    yield from self._feed(gpu, gate)
             self._hungry.clear()
             yield from self._step()
 
@@ -128,12 +130,7 @@ class RayExecutor:
     # Processes
 
     def _wait(self, is_waiting: Callable[[], bool], should_stop: Callable[[], bool]) -> None:
-        """Handle answers while loading.
-
-        Raises:
-            ConfigError: if no process can start.
-            Stopped: if ``should_stop`` returns True.
-        """
+        """Handle answers while loading. Raises the errors of :meth:`load`."""
         while is_waiting():
             if should_stop():
                 raise Stopped
@@ -210,6 +207,7 @@ class RayExecutor:
             message = f"the process that predicted it ended {kills} times, last on {gpu.name}: {reason}"
             advice = "look at the machine's memory and its kernel log; run the same command again to try once more"
             yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=advice)
+        self._tried.update(started, waiting)
         for number, seed in reversed(waiting):
             self._schedule.give_back(number, [seed])
         self._hungry.update(self._fleet.gpus)
@@ -225,7 +223,7 @@ class RayExecutor:
 
     # Units
 
-    def _feed(self, gpu: Gpu, gate: Gate) -> None:
+    def _feed(self, gpu: Gpu, gate: Gate) -> Iterator[Event]:
         """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
         if gpu.loaded is None:
             return
@@ -236,7 +234,10 @@ class RayExecutor:
             if unit is None:
                 break
             task = self._tasks[unit.job]
-            admitted = gate.admit(task.job, unit.seeds)
+            tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
+            found = {seed: found_written(self._config.out, task, seed, gpu.name) for seed in tried}
+            yield from filter(None, found.values())
+            admitted = gate.admit(task.job, [seed for seed in unit.seeds if found.get(seed) is None])
             for seed in unit.seeds:
                 if seed not in admitted:
                     self._schedule.finished(gpu.number, unit.job, seed)

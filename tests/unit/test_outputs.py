@@ -3,6 +3,7 @@ import hashlib
 import json
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gemmi
 import numpy as np
@@ -15,6 +16,7 @@ from support.predictions import NAMES, prediction
 from protenix_multiseed import files
 from protenix_multiseed.analysis.compact import compact
 from protenix_multiseed.analysis.findings import gather, ranked
+from protenix_multiseed.errors import RunError
 from protenix_multiseed.files import publish_folder, remove_leftovers, write_text
 from protenix_multiseed.outputs import write
 from protenix_multiseed.outputs.claims import Claims
@@ -210,6 +212,13 @@ def test_the_leftovers_of_a_claimed_seed_are_removed_also_when_it_is_claimed_aga
         left[0].mkdir()  # the process that predicted it was killed
         assert claims.claim(task.job, [1]) == ([1], [])
         assert not left[0].exists()
+
+
+def test_a_worker_whose_run_was_killed_publishes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(write.multiprocessing, "parent_process", lambda: SimpleNamespace(pid=-1))
+    with pytest.raises(RunError, match="the run that predicted it was killed"):
+        write_prediction(prediction(), WriteSettings(out=tmp_path), IDENTITY)
+    assert list(tmp_path.glob("*/*")) == list(tmp_path.glob("*/.*")) == []
 
 
 def test_structures_hold_confidence_and_software_as_modelcif(tmp_path):
