@@ -7,6 +7,7 @@ units (:mod:`protenix_multiseed.execution.schedule`), receives small messages, a
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -39,6 +40,7 @@ class RayExecutor:
     def __init__(self, config: RunConfig, workers: WorkerPool, tell: Watcher) -> None:
         self._config, self._tell = config, tell
         self._cluster: Cluster | None = None
+        self._mark = ExitStack()
         self._refusals: list[str] = []
         self._differing: list[str] = []
         self._rate = 0.0  # the slowest seconds per cost that was seen
@@ -58,6 +60,7 @@ class RayExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._mark.close()
         if self._cluster is not None:
             for gpu in list(self._fleet.gpus.values()):
                 self._fleet.end(gpu)
@@ -73,13 +76,12 @@ class RayExecutor:
         """
         self._tell(StageEntered(text="starting Ray"))
         self._cluster = Cluster(self._config)
-        with marked(self._config.out) as mark:
-            fleet = self._fleet = Fleet(self._cluster, describe(self._config, tasks, mark))
-            fleet.start_new()
-            hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
-            text = f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"
-            self._tell(StageEntered(text=text))
-            self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
+        mark = self._mark.enter_context(marked(self._config.out))
+        fleet = self._fleet = Fleet(self._cluster, describe(self._config, tasks, mark))
+        fleet.start_new()
+        hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
+        self._tell(StageEntered(text=f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"))
+        self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
         if self._differing:
             raise ConfigError("\n".join(dict.fromkeys(self._differing)))
         self._wait(lambda: not fleet.ready, should_stop)
@@ -96,6 +98,8 @@ class RayExecutor:
         locks = self._config.out.absolute() / RUN_FOLDER / LOCK_FILE  # nodes that join must find this file
         if locks.is_file():
             fleet.shared = replace(fleet.shared, mark=locks, inode=locks.stat().st_ino)
+            if all(gpu.is_checked for gpu in fleet.gpus.values()):  # else one may still look for the mark
+                self._mark.close()
         self._numbers = {task.job.name: number for number, task in enumerate(tasks)}
         self._capacity = Capacity(tasks)
         self._tried.clear()
@@ -195,6 +199,7 @@ class RayExecutor:
         started, waiting = self._schedule.remove(gpu.number)
         if not started and waiting:
             started, waiting = waiting[:1], waiting[1:]  # nothing is known but the order
+        self._tried.update(started, waiting)
         for number, seed in started:
             task = self._tasks[number]
             if (written := found_written(self._config.out, task, seed, gpu.name)) is not None:
@@ -207,7 +212,6 @@ class RayExecutor:
             message = f"the process that predicted it ended {kills} times, last on {gpu.name}: {reason}"
             advice = "look at the machine's memory and its kernel log; run the same command again to try once more"
             yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=advice)
-        self._tried.update(started, waiting)
         for number, seed in reversed(waiting):
             self._schedule.give_back(number, [seed])
         self._hungry.update(self._fleet.gpus)
@@ -216,8 +220,10 @@ class RayExecutor:
         """No GPU is left: every seed that is left fails."""
         for number, task in enumerate(self._tasks):
             if seeds := self._schedule.drop(number):
-                job = replace(task.job, seeds=seeds)
-                message = f"no GPU is left to predict it: {self._fleet.last_reason}"
+                job, message = (
+                    replace(task.job, seeds=seeds),
+                    f"no GPU is left to predict it: {self._fleet.last_reason}",
+                )
                 advice = "run the same command again: finished seeds are kept"
                 yield Failure(job=job, seed=None, stage="predict", message=message, advice=advice)
 

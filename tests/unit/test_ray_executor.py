@@ -130,6 +130,25 @@ def test_machines_that_differ_are_named_and_refused(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_starts_late_still_finds_the_mark_of_the_output_folder(monkeypatch, tmp_path):
+    """Regression: it was compared after the mark was deleted, and its GPU was left out."""
+    marks = []
+
+    class Late(Machines):
+        def start(self, place):
+            process = super().start(place)
+            if len(self.processes) == 1:
+                process.load = lambda: process.die("a fault") or process.check_alive()
+            process.check = lambda shared: marks.append(shared.mark.exists()) or []
+            return process
+
+    run = Run(monkeypatch, tmp_path, Late(2), tasks_of(4), during=lambda event: None)
+    assert not run.failures
+    assert marks
+    assert all(marks)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_machine_that_joins_and_differs_is_left_out_and_said(monkeypatch, tmp_path):
     machines, tasks = Machines(1, seconds=0.02), tasks_of(60)
     machines.differing = {"node7": ["torch is 1"]}
