@@ -31,6 +31,7 @@ from protenix_multiseed.types import Failure, Sizes, Task
 
 MAX_KILLS = 3  # a seed whose process ends this often is a failure
 COLLECT_SECONDS = 10.0  # a process answers at least this often
+_ADVICE = "look at the memory and the kernel log of the machine, then run the same command again: done seeds are kept"
 WRITE_SECONDS = 120.0  # from the end of the grace time until all processes must have written what is finished
 
 
@@ -210,8 +211,7 @@ class RayExecutor:
                 self._schedule.give_back(number, [seed], alone=True)
                 continue
             message = f"the process that predicted it ended {kills} times, last on {gpu.name}: {reason}"
-            advice = "look at the machine's memory and its kernel log; run the same command again to try once more"
-            yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=advice)
+            yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=_ADVICE)
         for number, seed in reversed(waiting):
             self._schedule.give_back(number, [seed])
         self._hungry.update(self._fleet.gpus)
@@ -220,12 +220,9 @@ class RayExecutor:
         """No GPU is left: every seed that is left fails."""
         for number, task in enumerate(self._tasks):
             if seeds := self._schedule.drop(number):
-                job, message = (
-                    replace(task.job, seeds=seeds),
-                    f"no GPU is left to predict it: {self._fleet.last_reason}",
-                )
-                advice = "run the same command again: finished seeds are kept"
-                yield Failure(job=job, seed=None, stage="predict", message=message, advice=advice)
+                job = replace(task.job, seeds=seeds)
+                message = f"no GPU is left to predict it: {self._fleet.last_reason}"
+                yield Failure(job=job, seed=None, stage="predict", message=message, advice=_ADVICE)
 
     # Units
 
