@@ -12,7 +12,8 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Tests too slow to run on every change: 30 kills, 8 processes on one folder, 20,000 fuzzed inputs, 200 jobs in one run.
+# Tests too slow to run on every change: 30 kills, 8 processes on one folder, faults of a cluster of several nodes,
+# 20,000 fuzzed inputs, 200 jobs in one run.
 torture: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 	PROTENIX_MS_KILLS=30 PROTENIX_MS_PROCESSES=8 $(BIN)/python -m pytest tests/end_to_end/test_resume.py

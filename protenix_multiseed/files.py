@@ -6,14 +6,15 @@ inside a given folder. A pipe or a device could block for ever, and a link could
 
 import contextlib
 import errno
-import glob
 import io
 import os
+import re
 import shutil
 import stat
 import time
 from pathlib import Path
 
+_SCRATCH = re.compile(r"\.(.+)\.(?:new|old)-[^.]*")
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -192,11 +193,20 @@ def remove_leftovers(target: Path, *, older_than: float = 0) -> None:
         older_than: Seconds since the last change that show that no process uses a folder; 0 if the caller holds the
             target's lock.
     """
-    for kind in ("new", "old"):
-        for left in target.parent.glob(f".{glob.escape(target.name)}.{kind}-*"):
-            with contextlib.suppress(OSError):  # another process has removed it
-                if older_than == 0 or time.time() - left.lstat().st_mtime > older_than:
-                    remove(left)
+    for left in find_leftovers(target.parent).get(target.name, ()):
+        with contextlib.suppress(OSError):  # another process has removed it
+            if older_than == 0 or time.time() - left.lstat().st_mtime > older_than:
+                remove(left)
+
+
+def find_leftovers(folder: Path) -> dict[str, list[Path]]:
+    """Find the temporary folders that unfinished writes left in a folder, by the name of their target."""
+    found: dict[str, list[Path]] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and (match := _SCRATCH.fullmatch(entry.name)):
+                found.setdefault(match[1], []).append(Path(entry.path))
+    return found
 
 
 def _scratch_name(target: Path, kind: str) -> Path:

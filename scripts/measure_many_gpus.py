@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from protenix_multiseed.config import load_config
 from protenix_multiseed.events import Watchers, Written
 from protenix_multiseed.execution import ray as executor
 from protenix_multiseed.execution.fleet import Place
-from protenix_multiseed.execution.gpu_worker import Loaded, Started
+from protenix_multiseed.execution.gpu_worker import Loaded, Started, light
 from protenix_multiseed.execution.schedule import Schedule
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.inputs.dialects import protenix
@@ -148,8 +149,9 @@ def measure_run(arguments):
             result = run(config, tasks, Watchers(log), signals)
         seconds, n_unit = time.process_time() - started, sum(len(job.seeds) for job in jobs)
         assert result.n_done == n_unit
-        given = Task(job=jobs[0], identity=tasks[0].identity, todo=(1,))
-        written = Written(job=jobs[0], seed=1, scores=(0.5,) * 5, seconds=1.0)
+        job = replace(jobs[0], seeds=(1,))
+        given = Task(job=job, identity=tasks[0].identity, todo=(1,))
+        written = light(Written(job=job, seed=1, scores=(0.5,) * 5, seconds=1.0))
         return {
             "units": n_unit,
             "gpus": arguments.gpus,

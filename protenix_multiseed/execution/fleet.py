@@ -147,6 +147,14 @@ class Fleet:
         """Whether no process is alive, and none will be started."""
         return not self.gpus and all(slot.is_left_out for slot in self._slots.values())
 
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of the first GPU that is ready, for the run's record, and the names of all of them."""
+        facts = [gpu.loaded.facts for gpu in self.gpus.values() if gpu.loaded is not None]
+        names = ("host", "device", "gpu", "driver")
+        gpus = [{name: one[name] for name in names if name in one} for one in facts]
+        more = {name: value for name, value in facts[0].items() if name != "host"}
+        return {**more, "device": f"{len(self.gpus)} GPUs", "gpus": gpus}
+
     def start_new(self) -> None:
         """Start a process at each place that has none: on new nodes, and where it is time to try again."""
         now = time.monotonic()
@@ -224,6 +232,14 @@ class Fleet:
         slot.restart_at = time.monotonic() + RESTART_SECONDS * 2 ** (slot.deaths - 1)
         then = f"left out, after {slot.deaths} times" if slot.is_left_out else "it is started again"
         return f"lost {gpu.name} ({then}): {reason}"
+
+    def close(self) -> None:
+        """Each process finishes its batch, writes, and begins nothing new."""
+        for gpu in list(self.gpus.values()):
+            if gpu.loaded is None:
+                self.end(gpu)
+            else:
+                self.ask(gpu, "close")
 
     def end(self, gpu: Gpu, *, is_stuck: bool = False) -> None:
         """Kill a process."""

@@ -203,19 +203,22 @@ class GpuWorker:
         self._tell(PendingWrite(self._workers, prediction, settings, identity).outcome())
 
     def _tell(self, message: Message) -> None:
-        """Keep a message for the run, without the content of the job, which the run knows."""
+        """Keep a message for the run."""
         if isinstance(message, StageEntered):
             return
         if isinstance(message, BatchProgress):
             if time.monotonic() < self._told_progress + PROGRESS_SECONDS and message.done < message.total:
                 return
             self._told_progress = time.monotonic()
-        if isinstance(message, Started | Failure | BatchProgress | Featurized | Note | Written):
-            job = message.job
-            light = Job(
-                name=job.name, seeds=job.seeds, source=Path(), index=0, spec=JobSpec(name=job.name, entities=())
-            )
-            message = replace(message, job=light)
         with self._changed:
-            self._messages.append(message)
+            self._messages.append(light(message))
             self._changed.notify_all()
+
+
+def light(message: Message) -> Message:
+    """Return the message without the content of its job, which the run knows."""
+    if not isinstance(message, Started | Failure | BatchProgress | Featurized | Note | Written):
+        return message
+    name = message.job.name
+    job = Job(name=name, seeds=message.job.seeds, source=Path(), index=0, spec=JobSpec(name=name, entities=()))
+    return replace(message, job=job)

@@ -7,6 +7,7 @@ units (:mod:`protenix_multiseed.execution.schedule`), receives small messages, a
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -30,6 +31,7 @@ from protenix_multiseed.types import Failure, Sizes, Task
 
 MAX_KILLS = 3  # a seed whose process ends this often is a failure
 COLLECT_SECONDS = 10.0  # a process answers at least this often
+_ADVICE = "look at the memory and the kernel log of the machine, then run the same command again: done seeds are kept"
 WRITE_SECONDS = 120.0  # from the end of the grace time until all processes must have written what is finished
 
 
@@ -39,15 +41,18 @@ class RayExecutor:
     def __init__(self, config: RunConfig, workers: WorkerPool, tell: Watcher) -> None:
         self._config, self._tell = config, tell
         self._cluster: Cluster | None = None
+        self._mark = ExitStack()
         self._refusals: list[str] = []
         self._differing: list[str] = []
         self._rate = 0.0  # the slowest seconds per cost that was seen
         self._kills: Counter[tuple[str, int]] = Counter()
+        self._tried: set[tuple[int, int]] = set()  # job and seed that a process had when it ended
         self._told: set[tuple[str, str]] = set()  # job and text of notes that were shown
         self._capacity = Capacity(())
         self._tasks: Sequence[Task] = ()
         self._numbers: dict[str, int] = {}
         self._schedule = Schedule(())
+        self._hungry: set[int] = set()  # numbers of GPUs that may take more units
         self._is_closing = False
 
     def __enter__(self) -> Self:
@@ -56,6 +61,7 @@ class RayExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._mark.close()
         if self._cluster is not None:
             for gpu in list(self._fleet.gpus.values()):
                 self._fleet.end(gpu)
@@ -71,13 +77,12 @@ class RayExecutor:
         """
         self._tell(StageEntered(text="starting Ray"))
         self._cluster = Cluster(self._config)
-        with marked(self._config.out) as mark:
-            fleet = self._fleet = Fleet(self._cluster, describe(self._config, tasks, mark))
-            fleet.start_new()
-            hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
-            text = f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"
-            self._tell(StageEntered(text=text))
-            self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
+        mark = self._mark.enter_context(marked(self._config.out))
+        fleet = self._fleet = Fleet(self._cluster, describe(self._config, tasks, mark))
+        fleet.start_new()
+        hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
+        self._tell(StageEntered(text=f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"))
+        self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
         if self._differing:
             raise ConfigError("\n".join(dict.fromkeys(self._differing)))
         self._wait(lambda: not fleet.ready, should_stop)
@@ -94,15 +99,20 @@ class RayExecutor:
         locks = self._config.out.absolute() / RUN_FOLDER / LOCK_FILE  # nodes that join must find this file
         if locks.is_file():
             fleet.shared = replace(fleet.shared, mark=locks, inode=locks.stat().st_ino)
+            if all(gpu.is_checked for gpu in fleet.gpus.values()):  # else one may still look for the mark
+                self._mark.close()
         self._numbers = {task.job.name: number for number, task in enumerate(tasks)}
         self._capacity = Capacity(tasks)
+        self._tried.clear()
         self._schedule = Schedule((cost(task.job.n_token), task.todo) for task in tasks)
         for gpu in fleet.ready:
             self._schedule.add(gpu.number)
+        self._hungry = set(fleet.gpus)
         last = float("inf")
         while not self._schedule.is_done:
             if gate.is_closed and not self._is_closing:
-                self._close()
+                self._is_closing = True
+                fleet.close()
             if gate.time_is_up and last == float("inf"):
                 last = time.monotonic() + WRITE_SECONDS
                 for gpu in fleet.gpus.values():
@@ -113,27 +123,19 @@ class RayExecutor:
                 yield from self._give_up()
                 return
             if not self._is_closing:
-                for gpu in fleet.ready:
-                    self._feed(gpu, gate)
+                for gpu in (fleet.gpus[number] for number in self._hungry if number in fleet.gpus):
+                    yield from self._feed(gpu, gate)
+            self._hungry.clear()
             yield from self._step()
 
     def facts(self) -> Mapping[str, Any]:
-        """See :class:`protenix_multiseed.execution.base.Executor`. The facts of the first GPU, and all GPUs' names."""
-        facts = [gpu.loaded.facts for gpu in self._fleet.ready if gpu.loaded is not None]
-        names = ("host", "device", "gpu", "driver")
-        gpus = [{name: one[name] for name in names if name in one} for one in facts]
-        more = {name: value for name, value in facts[0].items() if name != "host"}
-        return {**more, "device": f"{len(self._fleet.gpus)} GPUs", "gpus": gpus}
+        """See :class:`protenix_multiseed.execution.base.Executor`."""
+        return self._fleet.facts()
 
     # Processes
 
     def _wait(self, is_waiting: Callable[[], bool], should_stop: Callable[[], bool]) -> None:
-        """Handle answers while loading.
-
-        Raises:
-            ConfigError: if no process can start.
-            Stopped: if ``should_stop`` returns True.
-        """
+        """Handle answers while loading. Raises the errors of :meth:`load`."""
         while is_waiting():
             if should_stop():
                 raise Stopped
@@ -158,6 +160,7 @@ class RayExecutor:
 
     def _answered(self, answer: Answer) -> Iterator[Event]:
         gpu, value = answer.gpu, answer.value
+        self._hungry.add(gpu.number)
         match answer.method:
             case _ if isinstance(value, Lost):
                 yield from self._lost(gpu, value.reason)
@@ -187,6 +190,7 @@ class RayExecutor:
                 for seed in value:
                     self._finished(gpu, answer.about, seed)
                 self._schedule.give_back(answer.about, value)
+                self._hungry.update(self._fleet.gpus)
 
     def _lost(self, gpu: Gpu, reason: str, *, is_stuck: bool = False, is_final: bool = False) -> Iterator[Event]:
         """A process has ended or is killed. Its seeds are written, go to other GPUs, or have failed."""
@@ -196,6 +200,7 @@ class RayExecutor:
         started, waiting = self._schedule.remove(gpu.number)
         if not started and waiting:
             started, waiting = waiting[:1], waiting[1:]  # nothing is known but the order
+        self._tried.update(started, waiting)
         for number, seed in started:
             task = self._tasks[number]
             if (written := found_written(self._config.out, task, seed, gpu.name)) is not None:
@@ -206,10 +211,10 @@ class RayExecutor:
                 self._schedule.give_back(number, [seed], alone=True)
                 continue
             message = f"the process that predicted it ended {kills} times, last on {gpu.name}: {reason}"
-            advice = "look at the machine's memory and its kernel log; run the same command again to try once more"
-            yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=advice)
+            yield Failure(job=task.job, seed=seed, stage="predict", message=message, advice=_ADVICE)
         for number, seed in reversed(waiting):
             self._schedule.give_back(number, [seed])
+        self._hungry.update(self._fleet.gpus)
 
     def _give_up(self) -> Iterator[Event]:
         """No GPU is left: every seed that is left fails."""
@@ -217,23 +222,14 @@ class RayExecutor:
             if seeds := self._schedule.drop(number):
                 job = replace(task.job, seeds=seeds)
                 message = f"no GPU is left to predict it: {self._fleet.last_reason}"
-                advice = "run the same command again: finished seeds are kept"
-                yield Failure(job=job, seed=None, stage="predict", message=message, advice=advice)
-
-    def _close(self) -> None:
-        """Begin nothing new. Each process finishes its batch and writes."""
-        self._is_closing = True
-        for gpu in list(self._fleet.gpus.values()):
-            if gpu.loaded is None:
-                self._fleet.end(gpu)
-            else:
-                self._fleet.ask(gpu, "close")
+                yield Failure(job=job, seed=None, stage="predict", message=message, advice=_ADVICE)
 
     # Units
 
-    def _feed(self, gpu: Gpu, gate: Gate) -> None:
+    def _feed(self, gpu: Gpu, gate: Gate) -> Iterator[Event]:
         """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
-        assert gpu.loaded is not None
+        if gpu.loaded is None:
+            return
         fits = partial(self._capacity.seeds, planner=gpu.loaded.planner, budget=gpu.loaded.budget)
         given = []
         while len(gpu.units) < (self._config.workers or 1) + AHEAD:
@@ -241,13 +237,17 @@ class RayExecutor:
             if unit is None:
                 break
             task = self._tasks[unit.job]
-            admitted = gate.admit(task.job, unit.seeds)
+            tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
+            found = {seed: found_written(self._config.out, task, seed, gpu.name) for seed in tried}
+            yield from filter(None, found.values())
+            admitted = gate.admit(task.job, [seed for seed in unit.seeds if found.get(seed) is None])
             for seed in unit.seeds:
                 if seed not in admitted:
                     self._schedule.finished(gpu.number, unit.job, seed)
             if admitted:
                 gpu.units.append((unit.job, set(admitted)))
-                given.append(replace(task, todo=tuple(admitted)))
+                seeds = tuple(admitted)  # and not all seeds of the job, which may be many
+                given.append(replace(task, job=replace(task.job, seeds=seeds), todo=seeds))
         if given:
             gpu.moved = time.monotonic() if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
             self._fleet.ask(gpu, "give", given)

@@ -40,6 +40,8 @@ def import_ray(*, is_local: bool) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray's own usage report
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
     os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # a busy machine starts Python slowly
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # else Ray prints among the lines of the run
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if is_local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # in spite of its name it holds for Linux too
     global ray, NodeAffinity

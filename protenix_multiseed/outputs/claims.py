@@ -3,14 +3,18 @@
 A unit of work is one seed of one job.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from protenix_multiseed.files import remove, remove_leftovers
+from protenix_multiseed.files import find_leftovers, remove
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.scan import Found, inspect, seed_folder, seed_folders
 from protenix_multiseed.settings import FolderSettings
 from protenix_multiseed.types import Failure, Job, Task
+
+LISTED_SECONDS = 5.0  # a list of a job's folder serves for this long
 
 
 class Claims:
@@ -29,6 +33,8 @@ class Claims:
         self._locks, self._settings = locks, settings
         self._tasks: Mapping[str, Task] = {task.job.name: task for task in tasks}
         self._elsewhere: dict[str, list[int]] = {}
+        self._claimed: dict[str, set[int]] = {name: set() for name in self._tasks}
+        self._leftovers: dict[str, tuple[float, dict[str, list[Path]]]] = {}  # when a job's folder was listed; by seed
         self.n_done_elsewhere = 0
 
     def delete_others(self) -> None:
@@ -67,9 +73,21 @@ class Claims:
                 advice = "choose another --out, or replace it with --overwrite"
                 failures.append(Failure(job=job, seed=seed, stage="predict", message=message, advice=advice))
             else:
-                remove_leftovers(seed_folder(self._settings.out, job.name, seed))
                 mine.append(seed)
+        self._remove_leftovers(job, mine)
         return mine, failures
+
+    def _remove_leftovers(self, job: Job, seeds: Sequence[int]) -> None:
+        """Remove what killed processes left of seeds that are claimed. A job's folder may have 100,000 entries."""
+        listed, found = self._leftovers.get(job.name, (float("-inf"), {}))
+        is_old = time.monotonic() > listed + LISTED_SECONDS
+        if is_old or not self._claimed[job.name].isdisjoint(seeds):
+            found = find_leftovers(self._settings.out / job.name)
+            self._leftovers[job.name] = time.monotonic(), found
+        self._claimed[job.name].update(seeds)
+        for seed in seeds:
+            for left in found.pop(seed_folder(self._settings.out, job.name, seed).name, ()):
+                remove(left)
 
     def give_back(self, job: Job, seed: int) -> None:
         """Give back the claim on a unit that is written or has failed."""

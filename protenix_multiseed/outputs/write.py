@@ -1,6 +1,8 @@
 """Write one seed's prediction through upstream's own writer, with upstream's layout, file names and numbers."""
 
 import json
+import multiprocessing
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ import numpy as np
 from protenix_multiseed import __version__
 from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import compact, write_compact
+from protenix_multiseed.errors import RunError
 from protenix_multiseed.files import check_inside, make_scratch, publish_folder
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.identity import fingerprint
@@ -37,6 +40,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
 
     Raises:
         OSError: if the files cannot be written. In this case no file of the seed is left behind.
+        RunError: if the run was killed meanwhile.
     """
     name, target = prediction.job.name, seed_folder(settings.out, prediction.job.name, prediction.seed)
     check_inside(target.parent, settings.out)
@@ -60,11 +64,19 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
             **({"notice": settings.notice} if settings.notice else {}),
         }
         (scratch / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if _is_orphan():  # another process may have claimed the seed
+            raise RunError("the run that predicted it was killed")
         publish_folder(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return read_samples(target, name, prediction.seed, record)
+
+
+def _is_orphan() -> bool:
+    """Return whether this is a worker whose run was killed."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.pid != os.getppid()
 
 
 def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None:

@@ -19,7 +19,7 @@ class RunGate:
         self._signals, self._folder, self._early_stopping = signals, folder, early_stopping
         self._lock = threading.Lock()  # an executor admits the next job's first batch from a thread
         self._claimed: dict[str, set[int]] = {task.job.name: set() for task in tasks}
-        self._not_asked = {task.job.name: list(task.todo) for task in tasks}
+        self._not_asked = {task.job.name: dict.fromkeys(task.todo) for task in tasks}
 
     @property
     def is_closed(self) -> bool:
@@ -42,10 +42,11 @@ class RunGate:
                 again = claimed.intersection(seeds)  # an executor may ask again for seeds that it has not predicted
                 if skipped := [*left, *sorted(again)]:
                     self._folder.skip(job, skipped)
-                    self._not_asked[job.name] = []
+                    left.clear()
                     claimed -= again
                 return ()
-            self._not_asked[job.name] = [seed for seed in left if seed not in seeds]
+            for seed in seeds:
+                left.pop(seed, None)
             mine = self._folder.claim(job, seeds)
             claimed.update(mine)
             return mine

@@ -88,7 +88,9 @@ def nodes(monkeypatch):
 def begin(folder, address, *arguments, prelude=PATIENCE):
     """Start a run on the cluster, with changed constants. Its output goes to a file."""
     write_jobs(folder, JOBS)
-    (folder / "command.py").write_text(f"{prelude}\nfrom protenix_multiseed.cli import app\napp()")
+    lines = (*prelude.splitlines(), "from protenix_multiseed.cli import app", "app()")
+    indented = "".join(f"    {line}\n" for line in lines)  # the CPU workers import this file too
+    (folder / "command.py").write_text(f'if __name__ == "__main__":\n{indented}')
     return start(*COMMON, "--ray", address, *arguments, cwd=folder, script="command.py", OMP_NUM_THREADS="1")
 
 

@@ -3,26 +3,30 @@ import hashlib
 import json
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gemmi
 import numpy as np
 import pytest
 from biotite.structure import AtomArray
 from biotite.structure.io import pdbx
-from support.jobs import job_of
+from support.jobs import job_of, task_of
 from support.predictions import NAMES, prediction
 
 from protenix_multiseed import files
 from protenix_multiseed.analysis.compact import compact
 from protenix_multiseed.analysis.findings import gather, ranked
+from protenix_multiseed.errors import RunError
 from protenix_multiseed.files import publish_folder, remove_leftovers, write_text
 from protenix_multiseed.outputs import write
+from protenix_multiseed.outputs.claims import Claims
+from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.record import write_failures
 from protenix_multiseed.outputs.scan import read_record
 from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.outputs.write import write_prediction
-from protenix_multiseed.settings import WriteSettings
+from protenix_multiseed.settings import FolderSettings, WriteSettings
 from protenix_multiseed.types import Failure, Sample
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
@@ -194,6 +198,28 @@ def test_only_leftovers_of_a_killed_process_are_removed(tmp_path):
         (tmp_path / name).mkdir()
     remove_leftovers(tmp_path / "seed_1")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".seed_12.new-z", "seed_1"]
+
+
+def test_the_leftovers_of_a_claimed_seed_are_removed_also_when_it_is_claimed_again(tmp_path):
+    (tmp_path / "a").mkdir()
+    task = task_of(job_of(seeds=(1, 2, 3)))
+    with Locks(tmp_path) as locks:
+        claims = Claims(locks, [task], FolderSettings(out=tmp_path))
+        left = [tmp_path / "a" / f".seed_{seed}.new-0" for seed in (1, 2, 3)]
+        for path in left:
+            path.mkdir()
+        assert claims.claim(task.job, [1, 2]) == ([1, 2], [])
+        assert [path.exists() for path in left] == [False, False, True]
+        left[0].mkdir()  # the process that predicted it was killed
+        assert claims.claim(task.job, [1]) == ([1], [])
+        assert not left[0].exists()
+
+
+def test_a_worker_whose_run_was_killed_publishes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(write.multiprocessing, "parent_process", lambda: SimpleNamespace(pid=-1))
+    with pytest.raises(RunError, match="the run that predicted it was killed"):
+        write_prediction(prediction(), WriteSettings(out=tmp_path), IDENTITY)
+    assert list(tmp_path.glob("*/*")) == list(tmp_path.glob("*/.*")) == []
 
 
 def test_structures_hold_confidence_and_software_as_modelcif(tmp_path):

@@ -75,7 +75,7 @@ def test_all_seeds_of_all_jobs_come_once_and_every_gpu_gets_some(monkeypatch, tm
 
 def test_a_seed_that_kills_its_process_three_times_fails_alone(monkeypatch, tmp_path):
     tasks = tasks_of(12)
-    run = Run(monkeypatch, tmp_path, Machines(2, deadly={5}), tasks)
+    run = Run(monkeypatch, tmp_path, Machines(2, deadly={5}, seconds=0.05), tasks)
     (failed,) = run.failures
     assert (failed.seed, failed.stage) == (5, "predict")
     assert "the process that predicted it ended 3 times, last on node" in failed.message
@@ -84,13 +84,26 @@ def test_a_seed_that_kills_its_process_three_times_fails_alone(monkeypatch, tmp_
 
 
 def test_a_process_that_stands_still_is_killed_and_its_seeds_go_elsewhere(monkeypatch, tmp_path):
-    monkeypatch.setattr(fleet, "STUCK_SECONDS", 0.3)
-    monkeypatch.setattr(fleet, "STUCK_FACTOR", 0.0)
-    machines, tasks = Machines(2, hanging={0}), tasks_of(8)
+    monkeypatch.setattr(fleet, "FIRST_SECONDS", 3.0)
+    machines, tasks = Machines(2, hanging={0, 1}), tasks_of(8)
     run = Run(monkeypatch, tmp_path, machines, tasks)
     assert run.all == everything(tasks)
     assert not run.failures
     assert any("a batch made no progress" in line and "it is started again" in line for line in run.lines)
+
+
+@pytest.mark.parametrize(("rate_known", "silent", "reason"), [
+    (True, 0, None), (True, 700, "a batch made no progress for 700 s"), (False, 700, None),
+    (False, 4000, "a batch made no progress for 4000 s"),
+], ids=str)  # fmt: skip
+def test_a_batch_may_take_20_times_its_usual_time_and_at_least_ten_minutes(rate_known, silent, reason):
+    made = fleet.Fleet(Machines(1), None)
+    gpu = fleet.Gpu(0, None, None, loaded=object(), units=[(0, {1, 2})])
+    gpu.moved -= silent
+    assert made.stuck(gpu, [30.0 if rate_known else 0.0]) == reason
+    gpu.moved = gpu.answered
+    gpu.answered -= 200
+    assert made.stuck(gpu, []) == "the process did not answer for 200 s"
 
 
 def test_a_gpu_that_never_starts_is_left_out_and_the_others_do_the_work(monkeypatch, tmp_path):
@@ -114,6 +127,25 @@ def test_machines_that_differ_are_named_and_refused(monkeypatch, tmp_path):
         Run(monkeypatch, tmp_path, machines, tasks_of(3))
     lines = ["node1: torch is 1, and 2 on the machine of the run", "node2: x is missing there"]
     assert sorted(str(error.value).split("\n")) == lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_starts_late_still_finds_the_mark_of_the_output_folder(monkeypatch, tmp_path):
+    """Regression: it was compared after the mark was deleted, and its GPU was left out."""
+    marks = []
+
+    class Late(Machines):
+        def start(self, place):
+            process = super().start(place)
+            if len(self.processes) == 1:
+                process.load = lambda: process.die("a fault") or process.check_alive()
+            process.check = lambda shared: marks.append(shared.mark.exists()) or []
+            return process
+
+    run = Run(monkeypatch, tmp_path, Late(2), tasks_of(4), during=lambda event: None)
+    assert not run.failures
+    assert marks
+    assert all(marks)
     assert list(tmp_path.iterdir()) == []
 
 
