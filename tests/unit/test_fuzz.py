@@ -150,6 +150,30 @@ def test_alphafold_3_of_any_shape_is_read_or_refused(folder, dictionary, dialect
     refused_or_read(folder, dictionary, json.dumps(content).encode())
 
 
+MMCIF_WORDS = st.sampled_from(
+    [
+        "",
+        "?",
+        ".",
+        "X",
+        "Fe",
+        "H",
+        "O1",
+        "TRIP",
+        "Y",
+        "1e99",
+        "nan",
+        "-7",
+        "loop_",
+        "'",
+        "é",
+        "'#1'",
+        "'data_x'",
+        "'a b'",
+    ]
+)
+
+
 @st.composite
 def damaged(draw, text):
     """A text with lines left out, repeated or exchanged, and with other words and signs."""
