@@ -130,7 +130,7 @@ class _Checker:
         hits = polymer.templates
         if hits and self.rules.reads.template and (path := self._file(hits.place, hits.file, templates.MAX_BYTES)):
             self._or_problem(hits.place, lambda: templates.count_hits(path))
-        for template in structures_read(polymer, self.rules.reads):
+        for template in structures_read(polymer, self.rules.reads) if set(sequence) <= allowed.keys() else ():
             if template.file is None or self._file(template.place, template.file, structures.MAX_BYTES):
                 self._or_problem(template.place, partial(structures.place, template, sequence))
 

@@ -1,7 +1,8 @@
 """Components that an input file defines itself: ``userCCD`` and ``userCCDPath``, as in AlphaFold 3's input."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from protenix_multiseed.errors import InputError
@@ -88,7 +89,8 @@ def _read(document: Document, written: str) -> str:
         raise InputError(f"{written[:100]}: cannot be read: {error.strerror}") from None
 
 
-def _blocks(text: str) -> dict[str, str]:
+@lru_cache(maxsize=4)  # all jobs of a file may have the same components
+def _blocks(text: str) -> Mapping[str, str]:
     """Split mmCIF text into its data blocks. Each is written anew, so layout and comments do not matter."""
     import gemmi  # imported late: few inputs have components of their own
 

@@ -109,7 +109,7 @@ def _place(template: TemplateStructure, sequence: str, changed: tuple[int, int] 
         placed = PlacedTemplate(_only(template, chains), tuple(_checked(template, sequence, chains)))
     else:
         wanted = [_named(template, chains)] if template.chain is not None else chains
-        placed = max(((_aligned(sequence, chain)) for chain in wanted), key=lambda found: found[0])[1]
+        placed = max((_aligned(sequence, chain) for chain in wanted), key=lambda found: found[0])[1]
     n_atom = sum(len(placed.chain.atoms[place]) for _, place in placed.pairs)
     if n_atom < MIN_ATOMS:
         raise InputError(
@@ -201,8 +201,7 @@ def _aligned(sequence: str, chain: ProteinChain) -> tuple[int, PlacedTemplate]:
         raise InputError("too long to be aligned: give queryIndices and templateIndices")
     sequences = ProteinSequence(sequence), ProteinSequence(chain.sequence)
     matrix = SubstitutionMatrix.std_protein_matrix()
-    (alignment,) = align_optimal(
-        *sequences, matrix, gap_penalty=_GAP_PENALTY, terminal_penalty=False, max_number=1
-    )  # fmt: skip
+    options: dict[str, Any] = {"gap_penalty": _GAP_PENALTY, "terminal_penalty": False, "max_number": 1}
+    (alignment,) = align_optimal(*sequences, matrix, **options)
     pairs = tuple((query, place) for query, place in alignment.trace.tolist() if query >= 0 and place >= 0)
     return int(alignment.score), PlacedTemplate(chain, pairs)

@@ -1,5 +1,6 @@
 """Components that a job defines itself, in the mmCIF format of the Chemical Component Dictionary: read and checked."""
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from protenix_multiseed.upstream.dictionary import (
     cif_block,
     make_molecule,
     records,
+    serialize,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ MAX_ATOMS = 1000  # the largest component of the dictionary has some 400
 MAX_COORDINATE = 10_000  # Angstrom
 _ORDERS = ("SING", "DOUB", "TRIP")  # that the PDBe's reader knows
 _MISSING = ("?", ".", "")
+_NAME = re.compile(r"[!-_]{1,4}")  # upstream's Featurizer.ref_atom_name_chars_encoded: ASCII 32 to 95
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,26 @@ def read_component(component: OwnComponent) -> ReadComponent:
         raise InputError("_chem_comp.type is missing: write non-polymer for a ligand, L-PEPTIDE LINKING for a residue")
     summary["one_letter_code"] = _letter(summary)
     atoms, has_coordinates = _atoms(read)
-    return ReadComponent(
-        code=component.code,
-        summary=summary,
-        atoms=atoms,
-        bonds=_bonds(read, _texts(atoms["atom_id"])),
-        has_coordinates=has_coordinates,
+    bonds = _bonds(read, _texts(atoms["atom_id"]))
+    made = ReadComponent(
+        code=component.code, summary=summary, atoms=atoms, bonds=bonds, has_coordinates=has_coordinates
     )
+    _check_writing(made)
+    return made
+
+
+def _check_writing(component: ReadComponent) -> None:
+    """Refuse values that biotite writes in a way that cannot be read back. They are also written with each result."""
+    import gemmi
+
+    written = serialize(component.code, cif_block(component.code, component.summary, component.atoms, component.bonds))
+    try:
+        block = gemmi.cif.read_string(written).sole_block()
+        found = [gemmi.cif.as_string(row[0]) for row in block.find("_chem_comp_atom.", ["atom_id"])]
+    except (ValueError, RuntimeError):
+        found = []
+    if found != _texts(component.atoms["atom_id"]):
+        raise InputError("a value begins with a sign or word that mmCIF reserves, such as # or data_: change it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +194,11 @@ def _atoms(read: _Columns) -> tuple[np.ndarray, bool]:
     for name, symbol in zip(names, columns["type_symbol"], strict=True):
         if gemmi.Element(symbol).atomic_number == 0:
             raise InputError(f"_chem_comp_atom.type_symbol: {symbol!r} of atom {name!r} is not an element")
+        if not gemmi.Element(symbol).is_hydrogen and not _NAME.fullmatch(name):
+            raise InputError(
+                f"_chem_comp_atom.atom_id: {name[:30]!r}: the model reads names of at most 4 capital letters, digits "
+                "and signs such as ' and *"
+            )
     for column in ("alt_atom_id", "pdbx_component_atom_id"):
         columns[column] = [own if own != "?" else name for own, name in zip(columns[column], names, strict=True)]
     flags = columns["pdbx_leaving_atom_flag"]

@@ -6,6 +6,7 @@ import json
 import gemmi
 import pytest
 from biotite.structure.io import pdbx
+from support.cases import write_root
 from support.command import QUICK, run
 from support.components import ACRYLAMIDE, renamed
 
@@ -67,6 +68,17 @@ def test_own_components_are_predicted_as_ligand_and_as_residue(tmp_path):
     changed = run("predict", "second.json", "--config", "quick.yaml", "--out", "out", cwd=tmp_path)
     assert changed.returncode == 2
     assert "the job or one of its files has changed" in changed.stdout + changed.stderr
+
+
+def test_own_components_work_beside_protenixs_own_dictionary(tmp_path, monkeypatch):
+    """The two files that Protenix downloads; here small ones, which do not hold the job's component."""
+    write_root(tmp_path / "root")
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path / "root"))
+    sequences = [{"proteinChain": {"sequence": SEQUENCE, "count": 1}}, {"ligand": {"ligand": "CCD_LIG-1", "count": 1}}]
+    job = [{"name": "own", "userCCD": ACRYLAMIDE, "modelSeeds": [1], "sequences": sequences}]
+    out = predicted(tmp_path, "own.json", job)
+    assert json.loads((out / "protenix-ms" / "run.json").read_text())["dictionary"] == "upstream"
+    assert names_of(out / "own" / "best.cif")["B"] == ["LIG-1"]
 
 
 def protein(id, **more):

@@ -111,6 +111,20 @@ def test_own_structures_come_before_hits_and_fill_up_to_four(features, settings,
     assert any("only its first 4 template structures are used, 1 are left out" in note for note in job.notes)
 
 
+def test_a_changed_file_is_not_answered_from_the_cache(features, settings, tmp_path):
+    path, template = tmp_path / "own.cif", [{"structurePath": "own.cif"}]
+    path.write_bytes((tmp_path / "mmcif" / "9xyz.cif").read_bytes())
+    _, before = features(settings, templates=template)
+    structure = gemmi.read_structure(str(path))
+    structure[0][0][3][0].pos.x += 5
+    structure.make_mmcif_document().write_file(str(path))
+    _, after = features(settings, templates=template)
+    positions = [templates(one)["template_atom_positions"] for one in (before, after)]
+    assert np.abs(positions[0] - positions[1]).max() > 4
+    _, mapped = features(settings, templates=[{**template[0], "queryIndices": [0, 1], "templateIndices": [5, 7]}])
+    assert not np.array_equal(templates(mapped)["template_atom_mask"], templates(after)["template_atom_mask"])
+
+
 def test_a_pdb_file_gives_the_same_template(features, settings, tmp_path):
     structure = gemmi.read_structure(str(tmp_path / "mmcif" / "9xyz.cif"))
     structure.write_pdb(str(tmp_path / "a.pdb"))

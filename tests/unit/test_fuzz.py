@@ -126,8 +126,9 @@ def test_any_bytes_as_an_input_file_are_read_or_refused(folder, dictionary, cont
 
 
 fasta = st.sampled_from(
-    [">", ">A|protein", ">A|protein|in.json", ">ligand|name=x", ">a:b", "MKT", "MKT:GHK", "CCO", ":", "ACGT"]
-)
+    [">", ">A|protein", ">A|protein|in.json", ">ligand|name=x", ">a:b", ">protein|x", ">glycan|x", "MKT",
+     "MKT:GHK", "CCO", ":", "ACGT", "MK(SEP)T", "NAG(4-1 NAG)", "(6-1 FUC)", "NAG(4-1", ")", "NAG"]
+)  # fmt: skip
 boltz = st.sampled_from(
     ["version: 1", "sequences:", "  - protein: {id: A, sequence: MKT}", "  - ligand: {id: B, smiles: C}",
      "constraints:", "  - bond: {atom1: [A, 1, N], atom2: [B, 1, C1]}", "  - contact: {}", "- &a x", "*a",
@@ -148,6 +149,30 @@ def test_alphafold_3_of_any_shape_is_read_or_refused(folder, dictionary, dialect
     content = {"dialect": dialect, "version": 1, "name": name, "modelSeeds": [1], "sequences": sequences}
     content |= {"bondedAtomPairs": more}
     refused_or_read(folder, dictionary, json.dumps(content).encode())
+
+
+MMCIF_WORDS = st.sampled_from(
+    [
+        "",
+        "?",
+        ".",
+        "X",
+        "Fe",
+        "H",
+        "O1",
+        "TRIP",
+        "Y",
+        "1e99",
+        "nan",
+        "-7",
+        "loop_",
+        "'",
+        "é",
+        "'#1'",
+        "'data_x'",
+        "'a b'",
+    ]
+)
 
 
 @st.composite

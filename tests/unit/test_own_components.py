@@ -276,6 +276,13 @@ def without(text, category):
         (ACRYLAMIDE.replace("an acrylamide", "an acrylamidé"), "_chem_comp.name is not ASCII text"),
         (ACRYLAMIDE.replace("C3 O1 DOUB", "C3 O1 AROM"), "value_order: 'AROM' is not one of"),
         (ACRYLAMIDE.replace("O1", "Ö1"), "not mmCIF"),
+        (ACRYLAMIDE.replace("an acrylamide", "#1"), "begins with a sign or word that mmCIF reserves"),
+        (ACRYLAMIDE.replace("an acrylamide", "data_x"), "begins with a sign or word that mmCIF reserves"),
+        (ACRYLAMIDE.replace("O1", "'#1'"), "begins with a sign or word that mmCIF reserves"),
+        (ACRYLAMIDE.replace("O1", "'loop_'"), "atom_id: 'loop_': the model reads"),
+        (ACRYLAMIDE.replace("O1", "'O 1'"), "atom_id: 'O 1': the model reads names of at most 4 capital letters"),
+        (ACRYLAMIDE.replace("O1", "O1234"), "atom_id: 'O1234': the model reads names of at most 4 capital letters"),
+        (ACRYLAMIDE.replace("O1", "Oa"), "atom_id: 'Oa': the model reads names of at most 4 capital letters"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_component_is_said_before_the_run(read, text, says):

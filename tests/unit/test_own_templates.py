@@ -185,6 +185,10 @@ def test_what_a_template_cannot_be_is_refused(read, folder, template, says):
     refused(read, own(template), "in.json[0] 'a': sequences[0].proteinChain.templates[0]", says)
 
 
+def test_a_wrong_sequence_is_refused_before_a_template_is_aligned_to_it(read):
+    refused(read, own({"structurePath": "one.cif"}, sequence="MKTA1é"), "sequence: '1' at position 5 is not a letter")
+
+
 def test_a_chain_has_the_authors_name_but_in_boltz_its_label(read, folder):
     document = gemmi.cif.read(str(folder / "two.cif"))
     labels = document[0].find("_atom_site.", ["label_asym_id", "auth_asym_id"])
