@@ -31,6 +31,7 @@ from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.types import Failure, Features, Identity, Job, Prediction, Task
 
 PROGRESS_SECONDS = 1.0  # progress of a batch is sent at most this often
+RECEIVED_SECONDS = 0.5  # a batch waits at most this long until the run knows that it begins; usually a few ms
 _N_WRITE = 2  # predictions that wait to be written, for each worker
 
 
@@ -144,6 +145,7 @@ class GpuWorker:
             while self._n_taken < n_received:
                 self._messages.popleft()
                 self._n_taken += 1
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._messages, timeout=seconds)
             return list(self._messages)
 
@@ -171,7 +173,14 @@ class GpuWorker:
             self._waiting.difference_update((job.name, seed) for seed in mine)
         if mine:
             self._tell(Started(job, mine))
+            self._wait_until_received()
         return mine
+
+    def _wait_until_received(self) -> None:
+        """Wait until the run has all messages, so that it knows which seeds to blame if they end this process."""
+        with self._changed:
+            count = self._n_taken + len(self._messages)
+            self._changed.wait_for(lambda: self._n_taken >= count, timeout=RECEIVED_SECONDS)
 
     # The thread that predicts
 

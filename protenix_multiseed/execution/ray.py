@@ -102,8 +102,7 @@ class RayExecutor:
             if all(gpu.is_checked for gpu in fleet.gpus.values()):  # else one may still look for the mark
                 self._mark.close()
         self._numbers = {task.job.name: number for number, task in enumerate(tasks)}
-        self._capacity = Capacity(tasks)
-        self._tried.clear()
+        self._capacity, self._tried = Capacity(tasks), set()
         self._schedule = Schedule((cost(task.job.n_token), task.todo) for task in tasks)
         for gpu in fleet.ready:
             self._schedule.add(gpu.number)
@@ -204,6 +203,7 @@ class RayExecutor:
         for number, seed in started:
             task = self._tasks[number]
             if (written := found_written(self._config.out, task, seed, gpu.name)) is not None:
+                self._fleet.works(gpu)
                 yield written
                 continue
             self._kills[task.job.name, seed] += 1
