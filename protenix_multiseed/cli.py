@@ -206,12 +206,14 @@ def report(
     outs: Results,
     to: Annotated[Path | None, option("File for the page (OUT/report.html).")] = None,
     slim: Annotated[bool, option("Include fewer structures: the best and each cluster's representative.")] = False,
+    one_file: Annotated[bool, option("Put all jobs into one file, which can be sent to somebody.")] = False,
+    png: Annotated[bool, option("Write plots as PNG files too (OUT/JOB/plots).")] = False,
 ) -> None:
-    """Make one HTML page of finished results. It opens from disk and needs no network."""
+    """Make HTML pages of finished results: one per job, and a list of jobs. They open from disk, without network."""
     with _refusals():
         from protenix_multiseed.commands.report import report as command
 
-        code = command(outs, to, slim=slim)
+        code = command(outs, to, slim=slim, one_file=one_file, png=png)
     raise typer.Exit(code)
 
 

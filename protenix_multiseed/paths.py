@@ -7,8 +7,9 @@ import platformdirs
 
 RUN_FOLDER = "protenix-ms"  # subfolder of the output folder, for files that belong to the run and not to one job
 REPORT = "report.html"  # the page, in the output folder
+REPORT_FOLDER = "report"  # the pages of single jobs, in the output folder
 SUMMARY = "summary.csv"  # the table of all jobs, in the output folder
-RESERVED_NAMES = frozenset({RUN_FOLDER, REPORT, SUMMARY})  # no job's folder may have such a name
+RESERVED_NAMES = frozenset({RUN_FOLDER, REPORT, REPORT_FOLDER, SUMMARY})  # no job's folder may have such a name
 
 
 def cache_dir() -> Path:

@@ -116,6 +116,16 @@ class RunRecord:
             write_text(folder / "run.json", json.dumps({**content, "runs": list(runs.values())}, indent=2) + "\n")
 
 
+def read_notes(out: Path) -> dict[str, list[str]]:
+    """Return the remarks on the input of each job of the latest run on an output folder, by the job's name."""
+    jobs = _read(out / RUN_FOLDER, "run.json").get("jobs", [])
+    return {
+        job["name"]: [note for note in job["notes"] if isinstance(note, str)]
+        for job in (jobs if isinstance(jobs, list) else ())
+        if isinstance(job, dict) and isinstance(job.get("name"), str) and isinstance(job.get("notes"), list)
+    }
+
+
 def _runs(folder: Path) -> list[dict[str, Any]]:
     """Return the short summaries of all runs in ``run.json``."""
     runs = _read(folder, "run.json").get("runs")

@@ -1,19 +1,21 @@
-"""Collect the page's data of one job as JSON: numbers from the tables, arrays as base64 of bytes."""
+"""Collect the page's data of one job: numbers from the tables as JSON, arrays and structures as compressed text."""
 
 import base64
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from protenix_multiseed.analysis.compact import NAME, PAE_STEP, read_compact
+from protenix_multiseed.analysis.compact import NAME, PAE_STEP, Compact, read_compact
 from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.files import is_file, read_text
-from protenix_multiseed.outputs.scan import read_record, read_summary
+from protenix_multiseed.outputs.scan import RECORD, read_record, read_summary
 from protenix_multiseed.types import Sample
 
 MOST_SAMPLES = 100  # best-ranked samples of a job that the page shows; the sentences are about all samples
@@ -23,56 +25,79 @@ _RMSD_STEP = 0.1  # Angstrom
 _PLDDT_STEP = 0.5
 
 
-def collect(name: str, findings: Findings, *, slim: bool) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobData:
+    """The page's data of one job.
+
+    Attributes:
+        row: The job's row in the list of jobs.
+        summary: Everything that is shown at once.
+        arrays: Compressed content that the page unpacks when it is looked at, by name: ``cif-<place>`` is the structure
+            of a sample, ``pae-<place>`` its predicted aligned error.
+    """
+
+    row: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    arrays: Mapping[str, str]
+
+
+def collect(name: str, findings: Findings, notes: Sequence[str], *, slim: bool) -> JobData:
     """Return the page's data of one job.
 
     Args:
         name: Name of the job.
         findings: Ranked and compared samples of the job.
-        slim: Include only the structures of the best sample and of the clusters' representatives.
+        notes: Remarks on the job's input.
+        slim: Include structures and predicted aligned errors only of the best sample and of the clusters'
+            representatives.
+
+    Raises:
+        DamagedError: if a file of a seed cannot be read.
     """
     shown = findings.samples[:MOST_SAMPLES]
-    found, tokens = findings.agreement, findings.tokens
+    found = findings.agreement
     cluster_of = found.cluster_of if found else {}
     chosen = structures_of(findings, slim=slim)
-    data: dict[str, Any] = {
+    records = {sample.seed: read_record(sample.folder) or {} for sample in reversed(findings.samples)}
+    summary: dict[str, Any] = {
         "name": name,
         "samples_in_all": len(findings.samples),
-        "seeds_in_all": len(findings.convergence.seeds),
         "notice": findings.notice,
+        "notes": list(notes),
         "found": list(findings.sentences),
+        "about": list(_about(findings, records)),
+        "chains": list(findings.chains),
         "samples": [_sample(findings, place, cluster_of.get(place)) for place in range(len(shown))],
-        "structures": {
-            str(place): pack(_structure(shown[place], structure))
-            for place in chosen
-            if (structure := shown[place].structure)
-        },
-        "placed": {str(place): _placement(findings, place) for place in chosen},
+        "structures": chosen,
+        "placed": {str(place): matrix for place, matrix in zip(chosen, _placements(findings, chosen), strict=True)},
         "convergence": {
             "seeds": list(findings.convergence.seeds),
             "best": [round(score, 5) for score in findings.convergence.best],
             "expected": [round(score, 5) for score in findings.convergence.expected],
         },
-        "timings": [_timing(sample) for sample in _one_per_seed(findings.samples)],
+        "timings": [_timing(seed, record.get("run", {})) for seed, record in sorted(records.items())],
     }
-    if tokens is not None:
-        edges = np.flatnonzero(tokens.chain[1:] != tokens.chain[:-1]) + 1
-        starts = [0, *edges.tolist()]
-        data["chains"] = [
-            {"name": str(tokens.chain[start]), "start": start, "stop": stop}
-            for start, stop in zip(starts, [*starts[1:], len(tokens.chain)], strict=True)
-        ]
-        data["residues"] = [
-            f"{chain} {component}{number}"
-            for chain, component, number in zip(tokens.chain, tokens.component, tokens.residue, strict=True)
-        ]
-        data |= _arrays(findings, shown)
+    arrays = {f"cif-{place}": pack_text(_structure(shown[place])) for place in chosen}
+    if findings.tokens is not None:
+        summary["tokens"] = {
+            "chain": findings.tokens.chain.tolist(),
+            "number": findings.tokens.residue.tolist(),
+            "component": findings.tokens.component.tolist(),
+            "kind": findings.tokens.kind.tolist(),
+        }
     if found is not None:
         side = min(len(found.rmsd), MOST_SAMPLES)
-        data["rmsd"] = _bytes(found.rmsd[:side, :side] / _RMSD_STEP)
-        data["clusters"] = [[place for place in one.members if place < side] for one in found.clusters]
-        data["cluster_rmsd"] = found.cutoff
-    return data
+        summary["rmsd"] = _steps(found.rmsd[:side, :side], _RMSD_STEP)
+        summary["clusters"] = [[place for place in one.members if place < side] for one in found.clusters]
+        summary["cluster_rmsd"] = found.cutoff
+        held = _compacts_with_pae(shown)
+        summary["plddt"] = [_steps(held[one.seed].plddt[one.sample], _PLDDT_STEP) for one in shown]
+        for place in chosen if slim else range(len(shown)):
+            errors = held[shown[place].seed].pae
+            assert errors is not None
+            summary["pae_side"] = errors.shape[1]
+            arrays[f"pae-{place}"] = pack_bytes(_in_steps(errors[shown[place].sample], PAE_STEP))
+    return JobData(row=_row(name, findings), summary=summary, arrays=arrays)
 
 
 def structures_of(findings: Findings, *, slim: bool) -> list[int]:
@@ -90,27 +115,80 @@ def structures_of(findings: Findings, *, slim: bool) -> list[int]:
     return [place for place in places if place in kept][:most]
 
 
-def pack(text: str) -> str:
-    """Compress text with gzip and encode it as base64. Browsers can decompress gzip without a library."""
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+def pack_bytes(content: bytes) -> str:
+    """Compress bytes with gzip and encode them as base64. Browsers can decompress gzip without a library."""
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
+
+
+def pack_text(text: str) -> str:
+    """Compress and encode text as :func:`pack_bytes` does."""
+    return pack_bytes(text.encode())
 
 
 def pack_json(content: Mapping[str, Any]) -> str:
-    """Compress and encode content as :func:`pack` does, as JSON."""
-    return pack(json.dumps(content, separators=(",", ":")))
+    """Compress and encode content as :func:`pack_bytes` does, as JSON."""
+    return pack_text(json.dumps(content, separators=(",", ":")))
 
 
-def _structure(sample: Sample, path: Path) -> str:
+def _row(name: str, findings: Findings) -> dict[str, Any]:
+    best, found = findings.best, findings.agreement
+    return {
+        "name": name,
+        "seeds": len(findings.convergence.seeds),
+        "samples": len(findings.samples),
+        "tokens": len(findings.tokens.chain) if findings.tokens else None,
+        "score": round(best.ranking_score, 5),
+        "plddt": round(best.plddt, 2),
+        "iptm": round(best.iptm, 4),
+        **{key: round(value, 4) for key, value in findings.interface_scores(best).items() if key == "ipsae"},
+        "clusters": len(found.clusters) if found else None,
+        "found": findings.sentences[0],
+    }
+
+
+def _about(findings: Findings, records: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield how the samples were made, as pairs of a name and a value, from the record of the best sample's seed."""
+    record = records[findings.best.seed]
+    made_from, run = record.get("made_from", {}), record.get("run", {})
+    for name, value in made_from.items():
+        if name != "input" and value not in (None, [], {}):
+            yield name.replace("_", " "), _plain(value)
+    for name in ("device", "kernels", "path"):
+        if run.get(name):
+            yield name, _plain(run[name])
+    for name, version in record.get("versions", {}).items():
+        if name not in made_from:
+            yield name, str(version)
+    written = {_date(sample.folder / RECORD) for sample in findings.samples} - {""}
+    if written:
+        yield "files written", " to ".join(dict.fromkeys((min(written), max(written))))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _date(path: Path) -> str:
     try:
-        return read_text(path, sample.folder)
+        return time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
+    except OSError:
+        return ""
+
+
+def _structure(sample: Sample) -> str:
+    assert sample.structure is not None
+    try:
+        return read_text(sample.structure, sample.folder)
     except (OSError, UnicodeDecodeError) as error:
-        raise DamagedError(sample.folder, f"{path.name}: {error}") from error
+        raise DamagedError(sample.folder, f"{sample.structure.name}: {error}") from error
 
 
 def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, Any]:
     sample, found = findings.samples[place], findings.agreement
     summary = read_summary(sample.confidence)
-    pairs = summary.get("chain_pair_iptm", [])
+    held = findings.compacts.get(sample.seed)
     return {
         "seed": sample.seed,
         "sample": sample.sample,
@@ -122,66 +200,64 @@ def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, An
         **{key: round(value, 4) for key, value in findings.interface_scores(sample).items()},
         "cluster": cluster,
         "rmsd": round(float(found.rmsd[0, place]), 2) if found and place < len(found.rmsd) else None,
-        "pair_iptm": [[round(float(value), 3) for value in row] for row in pairs],
-        "chain_ptm": [round(float(value), 3) for value in summary.get("chain_ptm", [])],
+        "pair_iptm": [[_rounded(value) for value in row] for row in summary.get("chain_pair_iptm", [])],
+        "chain_ptm": [_rounded(value) for value in summary.get("chain_ptm", [])],
+        "pairs": [
+            [one.chain_1, one.chain_2, round(one.ipsae, 4), round(one.pdockq2, 4), round(one.lis, 4), one.n_contact]
+            for one in (held.interfaces[sample.sample] if held else ())
+        ],
     }
 
 
-def _arrays(findings: Findings, shown: Sequence[Sample]) -> dict[str, Any]:
-    if findings.agreement is None:  # comparison data is missing for a seed, or the tokens of the seeds differ
-        return {}
-    plddt, pae = [], []
-    whole = {}
-    for sample in shown:
-        if sample.seed not in whole:
-            whole[sample.seed] = read_compact(sample.folder / NAME, with_pae=True)
-        plddt.append(whole[sample.seed].plddt[sample.sample])
-        errors = whole[sample.seed].pae
-        assert errors is not None
-        pae.append(errors[sample.sample])
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 3)
+
+
+def _compacts_with_pae(samples: Sequence[Sample]) -> dict[int, Compact]:
     return {
-        "plddt": [_bytes(one / _PLDDT_STEP) for one in plddt],
-        "pae": [_bytes(one / PAE_STEP) for one in pae],
-        "pae_side": len(pae[0]),
+        seed: read_compact(folder / NAME, with_pae=True)
+        for seed, folder in {sample.seed: sample.folder for sample in samples}.items()
     }
 
 
-def _placement(findings: Findings, place: int) -> list[float]:
-    """Return the 4 x 4 transformation that superposes a sample on the best one, column by column [16].
+def _placements(findings: Findings, places: Sequence[int]) -> Iterator[list[float]]:
+    """Yield the 4 x 4 transformation that superposes each sample on the best one, column by column [16].
 
     The best sample is turned so that its long axis lies across the view.
     """
     import biotite.structure as struc
 
-    sample, best, found = findings.samples[place], findings.best, findings.agreement
+    best, found = findings.best, findings.agreement
     if best.seed not in findings.compacts:
-        return [float(value) for value in np.eye(4).flatten()]
+        yield from (np.eye(4).flatten().tolist() for _ in places)
+        return
     reference = findings.compacts[best.seed].coordinates[best.sample]
     laid = reference.astype(np.float64)
     if len(laid) >= 3:  # fewer tokens define no principal axes
         laid = struc.orient_principal_components(laid)
-    if found is None or place == 0:
-        _, transformation = struc.superimpose(laid, reference)
-    else:
-        mobile = findings.compacts[sample.seed].coordinates[sample.sample][found.order[place]]
-        _, transformation = struc.superimpose(laid, mobile, atom_mask=found.core)
-    return [round(float(value), 6) for value in transformation.as_matrix()[0].T.flatten()]
+    for place in places:
+        if found is None or place == 0:
+            _, transformation = struc.superimpose(laid, reference)
+        else:
+            sample = findings.samples[place]
+            mobile = findings.compacts[sample.seed].coordinates[sample.sample][found.order[place]]
+            _, transformation = struc.superimpose(laid, mobile, atom_mask=found.core)
+        yield [round(float(value), 6) for value in transformation.as_matrix()[0].T.flatten()]
 
 
-def _one_per_seed(samples: Sequence[Sample]) -> list[Sample]:
-    return sorted({sample.seed: sample for sample in reversed(samples)}.values(), key=lambda sample: sample.seed)
-
-
-def _timing(sample: Sample) -> dict[str, Any]:
-    record = read_record(sample.folder) or {}
-    run = record.get("run", {})
+def _timing(seed: int, run: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "seed": sample.seed,
+        "seed": seed,
         "seconds": run.get("seconds"),
         "batch": len(run.get("batch", ())),
         "path": run.get("path", ""),
     }
 
 
-def _bytes(values: np.ndarray) -> str:
-    return base64.b64encode(np.round(values).clip(0, 255).astype(np.uint8).tobytes()).decode()
+def _in_steps(values: np.ndarray, step: float) -> bytes:
+    return np.round(values / step).clip(0, 255).astype(np.uint8).tobytes()
+
+
+def _steps(values: np.ndarray, step: float) -> str:
+    """Return values as bytes, in steps of ``step``, encoded as base64."""
+    return base64.b64encode(_in_steps(values, step)).decode()

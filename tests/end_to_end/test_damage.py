@@ -107,7 +107,8 @@ def test_rank_and_report_name_the_damage_and_make_the_rest(damaged):
     assert_sentences(done)
     assert "out/a/seed_12: " in done.stdout
     assert "2 jobs" in done.stdout
-    assert (damaged / "out" / "report.html").stat().st_size > 100_000
+    assert sorted(path.name for path in (damaged / "out" / "report").iterdir()) == ["a.html", "b.html", "molstar.js"]
+    assert (damaged / "out" / "report" / "a.html").stat().st_size > 30_000
 
 
 def test_a_run_predicts_damaged_seeds_again_and_refuses_to_follow_links(damaged):

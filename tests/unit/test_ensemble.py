@@ -22,7 +22,7 @@ from protenix_multiseed.analysis.interfaces import Interface, interfaces, ipsae,
 from protenix_multiseed.cli import app
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.tables import write_findings
-from protenix_multiseed.page.collect import collect, pack, structures_of
+from protenix_multiseed.page.collect import collect, pack_text, structures_of
 from protenix_multiseed.types import Sample
 
 # Scores by version 4 of the published script (github.com/DunbrackLab/IPSAE, of 2026-01-03), with PAE cutoff 10,
@@ -418,8 +418,9 @@ def test_the_page_shows_only_kept_structures(tmp_path):
     assert [one.members for one in findings.agreement.clusters] == [(0, 2), (1, 3)]
     assert structures_of(findings, slim=True) == [0, 3]
     assert structures_of(findings, slim=False) == [0, 3, 2]
-    shown = collect("job", findings, slim=False)["structures"]
-    assert shown == {str(place): pack(samples[place].structure.read_text()) for place in (0, 2, 3)}
+    arrays = collect("job", findings, (), slim=False).arrays
+    shown = {name: content for name, content in arrays.items() if name.startswith("cif-")}
+    assert shown == {f"cif-{place}": pack_text(samples[place].structure.read_text()) for place in (0, 2, 3)}
 
 
 def test_one_sample_is_said_to_have_no_comparison(tmp_path):
@@ -459,7 +460,7 @@ def test_errors_that_the_page_alone_meets_leave_only_their_seed_out(tmp_path):
     done = run("report", tmp_path)
     assert done.exit_code == 1, done.output
     assert "predicted aligned errors do not fit" in " ".join(done.output.split())
-    assert "1 jobs" in done.output
+    assert "1 job\n" in done.output
 
 
 def test_the_only_copy_of_the_best_structure_is_kept(tmp_path):

@@ -1,0 +1,48 @@
+"""Run a function on many tasks in parallel processes.
+
+This module must not import NumPy: a worker imports it before it limits NumPy's threads.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+MOST_WORKERS = 16
+_Task = TypeVar("_Task")
+_Made = TypeVar("_Made")
+
+
+def in_parallel(function: Callable[[_Task], _Made], tasks: Sequence[_Task]) -> Iterator[_Made]:
+    """Yield the function's result for each task, in the order of the tasks.
+
+    A single task, or a machine with a single processor, needs no other process.
+
+    Raises:
+        Exception: what the function raises, or ``pebble.ProcessExpired`` if a process was killed.
+    """
+    n_worker = min(len(tasks), len(os.sched_getaffinity(0)), MOST_WORKERS)
+    if n_worker < 2:
+        yield from map(function, tasks)
+        return
+    import multiprocessing  # imported late: a single task needs neither
+
+    from pebble import ProcessPool
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # workers inherit this: only we act on Ctrl-C
+    try:
+        pool = ProcessPool(n_worker, context=multiprocessing.get_context("spawn"), initializer=_use_one_thread)
+        futures = [pool.schedule(function, args=(task,)) for task in tasks]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _use_one_thread() -> None:
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = "1"
