@@ -176,6 +176,6 @@ def test_a_deadly_seed_fails_and_a_process_that_does_not_start_is_started_again(
     assert "the process that predicted it ended 3 times" in failed["message"]
     assert not broken.exists()
     assert n_written(out) == 11
-    assert "a seed 3" in (tmp_path / "output").read_text()
+    assert "'a' seed 3 (predict): the process that predicted it ended 3 times" in (tmp_path / "output").read_text()
     ours, theirs = predictions(out), predictions(one / "out")
     assert ours == {name: theirs[name] for name in ours}
