@@ -55,8 +55,8 @@ async function loadPae() {
   drawPlot("pae");
 }
 
-/* Open a job: at is its place in this file. */
-async function openJob(at) {
+/* Open a job: at is its place in this file. isFirst: the page was opened with it, so the focus stays at the start. */
+async function openJob(at, isFirst) {
   const job = await unpackJson(`job-${at}`);
   Object.assign(page, { job, at, shown: 0, pae: null, chosen: new Set() });
   const values = readHash();
@@ -75,6 +75,7 @@ async function openJob(at) {
   if (job.tokens) showSequences();
   $("#beside").closest("label").hidden = (job.clusters?.length ?? 0) < 2;
   drawPlots();
+  if (!isFirst) $("#name").focus();
   document.documentElement.dataset.shown = "yes";
   await new Promise((done) => { setTimeout(done); }); // let the browser show the tables first
   const pae = loadPae();
