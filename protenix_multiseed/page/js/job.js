@@ -24,8 +24,11 @@ function drawPlot(id) {
   hint.textContent = hint.dataset.usual;
   place.replaceChildren(...(svg ? [svg] : []));
   const file = (end) => fileName(id, end);
-  setTools(panel, svg ? [["SVG", () => save(file("svg"), svgText(svg), "image/svg+xml")], ["PNG", () => savePng(file("png"), svg)],
-    ["CSV", () => save(file("csv"), table(), "text/csv")]] : []);
+  const present = () => place.querySelector("svg");
+  if (Boolean(svg) !== panel.querySelector(".tools").hasChildNodes()) { // else keep the buttons: one may have the focus
+    setTools(panel, svg ? [["SVG", () => save(file("svg"), svgText(present()), "image/svg+xml")],
+      ["PNG", () => savePng(file("png"), present())], ["CSV", () => save(file("csv"), table(), "text/csv")]] : []);
+  }
   svg?.mark?.();
   if (hadFocus) svg?.focus();
 }

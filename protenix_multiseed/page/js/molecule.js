@@ -8,7 +8,7 @@ const OPTIONS = {
   showStructureComponentControls: false, showVolumeStreamingControls: false, showAssemblySymmetryControls: false,
   showValidationReportControls: false, showPredictedAlignedErrorPlot: false, showMembraneOrientationPreset: false,
   showNakbColorTheme: false, layoutIsExpanded: false, layoutShowControls: false, layoutShowSequence: false, layoutShowLog: false,
-  viewportShowControls: false, viewportShowSettings: false, viewportShowSelectionMode: false, detachedFromSierra: true,
+  viewportShowControls: false, viewportShowSettings: false, viewportShowSelectionMode: false, detachedFromSierra: true, showWelcomeToast: false,
 };
 
 function loadScript() {

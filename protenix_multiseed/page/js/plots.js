@@ -1,7 +1,7 @@
 /* The plots of a job. Each draws an SVG of the panel's width and says what its values are. */
 const GREENS = [[0, 68, 27], [247, 252, 245]]; // dark for a small error, as is usual for predicted aligned errors
 const BLUES = [[8, 48, 107], [247, 251, 255]];
-const HEAT = { left: 48, top: 6, right: 8 };
+const HEAT = { left: 58, top: 6, right: 8 };
 
 /* pLDDT of the shown sample, over the range of all samples. */
 function drawPlddt(width) {
