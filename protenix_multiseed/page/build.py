@@ -24,7 +24,7 @@ def single_page(title: str, jobs: Sequence[JobData]) -> str:
     Raises:
         ConfigError: if the viewer's package is missing.
     """
-    viewer = _block("viewer", pack_text(viewer_script()))
+    viewer = _block("viewer-source", pack_text(viewer_script()))
     rows = [job.row for job in jobs]
     return _page(title, {"rows": rows}, jobs, viewer)
 

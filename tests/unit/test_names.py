@@ -52,7 +52,7 @@ def test_accepted_names_are_read_back_by_three_readers(tmp_path_factory, name, c
 @pytest.mark.parametrize(
     "name",
     ["=1+1", "+a", "-a", "@a", "../a", ".a", "a/b", "a\\b", "a\x1b[31m", "a\u202eb", "café", "日本", "a\n", " a", "a ",
-     "data_x", "LOOP_", "report.html", "Protenix-MS", "_a", "#a", "?", "a'b", "", "a."],
+     "data_x", "LOOP_", "report.html", "Report", "Protenix-MS", "_a", "#a", "?", "a'b", "", "a."],
 )  # fmt: skip
 def test_a_job_name_that_a_program_would_interpret_is_refused(name):
     assert list(job_name_problems(name))

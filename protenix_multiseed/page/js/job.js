@@ -24,8 +24,11 @@ function drawPlot(id) {
   hint.textContent = hint.dataset.usual;
   place.replaceChildren(...(svg ? [svg] : []));
   const file = (end) => fileName(id, end);
-  setTools(panel, svg ? [["SVG", () => save(file("svg"), svgText(svg), "image/svg+xml")], ["PNG", () => savePng(file("png"), svg)],
-    ["CSV", () => save(file("csv"), table(), "text/csv")]] : []);
+  const present = () => place.querySelector("svg");
+  if (Boolean(svg) !== panel.querySelector(".tools").hasChildNodes()) { // else keep the buttons: one may have the focus
+    setTools(panel, svg ? [["SVG", () => save(file("svg"), svgText(present()), "image/svg+xml")],
+      ["PNG", () => savePng(file("png"), present())], ["CSV", () => save(file("csv"), table(), "text/csv")]] : []);
+  }
   svg?.mark?.();
   if (hadFocus) svg?.focus();
 }
@@ -55,8 +58,8 @@ async function loadPae() {
   drawPlot("pae");
 }
 
-/* Open a job: at is its place in this file. */
-async function openJob(at) {
+/* Open a job: at is its place in this file. isFirst: the page was opened with it, so the focus stays at the start. */
+async function openJob(at, isFirst) {
   const job = await unpackJson(`job-${at}`);
   Object.assign(page, { job, at, shown: 0, pae: null, chosen: new Set() });
   const values = readHash();
@@ -75,6 +78,7 @@ async function openJob(at) {
   if (job.tokens) showSequences();
   $("#beside").closest("label").hidden = (job.clusters?.length ?? 0) < 2;
   drawPlots();
+  if (!isFirst) $("#name").focus();
   document.documentElement.dataset.shown = "yes";
   await new Promise((done) => { setTimeout(done); }); // let the browser show the tables first
   const pae = loadPae();

@@ -6,9 +6,8 @@ function paint(theme) {
 
 /* Links to the list and to the jobs before and after. They are addresses, so the browser's back button works. */
 function showLinks({ index, before, after }) {
-  const isList = !$("#jobs").hidden;
   const names = [[index, "all jobs"], [before, "previous job"], [after, "next job"]];
-  $("#links").replaceChildren(...(isList ? [] : names).filter(([href]) => href).map(([href, text]) => element("a", text, { href })));
+  $("#links").replaceChildren(...names.filter(([href]) => href).map(([href, text]) => element("a", text, { href })));
 }
 
 /* Follow the address. */
@@ -20,11 +19,9 @@ async function route(setup, isFirst = false) {
     if ($("#jobs").hidden) { page.job = null; showIndex(); }
     showLinks({});
   } else if (page.job === null || page.at !== at) {
-    const opened = openJob(at);
+    const opened = openJob(at, isFirst);
     const link = (place) => setup.rows[place] && `#${new URLSearchParams({ job: setup.rows[place].name })}`;
-    await new Promise((done) => { setTimeout(done); });
     showLinks(isList ? { index: "#", before: link(at - 1), after: link(at + 1) } : setup);
-    if (!isFirst) $("#name").focus();
     await opened;
   } else {
     const rank = Number(values.get("rank") ?? 1);

@@ -8,7 +8,7 @@ const OPTIONS = {
   showStructureComponentControls: false, showVolumeStreamingControls: false, showAssemblySymmetryControls: false,
   showValidationReportControls: false, showPredictedAlignedErrorPlot: false, showMembraneOrientationPreset: false,
   showNakbColorTheme: false, layoutIsExpanded: false, layoutShowControls: false, layoutShowSequence: false, layoutShowLog: false,
-  viewportShowControls: false, viewportShowSettings: false, viewportShowSelectionMode: false, detachedFromSierra: true,
+  viewportShowControls: false, viewportShowSettings: false, viewportShowSelectionMode: false, detachedFromSierra: true, showWelcomeToast: false,
 };
 
 function loadScript() {
@@ -17,7 +17,7 @@ function loadScript() {
     if (page.viewer) {
       Object.assign(script, { src: page.viewer, onload: done, onerror: () => fail(new Error(`${page.viewer} is missing beside this page`)) });
       document.head.append(script);
-    } else unpackText("viewer").then((text) => { script.textContent = text; document.head.append(script); done(); }, fail);
+    } else unpackText("viewer-source").then((text) => { script.textContent = text; document.head.append(script); done(); }, fail);
   });
 }
 

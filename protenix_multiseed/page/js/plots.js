@@ -1,7 +1,7 @@
 /* The plots of a job. Each draws an SVG of the panel's width and says what its values are. */
 const GREENS = [[0, 68, 27], [247, 252, 245]]; // dark for a small error, as is usual for predicted aligned errors
 const BLUES = [[8, 48, 107], [247, 251, 255]];
-const HEAT = { left: 48, top: 6, right: 8 };
+const HEAT = { left: 58, top: 6, right: 8 };
 
 /* pLDDT of the shown sample, over the range of all samples. */
 function drawPlddt(width) {
@@ -136,7 +136,7 @@ function drawConvergence(width) {
   const key = (row, text, stroke, more) => svg.append(line(left, bottom + 46 + 14 * row, left + 20, bottom + 46 + 14 * row, { stroke, "stroke-width": 2, ...more }),
     label(left + 26, bottom + 50 + 14 * row, text, { "text-anchor": "start" }));
   key(0, "in the order of the seeds", "var(--mark)");
-  key(1, "mean over all choices of seeds", "var(--faint)", { "stroke-dasharray": "2 4" });
+  key(1, "mean over all choices", "var(--faint)", { "stroke-dasharray": "2 4" });
   read(svg, {
     panel: $("#convergence"), across: seeds.length, down: 1,
     box: ([index]) => ({ x: x(index + 1) - 4, y: top, width: 8, height: bottom - top }),

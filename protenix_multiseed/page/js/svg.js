@@ -52,7 +52,7 @@ function residueAxis(svg, { start, length, at, isVertical }) {
   for (const { name, first, last } of chainsOf()) {
     const width = (length * (last - first + 1)) / n;
     const step = ticks(0, last - first + 1, Math.max(1, Math.floor(width / 42)))[1]?.[0] ?? Infinity;
-    if (width > 14) put((first + last + 1) / 2, name, isVertical ? 34 : 27, { fill: "var(--ink)", "font-weight": 600 });
+    if (width > 14) put((first + last + 1) / 2, name, isVertical ? 40 : 27, { fill: "var(--ink)", "font-weight": 600 });
     for (let token = first; token <= last; token += 1) {
       const number = tokens.number[token];
       const isRepeated = token > first && tokens.number[token - 1] === number; // the atoms of one ligand
