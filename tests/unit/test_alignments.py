@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 
 import pytest
 import zstandard
@@ -113,6 +114,7 @@ def test_protenix_exact_takes_what_protenix_reads(form, tmp_path):
         (b">a\nMKTAYIAKQ\n", r"differs from it at position 10 \(9 and 10 residues\)"),
         (b">a\nMKT-AYI*KQR\n", "record 1 .a.: '\\*' in column 8"),
     ],
+    ids=itertools.count(),
 )
 def test_what_cannot_be_read_is_refused(content, says, tmp_path):
     with pytest.raises(InputError, match=says) as error:
