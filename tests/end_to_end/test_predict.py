@@ -146,7 +146,7 @@ REFUSED = {
     ),
     "aligner": (
         ["in.json", "--model", "demo", "--template"],
-        [job("a", protein())],
+        [job("a", protein(templatesPath="hits.a3m"))],
         "the program kalign, which is not on PATH",
     ),
     "upstream": (
@@ -161,6 +161,7 @@ REFUSED = {
 def test_a_refused_run_writes_nothing(tmp_path, arguments, content, says):
     (tmp_path / "in.json").write_text(json.dumps(content))
     (tmp_path / "run.yaml").write_text("model: demo\nupstream: {model.x: 1}\n")
+    (tmp_path / "hits.a3m").write_text(">query\nMKTAYIAKQR\n>1abc_A/1-10 mol:protein length:10\nMKTAYIAKQR\n")
     before = sorted(tmp_path.rglob("*"))
     done = run("predict", *arguments, cwd=tmp_path, PROTENIX_ROOT_DIR=str(tmp_path), PATH="/usr/bin:/bin")
     assert done.returncode == 2, done.stdout + done.stderr
@@ -284,9 +285,9 @@ def test_validate_shows_the_size_the_notes_and_the_errors_of_jobs(tmp_path):
         0,
         [
             "ok    in.json[0] 'a': about 10 tokens, 1 seeds",
-            "note a: protein 1 has no MSA; accuracy suffers. Make one with 'protenix msa'",
+            "note a: protein 1 has no MSA; accuracy suffers. 'protenix-ms msa' makes one, or --msa-server",
             "ok    in.json[1] 'b': about 3 tokens, 2 seeds",
-            "note b: protein 1 has no MSA; accuracy suffers. Make one with 'protenix msa'",
+            "note b: protein 1 has no MSA; accuracy suffers. 'protenix-ms msa' makes one, or --msa-server",
         ],
     )
     as_json = json.loads(run("validate", "in.json", "--json", cwd=tmp_path).stdout)
