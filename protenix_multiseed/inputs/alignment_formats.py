@@ -1,20 +1,19 @@
 """Open an alignment as a3m or aligned FASTA, whichever format the file has.
 
-Known formats are text, text packed with gzip or zstd, Stockholm, and Chai's Parquet. The content of the file decides,
-not its name.
+Known formats are text, text packed with gzip, xz or zstd, Stockholm, and Chai's Parquet. The content of the file
+decides, not its name.
 """
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.alignment_records import species_header
+from protenix_multiseed.inputs.packed import GZIP, XZ, ZSTD, open_packed
 
-_GZIP, _ZSTD, _PARQUET, _STOCKHOLM = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1", b"# STOCKHOLM"
+_PARQUET, _STOCKHOLM = b"PAR1", b"# STOCKHOLM"
 _SEQUENCE, _KEY = "sequence", "pairing_key"  # columns of Chai's Parquet
 
 
@@ -25,7 +24,7 @@ def is_plain(path: Path) -> bool:
         OSError: if the file cannot be read.
     """
     with path.open("rb") as file:
-        return not file.read(len(_STOCKHOLM)).startswith((_GZIP, _ZSTD, _PARQUET, _STOCKHOLM))
+        return not file.read(len(_STOCKHOLM)).startswith((GZIP, XZ, ZSTD, _PARQUET, _STOCKHOLM))
 
 
 def open_alignment(path: Path, limit: int) -> BinaryIO:
@@ -38,56 +37,19 @@ def open_alignment(path: Path, limit: int) -> BinaryIO:
         OSError: if the file cannot be opened.
         InputError: if it is damaged. Reading from the returned file raises it too.
     """
-    file = path.open("rb")
+    file = open_packed(path, limit)
     try:
-        start = file.peek(4)
+        start = file.peek(len(_STOCKHOLM))
         if start.startswith(_PARQUET):
             with file:
                 return io.BytesIO(_from_parquet(file))
-        text: BinaryIO = file
-        if start.startswith((_GZIP, _ZSTD)):
-            text = io.BufferedReader(_Unpacked(file, limit, is_zstd=start.startswith(_ZSTD)))
-        if text.peek(len(_STOCKHOLM)).startswith(_STOCKHOLM):  # type: ignore[attr-defined]
-            with io.TextIOWrapper(text, encoding="ascii") as stockholm:
+        if start.startswith(_STOCKHOLM):
+            with io.TextIOWrapper(file, encoding="ascii") as stockholm:
                 return io.BytesIO(_from_stockholm(stockholm))
     except BaseException:
         file.close()
         raise
-    return text
-
-
-class _Unpacked(io.RawIOBase):
-    """The content of a packed file, up to a limit."""
-
-    def __init__(self, packed: BinaryIO, limit: int, *, is_zstd: bool) -> None:
-        self._packed, self._limit, self._left = packed, limit, limit
-        self._content: BinaryIO
-        if is_zstd:
-            import zstandard
-
-            self._errors: tuple[type[Exception], ...] = (zstandard.ZstdError,)
-            self._content = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-        else:
-            self._errors = (gzip.BadGzipFile, EOFError, zlib.error)
-            self._content = gzip.GzipFile(fileobj=packed)  # type: ignore[assignment]
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        try:
-            block = self._content.read(len(buffer))
-        except self._errors as error:
-            raise InputError(f"damaged: it cannot be unpacked ({error})") from None
-        self._left -= len(block)
-        if self._left < 0:
-            raise InputError(f"it unpacks to more than {self._limit} bytes")
-        buffer[: len(block)] = block
-        return len(block)
-
-    def close(self) -> None:
-        self._packed.close()
-        super().close()
+    return file
 
 
 def _from_stockholm(file: io.TextIOWrapper) -> bytes:

@@ -94,8 +94,8 @@ def _check_signs(line: bytes, number: int, has_ended: bool) -> bool:
 def species_header(name: str, species: str) -> str:
     """Return a header from which Protenix reads this species (``_UNIREF_REGEX`` of its ``msa_utils``).
 
-    A species with signs that the pattern does not read is written as hexadecimal digits, so that two remain two.
+    A species with signs that the pattern does not read is written as k and hexadecimal digits, so that two remain two.
     """
     name = re.sub(_NOT_READ, "", name) or "row"
-    species = f"k{species.encode().hex()}" if re.search(_NOT_READ, species) else species
+    species = f"k{species.encode().hex()}" if re.search(f"^k|{_NOT_READ}", species) else species
     return f"UniRef100_{name}_{species}/"

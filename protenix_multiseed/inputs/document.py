@@ -1,10 +1,7 @@
 """One input file as text, with helpers that all dialects share. Nothing here depends on a dialect."""
 
-import gzip
 import json
-import lzma
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import InputError, yaml_problem
+from protenix_multiseed.inputs.packed import open_packed
 from protenix_multiseed.job_spec import JobSpec, SourceFile, TemplateStructure
 
 MAX_BYTES = 2**28
 MAX_YAML_BYTES = 2**18  # a complex takes some kilobytes; PyYAML takes seconds for more
-_PACKED = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open}
 MAX_VALUES = 2_000_000  # 5,000 jobs have some 500,000; parsing two million takes half a GiB
 
 
@@ -145,25 +142,22 @@ class ParsedJob:
 
 
 def read_text(path: Path, most: int) -> str:
-    """Return the content of a text file, which may be packed by gzip or xz.
+    """Return the content of a text file, which may be packed with gzip, xz or zstd.
 
     Raises:
         OSError: if the file cannot be read.
-        InputError: if the file is not text, or has more than ``most`` bytes.
+        InputError: if the file is damaged or no text, or has more than ``most`` bytes.
     """
-    with path.open("rb") as file:
-        start = file.read(6)
-    unpack: Any = next((unpack for sign, unpack in _PACKED.items() if start.startswith(sign)), open)
     try:
-        with unpack(path, "rb") as file:
-            content: bytes = file.read(most + 1)
+        with open_packed(path, most) as file:
+            content = file.read(most + 1)
         if len(content) > most:
-            raise InputError(f"{path.name}: more than {most} bytes")
+            raise InputError(f"more than {most} bytes")
         return content.decode()
     except UnicodeDecodeError:
-        raise InputError(f"{path.name}: not text, nor text packed by gzip or xz") from None
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise InputError(f"{path.name}: cannot be read: {error}") from None
+        raise InputError(f"{path.name}: not text, nor text packed with gzip, xz or zstd") from None
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from None
 
 
 def _without_aliases() -> Any:

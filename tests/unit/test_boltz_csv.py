@@ -80,8 +80,8 @@ def test_columns_may_be_exchanged_and_empty_rows_are_nothing(read):
         (f"key,sequence\n1,{FIRST}\n2\n", "first.csv: line 3 does not have two values"),
         (f"key,sequence\n1,{FIRST}\n2,A,B\n", "first.csv: line 3 does not have two values"),
         (f'key,sequence\n1,"{FIRST}\n', "first.csv: not CSV: "),
-        (table(("1", SECOND)), "the first row of the alignment is not the sequence"),
-        (table(("1", FIRST), ("2", "MKT?YIAKQR")), "record 2 (UniRef100_line3_k32/): '?' in column 4"),
+        (table(("1", SECOND)), "no row of the alignment is the sequence, and none is similar"),
+        (table(("1", FIRST), ("2", "MKT?YIAKQR")), "record 2 (UniRef100_line3_2/): '?' in column 4"),
     ],
 )
 def test_what_a_table_cannot_be_is_refused(read, text, says):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import gemmi
 import numpy as np
 import pytest
+from backports import zstd
 from biotite.structure.io import pdbx
 from support.components import ACRYLAMIDE, renamed
 from support.inputs import SEQUENCE, bond, job, ligand, protein
@@ -295,14 +296,15 @@ def test_files_and_double_keys_are_checked(read, tmp_path):
     refused(read, job(protein(), userCCD=ACRYLAMIDE, userCCDPath="no.cif"), "userCCD: userCCDPath is given too")
     (tmp_path / "no.cif").write_bytes(b"\xff\xfe")
     refused(read, wrong, "userCCDPath: no.cif: not text")
-    for pack in (gzip.compress, lzma.compress):
+    for pack in (gzip.compress, lzma.compress, zstd.compress):
         whole = pack(ACRYLAMIDE.encode())
         (tmp_path / "no.cif").write_bytes(whole)
         assert read(wrong)
         (tmp_path / "no.cif").write_bytes(whole[:-20])
-        refused(read, wrong, "userCCDPath: no.cif: cannot be read")
-        (tmp_path / "no.cif").write_bytes(whole[:60] + bytes(30) + whole[90:])
-        refused(read, wrong, "userCCDPath: no.cif: cannot be read")
+        refused(read, wrong, "userCCDPath: no.cif: damaged: it cannot be unpacked")
+        if pack is not zstd.compress:  # its checksum is optional, and off by default
+            (tmp_path / "no.cif").write_bytes(whole[:60] + bytes(30) + whole[90:])
+            refused(read, wrong, "userCCDPath: no.cif: damaged: it cannot be unpacked")
 
 
 def test_given_coordinates_serve_if_rdkit_finds_no_conformer(read, tmp_path):

@@ -24,7 +24,11 @@ def alignments_of(file: SourceFile, place: str) -> dict[str, Alignment]:
         InputError: if the file cannot be read, or is not such a table. The message names the file and the line.
     """
     try:
-        reader = csv.DictReader(io.StringIO(read_text(file.path, MAX_BYTES)), strict=True)
+        text = read_text(file.path, MAX_BYTES)
+    except OSError as error:
+        raise InputError(f"{file.path.name}: cannot be read: {error.strerror}") from None
+    try:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
         if sorted(reader.fieldnames or ()) != _COLUMNS:
             raise InputError("the first line must name the columns sequence and key, and no other column")
         rows = []
@@ -38,8 +42,6 @@ def alignments_of(file: SourceFile, place: str) -> dict[str, Alignment]:
         raise InputError(f"{file.path.name}: not CSV: {error}") from None
     except InputError as error:
         raise InputError(f"{file.path.name}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{file.path.name}: cannot be read: {error.strerror}") from None
     if not rows:
         raise InputError(f"{file.path.name}: the table has no row")
     (_, _, query), *others = rows
