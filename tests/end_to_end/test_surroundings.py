@@ -261,11 +261,11 @@ def test_a_signal_at_a_random_moment_ends_the_run(folder, kind, number):
 SIGNAL_DURING_RANKING = """
 import os, signal
 from protenix_multiseed.run import folder
-original = folder.write_findings
-def write_findings(*arguments, **named):
+original = folder.OutputFolder._rank
+def rank(*arguments):
     os.kill(os.getpid(), signal.{number})
-    original(*arguments, **named)
-folder.write_findings = write_findings
+    original(*arguments)
+folder.OutputFolder._rank = rank
 """
 
 
