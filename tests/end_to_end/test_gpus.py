@@ -71,7 +71,7 @@ def test_40_units_on_two_gpus_equal_one_process_although_a_gpu_is_killed(tmp_pat
     done = [(event["job"], event["seed"]) for event in events(out) if event["event"] == "predicted"]
     assert sorted(done) == sorted((job, seed) for job in JOBS for seed in range(1, 21))
     assert any("lost" in event.get("text", "") for event in events(out)), text
-    # One process may predict all seeds before the other one has loaded; tests/unit/test_schedule.py tests how work spreads.
+    # One process may predict all seeds before the other one has loaded; test_schedule.py tests how work spreads.
     assert {event["where"] for event in events(out) if event["event"] == "predicted"}
     record = json.loads((out / "protenix-ms" / "run.json").read_text())
     assert record["units"] == {"asked": 40, "done_before": 0, "done": 40, "done_elsewhere": 0, "skipped": 0, "left": 0}
