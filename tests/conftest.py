@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["LAYERNORM_TYPE"] = "torch"  # upstream's default compiles CUDA code at import
 os.environ["PROTENIX_MS_CACHE"] = tempfile.mkdtemp(prefix="protenix-ms-tests-")
@@ -17,3 +19,14 @@ os.environ.pop("PROTENIX_ROOT_DIR", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # parallel test workers: one thread each, or they slow each other down
     os.environ["OMP_NUM_THREADS"] = "1"
 atexit.register(shutil.rmtree, os.environ["PROTENIX_MS_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def prepared_dictionary():
+    """The embedded dictionary, which Protenix's own code reads in this process from now on."""
+    from protenix_multiseed.upstream import environment  # imported late: the variables above must be set
+    from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+
+    made = EmbeddedDictionary()
+    environment.prepare(made)
+    return made

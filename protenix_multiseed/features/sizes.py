@@ -16,14 +16,13 @@ from protenix_multiseed.inputs.alignments import rows_of
 from protenix_multiseed.inputs.content import alignments_read
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.modifications import FIRST_CAPS, LAST_CAPS
-from protenix_multiseed.inputs.residues import components_of
+from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED, components_of
 from protenix_multiseed.job_spec import Alignment, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Sizes
 from protenix_multiseed.upstream.job_dictionary import cached_of_components, with_components
 
 MAX_ROWS, MAX_PAIRED_ROWS = 16_384, 8_192  # upstream's FeatureAssemblyLine
-SHORTEST_ALIGNED = 5  # residues; upstream gives shorter chains no alignment
 _NEIGHBOUR = {"protein": "ALA", "dna": "DA", "rna": "A"}
 _RESIDUE_TOKENS = {"MSE"}  # one token per residue, because upstream turns MSE into MET
 

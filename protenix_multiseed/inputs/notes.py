@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from protenix_multiseed.inputs import structures, templates
 from protenix_multiseed.inputs.corrections import differences_of
+from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED
 from protenix_multiseed.job_spec import JobSpec, Polymer
 from protenix_multiseed.settings import InputRules
 
@@ -34,8 +35,8 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
 
 def _on_structures(protein: Polymer) -> Iterator[str]:
     """Say how the structures are placed, because nothing filters them."""
-    if len(protein.sequence) < structures.SHORTEST:
-        yield f"its template structures have no effect, because it has fewer than {structures.SHORTEST} residues"
+    if len(protein.sequence) < SHORTEST_ALIGNED:
+        yield f"its template structures have no effect, because it has fewer than {SHORTEST_ALIGNED} residues"
         return
     for one in protein.structures[: structures.MAX_TEMPLATES]:
         placed = structures.place(one, protein.sequence)

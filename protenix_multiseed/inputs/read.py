@@ -64,11 +64,17 @@ def read_jobs(
         raise RefusedInputsError(
             [*problems[:MAX_PROBLEMS], *([f"... and {hidden} more problems"] if hidden > 0 else [])]
         )
+    if skipped:
+        _tell_skipped(skipped, jobs, tell)
+    return jobs
+
+
+def _tell_skipped(skipped: Sequence[Path], jobs: Sequence[Job], tell: Callable[[str], None]) -> None:
+    """Name the skipped files once, except those that jobs name."""
     named = {file.path.resolve() for job in jobs for file in files_read(job.spec, _ALL_FILES)}
     if left := [path for path in skipped if path.resolve() not in named]:
         names = ", ".join(sorted(path.name for path in left)[:MAX_NAMES]) + (", ..." if len(left) > MAX_NAMES else "")
         tell(f"{len(left)} files in the input folders are no inputs, and are skipped: {names}")
-    return jobs
 
 
 def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path]) -> list[Path]:

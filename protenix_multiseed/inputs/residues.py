@@ -2,6 +2,7 @@
 
 from protenix_multiseed.job_spec import Ion, JobSpec, Ligand, Polymer, PolymerKind
 
+SHORTEST_ALIGNED = 5  # residues; upstream gives shorter chains no alignment and no template
 _PROTEIN = {
     "A": "ALA", "R": "ARG", "N": "ASN", "D": "ASP", "C": "CYS", "Q": "GLN", "E": "GLU", "G": "GLY", "H": "HIS",
     "I": "ILE", "L": "LEU", "K": "LYS", "M": "MET", "F": "PHE", "P": "PRO", "S": "SER", "T": "THR", "W": "TRP",

@@ -18,7 +18,6 @@ from protenix_multiseed.job_spec import TemplateStructure
 MAX_BYTES = 2**28
 MAX_CELLS = 30_000_000  # of an alignment's table; biotite takes some 13 bytes for each
 MAX_TEMPLATES = 4  # of one chain; upstream's TemplateFeatureAssemblyLine
-SHORTEST = 5  # residues; upstream gives shorter chains no template
 MIN_ATOMS = 5  # upstream drops a template with fewer atoms
 _LETTERS = {component: letter for letter, component in COMPONENTS["protein"].items()}
 _GAP_PENALTY = (-11, -1)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED
 from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Polymer, PolymerKind, SourceFile
 
-SHORTEST = 5  # residues; Protenix gives shorter chains no alignment
 Complex = tuple[str, ...]
 """The distinct proteins of a job that lack an alignment, sorted, if there are at least two."""
 
@@ -37,7 +37,7 @@ def need_of(specs: Iterable[JobSpec], kinds: Iterable[PolymerKind]) -> Need:
     """Return the alignments that jobs lack.
 
     A chain lacks an alignment if its input names none; an empty alignment was given on purpose. Chains with fewer than
-    :data:`SHORTEST` residues lack none.
+    :data:`SHORTEST_ALIGNED` residues lack none.
 
     Args:
         kinds: Kinds of polymers to search for.
@@ -80,7 +80,7 @@ def lacking(spec: JobSpec) -> Iterable[Polymer]:
 
 
 def _lacks(polymer: Polymer) -> bool:
-    return polymer.unpaired is None and polymer.paired is None and len(polymer.sequence) >= SHORTEST
+    return polymer.unpaired is None and polymer.paired is None and len(polymer.sequence) >= SHORTEST_ALIGNED
 
 
 def _alignment(path: Path | None, place: str) -> Alignment | None:

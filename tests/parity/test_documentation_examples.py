@@ -15,8 +15,6 @@ from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
-from protenix_multiseed.upstream import environment
-from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 READS = ReadSettings(msa=True, rna_msa=True, template=True)
 RULES = InputRules(model="m", reads=READS, constraint=True)
@@ -27,15 +25,8 @@ RNA_A3M = ">query\nAGCUAG\n>hit\nAGC-AG\n"
 SMILES = "CC(=O)OC1C[NH+]2CCC1CC2"
 
 
-@pytest.fixture(scope="module")
-def dictionary():
-    made = EmbeddedDictionary()
-    environment.prepare(made)
-    return made
-
-
 @pytest.fixture
-def read(tmp_path, dictionary):
+def read(tmp_path, prepared_dictionary):
     (tmp_path / "a.a3m").write_text(A3M)
     (tmp_path / "a.csv").write_text(f"key,sequence\n0,{A}\n1,PVL--GEWQL\n-1,PVLaaSAGEWQL\n")
     (tmp_path / "b.csv").write_text(f"key,sequence\n0,{B}\n1,RPAC--WNDE\n")
@@ -44,7 +35,7 @@ def read(tmp_path, dictionary):
 
     def read(content, name="in.json"):
         (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
-        (job,) = read_jobs([tmp_path / name], (7,), RULES, dictionary)
+        (job,) = read_jobs([tmp_path / name], (7,), RULES, prepared_dictionary)
         return job
 
     return read

@@ -13,18 +13,9 @@ from protenix_multiseed.features import featurize as module
 from protenix_multiseed.features.featurize import featurize, featurize_reference
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
-from protenix_multiseed.upstream import environment
-from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 READS = ReadSettings(template=True)
 RULES = InputRules(model="m", reads=READS)
-
-
-@pytest.fixture(scope="module")
-def dictionary():
-    made = EmbeddedDictionary()
-    environment.prepare(made)
-    return made
 
 
 @pytest.fixture
@@ -43,12 +34,12 @@ def settings(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def features(tmp_path, dictionary):
+def features(tmp_path, prepared_dictionary):
     def features(settings, **protein):
         entities = [{"ion": {"ion": "MG", "count": 2}}, {"proteinChain": {"sequence": "GHKLMNPQRS", "count": 1}},
                     {"proteinChain": {"sequence": cases.SEQUENCE, "count": 2, **protein}}]  # fmt: skip
         (tmp_path / "in.json").write_text(json.dumps([{"name": "a", "sequences": entities}]))
-        (job,) = read_jobs([tmp_path / "in.json"], (1,), RULES, dictionary)
+        (job,) = read_jobs([tmp_path / "in.json"], (1,), RULES, prepared_dictionary)
         (made,) = featurize(job, settings)
         twin = featurize_reference(job, settings, 1)
         assert templates(made).keys() == templates(twin).keys()

@@ -10,21 +10,12 @@ from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
-from protenix_multiseed.upstream import environment
-from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 FIRST, SECOND = "MKTAYIAKQR", "GHKLMNPQRS"
 
 
-@pytest.fixture(scope="module")
-def dictionary():
-    made = EmbeddedDictionary()
-    environment.prepare(made)
-    return made
-
-
 @pytest.fixture
-def read(tmp_path, dictionary):
+def read(tmp_path, prepared_dictionary):
     def read(first, second):
         """Read a job of two proteins with these tables."""
         for name, text in (("first.csv", first), ("second.csv", second)):
@@ -32,7 +23,7 @@ def read(tmp_path, dictionary):
         chains = (("A", FIRST, "first.csv"), ("B", SECOND, "second.csv"))
         sequences = [{"protein": {"id": id, "sequence": sequence, "msa": name}} for id, sequence, name in chains]
         (tmp_path / "in.yaml").write_text(f"version: 1\nsequences: {json.dumps(sequences)}\n")
-        (made,) = read_jobs([tmp_path / "in.yaml"], (1,), InputRules(model="m"), dictionary)
+        (made,) = read_jobs([tmp_path / "in.yaml"], (1,), InputRules(model="m"), prepared_dictionary)
         return made
 
     return read

@@ -151,28 +151,7 @@ def test_alphafold_3_of_any_shape_is_read_or_refused(folder, dictionary, dialect
     refused_or_read(folder, dictionary, json.dumps(content).encode())
 
 
-MMCIF_WORDS = st.sampled_from(
-    [
-        "",
-        "?",
-        ".",
-        "X",
-        "Fe",
-        "H",
-        "O1",
-        "TRIP",
-        "Y",
-        "1e99",
-        "nan",
-        "-7",
-        "loop_",
-        "'",
-        "é",
-        "'#1'",
-        "'data_x'",
-        "'a b'",
-    ]
-)
+MMCIF_WORDS = ["", "?", ".", "X", "Fe", "H", "O1", "C1", "TRIP", "Y", "1e99", "nan", "-7", "loop_", "data_x", "'", "é"]
 
 
 @st.composite
@@ -190,26 +169,7 @@ def damaged(draw, text):
             other = draw(st.integers(0, len(lines) - 1))
             lines[place], lines[other] = lines[other], lines[place]
         elif edit == "word" and (words := lines[place].split(" ")):
-            new = [
-                "",
-                "?",
-                ".",
-                "X",
-                "Fe",
-                "H",
-                "O1",
-                "C1",
-                "TRIP",
-                "Y",
-                "1e99",
-                "nan",
-                "-7",
-                "loop_",
-                "data_x",
-                "'",
-                "é",
-            ]
-            words[draw(st.integers(0, len(words) - 1))] = draw(st.sampled_from(new))
+            words[draw(st.integers(0, len(words) - 1))] = draw(st.sampled_from(MMCIF_WORDS))
             lines[place] = " ".join(words)
         elif lines[place]:
             at = draw(st.integers(0, len(lines[place]) - 1))

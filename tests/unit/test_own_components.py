@@ -23,26 +23,18 @@ from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
-from protenix_multiseed.upstream import environment, own_components
-from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream import own_components
 from protenix_multiseed.upstream.job_dictionary import with_components
 
 READS = ReadSettings()
 SETTINGS = FeatureSettings(reads=READS)
 
 
-@pytest.fixture(scope="module")
-def dictionary():
-    made = EmbeddedDictionary()
-    environment.prepare(made)
-    return made
-
-
 @pytest.fixture
-def read(tmp_path, dictionary):
+def read(tmp_path, prepared_dictionary):
     def read(content, name="in.json"):
         (tmp_path / name).write_text(json.dumps(content))
-        return read_jobs([tmp_path / name], None, InputRules(model="m", reads=READS), dictionary)
+        return read_jobs([tmp_path / name], None, InputRules(model="m", reads=READS), prepared_dictionary)
 
     return read
 
@@ -92,14 +84,14 @@ def assert_same_features(ours, theirs):
     ],
     ids=["ligand", "bonded sugars", "modification", "nucleotide", "ion"],
 )  # fmt: skip
-def test_a_component_under_another_code_gives_the_same_features(read, dictionary, monkeypatch, code, content):
+def test_a_component_under_another_code_gives_the_same_features(read, prepared_dictionary, monkeypatch, code, content):
     """Only RDKit's seed is made equal: the dictionary's follows from the code, a job's own from its content."""
     seed = zlib.crc32(code.encode())
     monkeypatch.setattr(own_components, "zlib", SimpleNamespace(crc32=lambda _: seed))
     own_components.read_component.cache_clear()
     (theirs,) = read(content(code))
     own = f"{code}-OWN"  # in the order of names at the same place, because features of guidance are in this order
-    (ours,) = read([{**one, "userCCD": renamed(dictionary, code, own)} for one in content(own)])
+    (ours,) = read([{**one, "userCCD": renamed(prepared_dictionary, code, own)} for one in content(own)])
     theirs, ours = (replace(one, seeds=(1, 5)) for one in (theirs, ours))
     assert_same_features(*(featurize(one, SETTINGS)[0] for one in (ours, theirs)))
     assert_same_features(*(featurize_reference(one, SETTINGS, 5) for one in (ours, theirs)))
@@ -207,9 +199,9 @@ def test_atoms_of_a_component_can_be_bonded_and_are_checked(read):
     )
 
 
-def test_an_atom_that_a_bond_replaces_must_be_marked_as_leaving(read, dictionary):
+def test_an_atom_that_a_bond_replaces_must_be_marked_as_leaving(read, prepared_dictionary):
     """Else the residue would have both the atom and the bond to its neighbour."""
-    residue = renamed(dictionary, "SEP", "MY-SEP")
+    residue = renamed(prepared_dictionary, "SEP", "MY-SEP")
     lines = [line[:36].replace(" Y ", " N ") + line[36:] if " OXT " in line else line for line in residue.split("\n")]
     unmarked = "\n".join(lines)
     assert unmarked != residue
@@ -228,14 +220,14 @@ def flat(text, kind="pdbx_model_Cartn_{}_ideal"):
     return document.as_string()
 
 
-def test_without_coordinates_a_stereocentre_is_refused(read, dictionary):
+def test_without_coordinates_a_stereocentre_is_refused(read, prepared_dictionary):
     """RDKit reads the configuration from coordinates; without them it would take any."""
-    text = renamed(dictionary, "NAG", "MY-NAG")
+    text = renamed(prepared_dictionary, "NAG", "MY-NAG")
     content = job(protein(), ligand("CCD_MY-NAG"))[0]
     assert read([{**content, "userCCD": flat(text)}]), "the other coordinates serve"
     nothing = flat(flat(text), "model_Cartn_{}")
     refused(read, [{**content, "userCCD": nothing}], "the configuration at C1, C2, C3, C4, C5 is not known: add coord")
-    fumarate = flat(flat(renamed(dictionary, "FUM", "MY-FUM")), "model_Cartn_{}")
+    fumarate = flat(flat(renamed(prepared_dictionary, "FUM", "MY-FUM")), "model_Cartn_{}")
     refused(read, job(ligand("CCD_MY-FUM"), userCCD=fumarate), "the configuration at C")
 
 
