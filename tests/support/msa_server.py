@@ -85,6 +85,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, archive({"uniref.a3m": b">101\nMK\n" * 1000})[:60])
         elif fault == "other rows":
             self._send(200, archive({"uniref.a3m": b">101\nWWWWW\n\0", "pair.a3m": b">101\nWWWWW\n\0"}))
+        elif fault == "cut row":
+            _, sequences = self.server.tickets[self.path.removeprefix("/result/download/")]
+            content = unpaired_files(sequences)["uniref.a3m"].replace(b"\n\0", b"\0")
+            self._send(200, archive({"uniref.a3m": content[:-3] + b"\0"}))
         elif fault == "redirect":
             self._send(302, b"", {"Location": "https://elsewhere.example"})
         elif isinstance(fault, int):

@@ -114,6 +114,7 @@ def test_protenix_exact_takes_what_protenix_reads(form, tmp_path):
         ((STOCKHOLM * 2).encode(), "2 Stockholm alignments"),
         (b"# STOCKHOLM 1.0\n", "Stockholm"),
         (b">a\nWWWWWWWWWW\n>b\nCCCCCCCCCC\n", "no row of the alignment is the sequence, and none is similar"),
+        (b">a\nMK--------\n>b\nWWWWWWWWWW\n", "none is similar"),
         (b">a\nMKTAYIAKQ\n", r"differs from it at position 10 \(9 and 10 residues\)"),
         (b">a\nMKT-AYI*KQR\n", "record 1 .a.: '\\*' in column 8"),
     ],

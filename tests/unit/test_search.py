@@ -127,6 +127,7 @@ def test_nothing_is_asked_twice(tmp_path):
         ({"download": ["drop"]}, "the download broke off"),
         ({"download": ["damaged"]}, "the result is damaged"),
         ({"download": ["other rows"]}, "not the sequence of the ticket"),
+        ({"download": ["cut row"]}, "row 4 of an alignment in it is cut short"),
         ({"download": [503, "ratelimit"]}, "HTTP status 503"),
     ],
 )
