@@ -1,0 +1,184 @@
+"""Time the ``predict`` command on one GPU and on several GPUs of this machine, on the same inputs, in one run.
+
+    python scripts/measure_scaling.py ROOT --gpus 1,2,4 --sets small:100x5,one:1x200,large:12x1 --out scaling.json
+    python scripts/measure_scaling.py ROOT --gpus 4 --sets small:40x5 --kill 20
+
+ROOT becomes a PROTENIX_ROOT_DIR with a full-size checkpoint of made-up weights. Sets: ``small`` has complexes of 150-450
+tokens, ``one`` of 245, ``large`` of 1,000-1,500, as ``name:JOBSxSEEDS``. One GPU is the command without ``--gpus``.
+
+For each run: seconds of the whole command and from the first batch to the last file; structures a second; the share of
+the time in which a GPU was not in a batch, and in which nvidia-smi saw no kernel on it; time to the first result; and
+processor seconds of the process that hands out the work. ``--kill SECONDS`` kills one GPU's process that long after
+the first result, and checks that nothing is lost.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+from benchmark_command import OURS, REPOSITORY, prepare
+
+SIZES = {"tiny": (8, 24), "small": (150, 450), "one": (245, 245), "large": (1000, 1500)}
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+QUERY = ["nvidia-smi", "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--gpus", default="1,2")
+    parser.add_argument("--sets", default="small:100x5,one:1x200")
+    parser.add_argument("--rows", type=int, default=200, help="rows of each chain's made-up MSA")
+    parser.add_argument("--options", default="--precision fast", help="more options of predict")
+    parser.add_argument("--kill", type=float, help="kill one GPU's process this many seconds after the first result")
+    parser.add_argument("--out", type=Path, default=Path("scaling.json"))
+    arguments = parser.parse_args()
+    environment = {
+        **os.environ, "PROTENIX_ROOT_DIR": str(arguments.root.resolve()), "LAYERNORM_TYPE": "torch",
+        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(REPOSITORY)])),
+    }  # fmt: skip
+    if "--model" not in arguments.options:
+        prepare(arguments.root)
+    made = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, n_job, n_seed in parse_sets(arguments.sets):
+            inputs = write_inputs(Path(scratch) / name, SIZES[name], n_job, arguments.rows)
+            for gpus in arguments.gpus.split(","):
+                row = measure(arguments, inputs, n_job, n_seed, int(gpus), environment)
+                made.append({"set": name, "jobs": n_job, "seeds": n_seed, "gpus": int(gpus), **row})
+                print(json.dumps(made[-1]), flush=True)
+                arguments.out.write_text(json.dumps(made, indent=1) + "\n")
+
+
+def parse_sets(text: str) -> list[tuple[str, int, int]]:
+    """Read ``small:100x5,one:1x200``."""
+    parts = (one.partition(":") for one in text.split(","))
+    return [(name, *(int(number) for number in counts.split("x"))) for name, _, counts in parts]
+
+
+def write_inputs(folder: Path, sizes: tuple[int, int], n_job: int, n_row: int) -> Path:
+    """Write jobs of two protein chains, each with an MSA of mutated copies. Sizes are evenly spread and shuffled."""
+    folder.mkdir()
+    generator = random.Random(0)
+    low, high = sizes
+    tokens = [low + (high - low) * number // max(1, n_job - 1) for number in range(n_job)]
+    generator.shuffle(tokens)
+    jobs = []
+    for number, n_token in enumerate(tokens):
+        chains = []
+        for chain, length in enumerate((n_token - n_token // 3, n_token // 3)):
+            sequence = "".join(generator.choices(LETTERS, k=length))
+            path = folder / f"{number}_{chain}.a3m"
+            path.write_text("".join(f">{row}\n{mutated(sequence, generator, row)}\n" for row in range(n_row)))
+            chains.append({"proteinChain": {"sequence": sequence, "count": 1, "unpairedMsaPath": str(path)}})
+        jobs.append({"name": f"job{number}", "sequences": chains})
+    path = folder / "in.json"
+    path.write_text(json.dumps(jobs))
+    return path
+
+
+def mutated(sequence: str, generator: random.Random, row: int) -> str:
+    """Return the sequence itself for row 0, else a copy with a third of its residues replaced."""
+    if row == 0:
+        return sequence
+    return "".join(generator.choice(LETTERS) if generator.random() < 1 / 3 else one for one in sequence)
+
+
+def measure(
+    arguments: argparse.Namespace, inputs: Path, n_job: int, n_seed: int, n_gpu: int, environment: dict[str, str]
+) -> dict:
+    """Run the command once, and check that it has written every seed."""
+    out = inputs.parent / "out"
+    options = [*arguments.options.split(), *(["--gpus", str(n_gpu)] if n_gpu > 1 else [])]
+    command = [sys.executable, "-c", OURS, "predict", str(inputs), "--seeds", f"1-{n_seed}", "--out", str(out)]
+    watching = subprocess.Popen(QUERY, stdout=subprocess.PIPE, text=True) if shutil.which("nvidia-smi") else None
+    started = time.time()
+    process = subprocess.Popen(
+        [*command, *options, "--quiet"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    killed, first_seen, driver_seconds = None, None, 0.0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            driver_seconds = sum(psutil.Process(process.pid).cpu_times()[:2])
+        if first_seen is None and any(out.glob("*/seed_*/record.json")):
+            first_seen = time.time()
+        if arguments.kill and killed is None and first_seen and time.time() - first_seen > arguments.kill:
+            killed = kill_one(process.pid)
+        time.sleep(0.1)
+    whole = time.time() - started
+    output = process.stdout.read() if process.stdout else ""
+    seen = idle_by_gpu(watching, n_gpu, whole)
+    records = {path: json.loads(path.read_text()) for path in out.glob("*/seed_*/record.json")}
+    ranked = list(out.glob("*/best.cif"))
+    if process.returncode or len(records) != n_job * n_seed or len(ranked) != n_job:
+        sys.exit(f"code {process.returncode}, {len(records)} seeds, {len(ranked)} jobs ranked\n{output[-4000:]}")
+    batches = {}
+    for path, record in records.items():
+        seconds = sum(record["run"]["stage_seconds"].values())
+        written = path.stat().st_mtime
+        key = record["job"], record["run"]["batch"][0], tuple(record["run"]["batch"])
+        batches[key] = max(batches.get(key, (0.0, written)), (seconds, written))
+    busy = sum(seconds for seconds, _ in batches.values())
+    begin = min(written - seconds for seconds, written in batches.values())
+    end = max(path.stat().st_mtime for path in records)
+    span, n_structure = end - begin, 5 * n_job * n_seed
+    row = {
+        "whole_s": round(whole, 2),
+        "span_s": round(span, 2),
+        "structures_per_s": round(n_structure / span, 2),
+        "outside_batches": round(1 - busy / (n_gpu * span), 4),
+        "no_kernel": seen,
+        "first_batch_s": round(begin - started, 2),
+        "first_result_s": round(min(path.stat().st_mtime for path in records) - started, 2),
+        "batches": len(batches),
+        "seconds_per_seed": round(statistics.mean(record["run"]["seconds"] for record in records.values()), 3),
+        "driver_cpu_s": round(driver_seconds, 1),
+        "killed": killed,
+        "retries": sum(bool(record["run"]["retries"]) for record in records.values()),
+    }
+    shutil.rmtree(out)
+    return row
+
+
+def kill_one(parent: int) -> str | None:
+    """Kill (SIGKILL) the process of one GPU. Returns its command line."""
+    for process in psutil.Process(parent).children(recursive=True):
+        name = " ".join(process.cmdline())
+        if "ray::_RayWorker" in name:
+            os.kill(process.pid, signal.SIGKILL)
+            return name
+    return None
+
+
+def idle_by_gpu(watching: subprocess.Popen | None, n_gpu: int, seconds: float) -> list[float] | None:
+    """Return the share of the time without a kernel for each GPU that was used, from its first to its last kernel."""
+    if watching is None:
+        return None
+    watching.terminate()
+    output, _ = watching.communicate()
+    seen: dict[int, list[int]] = {}
+    for line in output.splitlines():
+        parts = line.split(",")
+        if len(parts) == 2 and parts[1].strip().isdigit():
+            seen.setdefault(int(parts[0]), []).append(int(parts[1]))
+    made = []
+    for index in sorted(seen)[:n_gpu]:
+        busy = [place for place, one in enumerate(seen[index]) if one]
+        used = seen[index][busy[0] : busy[-1] + 1] if busy else [0]
+        made.append(round(1 - statistics.mean(used) / 100, 3))
+    return made
+
+
+if __name__ == "__main__":
+    main()
