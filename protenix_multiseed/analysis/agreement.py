@@ -1,10 +1,12 @@
 """Measure whether samples agree: RMSD of superposed pairs, clusters with representatives, the spread of every token.
 
-biotite computes superposition, RMSD and lDDT. SciPy computes the clusters.
+biotite computes lDDT and the superposition on the best sample. SciPy computes the clusters.
 """
 
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import biotite.structure as struc
@@ -16,6 +18,7 @@ from protenix_multiseed.analysis.copies import match_copies
 MOST_COMPARED = 1000  # every pair of at most this many samples is superposed; of more samples, the best-ranked
 DISORDERED = 50.0  # below this pLDDT (very low in AlphaFold's terms) a token's place is arbitrary: it is not compared
 _MIN_CORE_SHARE = 1 / 3  # of all tokens
+_MOST_THREADS, _SAMPLES_PER_THREAD = 8, 100  # of the superposition of pairs; numpy computes outside the GIL
 _LDDT_CHUNK = 50  # samples whose lDDT is computed at once
 
 
@@ -117,16 +120,27 @@ def choose_core(plddt: np.ndarray) -> np.ndarray:
 def superpose_pairs(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return RMSD (Angstrom) and TM-score of every pair of samples after least-RMSD superposition, each [N, N].
 
+    The superposition is Kabsch's (1976), of one sample and all later ones at once. It gives biotite's result in a third
+    of the time, which counts for the 500,000 pairs of 1,000 samples.
+
     The TM-score (Zhang and Skolnick 2004) is computed for this superposition. It is not maximized over superpositions.
     """
     n, length = coordinates.shape[:2]
     d0 = max(0.5, 1.24 * np.cbrt(length - 15) - 1.8)
+    centred = coordinates - coordinates.mean(axis=1, keepdims=True, dtype=np.float64)
     rmsd, tm = np.zeros((n, n)), np.ones((n, n))
-    for index in range(n - 1):
-        fitted, _ = struc.superimpose(coordinates[index], coordinates[index + 1 :])
-        squared = ((fitted - coordinates[index]) ** 2).sum(axis=-1)
+
+    def superpose(index: int) -> None:
+        fixed, others = centred[index], centred[index + 1 :]
+        left, _, right = np.linalg.svd(others.mT @ fixed)
+        left[..., 2] *= np.linalg.det(left @ right)[:, None]  # -1 for a reflection, which is turned into a rotation
+        apart = others @ (left @ right) - fixed
+        squared = np.einsum("nlc,nlc->nl", apart, apart)
         rmsd[index, index + 1 :] = rmsd[index + 1 :, index] = np.sqrt(squared.mean(axis=-1))
         tm[index, index + 1 :] = tm[index + 1 :, index] = (1 / (1 + squared / d0**2)).mean(axis=-1)
+
+    with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)), -(-n // _SAMPLES_PER_THREAD))) as pool:
+        list(pool.map(superpose, range(n - 1)))
     return rmsd, tm
 
 

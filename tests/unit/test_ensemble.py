@@ -151,8 +151,9 @@ def test_convergence_takes_thousands_of_seeds():
 
 def test_rmsd_and_tm_score_of_pairs_match_biotite():
     coordinates = conformers()[:4]
+    coordinates = np.concatenate([coordinates, coordinates[:1] * [-1, 1, 1]])  # a mirror image is not superposed
     rmsd, tm = superpose_pairs(coordinates)
-    for i, j in itertools.combinations(range(4), 2):
+    for i, j in itertools.combinations(range(5), 2):
         one, other = (struc.AtomArray(60) for _ in range(2))
         for array, place in ((one, i), (other, j)):
             array.coord, array.res_id, array.chain_id = coordinates[place], np.arange(60), np.full(60, "A")
