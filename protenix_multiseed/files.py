@@ -58,6 +58,27 @@ def file_size(path: Path, folder: Path) -> int:
     return found.st_size
 
 
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Return the lengths of the regular files in a folder and in the folders in it, bytes, by name below the folder.
+
+    One look at a folder in place of one at each file. Links, and what cannot be read, are left out.
+    """
+    sizes: dict[str, int] = {}
+    inner = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(entry)
+            elif entry.is_file(follow_symlinks=False):
+                sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+    for one in inner:
+        with contextlib.suppress(OSError), os.scandir(one) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    sizes[f"{one.name}/{entry.name}"] = entry.stat(follow_symlinks=False).st_size
+    return sizes
+
+
 def is_file(path: Path, folder: Path) -> bool:
     """Return whether a path is a regular file inside a folder."""
     try:

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -143,12 +144,20 @@ def measure(
         "first_result_s": round(min(path.stat().st_mtime for path in records) - started, 2),
         "batches": len(batches),
         "seconds_per_seed": round(statistics.mean(record["run"]["seconds"] for record in records.values()), 3),
+        "log": stages(out, started),
         "driver_cpu_s": round(driver_seconds, 1),
         "killed": killed,
         "retries": sum(bool(record["run"]["retries"]) for record in records.values()),
     }
     shutil.rmtree(out)
     return row
+
+
+def stages(out: Path, started: float) -> dict[str, float]:
+    """Return when each stage began by the run's log, in whole seconds since the start of the command."""
+    lines = (line.split(" ", 3) for line in (out / "protenix-ms" / "run.log").read_text().splitlines())
+    times = ((datetime.fromisoformat(parts[0]), parts[3]) for parts in lines if parts[2] == "stage:")
+    return {text: round(time.timestamp() - started) for time, text in times}
 
 
 def kill_one(parent: int) -> str | None:

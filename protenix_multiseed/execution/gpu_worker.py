@@ -91,6 +91,7 @@ class GpuWorker:
             setattr(main, name, None)
         self._config = config
         self._workers, self._n_worker = WorkerPool(workers, offline=config.offline), workers
+        self._workers.start()
         self._executor = LocalExecutor(config, self._workers, self._tell)
         self._given: SimpleQueue[tuple[Job, Any] | None] = SimpleQueue()  # jobs and the futures of their features
         self._identities: dict[str, Identity] = {}

@@ -28,8 +28,8 @@ POLL_SECONDS = 0.1
 class WorkerPool:
     """A pool of worker processes. If a worker is killed, only its task fails, and a new worker replaces it.
 
-    The workers start when the first task is submitted. Any thread may submit tasks. Results travel through pipes. The
-    pool needs two semaphores in ``/dev/shm``.
+    The workers start when the first task is submitted, or with :meth:`start`. Any thread may submit tasks. Results
+    travel through pipes. The pool needs two semaphores in ``/dev/shm``.
 
     Args:
         workers: Number of worker processes.
@@ -62,6 +62,10 @@ class WorkerPool:
         _kill_children()  # of workers that were starting: without the pool's semaphores they print tracebacks
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
+
+    def start(self) -> None:
+        """Start the workers before there is a task, because they need seconds to import what they need."""
+        self.submit(os.getpid)
 
     def drop_features(self) -> None:
         """Cancel all featurization, waiting or running, so that the workers only write results."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protenix_multiseed.errors import ConfigError, DamagedError
-from protenix_multiseed.files import check_inside, file_size, is_file, open_file, read_text
+from protenix_multiseed.files import check_inside, file_size, file_sizes, is_file, open_file, read_text
 from protenix_multiseed.outputs.identity import differences, fingerprint
 from protenix_multiseed.settings import FolderSettings
 from protenix_multiseed.types import Identity, Job, Sample, Task
@@ -105,32 +105,44 @@ def inspect(folder: Path, identity: Identity, seed: int, *, verify: bool = False
         return Found(state="missing")
     if folder.is_symlink() or not folder.is_dir():
         return Found(state="different", detail="it is not a folder: another program made it")
-    try:
-        file_size(folder / RECORD, folder)
-    except FileNotFoundError:
-        return Found(state="different", detail="it has no record of how it was made: another program wrote it")
-    except PermissionError as error:  # nothing is known about it, so it is not replaced unless the user asks
-        return Found(state="different", detail=f"{RECORD} cannot be read: {error.strerror}")
-    except OSError as error:
-        return Found(state="damaged", detail=f"{RECORD}: {error.strerror}")
+    sizes = file_sizes(folder)
+    if RECORD not in sizes:
+        try:
+            file_size(folder / RECORD, folder)
+        except FileNotFoundError:
+            return Found(state="different", detail="it has no record of how it was made: another program wrote it")
+        except PermissionError as error:  # nothing is known about it, so it is not replaced unless the user asks
+            return Found(state="different", detail=f"{RECORD} cannot be read: {error.strerror}")
+        except OSError as error:
+            return Found(state="damaged", detail=f"{RECORD}: {error.strerror}")
     record = read_record(folder)
     if record is None:
         return Found(state="damaged", detail=f"{RECORD} cannot be read")
     if record["fingerprint"] != fingerprint(identity, seed):
         return Found(state="different", detail="; ".join(differences(record["made_from"], identity)) or "the seed")
-    if detail := next(_damage(folder, record, verify=verify), None):
+    if detail := next(_damage(folder, record, sizes, verify=verify), None):
         return Found(state="damaged", detail=detail)
     return Found(state="done")
 
 
-def _damage(folder: Path, record: Mapping[str, Any], *, verify: bool = False, may_lack: bool = False) -> Iterator[str]:
+def _damage(
+    folder: Path,
+    record: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    *,
+    verify: bool = False,
+    may_lack: bool = False,
+) -> Iterator[str]:
     """Yield a description of each file of a seed that is not as it was written.
 
     Args:
+        sizes: The lengths of the seed's files (:func:`.file_sizes`), bytes.
         verify: Whether to compare contents too.
         may_lack: Whether a missing file without scores is no damage: the user may have deleted it to save space.
     """
     for name, written in record["files"].items():
+        if sizes.get(name) == written["bytes"] and not verify:
+            continue
         path = folder / name
         try:
             if file_size(path, folder) != written["bytes"]:
@@ -221,7 +233,7 @@ def read_seed(folder: Path, job: str, seed: int) -> tuple[dict[str, Any], list[S
         raise DamagedError(folder, f"{RECORD} is damaged or cannot be read")
     if record.get("seed", seed) != seed:
         raise DamagedError(folder, f"{RECORD} is that of seed {record['seed']}")
-    if detail := next(_damage(folder, record, may_lack=True), None):
+    if detail := next(_damage(folder, record, file_sizes(folder), may_lack=True), None):
         raise DamagedError(folder, detail)
     return record, read_samples(folder, job, seed, record)
 
