@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.types import Job, Sizes, Task
 
 
@@ -53,3 +54,8 @@ class Capacity:
             else:
                 known[key] = 0
         return known[key]
+
+    def more(self, number: int, planner: Planner) -> int:
+        """Return how many more units a GPU needs that got this job: small jobs fill its batch and the next one."""
+        is_shared = planner.max_jobs > 1 and self._sizes[number].n_token <= SHARED_BATCH_MAX_TOKENS
+        return 2 * planner.settings.max_entries if is_shared else 0

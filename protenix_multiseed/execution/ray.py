@@ -186,9 +186,10 @@ class RayExecutor:
                     self._fleet.ask(gpu, "collect", gpu.n_received, COLLECT_SECONDS)
             case "take_back":
                 gpu.is_giving_back = False
-                for seed in value:
-                    self._finished(gpu, answer.about, seed)
-                self._schedule.give_back(answer.about, value)
+                for job, seeds in zip(answer.about, value, strict=True):
+                    for seed in seeds:
+                        self._finished(gpu, job, seed)
+                    self._schedule.give_back(job, seeds)
                 self._hungry.update(self._fleet.gpus)
 
     def _lost(self, gpu: Gpu, reason: str, *, is_stuck: bool = False, is_final: bool = False) -> Iterator[Event]:
@@ -230,12 +231,10 @@ class RayExecutor:
         """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
         if gpu.loaded is None:
             return
-        fits = partial(self._capacity.seeds, planner=gpu.loaded.planner, budget=gpu.loaded.budget)
-        given = []
-        while len(gpu.units) < (self._config.workers or 1) + AHEAD:
-            unit = self._schedule.next(gpu.number, fits)
-            if unit is None:
-                break
+        planner, n_worker = gpu.loaded.planner, self._config.workers or 1
+        fits = partial(self._capacity.seeds, planner=planner, budget=gpu.loaded.budget)
+        given, alone, depth = [], set[tuple[str, int]](), n_worker + AHEAD
+        while len(gpu.units) < depth and (unit := self._schedule.next(gpu.number, fits)) is not None:
             task = self._tasks[unit.job]
             tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
             found = {seed: found_written(self._config.out, task, seed, gpu.name) for seed in tried}
@@ -246,16 +245,19 @@ class RayExecutor:
                     self._schedule.finished(gpu.number, unit.job, seed)
             if admitted:
                 gpu.units.append((unit.job, set(admitted)))
+                depth = n_worker + AHEAD + self._capacity.more(unit.job, planner)
+                alone.update((task.job.name, seed) for seed in admitted if unit.is_alone)
                 seeds = tuple(admitted)  # and not all seeds of the job, which may be many
                 given.append(replace(task, job=replace(task.job, seeds=seeds), todo=seeds))
         if given:
             gpu.moved = time.monotonic() if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
-            self._fleet.ask(gpu, "give", given)
+            self._fleet.ask(gpu, "give", given, alone)
         elif not gpu.units and (move := self._schedule.move(gpu.number)) is not None:
-            busy, unit = self._fleet.gpus[move[0]], move[1]
+            busy, units = self._fleet.gpus[move[0]], move[1]
             if not busy.is_giving_back:
                 busy.is_giving_back = True
-                self._fleet.ask(busy, "take_back", self._tasks[unit.job].job.name, unit.seeds, about=unit.job)
+                wanted = [(self._tasks[unit.job].job.name, unit.seeds) for unit in units]
+                self._fleet.ask(busy, "take_back", wanted, about=[unit.job for unit in units])
 
     def _finished(self, gpu: Gpu, number: int, seed: int) -> bool:
         for job, seeds in gpu.units:

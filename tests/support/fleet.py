@@ -13,7 +13,7 @@ from protenix_multiseed.execution.gpu_worker import Closed, Loaded, Started
 class Planner:
     """Three seeds of any job fit."""
 
-    settings = SimpleNamespace(max_seeds=4)
+    settings, max_jobs = SimpleNamespace(max_seeds=4), 1
 
     def refusal(self, sizes, budget):
         return None
@@ -99,19 +99,21 @@ class Process:
         threading.Thread(target=self.work, daemon=True).start()
         return Loaded(planner=PLANNER, budget=2**30, process=1, facts={"host": self.place.host, "device": "fake"})
 
-    def give(self, tasks):
+    def give(self, tasks, alone):
         with self.changed:
             self.check_alive()
             self.todo.extend((task.job, seed) for task in tasks for seed in task.todo)
             self.changed.notify_all()
 
-    def take_back(self, job, seeds):
+    def take_back(self, wanted):
         with self.changed:
             self.check_alive()
-            free = [(one, seed) for one, seed in self.todo if one.name == job and seed in seeds]
-            for entry in free:
+            free = [
+                [(one, seed) for one, seed in self.todo if one.name == job and seed in seeds] for job, seeds in wanted
+            ]
+            for entry in (entry for entries in free for entry in entries):
                 self.todo.remove(entry)
-            return [seed for _, seed in free]
+            return [[seed for _, seed in entries] for entries in free]
 
     def collect(self, n_received, seconds):
         with self.changed:

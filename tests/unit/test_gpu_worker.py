@@ -34,9 +34,9 @@ def test_a_message_is_kept_until_the_run_has_it_and_says_nothing_of_the_job_but_
 def test_seeds_that_have_begun_cannot_be_taken_back_and_seeds_that_were_taken_back_do_not_begin(monkeypatch):
     monkeypatch.setattr(module, "RECEIVED_SECONDS", 0.0)
     made = worker(1, 2, 3)
-    assert made.take_back("a", [2]) == [2]
+    assert made.take_back([("a", [2]), ("b", [2])]) == [[2], []]
     assert made.admit(job_of(), [1, 2]) == (1,)
-    assert made.take_back("a", [1, 2, 3]) == [3]
+    assert made.take_back([("a", [1, 2, 3])]) == [[3]]
     assert made.admit(job_of(), [3]) == ()
     assert [(type(one), one.seeds) for one in made.collect(0, 0)] == [(Started, (1,))]
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from support.jobs import job_of
 
-from protenix_multiseed.execution.job_run import make_ready
+from protenix_multiseed.execution.group_run import make_ready
 from protenix_multiseed.types import BatchPlan, Sizes
 
 JOB = job_of(seeds=(1, 2, 3, 4))
@@ -19,12 +19,15 @@ class Model:
 
     def __init__(self, calls):
         self.calls = calls
-        self.planner = SimpleNamespace(peak_bytes=lambda sizes: lambda seeds, chunk: 10 * seeds, plan=self.plan)
+        self.planner = SimpleNamespace(
+            entries_bytes=lambda jobs: lambda entries, chunk: 10 * len(entries), plan_group=self.plan
+        )
         self.transfer = SimpleNamespace(upload=self.upload)
 
-    def plan(self, sizes, seeds, budget):
-        pairs = zip(seeds[::2], seeds[1::2], strict=True)
-        return tuple(BatchPlan(seeds=pair, sample_chunk=1, estimated_bytes=20) for pair in pairs)
+    def plan(self, jobs, budget):
+        ((_, seeds),) = jobs.values()
+        pairs = [((0, first), (0, second)) for first, second in zip(seeds[::2], seeds[1::2], strict=True)]
+        return tuple(BatchPlan(entries=pair, sample_chunk=1, estimated_bytes=20) for pair in pairs)
 
     def refusal(self, sizes):
         return None
@@ -45,7 +48,7 @@ def ready(taken):
         calls.append(tuple(seeds))
         return [seed for seed in seeds if seed not in taken]
 
-    return make_ready(Model(calls), SimpleNamespace(admit=admit), FEATURES), calls
+    return make_ready(Model(calls), SimpleNamespace(admit=admit), [FEATURES]), calls
 
 
 @pytest.mark.parametrize(("taken", "asked", "planned"), [
