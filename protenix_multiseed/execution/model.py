@@ -174,7 +174,7 @@ class LoadedModel:
         """
         hardware.reset_peak(self.device)
         batch = Batch(
-            features=features.only(plan.seeds), sample_chunk=plan.sample_chunk, estimated_bytes=plan.estimated_bytes
+            parts=(features.only(plan.seeds),), sample_chunk=plan.sample_chunk, estimated_bytes=plan.estimated_bytes
         )
         if self.config.reference_reason is None:
             return self._run_batched(batch, retries, gate)
@@ -186,8 +186,9 @@ class LoadedModel:
         started = time.perf_counter()
         for step in run_stages(FAST, self.network, batch):
             if isinstance(step, StepsDone):
+                (features,) = batch.parts
                 yield BatchProgress(
-                    job=batch.features.job, seeds=batch.seeds, stage=step.stage, done=step.done, total=step.total
+                    job=features.job, seeds=batch.seeds, stage=step.stage, done=step.done, total=step.total
                 )
             elif isinstance(step, Scored):
                 run = {
@@ -200,8 +201,8 @@ class LoadedModel:
                     "estimated_bytes": batch.estimated_bytes,
                     "seconds": round((time.perf_counter() - started) / len(batch.seeds), 3),
                 }
-                seed = batch.seeds[step.index]
-                yield Done(seed, self._fetch(step.raw, batch.features, seed, self._full_record(run, retries)))
+                features, seed = batch.entries[step.index]
+                yield Done(seed.seed, self._fetch(step.raw, features, seed.seed, self._full_record(run, retries)))
             if gate.time_is_up:
                 raise Stopped
 
@@ -212,9 +213,9 @@ class LoadedModel:
             if gate.time_is_up:
                 raise Stopped
 
-        (seed,) = batch.features.seeds
+        ((features, seed),) = batch.entries
         full = self.config.full_confidence
-        made = predict_seed(self.network, batch.features, seed, full=full, check=check)
+        made = predict_seed(self.network, features, seed, full=full, check=check)
         more = {
             "why": self.config.reference_reason,
             "precision": "reference",

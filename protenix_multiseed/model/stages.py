@@ -44,11 +44,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One seed of the batch is finished.
+    """One entry of the batch is finished.
 
     Attributes:
-        index: Index of the seed in the batch.
-        raw: Upstream's output dictionary of this seed.
+        index: Index of the entry in the batch.
+        raw: Upstream's output dictionary of this entry.
         seconds: Seconds that each stage has taken so far, for the whole batch.
     """
 
@@ -157,7 +157,8 @@ def make_inputs(network: Network, batch: Batch) -> Inputs:
     """Put the features of a batch on the device, and add the features that ``Protenix.forward`` adds."""
     from protenix.model.protenix import update_input_feature_dict
 
-    features, seeds = batch.features, batch.features.seeds
+    (features,) = batch.parts
+    seeds = features.seeds
     shared = expand(features, seeds[0], device=network.device, templates=torch.device("cpu"))
     ref_pos = torch.stack([place(seed.ref_pos, network.device) for seed in seeds])
     d_lm = []
@@ -189,7 +190,7 @@ def run_stages(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]
 
 
 def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
-    features = batch.features
+    (features,) = batch.parts
     rngs = [SeedRng(seed, network.device) for seed in features.seeds]
     clock = _Clock(network.device)
     network.set_size(features.n_token)
