@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.features.pool import AHEAD
 from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.types import Job, Sizes, Task
 
@@ -55,7 +56,14 @@ class Capacity:
                 known[key] = 0
         return known[key]
 
-    def more(self, number: int, planner: Planner) -> int:
-        """Return how many more units a GPU needs that got this job: small jobs fill its batch and the next one."""
-        is_shared = planner.max_jobs > 1 and self._sizes[number].n_token <= SHARED_BATCH_MAX_TOKENS
-        return 2 * planner.settings.max_entries if is_shared else 0
+    def has_room(self, units: Sequence[tuple[int, object]], planner: Planner, n_worker: int) -> bool:
+        """Return whether a GPU should get another unit, so that its CPU workers do not wait.
+
+        Args:
+            units: Number of the job, and seeds, of each unit that it has. If the last job is small, the GPU needs
+                enough units for the running batch and the next one.
+        """
+        is_shared = (
+            bool(units) and planner.max_jobs > 1 and self._sizes[units[-1][0]].n_token <= SHARED_BATCH_MAX_TOKENS
+        )
+        return len(units) < n_worker + AHEAD + (2 * planner.settings.max_entries if is_shared else 0)

@@ -2,8 +2,10 @@
 
 import threading
 from collections import deque
+from queue import SimpleQueue
+from types import SimpleNamespace
 
-from support.jobs import job_of
+from support.jobs import job_of, task_of
 
 from protenix_multiseed.events import Written
 from protenix_multiseed.execution import gpu_worker as module
@@ -58,3 +60,13 @@ def test_a_closed_worker_begins_nothing():
     made = worker(1)
     made.is_closed = True
     assert made.admit(job_of(), [1]) == ()
+
+
+def test_a_seed_that_is_given_alone_shares_no_batch():
+    made = worker()
+    made._alone, made._identities, made._config = set(), {}, SimpleNamespace(feature_settings=None)
+    made._given, made._workers = SimpleQueue(), SimpleNamespace(begin=lambda job, settings: None)
+    jobs = [job_of(name=name, seeds=(1, 2)) for name in ("a", "b")]
+    made.give([task_of(job) for job in jobs], {("b", 2)})
+    features = [SimpleNamespace(job=job, seeds=[SimpleNamespace(seed=seed) for seed in job.seeds]) for job in jobs]
+    assert [made._is_alone(one) for one in features] == [False, True]
