@@ -1,4 +1,4 @@
-"""Write tables of mmCIF files fast. biotite escapes and pads every value by itself; most values of a table are equal."""
+"""Write tables of mmCIF files fast. biotite escapes and pads every value by itself, but most values are equal."""
 
 import re
 from typing import Any

@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -21,8 +20,20 @@ JOBS = {
 SMALL = sorted(set(JOBS) - {"large"})
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--device", "cpu", "--log-format", "json")
 SHARED = ("--max-jobs-per-batch", "6")
-# A prelude: all small jobs are featurized before the first batch, whatever the machine does meanwhile.
-STAND_IN = Path("/tmp/h/schedtmp/standin.py").read_text()
+# Preludes: the parts of a batch run one after another; all small jobs are featurized before the first batch, whatever the machine does meanwhile.
+STAND_IN = """
+from dataclasses import replace
+from protenix_multiseed.execution import model
+from protenix_multiseed.model.stages import Scored, StepsDone
+original = model.run_stages
+def one_after_another(stages, network, batch):
+    first = 0
+    for part in batch.parts:
+        for step in original(stages, network, replace(batch, parts=(part,))):
+            yield replace(step, index=first + step.index) if isinstance(step, Scored) else step
+        first += len(part.seeds)
+model.run_stages = one_after_another
+"""
 PATIENT = """
 from protenix_multiseed.execution import transfer
 transfer.Transfer.is_awaited = property(lambda self: False, lambda self, value: None)
