@@ -20,7 +20,7 @@ JOBS = {
 SMALL = sorted(set(JOBS) - {"large"})
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--device", "cpu", "--log-format", "json")
 SHARED = ("--max-jobs-per-batch", "6")
-# Preludes: the parts of a batch run one after another; all small jobs are featurized before the first batch, whatever the machine does meanwhile.
+# Preludes. The parts of a batch run one after another; all small jobs are featurized before the first batch.
 STAND_IN = """
 from dataclasses import replace
 from protenix_multiseed.execution import model
