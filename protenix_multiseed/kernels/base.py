@@ -12,7 +12,7 @@ Conventions in the shapes of all operations:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self, TypeAlias
 
 import torch
@@ -103,7 +103,8 @@ def triton_kernels(*, hopper: bool = False, blocks_at_once: int | None = None) -
     )
 
 
-class Lengths(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Lengths:
     """How many tokens of each entry are real; the tokens after them are padding.
 
     Attributes:
@@ -126,7 +127,7 @@ class Lengths(NamedTuple):
 
     def only(self, spans: Sequence[slice]) -> Self:
         """The lengths of some entries."""
-        return self._replace(each=torch.cat([self.each[span] for span in spans]))
+        return replace(self, each=torch.cat([self.each[span] for span in spans]))
 
     def is_padding(self, n: int) -> torch.Tensor:
         """Whether a token is padding [A, n]."""

@@ -60,8 +60,6 @@ def run(function, kernels, arguments):
 
 
 def double(value):
-    if isinstance(value, Lengths):
-        return value
     if isinstance(value, tuple):
         return tuple(map(double, value))
     return value.double() if isinstance(value, torch.Tensor) else value

@@ -239,7 +239,7 @@ def everything_is_real(operation):
     """The operation with lengths that call no token padding."""
 
     def call(kernels, z, norm, weight, lengths, *more):
-        return operation(kernels, z, norm, weight, lengths._replace(are_equal=True), *more)
+        return operation(kernels, z, norm, weight, replace(lengths, are_equal=True), *more)
 
     return call
 
@@ -279,7 +279,7 @@ MASKS = {
     "lengths of a pass over some templates": (
         "run_trunk",
         lambda patch: patch.setattr(
-            Lengths, "only", lambda self, spans: self._replace(each=self.each[: sum(s.stop - s.start for s in spans)])
+            Lengths, "only", lambda self, spans: replace(self, each=self.each[: sum(s.stop - s.start for s in spans)])
         ),
     ),
     "number of templates": (

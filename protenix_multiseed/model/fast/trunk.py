@@ -45,9 +45,12 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
     is_small = inputs.n_entry * n * n < CUDA_GRAPH_MAX_PAIRS
-    each, *fixed = inputs.lengths
+    lengths = inputs.lengths
     fresh = GraphedLoop(
-        partial(stack, network.kernels, s, z, inputs.lengths), tensors=(s, z, each), fixed=fixed, captures=is_small
+        partial(stack, network.kernels, s, z, lengths),
+        tensors=(s, z, lengths.each),
+        fixed=(lengths.most, lengths.are_equal),
+        captures=is_small,
     )
     run_stack = network.graphs.take("trunk", fresh)
     s, z, _ = run_stack.tensors
