@@ -122,8 +122,11 @@ class Lengths:
     def of(cls, numbers: Sequence[int], device: torch.device, most: int | None = None) -> Self:
         """Make the lengths from the number of real tokens of each entry. ``most`` is their maximum if it is None."""
         most = max(numbers) if most is None else most
-        each = torch.tensor(numbers, dtype=torch.int32, device=device)
-        return cls(each=each, most=most, are_equal=set(numbers) == {most})
+        are_equal = set(numbers) == {most}
+        each = torch.full((len(numbers),), most, dtype=torch.int32, device=device)  # needs no copy from the host
+        if not are_equal:
+            each = torch.tensor(numbers, dtype=torch.int32, device=device)
+        return cls(each=each, most=most, are_equal=are_equal)
 
     def only(self, spans: Sequence[slice]) -> Self:
         """The lengths of some entries."""

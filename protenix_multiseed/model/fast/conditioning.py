@@ -32,8 +32,9 @@ def prepare_conditioning(network: Network, inputs: Inputs, trunk: TrunkOutput) -
             for rows in row_chunks(part.n_token, 8 * width, network.kernels.elements):
                 relp = table[places(conditioner.relpe, part.shared, rows)]
                 for index in range(span.start, span.stop):
-                    made, z = pair_cond[index, rows, own], trunk.z[index, rows, own].float()
-                    made.copy_(conditioner.prepare_cache(relp, z, inplace_safe=True))
+                    made = pair_cond[index, rows, own]
+                    z = trunk.z[index, rows, own]
+                    made.copy_(conditioner.prepare_cache(relp, z.float(), inplace_safe=True))
                     of_tokens[index].append(encoder.linear_no_bias_z(encoder.layernorm_z(made)))
         atom_pairs, atom_singles = [], []
         for index in range(inputs.n_entry):
