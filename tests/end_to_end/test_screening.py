@@ -20,20 +20,7 @@ JOBS = {
 SMALL = sorted(set(JOBS) - {"large"})
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--device", "cpu", "--log-format", "json")
 SHARED = ("--max-jobs-per-batch", "6")
-# Preludes. The parts of a batch run one after another; all small jobs are featurized before the first batch.
-STAND_IN = """
-from dataclasses import replace
-from protenix_multiseed.execution import model
-from protenix_multiseed.model.stages import Scored, StepsDone
-original = model.run_stages
-def one_after_another(stages, network, batch):
-    first = 0
-    for part in batch.parts:
-        for step in original(stages, network, replace(batch, parts=(part,))):
-            yield replace(step, index=first + step.index) if isinstance(step, Scored) else step
-        first += len(part.seeds)
-model.run_stages = one_after_another
-"""
+# A prelude: all small jobs are featurized before the first batch, whatever the machine does meanwhile.
 PATIENT = """
 from protenix_multiseed.execution import transfer
 transfer.Transfer.is_awaited = property(lambda self: False, lambda self, value: None)
@@ -99,7 +86,7 @@ def assert_equal(out, alone, names=tuple(JOBS)):
 
 def test_six_jobs_in_one_batch_equal_each_job_alone(tmp_path, alone):
     write(tmp_path)
-    done = run(*OPTIONS, *SHARED, "--seeds", "1", "--out", "out", cwd=tmp_path, prelude=STAND_IN + PATIENT)
+    done = run(*OPTIONS, *SHARED, "--seeds", "1", "--out", "out", cwd=tmp_path, prelude=PATIENT)
     out = tmp_path / "out"
     assert done.returncode == 0, done.stdout + done.stderr
     assert record(out, "a")["batch_jobs"] == {name: [1] for name in SMALL}
@@ -113,7 +100,7 @@ def test_six_jobs_in_one_batch_equal_each_job_alone(tmp_path, alone):
 
 def test_one_job_that_fails_in_a_batch_fails_alone(tmp_path, alone):
     write(tmp_path)
-    done = run(*OPTIONS, *SHARED, "--seeds", "1", "--out", "out", cwd=tmp_path, prelude=STAND_IN + PATIENT + BREAK_C)
+    done = run(*OPTIONS, *SHARED, "--seeds", "1", "--out", "out", cwd=tmp_path, prelude=PATIENT + BREAK_C)
     out = tmp_path / "out"
     assert done.returncode == 1, done.stdout + done.stderr
     (failed,) = (json.loads(line) for line in (out / "protenix-ms" / "failures.jsonl").read_text().splitlines())
@@ -127,9 +114,7 @@ def test_one_job_that_fails_in_a_batch_fails_alone(tmp_path, alone):
 def test_a_run_that_is_killed_is_resumed_and_no_seed_is_written_twice(tmp_path, alone):
     write(tmp_path)
     script = tmp_path / "command.py"
-    script.write_text(
-        STAND_IN + PATIENT + "from protenix_multiseed.cli import app\nif __name__ == '__main__':\n    app()\n"
-    )
+    script.write_text(PATIENT + "from protenix_multiseed.cli import app\nif __name__ == '__main__':\n    app()\n")
     arguments = (*OPTIONS, *SHARED, "--seeds", "1-2", "--out", "out")
     out, end = tmp_path / "out", time.monotonic() + 500
     process = start(*arguments, cwd=tmp_path, script=str(script))
@@ -141,7 +126,7 @@ def test_a_run_that_is_killed_is_resumed_and_no_seed_is_written_twice(tmp_path, 
     process.wait()
     time.sleep(2)  # workers notice that the run was killed
     before = times(out)
-    done = run(*arguments, cwd=tmp_path, prelude=STAND_IN)
+    done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert before.items() <= times(out).items()
     assert len(times(out)) == 2 * len(JOBS)
