@@ -19,8 +19,7 @@ from protenix_multiseed.events import Watchers
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.outputs.scan import Scan, scan
-from protenix_multiseed.outputs.summary import SUMMARY
-from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 from protenix_multiseed.process import finish_output
 from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
 from protenix_multiseed.run.signals import Signals
