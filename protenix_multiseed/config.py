@@ -54,6 +54,7 @@ OWN_KEYS = {
     "load_checkpoint_dir": "checkpoint",
 }
 MAX_YAML_BYTES = 2**20
+MAX_PROBLEMS = 8  # problems of a configuration that one message explains
 DTYPES = ("bf16", "fp32")  # Protenix accepts fp16 too, but the kernels of this package are not tested with fp16
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2  # YAML aliases can nest without end
@@ -107,6 +108,9 @@ class RunConfig(_Strict):
     )
     max_seeds_per_batch: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="at most this many seeds in one batch"
+    )
+    max_jobs_per_batch: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="at most this many small jobs in one batch; 1: every job has its own batches"
     )
     stop_when_stable: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="end a job when its last N seeds did not improve the best ranking score"
@@ -275,6 +279,8 @@ class RunConfig(_Strict):
             samples=self.samples,
             precision=self.precision,
             max_seeds=most,
+            max_jobs=self.max_jobs_per_batch,
+            max_entries=self.max_seeds_per_batch or MAX_SEEDS_PER_BATCH,
             max_tokens=self.spec.max_tokens,
             assumed_free=self.assume_free,
             force=self.force,
@@ -331,7 +337,10 @@ def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConf
     try:
         config = RunConfig.model_validate({**content, **given})
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem, given, file) for problem in error.errors())) from None
+        problems = [_explain(problem, given, file) for problem in error.errors()]
+        if len(problems) > MAX_PROBLEMS:  # each one may list all keys
+            problems[MAX_PROBLEMS:] = [f"... and {len(problems) - MAX_PROBLEMS} more problems"]
+        raise ConfigError("\n".join(problems)) from None
     known = model_names()
     if config.model not in known:
         near = difflib.get_close_matches(config.model, known, n=1, cutoff=0.4)

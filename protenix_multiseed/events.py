@@ -38,11 +38,13 @@ class Featurized:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchProgress:
-    """A batch of a job has finished some steps of a stage.
+    """A batch has finished some steps of a stage.
 
     Attributes:
+        job, seeds: The job, and its seeds in the batch; if the batch has several jobs, the first one.
+        others: Name and seeds of the other jobs of the batch.
         stage: ``trunk``, ``sample`` or ``score``.
-        done, total: Number of trunk cycles, diffusion steps or scored seeds.
+        done, total: Number of trunk cycles, diffusion steps or scored seeds, of all jobs.
         where: The GPU, such as ``node7 GPU 2``; empty if there is only one.
     """
 
@@ -52,6 +54,7 @@ class BatchProgress:
     done: int
     total: int
     where: str = ""
+    others: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,10 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
         option("reference, or fast: bfloat16 in the diffusion network (reference).", panel=_HARDWARE),
     ),
     "max_seeds_per_batch": (int, option("At most this many seeds at once (20).", panel=_HARDWARE)),
+    "max_jobs_per_batch": (
+        int,
+        option("At most this many small jobs in one batch; 1: none is shared (as many as pay).", panel=_HARDWARE),
+    ),
     "assume_free": (
         str,
         option("Plan for this much free device memory, such as 24GiB (ask the device).", panel=_HARDWARE),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSettings:
@@ -88,7 +90,9 @@ class PlanSettings:
     """Everything that planning depends on, except the model's sizes and the device.
 
     Attributes:
-        max_seeds: Largest number of seeds in one batch.
+        max_seeds: Largest number of seeds of one job in one batch.
+        max_jobs: Largest number of jobs in one batch; None: as many as pay on the device.
+        max_entries: Largest number of seeds of all jobs in one batch.
         max_tokens: Largest number of tokens that the model accepts; None for no limit.
         assumed_free: Free device memory to plan with, bytes; None to ask the device.
         force: Whether to plan jobs that seem too large for the device.
@@ -99,6 +103,8 @@ class PlanSettings:
     samples: int
     precision: str
     max_seeds: int
+    max_jobs: int | None = None
+    max_entries: int = MAX_SEEDS_PER_BATCH
     max_tokens: int | None = None
     assumed_free: int | None = None
     force: bool = False

@@ -66,20 +66,39 @@ class Sizes:
     n_msa: int
 
 
+Entry: TypeAlias = tuple[int, int]
+"""An entry of a batch: the number of a job, from 0, in the group of jobs that are run together, and a seed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlan:
-    """The plan of one batch: seeds of one job that go through the model together.
+    """The plan of one batch: seeds of one or several jobs that go through the model together.
 
     It holds only integers, so that planning needs no features.
 
     Attributes:
+        entries: Job and seed of each entry, in the order of the jobs.
         sample_chunk: Number of samples of each seed that are denoised and scored at once.
         estimated_bytes: Estimated peak device memory, bytes; 0 if there is no estimate.
     """
 
-    seeds: tuple[int, ...]
+    entries: tuple[Entry, ...]
     sample_chunk: int
     estimated_bytes: int
+
+    @property
+    def jobs(self) -> tuple[int, ...]:
+        """The numbers of the batch's jobs."""
+        return tuple(dict.fromkeys(job for job, _ in self.entries))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each entry."""
+        return tuple(seed for _, seed in self.entries)
+
+    def seeds_of(self, job: int) -> tuple[int, ...]:
+        """The seeds of one of the batch's jobs."""
+        return tuple(seed for number, seed in self.entries if number == job)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,23 +169,31 @@ class Features:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Seeds of one job that go through the model together, with their features.
+    """Seeds of one or several jobs that go through the model together, with their features.
+
+    An entry of a batch is one seed of one job. Entries are in the order of ``parts``, then of the seeds of a part.
 
     Attributes:
-        features: Features of exactly the batch's seeds, on the device or on their way to it.
+        parts: Features of exactly the batch's seeds, on the device or on their way to it: one part for each job. A job
+            whose seeds have several ``Features`` may be several parts.
         sample_chunk: Number of samples of each seed that run at once. It changes the memory, not the result, because
             all random numbers are drawn beforehand.
         estimated_bytes: Estimated peak device memory, bytes; 0 if there is no estimate.
     """
 
-    features: Features
+    parts: tuple[Features, ...]
     sample_chunk: int
     estimated_bytes: int = 0
 
     @property
+    def entries(self) -> "tuple[tuple[Features, SeedFeatures], ...]":
+        """The features and the seed of each entry."""
+        return tuple((part, seed) for part in self.parts for seed in part.seeds)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the batch, as integers."""
-        return tuple(one.seed for one in self.features.seeds)
+        """The seed of each entry, as an integer. Seeds of two jobs may be equal."""
+        return tuple(seed.seed for _, seed in self.entries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,7 @@ def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, i
     if network.device.type == "cuda":
         torch.cuda.empty_cache()
         stages = replace(FAST, **{stage: watched(name, getattr(FAST, stage)) for stage, name in STAGES.items()})
-    for _ in run_stages(stages, network, Batch(features=features, sample_chunk=chunk)):
+    for _ in run_stages(stages, network, Batch(parts=(features,), sample_chunk=chunk)):
         pass
     return peaks
 

@@ -80,7 +80,7 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
     Denoiser.__call__ = counting("step", step)  # type: ignore[method-assign]
     module.N_cycle, configs.sample_diffusion.N_step = 1, 1
     try:
-        list(run_stages(replace(FAST, **stages), plain, Batch(features=one_seed, sample_chunk=5)))
+        list(run_stages(replace(FAST, **stages), plain, Batch(parts=(one_seed,), sample_chunk=5)))
     finally:
         Denoiser.__call__ = step  # type: ignore[method-assign]
         module.N_cycle, configs.sample_diffusion.N_step = n_cycle, n_step

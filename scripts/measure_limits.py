@@ -22,7 +22,7 @@ from measure_parity import damp, rmsd
 from protenix_multiseed.commands.bench import loaded_model
 from protenix_multiseed.config import load_config
 from protenix_multiseed.events import Note
-from protenix_multiseed.execution.job_run import JobRun, Ready
+from protenix_multiseed.execution.group_run import GroupRun, Ready
 from protenix_multiseed.execution.retry import MemoryLimit
 from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.types import Failure, Job, Prediction
@@ -72,7 +72,7 @@ def main() -> None:
                 whole = torch.cuda.get_device_properties(device).total_memory
                 torch.cuda.set_per_process_memory_fraction(1.0 if limit is None else limit * 2**30 / whole, device)
             start = time.perf_counter()
-            outcomes = list(JobRun(model, Ready(Arriving(features)), OpenGate()).events())
+            outcomes = list(GroupRun(model, Ready((Arriving(features),)), OpenGate()).events())
             seconds = time.perf_counter() - start
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
             made = {one.seed: one for one in outcomes if isinstance(one, Prediction)}

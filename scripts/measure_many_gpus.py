@@ -72,7 +72,7 @@ def jobs_of(count, seeds):
 class _Planner:
     """One seed at a time, so that a unit is one seed."""
 
-    settings = SimpleNamespace(max_seeds=1)
+    settings, max_jobs = SimpleNamespace(max_seeds=1), 1
 
     def refusal(self, sizes, budget):
         return None

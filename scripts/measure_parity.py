@@ -121,7 +121,7 @@ def batched(network: Network, features: Features, width: int) -> list[Prediction
     made: list[Prediction] = []
     for start in range(0, len(features.seeds), width):
         seeds = features.seeds[start : start + width]
-        batch = Batch(features=replace(features, seeds=seeds), sample_chunk=5)
+        batch = Batch(parts=(replace(features, seeds=seeds),), sample_chunk=5)
         steps = [step for step in run_stages(FAST, network, batch) if isinstance(step, Scored)]
         made += [to_prediction(step.raw, features, seeds[step.index].seed, full=True) for step in steps]
     return made
@@ -157,7 +157,7 @@ def by_stage(network: Network, features: Features) -> list[dict[str, Any]]:
         made.append({"precision": network.precision, "stage": stage, **values})
 
     with torch.no_grad(), network.autocast(), silenced():
-        inputs = make_inputs(network, Batch(features=replace(features, seeds=seeds), sample_chunk=5))
+        inputs = make_inputs(network, Batch(parts=(replace(features, seeds=seeds),), sample_chunk=5))
         rngs = [[SeedRng(seed, network.device) for seed in seeds] for _ in range(2)]
         theirs, ours = (result_of(stages.run_trunk(network, inputs, each))
                         for stages, each in zip((REFERENCE, FAST), rngs, strict=True))  # fmt: skip

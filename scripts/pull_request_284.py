@@ -29,7 +29,7 @@ def pull_request_284(network: Network, features: Features) -> dict[str, float]:
     rngs = [SeedRng(seed, network.device) for seed in features.seeds]
     with torch.no_grad(), network.autocast(), silenced(), _embedded_once(module):
         first = replace(features, seeds=(features.seeds[0],) * len(features.seeds))
-        inputs = make_inputs(network, Batch(features=first, sample_chunk=settings.N_sample))
+        inputs = make_inputs(network, Batch(parts=(first,), sample_chunk=settings.N_sample))
         trunk = result_of(reference.run_trunk(network, inputs, rngs))
         lap("trunk")
         made = reference.prepare_conditioning(network, inputs, trunk)

@@ -23,6 +23,7 @@ from triton.testing import do_bench
 
 from protenix_multiseed.kernels.base import (
     Kernels,
+    Lengths,
     Tiles,
     TileTable,
     mask_keys,
@@ -246,10 +247,11 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
         few, outer, weight, bias = random(step, n, width), random(step * 32, n * 32), random(width, 1024), random(width)
         return _changing(name, few, outer, weight, bias, 1000.0)
     z, norm, matrix = random(n_seed, n, n, width), (random(width), random(width)), random(4 * width, width) / width**0.5
+    lengths = Lengths.of([n - 3] * n_seed, z.device)
     if name == "gated_channels":
-        return lambda kernels: triangle_product.gated_channels(kernels, z, norm, matrix, n - 3)
+        return lambda kernels: triangle_product.gated_channels(kernels, z, norm, matrix, lengths)
     if name == "pair_bias":
-        return lambda kernels: pair_bias.pair_bias(kernels, z, norm, matrix[:4], n - 3)[..., : n - 3]
+        return lambda kernels: pair_bias.pair_bias(kernels, z, norm, matrix[:4], lengths)[..., : n - 3]
     if name == "norm_linear":
         return lambda kernels: norm_linear.norm_linear(kernels, z, norm, matrix)
     if name == "add_gated_average":

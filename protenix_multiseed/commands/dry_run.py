@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ from protenix_multiseed.commands.common import MAX_ROWS, has_hits, read_inputs
 from protenix_multiseed.commands.console import make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.disk import estimate_disk_bytes
+from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
+from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.run.preflight import check_surroundings
-from protenix_multiseed.types import BatchPlan, Job, Sizes
+from protenix_multiseed.types import BatchPlan, Failure, Job, Sizes
 from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream.dictionary import Dictionary
 
@@ -39,6 +41,7 @@ class JobPlan:
         disk_bytes: Estimated bytes of the results of all seeds.
         reference_reason: Why every seed would run alone through Protenix's own modules; None if seeds are batched.
         refusal: Why the run would refuse the job; None if it would accept it.
+        shared_with: Names of the other jobs of its batch, if it shares one.
     """
 
     job: Job
@@ -51,6 +54,7 @@ class JobPlan:
     disk_bytes: int
     reference_reason: str | None
     refusal: str | None
+    shared_with: tuple[str, ...] = ()
 
 
 def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> int:
@@ -79,31 +83,50 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
     planner, budget = _planner(config)
     n_sample, reason = config.samples, planner.settings.reference_reason
     write = config.write_settings
-    for job in jobs:
-        sizes = count_sizes(job.spec, config.feature_settings)
-        batches = planner.plan(sizes, job.seeds, budget)
-        widest = max(batches, key=lambda batch: batch.estimated_bytes)
-        one_seed = planner.estimate(sizes, 1, n_sample)
-        largest = one_seed if reason else planner.estimate(sizes, len(widest.seeds), widest.sample_chunk)
-        yield JobPlan(
-            job=job,
-            sizes=sizes,
-            batches=batches,
-            one_seed=one_seed,
-            largest=largest,
-            budget=budget,
-            n_sample=n_sample,
-            disk_bytes=estimate_disk_bytes(
-                sizes,
-                seeds=len(job.seeds),
+    counted = [(job, count_sizes(job.spec, config.feature_settings)) for job in jobs]
+    plans: dict[str, JobPlan] = {}
+    for members in _groups(planner, counted, budget):
+        planned = planner.plan_group({n: (sizes, job.seeds) for n, (job, sizes) in enumerate(members)}, budget)
+        widest = max(planned, key=lambda batch: batch.estimated_bytes)
+        padded = padded_sizes([sizes for _, sizes in members])
+        for number, (job, sizes) in enumerate(members):
+            one_seed = planner.estimate(sizes, 1, n_sample)
+            largest = planner.estimate(padded, len(widest.entries), widest.sample_chunk, len(members))
+            plans[job.name] = JobPlan(
+                job=job,
+                sizes=sizes,
+                batches=tuple(
+                    replace(batch, entries=tuple((0, seed) for seed in batch.seeds_of(number))) for batch in planned
+                ),
+                one_seed=one_seed,
+                largest=one_seed if reason else largest,
+                budget=budget,
                 n_sample=n_sample,
-                kept=write.kept,
-                full_confidence=write.full_confidence,
-                pae=write.pae,
-            ),
-            reference_reason=reason,
-            refusal=planner.refusal(sizes, budget),
-        )
+                disk_bytes=estimate_disk_bytes(
+                    sizes,
+                    seeds=len(job.seeds),
+                    n_sample=n_sample,
+                    kept=write.kept,
+                    full_confidence=write.full_confidence,
+                    pae=write.pae,
+                ),
+                reference_reason=reason,
+                refusal=planner.refusal(sizes, budget),
+                shared_with=tuple(other.name for other, _ in members if other.name != job.name),
+            )
+    return (plans[job.name] for job in jobs)
+
+
+def _groups(
+    planner: "Planner", counted: Sequence[tuple[Job, Sizes]], budget: int
+) -> "Iterator[Sequence[tuple[Job, Sizes]]]":
+    """Yield the jobs that share batches, in the order of the run."""
+
+    def may_share(members: Sequence[tuple[Job, Sizes]]) -> bool:
+        return planner.may_share([(sizes, len(job.seeds)) for job, sizes in members], budget)
+
+    in_order = sorted(counted, key=lambda one: -one[0].n_token)
+    return (made for made in group(in_order, may_share) if not isinstance(made, Failure))
 
 
 def _planner(config: RunConfig) -> "tuple[Planner, int]":
@@ -150,7 +173,7 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
     console.print(table)
     if len(shown) < len(plans):
         console.print(f"... and {len(plans) - len(shown)} more jobs (-v shows all, --json has all)")
-        n_batch = sum(len(plan.batches) for plan in plans)
+        n_batch = round(sum(len(plan.batches) / (1 + len(plan.shared_with)) for plan in plans))
         n_unit = sum(len(plan.job.seeds) for plan in plans)
         disk = format_bytes(sum(plan.disk_bytes for plan in plans))
         most = max(plan.sizes.n_token for plan in plans)
@@ -172,9 +195,14 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
 
 
 def _batches(plan: JobPlan) -> str:
-    """Batches as text, such as ``2 x 10 seeds``. The sample chunk is added if it is smaller than all samples."""
+    """Batches as text, such as ``2 x 10 seeds`` or ``shared by 12 jobs``.
+
+    The sample chunk is added if it is smaller than all samples.
+    """
     if plan.reference_reason:
         return f"{len(plan.batches)} x 1 seed"
+    if plan.shared_with:
+        return f"shared by {1 + len(plan.shared_with)} jobs"
     widths = Counter((len(batch.seeds), batch.sample_chunk) for batch in plan.batches)
     return ", ".join(
         f"{count} x {width} seed{'s' if width > 1 else ''}"
@@ -199,6 +227,7 @@ def _record(plan: JobPlan) -> dict[str, Any]:
             {"seeds": list(b.seeds), "sample_chunk": b.sample_chunk, "estimated_bytes": b.estimated_bytes}
             for b in plan.batches
         ],
+        **({"shared_with": list(plan.shared_with)} if plan.shared_with else {}),
         "disk_bytes": plan.disk_bytes,
         "path": "reference" if plan.reference_reason else "batched",
         "notes": list(plan.job.notes),

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import itertools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from protenix_multiseed.events import Watchers
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.outputs.scan import Scan, scan
-from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 from protenix_multiseed.process import finish_output
 from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
 from protenix_multiseed.run.signals import Signals
@@ -126,9 +127,11 @@ def _show_scan(console: Console, found: Scan) -> None:
 
 
 def _show_result(console: Console, result: "RunResult", config: RunConfig) -> None:
-    """Print the ranking of every job, the path of its best structure, and the failures."""
-    for name, findings in result.findings.items():
+    """Print rankings and the paths of best structures, of the first jobs if there are many, and the failures."""
+    for name, findings in itertools.islice(result.findings.items(), MAX_ROWS):
         show_findings(console, name, findings, config.out / name)
+    if (hidden := len(result.findings) - MAX_ROWS) > 0:
+        console.print(escape(f"... and {hidden} more jobs: {config.out / SUMMARY}\n"), soft_wrap=True)
     _show_failures(console, result, config)
     if result.n_elsewhere:
         console.print(f"{result.n_elsewhere} seeds were done by other processes during this run")

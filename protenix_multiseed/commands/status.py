@@ -59,8 +59,9 @@ def status(out: Path, *, as_json: bool) -> int:
         console.print(f"{state}: {escape(run['run'])}, {run['done']} seeds in {run['seconds']:.0f} s", soft_wrap=True)
         for batch in run["running"] if run["is_alive"] else ():
             place = f"{batch['where']}: " if batch["where"] else ""
-            seeds = format_seeds(batch["seeds"])
-            text = f"  {place}{batch['job']} seeds {seeds}, {batch['stage']} {batch['done']}/{batch['total']}"
+            others = f" and {len(batch['others'])} more jobs" if batch["others"] else ""
+            text = f"  {place}{batch['job']} seeds {format_seeds(batch['seeds'])}{others}, "
+            text += f"{batch['stage']} {batch['done']}/{batch['total']}"
             console.print(escape(text), soft_wrap=True)
     if content["seeds_per_minute"]:
         minutes = content["seconds_to_go"] / 60
@@ -79,12 +80,13 @@ def read_status(out: Path) -> dict[str, Any]:
     lost = [(line["job"], line["seed"]) for line in read_failures(out / RUN_FOLDER / "failures.jsonl")]
     lost += [failed for run in runs for failed in run.failed]
     alive = [run for run in runs if run.is_alive]
+    batches = [{batch["job"]: batch["seeds"], **batch["others"]} for run in alive for batch in run.running]
     jobs = []
     for name, seeds in asked.items():
         there = seed_folders(out / name, out)
         done = {seed for seed in seeds if seed in there and (there[seed] / RECORD).is_file()}
         failed = {seed for seed in seeds - done if (name, seed) in lost or (name, None) in lost}
-        running = {seed for run in alive for batch in run.running if batch["job"] == name for seed in batch["seeds"]}
+        running = {seed for parts in batches for seed in parts.get(name, ())}
         running &= seeds - done - failed
         left = len(seeds) - len(done) - len(failed) - len(running)
         jobs.append(

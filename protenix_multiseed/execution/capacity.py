@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.features.pool import AHEAD
+from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.types import Job, Sizes, Task
 
 
@@ -53,3 +55,15 @@ class Capacity:
             else:
                 known[key] = 0
         return known[key]
+
+    def has_room(self, units: Sequence[tuple[int, object]], planner: Planner, n_worker: int) -> bool:
+        """Return whether a GPU should get another unit, so that its CPU workers do not wait.
+
+        Args:
+            units: Number of the job, and seeds, of each unit that it has. If the last job is small, the GPU needs
+                enough units for the running batch and the next one.
+        """
+        is_shared = (
+            bool(units) and planner.max_jobs > 1 and self._sizes[units[-1][0]].n_token <= SHARED_BATCH_MAX_TOKENS
+        )
+        return len(units) < n_worker + AHEAD + (2 * planner.settings.max_entries if is_shared else 0)

@@ -10,11 +10,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from protenix_multiseed.config import RunConfig
@@ -25,7 +25,7 @@ from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.execution.shared import Shared, differences
 from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import reason_of
-from protenix_multiseed.features.pool import WorkerPool
+from protenix_multiseed.features.pool import POLL_SECONDS, WorkerPool
 from protenix_multiseed.job_spec import JobSpec
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.types import Failure, Features, Identity, Job, Prediction, Task
@@ -96,6 +96,7 @@ class GpuWorker:
         self._given: SimpleQueue[tuple[Job, Any] | None] = SimpleQueue()  # jobs and the futures of their features
         self._identities: dict[str, Identity] = {}
         self._waiting: set[tuple[str, int]] = set()  # (job, seed) that may still be taken back
+        self._alone: set[tuple[str, int]] = set()  # (job, seed) that must not share a batch with other jobs
         self._messages: deque[Message] = deque()
         self._n_taken = 0  # messages that the run has received
         self._changed = threading.Condition()
@@ -121,8 +122,13 @@ class GpuWorker:
         facts = {"host": socket.gethostname(), **self._executor.facts()}
         return Loaded(planner=model.planner, budget=model.free_bytes(), process=os.getpid(), facts=facts)
 
-    def give(self, tasks: Sequence[Task]) -> None:
-        """Take tasks. Their featurization starts at once."""
+    def give(self, tasks: Sequence[Task], alone: Collection[tuple[str, int]]) -> None:
+        """Take tasks. Their featurization starts at once.
+
+        Args:
+            alone: Job and seed that must not share a batch with other jobs.
+        """
+        self._alone.update(alone)
         for task in tasks:
             job = replace(task.job, seeds=task.todo)
             self._identities[job.name] = task.identity
@@ -130,11 +136,12 @@ class GpuWorker:
                 self._waiting.update((job.name, seed) for seed in task.todo)
             self._given.put((job, self._workers.begin(job, self._config.feature_settings)))
 
-    def take_back(self, job: str, seeds: Sequence[int]) -> list[int]:
-        """Give up those of the seeds that have not begun. Returns them."""
+    def take_back(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[int]]:
+        """Give up those of the seeds of these jobs that have not begun. Returns them, for each job."""
         with self._changed:
-            free = [seed for seed in seeds if (job, seed) in self._waiting]
-            self._waiting.difference_update((job, seed) for seed in free)
+            free = [[seed for seed in seeds if (job, seed) in self._waiting] for job, seeds in wanted]
+            for (job, _), seeds in zip(wanted, free, strict=True):
+                self._waiting.difference_update((job, seed) for seed in seeds)
         return free
 
     def collect(self, n_received: int, seconds: float) -> list[Message]:
@@ -190,7 +197,7 @@ class GpuWorker:
         try:
             with ThreadPoolExecutor(_N_WRITE * self._n_worker, thread_name_prefix="write") as writers:
                 room = threading.Semaphore(2 * _N_WRITE * self._n_worker)
-                for event in self._executor.run(self._featurized(), self, claims_ahead=False):
+                for event in self._executor.run(self._featurized(), self, claims_ahead=False, is_alone=self._is_alone):
                     if isinstance(event, Prediction):
                         room.acquire()  # the workers write too slowly: wait for them
                         writers.submit(self._write, event).add_done_callback(lambda _: room.release())
@@ -200,13 +207,24 @@ class GpuWorker:
             reason = reason_of(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         self._tell(Closed(reason))
 
-    def _featurized(self) -> Iterator[list[Features] | Failure]:
-        while (given := self._given.get()) is not None:
-            job, future = given
-            made = self._workers.finish(job, future, self._config.feature_settings, lambda: self.is_closed)
-            if made is None:
+    def _featurized(self) -> Iterator[list[Features] | Failure | None]:
+        while True:
+            try:
+                given = self._given.get(timeout=POLL_SECONDS)
+            except Empty:
+                yield None
+                continue
+            if given is None:
                 return
-            yield made
+            job, future = given
+            while not self._workers.is_ready(future):
+                if self.is_closed:
+                    return
+                yield None
+            yield self._workers.finish(job, future, self._config.feature_settings)
+
+    def _is_alone(self, features: Features) -> bool:
+        return any((features.job.name, seed.seed) in self._alone for seed in features.seeds)
 
     def _write(self, prediction: Prediction) -> None:
         settings, identity = self._config.write_settings, self._identities[prediction.job.name]

@@ -12,9 +12,11 @@ from protenix_multiseed.errors import ConfigError, Stopped
 from protenix_multiseed.events import Event, StageEntered, Watcher
 from protenix_multiseed.execution.base import Gate
 from protenix_multiseed.execution.capacity import minimum_sizes
-from protenix_multiseed.execution.job_run import JobRun, make_ready, notes_of
+from protenix_multiseed.execution.group_run import GroupRun, make_ready, notes_of
+from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.kernels.probe import KernelProbe
+from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.types import Failure, Features, Job, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
@@ -45,7 +47,7 @@ class LocalExecutor:
         self._config, self._workers, self._tell = config, workers, tell
         self._probe = make_probe(config)
         self._model: LoadedModel | None = None
-        self._begun: tuple[Sequence[Task], Iterator[list[Features] | Failure]] | None = None
+        self._begun: tuple[Sequence[Task], Iterator[list[Features] | Failure | None]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +91,7 @@ class LocalExecutor:
             self._tell(StageEntered(text=text))
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
-        """Predict tasks one after another. The features of the next task are uploaded meanwhile."""
+        """Predict tasks, small ones of like size together. The features of the next ones are uploaded meanwhile."""
         if self._begun is not None and self._begun[0] is tasks:
             coming = self._begun[1]
         else:
@@ -98,25 +100,42 @@ class LocalExecutor:
         yield from self.run(coming, gate)
 
     def run(
-        self, coming: Iterator[list[Features] | Failure], gate: Gate, *, claims_ahead: bool = True
+        self,
+        coming: Iterator[list[Features] | Failure | None],
+        gate: Gate,
+        *,
+        claims_ahead: bool = True,
+        is_alone: Callable[[Features], bool] = lambda features: False,
     ) -> Iterator[Event]:
-        """Predict featurized jobs one after another, until the gate closes.
+        """Predict featurized jobs one group after another, until the gate closes.
 
         Args:
-            claims_ahead: Whether the first batch of a job is admitted before the upload, or right before it begins.
+            coming: Features of each job, or its failure; None if the next ones are not ready yet.
+            claims_ahead: Whether the first batch of a group is admitted before the upload, or right before it begins.
+            is_alone: Whether a job must not share its batches with other jobs.
         """
         model = self.model
-        flat = (one for made in coming for one in ([made] if isinstance(made, Failure) else made))
+
+        def flat() -> Iterator[Features | Failure | None]:
+            for made in coming:
+                yield from made if isinstance(made, list) else [made]
+
+        def may_share(jobs: Sequence[Features]) -> bool:
+            return not any(map(is_alone, jobs)) and model.may_share(jobs)
+
         for ready in model.transfer.ahead(
-            flat, partial(make_ready, model, gate if claims_ahead else None), lambda: gate.is_closed
+            group(flat(), may_share, lambda: model.transfer.is_awaited),
+            partial(make_ready, model, gate if claims_ahead else None),
+            lambda: gate.is_closed,
         ):
             if gate.is_closed:
                 return
             if isinstance(ready, Failure):
                 yield ready
             elif ready is not None:
-                yield from notes_of(ready.arriving.features)
-                yield from JobRun(model, ready, gate).events()
+                for features in ready.jobs:
+                    yield from notes_of(features)
+                yield from GroupRun(model, ready, gate).events()
 
     def facts(self) -> Mapping[str, Any]:
         """See :class:`protenix_multiseed.execution.base.Executor`."""
@@ -129,9 +148,17 @@ class LocalExecutor:
             raise RuntimeError("load() comes before predict()")
         return self._model
 
-    def _featurize(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> Iterator[list[Features] | Failure]:
+    def _featurize(
+        self, tasks: Sequence[Task], should_stop: Callable[[], bool]
+    ) -> Iterator[list[Features] | Failure | None]:
         jobs = (_with_seeds(task) for task in tasks)
-        return self._workers.featurize(jobs, self._config.feature_settings, should_stop)
+        return self._workers.stream(jobs, self._config.feature_settings, should_stop, self._more)
+
+    def _more(self, job: Job) -> int:
+        """A small job may share its batch, so the jobs of the next batch are featurized in advance."""
+        settings = self._config.plan_settings
+        is_shared = settings.max_jobs != 1 and settings.reference_reason is None
+        return settings.max_entries if is_shared and job.n_token <= SHARED_BATCH_MAX_TOKENS else 0
 
     def _embed(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
         """Compute the ESM embeddings of all proteins, which featurization reads."""

@@ -150,16 +150,17 @@ class MemoryEstimate:
 
 
 def estimate_peak_bytes(
-    sizes: Sizes, *, seeds: int, sample_chunk: int, settings: Settings, model: ModelSize
+    sizes: Sizes, *, seeds: int, sample_chunk: int, settings: Settings, model: ModelSize, jobs: int = 1
 ) -> MemoryEstimate:
     """Estimate the memory of a batch on the fast path.
 
     Args:
-        sizes: Sizes of the job.
-        seeds: Number of seeds in the batch.
+        sizes: Sizes of the job, or sizes to which the jobs of the batch are padded.
+        seeds: Number of seeds in the batch, of all jobs.
         sample_chunk: Number of samples of each seed that run at once.
         settings: How the batch runs.
         model: Sizes of the model.
+        jobs: Number of jobs in the batch. Seeds of one job share their features.
     """
     n = -(-sizes.n_token // settings.padding) * settings.padding
     pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
@@ -177,9 +178,9 @@ def estimate_peak_bytes(
         "weights in the trunk's type": trunk * model.n_trunk_weight,
         "weights of the diffusion transformers, joined": diffusion * model.n_diffusion_weight,
         "weights of the confidence head, joined": confidence * model.n_confidence_weight,
-        "bonds": pairs * 5,
-        "MSA": rows * n * 16,
-        "atom features": atoms * 1600 + windows * (3 + 1 + 1) * 4 * (1 + seeds),
+        "bonds": jobs * pairs * 5,
+        "MSA": jobs * rows * n * 16,
+        "atom features": jobs * atoms * 1600 + windows * (3 + 1 + 1) * 4 * (jobs + seeds),
         "trunk output": pair + seeds * n * (model.c_s * trunk + 449 * 4),
     }
     elements = MAX_TEMPORARY_ELEMENTS_GPU if settings.on_gpu else MAX_TEMPORARY_ELEMENTS_CPU
@@ -188,7 +189,7 @@ def estimate_peak_bytes(
     products = 1 if is_fused else 2  # without Triton, the outer products are also copied into the order of pairs
     # These tensors exist in addition to z. z is counted as the trunk output: the two exist together only after all
     # other tensors are freed.
-    kept = {"z_init": pair, "templates, projected": 4 * pairs * model.c_template * trunk}
+    kept = {"z_init": pair, "templates, projected": jobs * 4 * pairs * model.c_template * trunk}
     template = seeds * pairs * model.c_template
     updates = _triangle_bytes(seeds * pairs, model.c_z, trunk, settings)
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}

@@ -30,7 +30,7 @@ from protenix_multiseed.model.reference.predict import predict_seed, to_predicti
 from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
 from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.settings import PlanSettings
-from protenix_multiseed.types import Batch, BatchPlan, Failure, Features, Prediction, Sizes
+from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features, Prediction, Sizes
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import model_spec
 
@@ -145,6 +145,15 @@ class LoadedModel:
             return f"the device no longer answers ({self.lost}); run the same command again: finished seeds are kept"
         return self.planner.refusal(sizes, self.free_bytes())
 
+    def may_share(self, jobs: Sequence[Features]) -> bool:
+        """Return whether these jobs may be one batch, or others may join one job."""
+        if self.planner.max_jobs == 1 or self.lost is not None:
+            return False
+        try:
+            return self.planner.may_share([(one.sizes, len(one.seeds)) for one in jobs], self.free_bytes())
+        except RuntimeError:  # the device no longer answers: the run of the next group says so
+            return False
+
     @staticmethod
     def is_out_of_memory(error: BaseException) -> bool:
         """Return whether an error means that memory ran out."""
@@ -158,15 +167,15 @@ class LoadedModel:
     # Batches
 
     def run_batch(
-        self, features: Features, retries: Sequence[str], gate: Gate, plan: BatchPlan
+        self, jobs: Sequence[Features], retries: Sequence[str], gate: Gate, plan: BatchPlan
     ) -> Iterator[Done[Failure | Future[Prediction]] | Event]:
-        """Run one batch. Yield the future of each seed's prediction, and the batch's progress.
+        """Run one batch. Yield the future of each entry's prediction, and the batch's progress.
 
-        A future is finished when the seed's results have been copied from the device.
+        A future is finished when the results of the entry have been copied from the device.
 
         Args:
-            features: Features of the job.
-            retries: Descriptions of the job's earlier attempts, for the record.
+            jobs: Features of the jobs, by their number in the plan.
+            retries: Descriptions of the group's earlier attempts, for the record.
             plan: Plan of the batch.
 
         Raises:
@@ -174,47 +183,60 @@ class LoadedModel:
         """
         hardware.reset_peak(self.device)
         batch = Batch(
-            features=features.only(plan.seeds), sample_chunk=plan.sample_chunk, estimated_bytes=plan.estimated_bytes
+            parts=tuple(jobs[job].only(plan.seeds_of(job)) for job in plan.jobs),
+            sample_chunk=plan.sample_chunk,
+            estimated_bytes=plan.estimated_bytes,
         )
         if self.config.reference_reason is None:
-            return self._run_batched(batch, retries, gate)
-        return self._run_reference(batch, retries, gate)
+            return self._run_batched(batch, plan.entries, retries, gate)
+        return self._run_reference(batch, plan.entries, retries, gate)
 
     def _run_batched(
-        self, batch: Batch, retries: Sequence[str], gate: Gate
+        self, batch: Batch, entries: Sequence[Entry], retries: Sequence[str], gate: Gate
     ) -> Iterator[Done[Failure | Future[Prediction]] | Event]:
         started = time.perf_counter()
+        seeds_of: dict[str, tuple[int, ...]] = {}  # of each job, which may have several parts
+        for part in batch.parts:
+            seeds_of[part.job.name] = (*seeds_of.get(part.job.name, ()), *(seed.seed for seed in part.seeds))
+        first, *others = seeds_of.items()
         for step in run_stages(FAST, self.network, batch):
             if isinstance(step, StepsDone):
                 yield BatchProgress(
-                    job=batch.features.job, seeds=batch.seeds, stage=step.stage, done=step.done, total=step.total
+                    job=batch.parts[0].job,
+                    seeds=first[1],
+                    others=tuple(others),
+                    stage=step.stage,
+                    done=step.done,
+                    total=step.total,
                 )
             elif isinstance(step, Scored):
+                features, seed = batch.entries[step.index]
                 run = {
                     "path": "batched",
-                    "batch": list(batch.seeds),
+                    "batch": list(seeds_of[features.job.name]),
+                    **({"batch_jobs": {name: list(seeds) for name, seeds in seeds_of.items()}} if others else {}),
                     "sample_chunk": batch.sample_chunk,
                     "precision": self.config.precision,
                     "kernels": self.kernels["batched"],
                     "stage_seconds": dict(step.seconds),
                     "estimated_bytes": batch.estimated_bytes,
-                    "seconds": round((time.perf_counter() - started) / len(batch.seeds), 3),
+                    "seconds": round((time.perf_counter() - started) / len(entries), 3),
                 }
-                seed = batch.seeds[step.index]
-                yield Done(seed, self._fetch(step.raw, batch.features, seed, self._full_record(run, retries)))
+                made = self._fetch(step.raw, features, seed.seed, self._full_record(run, retries))
+                yield Done(entries[step.index], made)
             if gate.time_is_up:
                 raise Stopped
 
     def _run_reference(
-        self, batch: Batch, retries: Sequence[str], gate: Gate
+        self, batch: Batch, entries: Sequence[Entry], retries: Sequence[str], gate: Gate
     ) -> Iterator[Done[Failure | Future[Prediction]] | Event]:
         def check() -> None:
             if gate.time_is_up:
                 raise Stopped
 
-        (seed,) = batch.features.seeds
+        ((features, seed),) = batch.entries
         full = self.config.full_confidence
-        made = predict_seed(self.network, batch.features, seed, full=full, check=check)
+        made = predict_seed(self.network, features, seed, full=full, check=check)
         more = {
             "why": self.config.reference_reason,
             "precision": "reference",
@@ -222,7 +244,7 @@ class LoadedModel:
         }
         finished: Future[Prediction] = Future()
         finished.set_result(replace(made, run=self._full_record({**made.run, **more}, retries)))
-        yield Done(seed.seed, finished)
+        yield Done(entries[0], finished)
 
     def _fetch(
         self, raw: Mapping[str, Any], features: Features, seed: int, run: Mapping[str, Any]

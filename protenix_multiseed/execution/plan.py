@@ -3,17 +3,21 @@
 A plan changes memory and time, but never a result, because each seed has its own random numbers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from protenix_multiseed.execution.memory import MemoryEstimate, ModelSize, Settings, estimate_peak_bytes
-from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
+from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH, MAX_SHARED_PADDING_PERCENT, SHARED_BATCH_MAX_TOKENS
+from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.settings import PlanSettings
-from protenix_multiseed.types import BatchPlan, Sizes
+from protenix_multiseed.types import BatchPlan, Entry, Sizes
 from protenix_multiseed.units import format_bytes
 
 Estimate = Callable[[int, int], int]
 """Function of the number of seeds and the sample chunk. It returns the peak bytes of a batch and grows with both."""
+
+EntriesEstimate = Callable[[Sequence[Entry], int], int]
+"""The same for a batch of these entries, which may belong to several jobs of different sizes."""
 
 
 def plan_batches(
@@ -43,7 +47,7 @@ def plan_batches(
     width = _even(len(seeds), most)
     return tuple(
         BatchPlan(
-            seeds=tuple(seeds[start : start + width]),
+            entries=tuple((0, seed) for seed in seeds[start : start + width]),
             sample_chunk=chunk,
             estimated_bytes=estimate(min(width, len(seeds) - start), chunk),
         )
@@ -51,38 +55,46 @@ def plan_batches(
     )
 
 
+def arithmetic(sizes: Sizes) -> int:
+    """Return the relative arithmetic of one seed with all its samples; 1 is that of one token pair.
+
+    The trunk and the confidence head grow with the pairs and with the MSA, the diffusion with tokens and atoms. The
+    weights follow the measured times of 120 to 600 tokens (docs/engine.md) within a third.
+    """
+    tokens = sizes.n_token
+    return tokens**2 + 240 * tokens + 20 * sizes.n_atom + sizes.n_msa * tokens // 125
+
+
 def fits(batches: Sequence[BatchPlan], budget: int) -> bool:
     """Return whether every batch of a plan fits in ``budget`` bytes."""
     return all(batch.estimated_bytes <= budget for batch in batches)
 
 
-def only(batch: BatchPlan, seeds: Sequence[int], estimate: Estimate) -> BatchPlan:
-    """Return the batch with only these seeds of it."""
-    if tuple(seeds) == batch.seeds:
+def only(batch: BatchPlan, entries: Sequence[Entry], estimate: EntriesEstimate) -> BatchPlan:
+    """Return the batch with only these entries of it."""
+    if tuple(entries) == batch.entries:
         return batch
-    estimated = estimate(len(seeds), batch.sample_chunk) if batch.estimated_bytes else 0
-    return replace(batch, seeds=tuple(seeds), estimated_bytes=estimated)
+    estimated = estimate(entries, batch.sample_chunk) if batch.estimated_bytes else 0
+    return replace(batch, entries=tuple(entries), estimated_bytes=estimated)
 
 
-def smaller(batch: BatchPlan, estimate: Estimate, left: Sequence[int] | None = None) -> tuple[BatchPlan, ...]:
+def smaller(batch: BatchPlan, estimate: EntriesEstimate, left: Sequence[Entry] | None = None) -> tuple[BatchPlan, ...]:
     """Return smaller batches to run in place of a batch that did not fit.
 
-    A batch of several seeds is split into batches of half its size. A batch of one seed runs half as many samples at
-    once. For one seed with one sample at a time, the result is empty.
+    A batch of several entries is split into batches of half its size. A batch of one entry runs half as many samples
+    at once. For one entry with one sample at a time, the result is empty.
 
     Args:
-        left: Seeds of the batch that are not done yet; None for all.
+        left: Entries of the batch that are not done yet; None for all.
     """
-    seeds = tuple(batch.seeds if left is None else left)
-    if len(batch.seeds) > 1:
-        half = (len(batch.seeds) + 1) // 2
-        parts = [seeds[start : start + half] for start in range(0, len(seeds), half)]
-        return tuple(
-            replace(batch, seeds=part, estimated_bytes=estimate(len(part), batch.sample_chunk)) for part in parts
-        )
+    entries = tuple(batch.entries if left is None else left)
+    if len(batch.entries) > 1:
+        half = (len(batch.entries) + 1) // 2
+        parts = [entries[start : start + half] for start in range(0, len(entries), half)]
+        return tuple(replace(batch, entries=part, estimated_bytes=estimate(part, batch.sample_chunk)) for part in parts)
     if batch.sample_chunk > 1:
         chunk = (batch.sample_chunk + 1) // 2
-        return (replace(batch, sample_chunk=chunk, estimated_bytes=estimate(1, chunk)),)
+        return (replace(batch, sample_chunk=chunk, estimated_bytes=estimate(entries, chunk)),)
     return ()
 
 
@@ -117,15 +129,81 @@ class Planner:
     memory: Settings
     settings: PlanSettings
 
-    def estimate(self, sizes: Sizes, seeds: int, sample_chunk: int) -> MemoryEstimate:
+    def estimate(self, sizes: Sizes, seeds: int, sample_chunk: int, n_job: int = 1) -> MemoryEstimate:
         """Estimate the memory of a batch on the fast path."""
         return estimate_peak_bytes(
-            sizes, seeds=seeds, sample_chunk=sample_chunk, settings=self.memory, model=self.model
+            sizes, jobs=n_job, seeds=seeds, sample_chunk=sample_chunk, settings=self.memory, model=self.model
         )
 
     def peak_bytes(self, sizes: Sizes) -> Estimate:
         """Return the estimate for batches of one job as a function, for :func:`plan_batches`."""
         return lambda seeds, sample_chunk: self.estimate(sizes, seeds, sample_chunk).peak_bytes
+
+    @property
+    def max_jobs(self) -> int:
+        """Largest number of jobs in one batch. By default a GPU takes as many as seeds; a CPU gains nothing by it."""
+        if self.settings.reference_reason is not None:
+            return 1
+        return self.settings.max_jobs or (self.settings.max_entries if self.memory.on_gpu else 1)
+
+    def entries_bytes(self, jobs: Sequence[Sizes]) -> EntriesEstimate:
+        """Return the estimate for batches of these jobs as a function of the entries and the sample chunk."""
+
+        def estimate(entries: Sequence[Entry], sample_chunk: int) -> int:
+            sizes = [jobs[job] for job in dict.fromkeys(job for job, _ in entries)]
+            return self.shared_bytes(sizes, len(entries), sample_chunk)
+
+        return estimate
+
+    def shared_bytes(self, jobs: Sequence[Sizes], n_entry: int, sample_chunk: int) -> int:
+        """Return the estimated peak bytes of one batch of these jobs, which is padded if there are several."""
+        return self.estimate(padded_sizes(jobs), n_entry, sample_chunk, n_job=len(jobs)).peak_bytes
+
+    def may_share(self, jobs: Sequence[tuple[Sizes, int]], budget: int) -> bool:
+        """Return whether these jobs may be one batch in ``budget`` bytes, and gain from it.
+
+        Args:
+            jobs: Sizes and number of seeds of each job. For one job: whether others could join it.
+        """
+        sizes, n_entry = [one for one, _ in jobs], sum(count for _, count in jobs)
+        most = self.settings.max_entries - (len(jobs) == 1)
+        if self.max_jobs == 1 or len(jobs) > self.max_jobs or n_entry > most:
+            return False
+        largest = min(SHARED_BATCH_MAX_TOKENS, self.settings.max_tokens or SHARED_BATCH_MAX_TOKENS)
+        if any(one.n_token > largest or count > self.settings.max_seeds for one, count in jobs):
+            return False
+        return self.padding_percent(jobs) <= MAX_SHARED_PADDING_PERCENT and (
+            self.shared_bytes(sizes, n_entry, self.settings.samples) <= budget
+        )
+
+    def padding_percent(self, jobs: Sequence[tuple[Sizes, int]]) -> float:
+        """Return the arithmetic that these jobs need more as one batch than each alone, in percent.
+
+        Alone a job is padded too, to whole tiles of tokens.
+        """
+        if len(jobs) == 1:
+            return 0.0
+        tile = self.memory.padding
+        alone = sum(count * arithmetic(replace(one, n_token=-(-one.n_token // tile) * tile)) for one, count in jobs)
+        together = arithmetic(padded_sizes([one for one, _ in jobs])) * sum(count for _, count in jobs)
+        return 100 * (together - alone) / alone
+
+    def plan_group(self, jobs: Mapping[int, tuple[Sizes, Sequence[int]]], budget: int) -> tuple[BatchPlan, ...]:
+        """Plan jobs that run together: one batch of several jobs, or the batches of one job.
+
+        Args:
+            jobs: Sizes and seeds of each job, by its number in the group.
+        """
+        if len(jobs) == 1:
+            ((job, (sizes, seeds)),) = jobs.items()
+            return tuple(
+                replace(batch, entries=tuple((job, seed) for seed in batch.seeds))
+                for batch in self.plan(sizes, seeds, budget)
+            )
+        entries = tuple((job, seed) for job, (_, seeds) in jobs.items() for seed in seeds)
+        chunk = self.settings.samples
+        estimated = self.shared_bytes([sizes for sizes, _ in jobs.values()], len(entries), chunk)
+        return (BatchPlan(entries=entries, sample_chunk=chunk, estimated_bytes=estimated),)
 
     def plan(self, sizes: Sizes, seeds: Sequence[int], budget: int) -> tuple[BatchPlan, ...]:
         """Plan the batches of a job that fit in ``budget`` bytes.
@@ -133,7 +211,7 @@ class Planner:
         If every seed runs alone through Protenix's own modules, each batch has one seed and no estimate.
         """
         if self.settings.reference_reason is not None:
-            return tuple(BatchPlan(seeds=(seed,), sample_chunk=1, estimated_bytes=0) for seed in seeds)
+            return tuple(BatchPlan(entries=((0, seed),), sample_chunk=1, estimated_bytes=0) for seed in seeds)
         n_sample, most = self.settings.samples, self.settings.max_seeds
         return plan_batches(seeds, n_sample, budget, self.peak_bytes(sizes), most)
 

@@ -24,7 +24,7 @@ from protenix_multiseed.execution.ray_cluster import Cluster
 from protenix_multiseed.execution.schedule import Schedule
 from protenix_multiseed.execution.shared import describe, marked
 from protenix_multiseed.execution.writing import found_written
-from protenix_multiseed.features.pool import AHEAD, WorkerPool
+from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.outputs.locks import LOCK_FILE
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Failure, Sizes, Task
@@ -42,16 +42,14 @@ class RayExecutor:
         self._config, self._tell = config, tell
         self._cluster: Cluster | None = None
         self._mark = ExitStack()
-        self._refusals: list[str] = []
-        self._differing: list[str] = []
+        self._refusals, self._differing = list[str](), list[str]()
         self._rate = 0.0  # the slowest seconds per cost that was seen
         self._kills: Counter[tuple[str, int]] = Counter()
         self._tried: set[tuple[int, int]] = set()  # job and seed that a process had when it ended
         self._told: set[tuple[str, str]] = set()  # job and text of notes that were shown
-        self._capacity = Capacity(())
+        self._capacity, self._schedule = Capacity(()), Schedule(())
         self._tasks: Sequence[Task] = ()
         self._numbers: dict[str, int] = {}
-        self._schedule = Schedule(())
         self._hungry: set[int] = set()  # numbers of GPUs that may take more units
         self._is_closing = False
 
@@ -186,9 +184,10 @@ class RayExecutor:
                     self._fleet.ask(gpu, "collect", gpu.n_received, COLLECT_SECONDS)
             case "take_back":
                 gpu.is_giving_back = False
-                for seed in value:
-                    self._finished(gpu, answer.about, seed)
-                self._schedule.give_back(answer.about, value)
+                for job, seeds in zip(answer.about, value, strict=True):
+                    for seed in seeds:
+                        self._finished(gpu, job, seed)
+                    self._schedule.give_back(job, seeds)
                 self._hungry.update(self._fleet.gpus)
 
     def _lost(self, gpu: Gpu, reason: str, *, is_stuck: bool = False, is_final: bool = False) -> Iterator[Event]:
@@ -230,12 +229,10 @@ class RayExecutor:
         """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
         if gpu.loaded is None:
             return
-        fits = partial(self._capacity.seeds, planner=gpu.loaded.planner, budget=gpu.loaded.budget)
-        given = []
-        while len(gpu.units) < (self._config.workers or 1) + AHEAD:
-            unit = self._schedule.next(gpu.number, fits)
-            if unit is None:
-                break
+        planner, given, alone = gpu.loaded.planner, [], set[tuple[str, int]]()
+        fits = partial(self._capacity.seeds, planner=planner, budget=gpu.loaded.budget)
+        has_room = partial(self._capacity.has_room, planner=planner, n_worker=self._config.workers or 1)
+        while has_room(gpu.units) and (unit := self._schedule.next(gpu.number, fits)) is not None:
             task = self._tasks[unit.job]
             tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
             found = {seed: found_written(self._config.out, task, seed, gpu.name) for seed in tried}
@@ -246,16 +243,19 @@ class RayExecutor:
                     self._schedule.finished(gpu.number, unit.job, seed)
             if admitted:
                 gpu.units.append((unit.job, set(admitted)))
+                alone.update((task.job.name, seed) for seed in admitted if unit.is_alone)
                 seeds = tuple(admitted)  # and not all seeds of the job, which may be many
                 given.append(replace(task, job=replace(task.job, seeds=seeds), todo=seeds))
         if given:
             gpu.moved = time.monotonic() if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
-            self._fleet.ask(gpu, "give", given)
+            self._fleet.ask(gpu, "give", given, alone)
         elif not gpu.units and (move := self._schedule.move(gpu.number)) is not None:
-            busy, unit = self._fleet.gpus[move[0]], move[1]
-            if not busy.is_giving_back:
-                busy.is_giving_back = True
-                self._fleet.ask(busy, "take_back", self._tasks[unit.job].job.name, unit.seeds, about=unit.job)
+            (number, units), gpus = move, self._fleet.gpus
+            if gpus[number].is_giving_back:
+                return
+            gpus[number].is_giving_back = True
+            wanted = [(self._tasks[unit.job].job.name, unit.seeds) for unit in units]
+            self._fleet.ask(gpus[number], "take_back", wanted, about=[unit.job for unit in units])
 
     def _finished(self, gpu: Gpu, number: int, seed: int) -> bool:
         for job, seeds in gpu.units:

@@ -1,18 +1,18 @@
 """Run the batches of a plan, and handle batches that run out of memory. Only this module handles them.
 
 A batch that runs out of memory is replaced by smaller batches. Each seed starts again from its first random number, so
-the result is the same. Seeds that were already finished are kept. The estimate of the failed batch limits the plans of
-later jobs.
+the result is the same. Entries (seeds of a job) that were already finished are kept. The estimate of the failed batch
+limits the plans of later jobs.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from protenix_multiseed.errors import Stopped
-from protenix_multiseed.execution.plan import Estimate, only, smaller
-from protenix_multiseed.types import BatchPlan
+from protenix_multiseed.execution.plan import EntriesEstimate, only, smaller
+from protenix_multiseed.types import BatchPlan, Entry
 
 Result = TypeVar("Result")
 Other = TypeVar("Other")
@@ -20,9 +20,9 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[Result]):
-    """A seed is finished, or has failed and is not retried."""
+    """An entry is finished, or has failed and is not retried."""
 
-    seed: int
+    entry: Entry
     result: Result
 
 
@@ -59,30 +59,30 @@ class Retry(Generic[Result, Other]):
     """How to run a batch, and what to do when it fails.
 
     Attributes:
-        run: Runs a batch. It yields a :class:`Done` for each finished seed, and may yield other items.
+        run: Runs a batch. It yields a :class:`Done` for each finished entry, and may yield other items.
         estimate: Estimates a batch's peak bytes.
         is_out_of_memory: Returns whether an error means that memory ran out.
         release: Frees the memory of a failed batch. Called when nothing refers to the error any more.
-        fail: Makes the result of a seed that failed and cannot be retried.
+        fail: Makes the result of an entry that failed and cannot be retried.
         limit: The bytes that plans may use, lowered after a batch has run out of memory.
-        admit: Called before every batch with its seeds. Returns the seeds that may start now.
+        admit: Called before every batch with its entries. Returns the entries that may start now.
     """
 
     run: "Callable[[BatchPlan], Iterator[Done[Result] | Other]]"
-    estimate: Estimate
+    estimate: EntriesEstimate
     is_out_of_memory: Callable[[BaseException], bool]
     release: Callable[[], None]
-    fail: Callable[[BatchPlan, int, Exception], Result]
+    fail: Callable[[BatchPlan, Entry, Exception], Result]
     limit: MemoryLimit
-    admit: Callable[[Sequence[int]], Sequence[int]] = lambda seeds: seeds
+    admit: Callable[[Sequence[Entry]], Sequence[Entry]] = lambda entries: entries
 
     def run_all(
         self, batches: Sequence[BatchPlan], *, is_first_admitted: bool = False
     ) -> "Iterator[Done[Result] | Retrying | Other]":
-        """Run batches. Yield each admitted seed once, with its result.
+        """Run batches. Yield each admitted entry once, with its result.
 
         Args:
-            is_first_admitted: Whether the seeds of the first batch have been admitted already.
+            is_first_admitted: Whether the entries of the first batch have been admitted already.
         """
         waiting = deque((batch, is_first_admitted and place == 0) for place, batch in enumerate(batches))
         while waiting:
@@ -93,7 +93,7 @@ class Retry(Generic[Result, Other]):
                 waiting.extendleft((part, is_admitted) for part in reversed(parts))
                 continue
             if not is_admitted:
-                admitted = tuple(self.admit(batch.seeds))
+                admitted = tuple(self.admit(batch.entries))
                 if not admitted:
                     continue
                 batch = only(batch, admitted, self.estimate)
@@ -101,7 +101,7 @@ class Retry(Generic[Result, Other]):
             try:
                 yield from self._attempt(batch, outcome)
             except Stopped:
-                return  # the finished seeds of the batch were already yielded
+                return  # the finished entries of the batch were already yielded
             if outcome.reason:  # here nothing refers to the error any more, nor to the tensors in its stack frames
                 self.release()
             if outcome.instead:
@@ -109,11 +109,11 @@ class Retry(Generic[Result, Other]):
                 waiting.extendleft((part, True) for part in reversed(outcome.instead))
 
     def _attempt(self, batch: BatchPlan, outcome: "_Outcome") -> "Iterator[Done[Result] | Other]":
-        left = list(batch.seeds)
+        left = list(batch.entries)
         try:
             for item in self.run(batch):
                 if isinstance(item, Done):
-                    left.remove(item.seed)
+                    left.remove(item.entry)
                 yield item
         except Stopped:
             raise
@@ -123,7 +123,7 @@ class Retry(Generic[Result, Other]):
             outcome.instead = _replacements(batch, tuple(left), self.estimate, ran_out=ran_out)
             if ran_out:
                 self.limit.learn(batch)
-            lost = [] if outcome.instead else [Done(seed, self.fail(batch, seed, error)) for seed in left]
+            lost = [] if outcome.instead else [Done(entry, self.fail(batch, entry, error)) for entry in left]
         else:
             lost = []
         yield from lost
@@ -138,18 +138,19 @@ class _Outcome:
 
 
 def _replacements(
-    batch: BatchPlan, left: tuple[int, ...], estimate: Estimate, *, ran_out: bool
+    batch: BatchPlan, left: tuple[Entry, ...], estimate: EntriesEstimate, *, ran_out: bool
 ) -> tuple[BatchPlan, ...]:
-    """Return the batches to run in place of a batch that failed with the seeds ``left`` unfinished.
+    """Return the batches to run in place of a batch that failed with the entries ``left`` unfinished.
 
-    After an out-of-memory error these are smaller batches. After another error each seed runs alone, because the error
-    of one seed must not affect the others.
+    After an out-of-memory error these are smaller batches. After another error each job runs alone, and if it was
+    alone, each of its seeds, because the error of one entry must not affect the others.
     """
     if not left:
         return ()
     if ran_out:
         return smaller(batch, estimate, left)
-    if len(batch.seeds) == 1:
+    if len(batch.entries) == 1:
         return ()
-    alone = estimate(1, batch.sample_chunk) if batch.estimated_bytes else 0
-    return tuple(replace(batch, seeds=(seed,), estimated_bytes=alone) for seed in left)
+    jobs = {job: tuple(entry for entry in left if entry[0] == job) for job, _ in left}
+    parts = tuple(jobs.values()) if len(batch.jobs) > 1 else tuple((entry,) for entry in left)
+    return tuple(only(batch, part, estimate) for part in parts)

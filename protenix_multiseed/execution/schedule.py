@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Seeds of one job that one GPU predicts."""
+    """Seeds of one job that one GPU predicts. ``is_alone``: in no batch with others."""
 
     job: int
     seeds: tuple[int, ...]
+    is_alone: bool = False
 
 
 @dataclass(slots=True)
@@ -95,7 +96,8 @@ class Schedule:
         even = -(-len(left) // -(-len(left) // most))  # as few units as the largest ones, of even sizes
         count = min(even, max(1, (2 * room + self._costs[job]) // (2 * self._costs[job])))  # to the nearest seed
         seeds = [left.popleft()]
-        if (job, seeds[0]) not in self._alone:
+        is_alone = (job, seeds[0]) in self._alone
+        if not is_alone:
             while len(seeds) < count and (job, left[0]) not in self._alone:
                 seeds.append(left.popleft())
         self._sort_out(job)
@@ -104,7 +106,7 @@ class Schedule:
         self._load += cost
         held.load += cost
         held.waiting.update(((job, seed), None) for seed in seeds)
-        return Unit(job, tuple(seeds))
+        return Unit(job, tuple(seeds), is_alone)
 
     def started(self, gpu: int, job: int, seeds: Iterable[int]) -> None:
         """A GPU has begun to predict seeds, so they cannot be moved any more."""
@@ -149,17 +151,19 @@ class Schedule:
         self._sort_out(job)
         return seeds
 
-    def move(self, gpu: int) -> tuple[int, Unit] | None:
+    def move(self, gpu: int) -> tuple[int, tuple[Unit, ...]] | None:
         """Return a GPU and seeds that it should give back, so that a GPU without work gets them. Changes nothing."""
         busy = max((other for other in self._gpus if self._gpus[other].waiting), key=self.load, default=None)
         if busy is None or self._gpus[gpu].load:
             return None
-        waiting = list(self._gpus[busy].waiting)
-        job = waiting[-1][0]
-        seeds = [seed for other, seed in waiting if other == job]
         # Half of the busy GPU's work, but nothing that it will begin before the other one could.
-        count = min(len(seeds), max(1, self._gpus[busy].load // (2 * self._costs[job])))
-        return busy, Unit(job, tuple(seeds[-count:]))
+        room, taken = self._gpus[busy].load // 2, dict[int, list[int]]()
+        for job, seed in reversed(self._gpus[busy].waiting):
+            room -= self._costs[job]
+            if room < 0 and taken:
+                break
+            taken.setdefault(job, []).insert(0, seed)
+        return busy, tuple(Unit(job, tuple(seeds)) for job, seeds in taken.items())
 
     def _sort_out(self, job: int) -> None:
         if not self._left[job] and job in self._order:

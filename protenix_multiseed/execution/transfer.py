@@ -20,10 +20,14 @@ POLL_SECONDS = 0.1
 
 
 class Transfer:
-    """The copies to and from one device, with one thread for each direction."""
+    """The copies to and from one device, with one thread for each direction.
+
+    Attributes:
+        is_awaited: Whether the device has nothing to do, because the caller waits for the next item of :meth:`ahead`.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self.is_awaited = device, False
         self._arriving, self._leaving = _stream(device), _stream(device)
         self._inbox, self._outbox = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("inbox", "outbox"))
 
@@ -54,7 +58,9 @@ class Transfer:
             while not waiting.done():
                 if should_stop():
                     return
+                self.is_awaited = True
                 wait([waiting], timeout=POLL_SECONDS)
+            self.is_awaited = False
             if (made := waiting.result()) is end:
                 return
             waiting = self._inbox.submit(take)

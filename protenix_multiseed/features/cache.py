@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from protenix_multiseed.inputs.content import entities_content
 from protenix_multiseed.paths import cache_dir
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Job
+from protenix_multiseed.versions import version_of
 
 LAYOUT = 3  # increase it when the meaning of the arrays changes
 MAX_BYTES = 2 * 2**30
@@ -90,7 +90,7 @@ def _key(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray]) -> s
     content = {"entities": entities_content(job.spec, settings.reads), "settings": asdict(settings)}
     content["components"] = [[one.code, one.text] for one in job.spec.components]
     content["tokens"] = [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in tokens]
-    versions = [metadata.version("protenix"), __version__, LAYOUT]
+    versions = [version_of("protenix"), __version__, LAYOUT]
     return hashlib.sha256(json.dumps([content, versions], sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

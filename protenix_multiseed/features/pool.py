@@ -93,7 +93,17 @@ class WorkerPool:
     def featurize(
         self, jobs: Iterable[Job], settings: FeatureSettings, should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[list[Features] | Failure]:
-        """Yield the features of each job, or its failure, in the order of the jobs.
+        """Yield the features of each job, or its failure, in the order of the jobs. See :meth:`stream`."""
+        return (made for made in self.stream(jobs, settings, should_stop) if made is not None)
+
+    def stream(
+        self,
+        jobs: Iterable[Job],
+        settings: FeatureSettings,
+        should_stop: Callable[[], bool],
+        more: Callable[[Job], int] = lambda job: 0,
+    ) -> Iterator[list[Features] | Failure | None]:
+        """Yield the features of each job, or its failure, in the order of the jobs; None while the next is not ready.
 
         The workers start at once, before the caller asks for the first result.
 
@@ -101,19 +111,26 @@ class WorkerPool:
             jobs: Jobs to featurize.
             settings: Settings of featurization.
             should_stop: Called while the generator waits for a result. Once it returns True, the generator ends.
+            more: How many more jobs than usual may be featurized in advance, if this one was the last to be begun.
         """
         waiting: deque[tuple[Job, Any]] = deque()
         coming = iter(jobs)
 
+        def has_room() -> bool:
+            return len(waiting) < self._workers + AHEAD + (more(waiting[-1][0]) if waiting else 0)
+
         def fill() -> None:
-            while len(waiting) < self._workers + AHEAD and self._takes_jobs and (job := next(coming, None)) is not None:
+            while has_room() and self._takes_jobs and (job := next(coming, None)) is not None:
                 waiting.append((job, self.begin(job, settings)))
 
-        def gather() -> Iterator[list[Features] | Failure]:
+        def gather() -> Iterator[list[Features] | Failure | None]:
             while waiting:
-                made = self.finish(*waiting.popleft(), settings, should_stop)
-                if made is None:
-                    return
+                if not self.is_ready(waiting[0][1]):
+                    if should_stop():
+                        return
+                    yield None
+                    continue
+                made = self.finish(*waiting.popleft(), settings)
                 fill()
                 yield made
 
@@ -127,14 +144,14 @@ class WorkerPool:
             self._ahead = [*(one for one in self._ahead if not one.done()), future]
         return future
 
-    def finish(
-        self, job: Job, future: Any, settings: FeatureSettings, should_stop: Callable[[], bool]
-    ) -> list[Features] | Failure | None:
-        """Wait for the features of a job that was begun; None if ``should_stop`` returned True before they came."""
-        while not future.done():  # wait() alone is not enough: it does not notice a cancelled future
-            if should_stop():
-                return None
+    def is_ready(self, future: Any) -> bool:
+        """Return whether the features of a job that was begun have come. Waits a short time for them."""
+        if not future.done():  # wait() alone is not enough: it does not notice a cancelled future
             wait([future], timeout=POLL_SECONDS)
+        return bool(future.done())
+
+    def finish(self, job: Job, future: Any, settings: FeatureSettings) -> list[Features] | Failure:
+        """Return the features of a job that was begun, when they are ready."""
         try:
             try:
                 made: list[Features] = future.result()

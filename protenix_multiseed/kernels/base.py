@@ -5,15 +5,15 @@ version. Most operations also have a Triton kernel.
 
 Conventions in the shapes of all operations:
 
-- ``A`` is the number of attention biases: one for each seed.
+- ``A`` is the number of attention biases: one for each entry of the batch, that is, for each (job, seed).
 - ``B`` is the number of batch entries that share one bias: samples, or rows of the pair representation.
 - ``eps`` of every layer norm is 1e-5, as in upstream.
 - Tensors are contiguous unless the docstring says otherwise.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self, TypeAlias
 
 import torch
 
@@ -101,6 +101,40 @@ def triton_kernels(*, hopper: bool = False, blocks_at_once: int | None = None) -
         hopper=hopper,
         blocks_at_once=blocks_at_once,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How many tokens of each entry are real; the tokens after them are padding.
+
+    Attributes:
+        each: Number of real tokens of each entry [A], int32, on the device. Kernels read it there, so that a CUDA graph
+            replays with other lengths.
+        most: No entry has more real tokens. All tensors of the batch depend on this number.
+        are_equal: Whether every entry has ``most`` real tokens. PyTorch's versions then need no mask.
+    """
+
+    each: torch.Tensor
+    most: int
+    are_equal: bool
+
+    @classmethod
+    def of(cls, numbers: Sequence[int], device: torch.device, most: int | None = None) -> Self:
+        """Make the lengths from the number of real tokens of each entry. ``most`` is their maximum if it is None."""
+        most = max(numbers) if most is None else most
+        are_equal = set(numbers) == {most}
+        each = torch.full((len(numbers),), most, dtype=torch.int32, device=device)  # needs no copy from the host
+        if not are_equal:
+            each = torch.tensor(numbers, dtype=torch.int32, device=device)
+        return cls(each=each, most=most, are_equal=are_equal)
+
+    def only(self, spans: Sequence[slice]) -> Self:
+        """The lengths of some entries."""
+        return replace(self, each=torch.cat([self.each[span] for span in spans]))
+
+    def is_padding(self, n: int) -> torch.Tensor:
+        """Whether a token is padding [A, n]."""
+        return torch.arange(n, device=self.each.device) >= self.each[:, None]
 
 
 class Tiles(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cas
 
 import torch
 
-from protenix_multiseed.kernels.base import Kernels, Norm
+from protenix_multiseed.kernels.base import Kernels, Lengths, Norm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,6 +94,10 @@ class Inputs:
     def norm(self, width: int) -> Norm:
         """Scale and shift of a layer norm, each [width]."""
         return self.random(width), self.random(width)
+
+    def lengths(self, *numbers: int) -> Lengths:
+        """Numbers of real tokens of the entries."""
+        return Lengths.of(numbers, self.device)
 
     def matrix(self, n_out: int, n_in: int) -> torch.Tensor:
         """Weight matrix [n_out, n_in] with variance 1 / n_in, so that a product has about the variance of its input."""

@@ -1,6 +1,6 @@
 """Protenix's model on its device, with the precision that upstream chooses for each part and job size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -53,6 +53,17 @@ class Network:
         for part, skipped in self.spec.skip_amp(n_token).items():
             self.configs.skip_amp[part] = skipped
         self.module.configs = self.configs
+
+    def set_sizes(self, n_tokens: Sequence[int]) -> None:
+        """Set upstream's precision for a batch of jobs of these numbers of tokens.
+
+        Raises:
+            ValueError: if upstream's precision is not the same for all these jobs.
+        """
+        first = self.spec.skip_amp(n_tokens[0])
+        if any(self.spec.skip_amp(n_token) != first for n_token in n_tokens):
+            raise ValueError(f"jobs of {sorted(n_tokens)} tokens differ in precision: they cannot share a batch")
+        self.set_size(n_tokens[0])
 
     def trunk_dtype(self) -> torch.dtype:
         """The dtype in which autocast computes the trunk; float32 on a CPU."""

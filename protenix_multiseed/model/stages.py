@@ -1,24 +1,31 @@
 """The four stages of a prediction, and the types that they pass on. Fast and reference stages share these signatures.
 
 ``replace(FAST, sample=reference.sample)`` replaces one fast stage by its reference twin. Use this to find the stage
-that causes a difference. All tensors have a leading dimension of seeds; one seed is a batch of one.
+that causes a difference. All tensors have a leading dimension of entries, one for each (job, seed) of the batch.
+
+Entries of several jobs differ in their numbers of tokens and atoms. The tensors then have the sizes of
+:mod:`.buckets`, and each entry is padded at its end. What padding holds is finite, and no stage lets it into the result
+of an entry. A batch of one job has no padding.
 """
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeAlias, TypeVar
 
 import torch
 
 from protenix_multiseed.features.layout import expand, place
+from protenix_multiseed.kernels.base import N_QUERY, Lengths
+from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.types import Batch
+from protenix_multiseed.types import Batch, Features
 from protenix_multiseed.upstream.environment import silenced
 
 _Made = TypeVar("_Made")
 POLL_SECONDS = 0.001  # between two checks whether the GPU has finished
+PADDING = 0.0  # what padding holds at first. Results do not depend on it, which a test shows with another number
 WAITING_SECONDS = 0.1  # between two Waiting steps
 
 
@@ -28,7 +35,7 @@ class StepsDone:
 
     Attributes:
         stage: ``trunk``, ``sample`` or ``score``.
-        done, total: Number of trunk cycles, diffusion steps or seeds. On a GPU, ``done`` counts launched steps, which
+        done, total: Number of trunk cycles, diffusion steps or entries. On a GPU, ``done`` counts launched steps, which
             may not be finished.
     """
 
@@ -44,11 +51,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One seed of the batch is finished.
+    """One entry of the batch is finished.
 
     Attributes:
-        index: Index of the seed in the batch.
-        raw: Upstream's output dictionary of this seed.
+        index: Index of the entry in the batch.
+        raw: Upstream's output dictionary of this entry.
         seconds: Seconds that each stage has taken so far, for the whole batch.
     """
 
@@ -61,8 +68,8 @@ Step: TypeAlias = StepsDone | Waiting | Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """A batch's features on the device.
+class JobInputs:
+    """The features of one part of a batch on the device: one job and some of its seeds. They are not padded.
 
     Attributes:
         shared: Upstream's feature dictionary with the features that are equal for all seeds, including ``v_lm``, but
@@ -81,8 +88,13 @@ class Inputs:
 
     @property
     def n_seed(self) -> int:
-        """Number of seeds in the batch."""
+        """Number of seeds of the part."""
         return self.ref_pos.shape[0]
+
+    @property
+    def n_window(self) -> int:
+        """Number of local windows of atoms."""
+        return -(-self.n_atom // N_QUERY)
 
     def of_seed(self, index: int) -> dict[str, Any]:
         """A new feature dictionary of one seed, in upstream's form except for ``relp``. Callers may change its keys."""
@@ -95,18 +107,80 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """A batch's features on the device.
+
+    Attributes:
+        parts: The features of each job. Entries are in the order of the parts, then of the seeds of a part.
+        n_token, n_atom: Sizes of the stages' tensors: of all entries, with padding.
+        lengths: Number of tokens of each entry without padding.
+    """
+
+    parts: tuple[JobInputs, ...]
+    n_token: int
+    n_atom: int
+    lengths: Lengths
+
+    @property
+    def owners(self) -> tuple[JobInputs, ...]:
+        """The part to which each entry belongs."""
+        return tuple(part for part in self.parts for _ in range(part.n_seed))
+
+    @property
+    def n_window(self) -> int:
+        """Number of local windows of the padded atoms."""
+        return -(-self.n_atom // N_QUERY)
+
+    @property
+    def n_entry(self) -> int:
+        """Number of entries in the batch."""
+        return sum(part.n_seed for part in self.parts)
+
+    def spans(self) -> Iterator[tuple[JobInputs, slice]]:
+        """Each part, and where its entries lie in the leading dimension of the stages' tensors."""
+        first = 0
+        for part in self.parts:
+            yield part, slice(first, first + part.n_seed)
+            first += part.n_seed
+
+    def of_entry(self, index: int) -> dict[str, Any]:
+        """A new feature dictionary of one entry (:meth:`JobInputs.of_seed`)."""
+        return next(part.of_seed(index - span.start) for part, span in self.spans() if index < span.stop)
+
+
+def padded(x: torch.Tensor, n: int, *dims: int) -> torch.Tensor:
+    """Pad dimensions of ``x`` at their end to size ``n``; ``x`` itself if they have this size."""
+    shape = [n if dim in dims else size for dim, size in enumerate(x.shape)]
+    if shape == list(x.shape):
+        return x
+    made = x.new_full(shape, PADDING)
+    made[tuple(slice(size) for size in x.shape)] = x
+    return made
+
+
+def join_parts(made: Sequence[torch.Tensor], n: int, *dims: int) -> torch.Tensor:
+    """Pad dimensions of each part's tensor to size ``n``, and join them along their leading dimension of entries."""
+    return made[0] if len(made) == 1 else torch.cat([padded(x, n, *dims) for x in made])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkOutput:
     """Result of the trunk (Alg. 1 lines 1-13).
 
     Attributes:
-        s_inputs: [N_seed, N_token, 449].
-        s: [N_seed, N_token, c_s].
-        z: [N_seed, N_token, N_token, c_z].
+        s_inputs: [N_entry, N_token, 449].
+        s: [N_entry, N_token, c_s].
+        z: [N_entry, N_token, N_token, c_z].
     """
 
     s_inputs: torch.Tensor
     s: torch.Tensor
     z: torch.Tensor
+
+    def of_entry(self, index: int, n_token: int) -> Self:
+        """The tensors of one entry with ``n_token`` tokens, without their leading dimension and without padding."""
+        own = slice(n_token)
+        return replace(self, s_inputs=self.s_inputs[index, own], s=self.s[index, own], z=self.z[index, own, own])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +188,9 @@ class Conditioning:
     """Conditioning of the diffusion module that depends on neither noise nor step.
 
     Attributes:
-        pair_cond: Alg. 21 lines 1-5 [N_seed, N_token, N_token, c_z]; upstream's ``pair_z``.
-        atom_pair: Alg. 5 lines 2-6 and 10 [N_seed, N_window, 32, 128, c_atompair]; upstream's ``p_lm``.
-        atom_single: Alg. 5 line 1 [N_seed, N_atom, c_atom]; upstream's ``c_l``.
+        pair_cond: Alg. 21 lines 1-5 [N_entry, N_token, N_token, c_z]; upstream's ``pair_z``.
+        atom_pair: Alg. 5 lines 2-6 and 10 [N_entry, N_window, 32, 128, c_atompair]; upstream's ``p_lm``.
+        atom_single: Alg. 5 line 1 [N_entry, N_atom, c_atom]; upstream's ``c_l``.
     """
 
     pair_cond: torch.Tensor
@@ -133,8 +207,8 @@ class Stages:
     """One implementation of each stage.
 
     Long stages are generators, so that the caller can show progress and stop them. ``run_trunk`` and ``sample`` yield
-    their progress and return their result. ``score`` yields upstream's output dictionary of each seed, so that a
-    finished seed is kept if a later seed fails.
+    their progress and return their result. ``score`` yields upstream's output dictionary of each entry, so that a
+    finished entry is kept if a later one fails.
     """
 
     run_trunk: Callable[[Network, Inputs, Sequence[SeedRng]], TrunkSteps]
@@ -155,9 +229,17 @@ def result_of(steps: Generator[StepsDone, None, _Made]) -> _Made:
 
 def make_inputs(network: Network, batch: Batch) -> Inputs:
     """Put the features of a batch on the device, and add the features that ``Protenix.forward`` adds."""
+    parts = tuple(_place_part(network, features) for features in batch.parts)
+    sizes = padded_sizes([features.sizes for features in batch.parts])
+    numbers = [part.n_token for part in parts for _ in range(part.n_seed)]
+    lengths = Lengths.of(numbers, network.device, sizes.n_token)
+    return Inputs(parts=parts, n_token=sizes.n_token, n_atom=sizes.n_atom, lengths=lengths)
+
+
+def _place_part(network: Network, features: Features) -> JobInputs:
     from protenix.model.protenix import update_input_feature_dict
 
-    features, seeds = batch.features, batch.features.seeds
+    seeds = features.seeds
     shared = expand(features, seeds[0], device=network.device, templates=torch.device("cpu"))
     ref_pos = torch.stack([place(seed.ref_pos, network.device) for seed in seeds])
     d_lm = []
@@ -166,7 +248,7 @@ def make_inputs(network: Network, batch: Batch) -> Inputs:
         d_lm.append(shared["d_lm"])
     has_frame = torch.stack([place(seed.has_frame, network.device).long() for seed in seeds])
     shared = {key: value for key, value in shared.items() if key not in {"ref_pos", "d_lm", "has_frame"}}
-    return Inputs(
+    return JobInputs(
         shared=shared,
         ref_pos=ref_pos,
         d_lm=torch.stack(d_lm),
@@ -177,7 +259,7 @@ def make_inputs(network: Network, batch: Batch) -> Inputs:
 
 
 def run_stages(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
-    """Run all stages for a batch. Yields progress, and upstream's output dictionary of each seed as :class:`Scored`."""
+    """Run all stages for a batch. Yields progress, and upstream's dictionary of each entry as :class:`Scored`."""
     steps = _run(stages, network, batch)
     while True:
         # Enter the contexts anew for each step, because other code runs in this thread between steps.
@@ -189,11 +271,11 @@ def run_stages(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]
 
 
 def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
-    features = batch.features
-    rngs = [SeedRng(seed, network.device) for seed in features.seeds]
+    rngs = [SeedRng(seed, network.device) for _, seed in batch.entries]
     clock = _Clock(network.device)
-    network.set_size(features.n_token)
-    network.graphs.begin(len(rngs), features.n_token, features.n_atom, batch.sample_chunk)
+    network.set_sizes([features.n_token for features in batch.parts])
+    sizes = padded_sizes([features.sizes for features in batch.parts])
+    network.graphs.begin(len(rngs), sizes.n_token, sizes.n_atom, batch.sample_chunk)
     inputs = make_inputs(network, batch)
     yield from clock.lap("inputs")
     trunk = yield from stages.run_trunk(network, inputs, rngs)

@@ -6,7 +6,6 @@ Results are reused, and ranked together, only if their identities are equal.
 import hashlib
 import json
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 from protenix_multiseed import __version__
@@ -16,6 +15,7 @@ from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.inputs.corrections import differences_of
 from protenix_multiseed.types import Identity, Job
 from protenix_multiseed.upstream.dictionary import Dictionary
+from protenix_multiseed.versions import version_of
 
 
 def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha256: str | None) -> Identity:
@@ -45,7 +45,7 @@ def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha
         **config.answer_settings,
         "checkpoint_sha256": checkpoint_sha256,
         "dictionary": dictionary.identity,
-        "protenix": metadata.version("protenix"),
+        "protenix": version_of("protenix"),
         "protenix_ms": __version__,
     }
 

@@ -47,6 +47,7 @@ class Progress:
                 self._running[event.where] = {
                     "job": event.job.name,
                     "seeds": list(event.seeds),
+                    "others": {job: list(seeds) for job, seeds in event.others},
                     "stage": event.stage,
                     "done": event.done,
                     "total": event.total,
@@ -85,7 +86,7 @@ class Seen:
     Attributes:
         seconds: Time since the process began to predict, seconds.
         done: Seeds that it has predicted.
-        running: Job, seeds, stage and place of each batch.
+        running: Job, seeds, other jobs with their seeds, stage and place of each batch.
         failed: Job and seed, None for all seeds of the job, of each failure.
         is_alive: Whether the process still runs.
     """
@@ -111,7 +112,7 @@ def read_progress(out: Path, locks: Locks) -> Iterator[Seen]:
                 run=content["run"],
                 seconds=float(content["seconds"]),
                 done=int(content["done"]),
-                running=tuple(dict(batch) for batch in content["running"]),
+                running=tuple({"others": {}, **batch} for batch in content["running"]),
                 failed=tuple((str(job), seed) for job, seed in content["failed"]),
                 is_alive=is_alive,
             )

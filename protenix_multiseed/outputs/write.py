@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Identity, Prediction, Sample
 from protenix_multiseed.upstream.environment import data_dumper, silenced
 from protenix_multiseed.upstream.job_dictionary import with_components
+from protenix_multiseed.versions import version_of
 
 
 def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> list[Sample]:
@@ -55,7 +55,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
             "made_from": dict(identity),
             "run": dict(prediction.run),
             "chains": chains_of(prediction, reads_msa=bool(identity.get("msa"))),
-            "versions": {name: metadata.version(name) for name in ("protenix", "torch", "rdkit", "biotite")},
+            "versions": {name: version_of(name) for name in ("protenix", "torch", "rdkit", "biotite")},
             "files": {
                 str(file.relative_to(scratch)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
                 for file in sorted(scratch.rglob("*"))
@@ -102,7 +102,7 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
     ranks = [int(rank) for rank in dumper._get_ranker_indices(raw)]
     order = sorted(range(len(ranks)), key=ranks.__getitem__)
     write_compact(folder / COMPACT, compact(prediction, order))
-    software = {"protenix": metadata.version("protenix"), "protenix-ms": __version__}
+    software = {"protenix": version_of("protenix"), "protenix-ms": __version__}
     predictions = folder / "predictions"
     for rank, index in enumerate(order):
         structure = predictions / f"{prediction.job.name}_sample_{rank}.cif"

@@ -14,6 +14,7 @@ from protenix_multiseed.events import Event, OutputOpened, Skipped, StageEntered
 from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features.pool import WorkerPool
+from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH, SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.progress import Progress
@@ -100,7 +101,9 @@ class OutputFolder:
         elif isinstance(event, Prediction):
             identity = self._identities[event.job.name]
             self._pending.append(PendingWrite(self._workers, event, self._settings, identity))
-            while len(self._pending) > self._max_pending:  # the workers write too slowly: wait for them
+            # Small predictions of two batches may wait, so that a batch does not stop the device at its end.
+            more = 2 * MAX_SEEDS_PER_BATCH if event.job.n_token <= SHARED_BATCH_MAX_TOKENS else 0
+            while len(self._pending) > self._max_pending + more:  # the workers write too slowly: wait for them
                 self._wait_for_oldest()
             while self._pending and self._pending[0].is_over:
                 self._wait_for_oldest()

@@ -61,7 +61,8 @@ class EventLog:
                 self._line("features", job=event.job.name, **sizes, seconds=round(event.seconds, 2))
             case events.BatchProgress():
                 if event.done == event.total:
-                    self._line("progress", job=event.job.name, seeds=list(event.seeds), stage=event.stage)
+                    others = {"others": {job: list(seeds) for job, seeds in event.others}} if event.others else {}
+                    self._line("progress", job=event.job.name, seeds=list(event.seeds), **others, stage=event.stage)
             case Prediction():
                 facts = {"seconds": event.run.get("seconds"), "best": round(max(event.scores), 4)}
                 self._line("predicted", job=event.job.name, seed=event.seed, **facts)

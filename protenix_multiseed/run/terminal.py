@@ -98,20 +98,20 @@ class Terminal:
     def _batch(self, event: events.BatchProgress) -> None:
         if self._task is None:
             return
-        seeds = f"seeds {format_seeds(event.seeds)}" if len(event.seeds) > 1 else f"seed {event.seeds[0]}"
         if event.where:
-            self._on_gpu(event, seeds)
+            self._on_gpu(event)
             return
-        text = f"{event.job.name}, {self._n_token} tokens: {seeds}, {event.stage} {event.done}/{event.total}"
-        self._progress.update(self._task, description=escape(text))
+        batch = f"{event.job.name}, {self._n_token} tokens: {_seeds(event)}" if not event.others else _seeds(event)
+        self._progress.update(self._task, description=escape(f"{batch}, {event.stage} {event.done}/{event.total}"))
 
-    def _on_gpu(self, event: events.BatchProgress, seeds: str) -> None:
+    def _on_gpu(self, event: events.BatchProgress) -> None:
         """Update the line of one of several GPUs."""
         if event.where not in self._gpus:
             if len(self._gpus) == MAX_GPUS:
                 return
             self._gpus[event.where] = self._progress.add_task("", total=event.total, unit="")
-        text, unit = f"{event.where}: {event.job.name}, {seeds}", {"trunk": "cycles", "sample": "steps"}
+        batch = f"{event.job.name}, {_seeds(event)}" if not event.others else _seeds(event)
+        text, unit = f"{event.where}: {batch}", {"trunk": "cycles", "sample": "steps"}
         self._progress.update(
             self._gpus[event.where],
             description=escape(text),
@@ -149,3 +149,11 @@ class Terminal:
 
     def _line(self, text: str) -> None:
         self._console.print(f"[dim]{time.monotonic() - self._started:7.1f} s[/dim]  {escape(text)}", soft_wrap=True)
+
+
+def _seeds(event: events.BatchProgress) -> str:
+    """The seeds of a batch as text: ``seed 3``, ``seeds 1-5``, or ``12 jobs, 24 seeds``."""
+    if event.others:
+        n_seed = len(event.seeds) + sum(len(seeds) for _, seeds in event.others)
+        return f"{1 + len(event.others)} jobs, {n_seed} seeds"
+    return f"seeds {format_seeds(event.seeds)}" if len(event.seeds) > 1 else f"seed {event.seeds[0]}"

@@ -24,7 +24,6 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -44,6 +43,7 @@ from protenix_multiseed.files import (
 from protenix_multiseed.hashes import sha256, sketch
 from protenix_multiseed.paths import cache_dir
 from protenix_multiseed.upstream.component import ComponentFacts, component_facts
+from protenix_multiseed.versions import version_of
 
 if TYPE_CHECKING:
     from biotite.structure.io.pdbx import CIFBlock
@@ -120,7 +120,7 @@ class EmbeddedDictionary(Mapping[str, "CIFBlock"]):
     @property
     def identity(self) -> str:
         """The versions that the conformers depend on: biotite's, which includes the dictionary, and RDKit's."""
-        return f"biotite {metadata.version('biotite')}, rdkit {_rdkit_version()}"
+        return f"biotite {version_of('biotite')}, rdkit {_rdkit_version()}"
 
     def _row(self, code: str) -> int:
         row = int(np.searchsorted(self._codes, code))
@@ -373,7 +373,7 @@ def _store_molecule(molecule: "Chem.Mol", path: Path) -> None:
 
 
 def _rdkit_version() -> str:
-    return metadata.version("rdkit")
+    return version_of("rdkit")
 
 
 def _source() -> Path:
@@ -389,7 +389,7 @@ def _source() -> Path:
 
 def _index_folder() -> Path:
     size = _source().stat().st_size
-    key = hashlib.sha256(f"{LAYOUT}:{metadata.version('biotite')}:{size}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{LAYOUT}:{version_of('biotite')}:{size}".encode()).hexdigest()[:12]
     return cache_dir() / f"dictionary-{key}"
 
 

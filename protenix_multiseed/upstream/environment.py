@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from protenix_multiseed.upstream.cif_text import speed_up
 from protenix_multiseed.upstream.dictionary import Dictionary, EmbeddedDictionary, MoleculeTable
 
 
@@ -119,6 +120,7 @@ def call_quietly(function: Callable[..., Any], *arguments: Any, **named: Any) ->
 
 def load_data_dumper() -> Any:
     """Import and return the class of upstream's writer."""
+    speed_up()
     return importlib.import_module("runner.dumper").DataDumper
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from protenix_multiseed.kernels import language, probe_process
-from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.ops.transition import add_transition
@@ -25,6 +25,11 @@ SIZES = [(1, 8), (1, 16), (1, 37), (2, 44), (3, 52), (1, 176), (1, 300)]
 HOPPER = triton_kernels(hopper=True)
 
 
+def real_tokens(n_seed, n):
+    """The number of real tokens of each entry: different numbers, not all tokens."""
+    return [n - 3 - index for index in range(n_seed)]
+
+
 def arguments_of(name, n_seed, n, seed=0):
     """Arguments of an operation on pairs [n_seed, n, n, 256] with small values, so that updates outweigh them."""
     generator = torch.Generator("cuda").manual_seed(seed)
@@ -41,7 +46,7 @@ def arguments_of(name, n_seed, n, seed=0):
     return {
         "norm_linear": lambda: (z, norm, weight(768)),
         "add_transition": lambda: (z, norm, weight(2048), weight(256, 1024)),
-        "gated_channels": lambda: (z, norm, weight(1024), n - 3),
+        "gated_channels": lambda: (z, norm, weight(1024), Lengths.of(real_tokens(n_seed, n), z.device)),
         "add_triangle": lambda: (z, random(256, n_seed, n, n), norm, weight(256), norm_out, weight(256)),
         "add_gated_average": lambda: (z, random(n_seed, n, n, 8, 32), norm, weight(256), weight(256)),
     }[name]()
@@ -74,8 +79,10 @@ def test_kernels_match_pytorch_in_float64(name, size):
     assert off < 5e-3
     assert off < 1.1 * general_off
     if name == "gated_channels":
-        assert not made[:, :, size[1] - 3 :].any()
-        assert not made[..., size[1] - 3 :].any()
+        for index, real in enumerate(real_tokens(*size)):
+            assert not made[:, index, real:].any()
+            assert not made[:, index, :, real:].any()
+            assert made[:, index, :real, :real].any()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

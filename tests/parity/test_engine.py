@@ -12,9 +12,6 @@ import torch
 from support import cases
 from support.jobs import batch_of, configs_of, network_of, predictions
 
-from protenix_multiseed.features import featurize as featurize_module
-from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast import denoiser as denoiser_module
@@ -24,9 +21,6 @@ from protenix_multiseed.model.reference.stages import REFERENCE
 from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import make_inputs, result_of
 from protenix_multiseed.model.weights import build_model
-from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
-from protenix_multiseed.upstream import environment
-from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 SEEDS = (1, 2, 284)
 JOBS = ("ligands", "rna", "bonded", "template")
@@ -53,28 +47,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    from configs.configs_data import data_configs
-
-    environment.prepare(EmbeddedDictionary())
-    folder, root = tmp_path_factory.mktemp("inputs"), tmp_path_factory.mktemp("root")
-    cases.write_root(root)
-    paths = [*cases.write_cases(folder).values(), cases.EXAMPLE]
-    jobs = read_jobs(
-        paths, SEEDS, InputRules(model="m", reads=ReadSettings(rna_msa=True, template=True)), EmbeddedDictionary()
-    )
-    settings = FeatureSettings(
-        template_mmcif_dir=folder / "mmcif",
-        kalign=root / "bin" / "kalign",
-        reads=ReadSettings(rna_msa=True, template=True),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        for key, name in (
-            ("release_dates_path", "release_date_cache.json"),
-            ("obsolete_pdbs_path", "obsolete_to_successor.json"),
-        ):
-            patch.setitem(data_configs["template"], key, str(root / "common" / name))
-        featurize_module._hit_featurizer.cache_clear()
-        features = {job.name: featurize(job, settings)[0] for job in jobs}
+    features = cases.featurize_cases(tmp_path_factory.mktemp("inputs"), SEEDS, [cases.EXAMPLE])
     model = demo.fill(build_model(configs_of()))
     with torch.no_grad():
         yield World(features=features, model=model, known={})
@@ -221,11 +194,12 @@ def test_templates_in_any_slots_match_upstream(world, slots):
     """Equal slots may or may not be next to each other. Slot 0 holds the template that was found."""
     network, features = world.network(), world.features["template"]
     inputs = make_inputs(network, batch_of(features, features.seeds[:2]))
-    shared = {name: value[slots] if name.startswith("template_") else value for name, value in inputs.shared.items()}
+    (job,) = inputs.parts
+    shared = {name: value[slots] if name.startswith("template_") else value for name, value in job.shared.items()}
     n = features.n_token
     z = torch.randn(2, n, n, network.module.confidence_head.c_z, generator=torch.Generator().manual_seed(1))
     updated = z.clone()
-    add_templates(network, updated, project_templates(network, replace(inputs, shared=shared)))
+    add_templates(network, inputs, updated, [project_templates(network, replace(job, shared=shared))])
     ours = updated - z
     for seed in range(2):
         torch.testing.assert_close(ours[seed], network.module.template_embedder(shared, z[seed]), rtol=0, atol=2e-5)

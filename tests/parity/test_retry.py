@@ -9,7 +9,7 @@ from support.jobs import OpenGate
 from protenix_multiseed.config import load_config
 from protenix_multiseed.events import Note
 from protenix_multiseed.execution import hardware
-from protenix_multiseed.execution.job_run import JobRun, Ready
+from protenix_multiseed.execution.group_run import GroupRun, Ready
 from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.features.featurize import featurize
@@ -57,7 +57,7 @@ def truth(features):
 
 def predict(model, features, notes=None):
     """Run one job. Returns predictions and failures, and appends the texts of notes to ``notes``."""
-    made = list(JobRun(model, Ready(Arriving(features)), OpenGate()).events())
+    made = list(GroupRun(model, Ready((Arriving(features),)), OpenGate()).events())
     if notes is not None:
         notes += [event.text for event in made if isinstance(event, Note)]
     return [event for event in made if isinstance(event, Prediction | Failure)]
@@ -100,12 +100,7 @@ def test_a_retry_after_out_of_memory_gives_the_same_results(features, model, tru
 
 
 def test_seeds_scored_before_out_of_memory_are_kept(features, model, truth, monkeypatch):
-    scored = []
-    original = confidence.confidence_logits
-    third = failing(original, {3})
-    monkeypatch.setattr(
-        confidence, "confidence_logits", lambda *arguments: (scored.append(arguments[4]), third(*arguments))[1]
-    )
+    monkeypatch.setattr(confidence, "confidence_logits", failing(confidence.confidence_logits, {3}))
     made = predict(model, features)
     assert_same(made, truth)
     assert [prediction.run["batch"] for prediction in made] == [[1, 2, 3], [1, 2, 3], [3]]
@@ -164,7 +159,7 @@ class TimedGate(OpenGate):
 @pytest.mark.parametrize(("steps", "finished"), [(3, []), (12, [1]), (14, [1, 2]), (100, [1, 2, 3])])
 def test_a_batch_that_is_given_up_between_steps_returns_its_finished_seeds(features, model, steps, finished):
     """A batch has one cycle and ten steps. Then the seeds are scored one by one, each followed by progress."""
-    made = list(JobRun(model, Ready(Arriving(features)), TimedGate(steps)).events())
+    made = list(GroupRun(model, Ready((Arriving(features),)), TimedGate(steps)).events())
     assert [event.seed for event in made if isinstance(event, Prediction)] == finished
 
 
@@ -172,6 +167,6 @@ def test_a_seed_on_protenixs_own_modules_can_be_given_up_too(features):
     config = load_config({"model": "demo", "samples": 2, "steps": 10, "cycles": 1, "device": "cpu", "sequential": True})
     model = LoadedModel(config, KernelProbe("cpu", "torch"))
     model.load()
-    made = list(JobRun(model, Ready(Arriving(features)), TimedGate(20)).events())
+    made = list(GroupRun(model, Ready((Arriving(features),)), TimedGate(20)).events())
     assert [event.seed for event in made if isinstance(event, Prediction)] == [1]  # about 13 checks per seed
     model.close()

@@ -7,10 +7,13 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
@@ -140,6 +143,32 @@ def write_cases(folder: Path) -> dict[str, Path]:
         paths[name] = folder / f"{name}.json"
         paths[name].write_text(json.dumps([{"name": name, **job}]))
     return paths
+
+
+def featurize_cases(folder: Path, seeds: Sequence[int], more: Sequence[Path] = ()) -> dict[str, Any]:
+    """Write the jobs, and featurize them and those of the files ``more``. Returns the features by job name."""
+    from configs.configs_data import data_configs
+
+    from protenix_multiseed.features import featurize as module
+    from protenix_multiseed.inputs import read_jobs
+    from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+    from protenix_multiseed.upstream import environment
+    from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+
+    environment.prepare(EmbeddedDictionary())
+    root, reads = folder / "root", ReadSettings(rna_msa=True, template=True)
+    write_root(root)
+    paths = [*write_cases(folder).values(), *more]
+    jobs = read_jobs(paths, seeds, InputRules(model="m", reads=reads), EmbeddedDictionary())
+    settings = FeatureSettings(template_mmcif_dir=folder / "mmcif", kalign=root / "bin" / "kalign", reads=reads)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, name in (
+            ("release_dates_path", "release_date_cache.json"),
+            ("obsolete_pdbs_path", "obsolete_to_successor.json"),
+        ):
+            patch.setitem(data_configs["template"], key, str(root / "common" / name))
+        module._hit_featurizer.cache_clear()
+        return {job.name: module.featurize(job, settings)[0] for job in jobs}
 
 
 def absolute_copy(path: Path, folder: Path) -> Path:

@@ -13,7 +13,10 @@ from protenix_multiseed.execution.gpu_worker import Closed, Loaded, Started
 class Planner:
     """Three seeds of any job fit."""
 
-    settings = SimpleNamespace(max_seeds=4)
+    settings = SimpleNamespace(max_seeds=4, max_entries=20)
+
+    def __init__(self, max_jobs=1):
+        self.max_jobs = max_jobs
 
     def refusal(self, sizes, budget):
         return None
@@ -30,9 +33,14 @@ class Machines:
         deadly: Seeds that end their process.
         hanging: Numbers of processes, in the order of their start, that stand still when they get work.
         broken: Nodes on which no process loads.
+        max_jobs: Number of jobs that share a batch.
+
+    Attributes:
+        given: The tasks of each call of ``give``, and those of them that must be alone.
     """
 
-    def __init__(self, n_gpu, deadly=(), hanging=(), broken=(), seconds=0.0):
+    def __init__(self, n_gpu, deadly=(), hanging=(), broken=(), seconds=0.0, max_jobs=1):
+        self.planner, self.given = Planner(max_jobs), []
         self.nodes = {f"node{number}" for number in range(n_gpu)}
         self.deadly, self.hanging, self.broken, self.seconds = deadly, hanging, broken, seconds
         self.differing = {}
@@ -97,21 +105,26 @@ class Process:
             self.die("no memory to load")
         self.check_alive()
         threading.Thread(target=self.work, daemon=True).start()
-        return Loaded(planner=PLANNER, budget=2**30, process=1, facts={"host": self.place.host, "device": "fake"})
+        return Loaded(
+            planner=self.machines.planner, budget=2**30, process=1, facts={"host": self.place.host, "device": "fake"}
+        )
 
-    def give(self, tasks):
+    def give(self, tasks, alone):
         with self.changed:
             self.check_alive()
+            self.machines.given.append(([(task.job.name, *task.todo) for task in tasks], set(alone)))
             self.todo.extend((task.job, seed) for task in tasks for seed in task.todo)
             self.changed.notify_all()
 
-    def take_back(self, job, seeds):
+    def take_back(self, wanted):
         with self.changed:
             self.check_alive()
-            free = [(one, seed) for one, seed in self.todo if one.name == job and seed in seeds]
-            for entry in free:
+            free = [
+                [(one, seed) for one, seed in self.todo if one.name == job and seed in seeds] for job, seeds in wanted
+            ]
+            for entry in (entry for entries in free for entry in entries):
                 self.todo.remove(entry)
-            return [seed for _, seed in free]
+            return [[seed for _, seed in entries] for entries in free]
 
     def collect(self, n_received, seconds):
         with self.changed:
@@ -159,6 +172,3 @@ class Process:
                 self.messages.append(Written(job=job, seed=seed, scores=(0.5,), seconds=0.01))
                 self.changed.notify_all()
         self.say(Closed())
-
-
-PLANNER = Planner()

@@ -54,7 +54,7 @@ def network_of(module, configs, model=cases.MODEL, **more):
 def batch_of(features, seeds=None, sample_chunk=5):
     """A batch of the features' seeds, or of the given ones among them."""
     chosen = replace(features, seeds=tuple(features.seeds if seeds is None else seeds))
-    return Batch(features=chosen, sample_chunk=sample_chunk)
+    return Batch(parts=(chosen,), sample_chunk=sample_chunk)
 
 
 def scored(network, features, seeds=None, stages=FAST, sample_chunk=5):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protenix.model.modules.embedders import RelativePositionEncoding
 
 from protenix_multiseed.config import load_config
-from protenix_multiseed.kernels.base import row_chunks, torch_kernels
+from protenix_multiseed.kernels.base import Lengths, row_chunks, torch_kernels
 from protenix_multiseed.limits import MIN_CHANNELS, channel_groups
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast.pairformer import PairBlock
@@ -44,15 +44,18 @@ def test_channels_are_divided_until_both_factors_are_small(n_pair, n_channel, el
 
 
 @pytest.mark.parametrize("elements", [1, 2**16, 2**18])
+@pytest.mark.parametrize("real", [(21, 21), (21, 17)], ids=str)
 @torch.no_grad()
-def test_a_pair_block_in_chunks_equals_the_block_at_once(model, elements):
+def test_a_pair_block_in_chunks_equals_the_block_at_once(model, elements, real):
     block = PairBlock(model.pairformer_stack.blocks[0], torch.float32)
     z = torch.randn(2, 24, 24, 128, generator=torch.Generator().manual_seed(1))
+    lengths = Lengths.of(real, z.device)
     at_once, in_chunks = z.clone(), z.clone()
-    block(torch_kernels(on_gpu=True), at_once, 21)
-    block(replace(torch_kernels(), pair_elements=elements, factor_elements=elements), in_chunks, 21)
+    block(torch_kernels(on_gpu=True), at_once, lengths)
+    block(replace(torch_kernels(), pair_elements=elements, factor_elements=elements), in_chunks, lengths)
     assert not torch.allclose(at_once, z, atol=1e-2)
-    torch.testing.assert_close(in_chunks[:, :21, :21], at_once[:, :21, :21], rtol=0, atol=1e-5)
+    for index, n in enumerate(real):
+        torch.testing.assert_close(in_chunks[index, :n, :n], at_once[index, :n, :n], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 30, 200])

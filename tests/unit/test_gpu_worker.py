@@ -2,8 +2,10 @@
 
 import threading
 from collections import deque
+from queue import SimpleQueue
+from types import SimpleNamespace
 
-from support.jobs import job_of
+from support.jobs import job_of, task_of
 
 from protenix_multiseed.events import Written
 from protenix_multiseed.execution import gpu_worker as module
@@ -34,9 +36,9 @@ def test_a_message_is_kept_until_the_run_has_it_and_says_nothing_of_the_job_but_
 def test_seeds_that_have_begun_cannot_be_taken_back_and_seeds_that_were_taken_back_do_not_begin(monkeypatch):
     monkeypatch.setattr(module, "RECEIVED_SECONDS", 0.0)
     made = worker(1, 2, 3)
-    assert made.take_back("a", [2]) == [2]
+    assert made.take_back([("a", [2]), ("b", [2])]) == [[2], []]
     assert made.admit(job_of(), [1, 2]) == (1,)
-    assert made.take_back("a", [1, 2, 3]) == [3]
+    assert made.take_back([("a", [1, 2, 3])]) == [[3]]
     assert made.admit(job_of(), [3]) == ()
     assert [(type(one), one.seeds) for one in made.collect(0, 0)] == [(Started, (1,))]
 
@@ -58,3 +60,13 @@ def test_a_closed_worker_begins_nothing():
     made = worker(1)
     made.is_closed = True
     assert made.admit(job_of(), [1]) == ()
+
+
+def test_a_seed_that_is_given_alone_shares_no_batch():
+    made = worker()
+    made._alone, made._identities, made._config = set(), {}, SimpleNamespace(feature_settings=None)
+    made._given, made._workers = SimpleQueue(), SimpleNamespace(begin=lambda job, settings: None)
+    jobs = [job_of(name=name, seeds=(1, 2)) for name in ("a", "b")]
+    made.give([task_of(job) for job in jobs], {("b", 2)})
+    features = [SimpleNamespace(job=job, seeds=[SimpleNamespace(seed=seed) for seed in job.seeds]) for job in jobs]
+    assert [made._is_alone(one) for one in features] == [False, True]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from protenix_multiseed.kernels.base import triton_kernels
+from protenix_multiseed.kernels.base import Lengths, triton_kernels
 from protenix_multiseed.kernels.ops import (
     msa_average_hopper,
     norm_linear_hopper,
@@ -33,12 +33,13 @@ def zeros(*shape):
 def arguments_of(name, n=4, width=256, n_out=256, hidden=128):
     """Arguments of an operation on pairs [2, n, n, width]; those that a test changes come first."""
     z, norm = zeros(2, n, n, width), (zeros(width), zeros(width))
+    lengths = Lengths.of([n - 1, n], z.device)
     return {
         "norm_linear": {"x": z, "weight": zeros(n_out, width), "norm": norm},
         "add_transition": {
             "x": z, "expand": zeros(2 * hidden, width), "contract": zeros(width, hidden), "norm": norm,
         },
-        "gated_channels": {"z": z, "weight": zeros(2 * n_out, width), "norm": norm, "n_token": n - 1},
+        "gated_channels": {"z": z, "weight": zeros(2 * n_out, width), "norm": norm, "lengths": lengths},
         "add_triangle": {
             "z": z, "product": zeros(n_out, 2, n, n), "gate": zeros(width, width), "out": zeros(width, n_out),
             "norm": norm, "norm_out": (zeros(n_out), zeros(n_out)),

@@ -10,7 +10,7 @@ import torch
 from support import cases
 
 from protenix_multiseed.kernels import probe_process
-from protenix_multiseed.kernels.base import MASKED, MAX_IDENTITY, mask_keys, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import MASKED, MAX_IDENTITY, Lengths, mask_keys, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import attention as attention_module
@@ -18,6 +18,7 @@ from protenix_multiseed.kernels.ops import attention_hopper, operations
 from protenix_multiseed.kernels.ops.local_attention import outside, windows
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import swiglu
+from protenix_multiseed.kernels.ops.triangle_product import gated_channels
 
 CPU = torch.device("cpu")
 CHECK = """
@@ -153,10 +154,23 @@ def test_keys_are_masked_to_the_end_of_the_block(n, n_key, block, reach):
 @pytest.mark.parametrize("starting", [True, False])
 def test_pair_biases_are_masked_at_padding_keys(starting):
     z, norm, weight = torch.randn(2, 8, 8, 16), (torch.ones(16), torch.zeros(16)), torch.randn(4, 16)
-    whole = pair_bias(torch_kernels(), z, norm, weight, 8, starting)
-    made = pair_bias(torch_kernels(), z, norm, weight, 5, starting)
-    assert torch.equal(made[..., :5], whole[..., :5])
-    assert bool((made[..., 5:] == MASKED).all())
+    whole = pair_bias(torch_kernels(), z, norm, weight, Lengths.of([8, 8], CPU), starting)
+    for real in ((5, 5), (5, 8), (3, 5)):
+        made = pair_bias(torch_kernels(), z, norm, weight, Lengths.of(real, CPU), starting)
+        for index, n in enumerate(real):
+            assert torch.equal(made[index, ..., :n], whole[index, ..., :n])
+            assert bool((made[index, ..., n:] == MASKED).all())
+
+
+def test_factors_of_triangle_products_are_zero_at_the_padding_of_each_entry():
+    z, norm, weight = torch.randn(2, 8, 8, 16), (torch.ones(16), torch.zeros(16)), torch.randn(4 * 4, 16)
+    whole = gated_channels(torch_kernels(), z, norm, weight, Lengths.of([8, 8], CPU))
+    for real in ((5, 5), (5, 8), (3, 5)):
+        made = gated_channels(torch_kernels(), z, norm, weight, Lengths.of(real, CPU))
+        for index, n in enumerate(real):
+            assert torch.equal(made[:, index, :n, :n], whole[:, index, :n, :n])
+            assert not made[:, index, n:].any()
+            assert not made[:, index, :, n:].any()
 
 
 def test_the_keys_of_a_tile_divide_the_key_block():

@@ -19,7 +19,7 @@ from protenix_multiseed.execution.model import make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.kernels import language
-from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast.pairformer import PairBlock
@@ -90,10 +90,11 @@ def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, e
         kernels = triton_kernels()
         monkeypatch.setattr(language, "launches_kept", DiscardingList())
     kernels = replace(kernels, pair_elements=elements, factor_elements=elements)
-    triangles[-1](kernels, z, 60)  # allocates the tensors that are kept between updates
+    lengths = Lengths.of([60, 60], z.device)
+    triangles[-1](kernels, z, lengths)  # allocates the tensors that are kept between updates
     with Allocations() as counted:
         for update in triangles:
-            update(kernels, z, 60)
+            update(kernels, z, lengths)
     updates = estimate.stages["trunk, triangle product"]["updates"]
     assert 0.9 * updates < counted.peak <= updates + biases
 

@@ -48,9 +48,10 @@ def test_samples_are_chunked_only_if_one_seed_does_not_fit():
 
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_halving_ends_at_one_seed_and_one_sample(n_seed, chunk):
-    batches = [BatchPlan(seeds=tuple(range(n_seed)), sample_chunk=chunk, estimated_bytes=0)]
+    entries = tuple((0, seed) for seed in range(n_seed))
+    batches = [BatchPlan(entries=entries, sample_chunk=chunk, estimated_bytes=0)]
     for _ in range(14):
-        halved = [(batch, smaller(batch, lambda seeds, samples: seeds * samples)) for batch in batches]
+        halved = [(batch, smaller(batch, lambda entries, samples: len(entries) * samples)) for batch in batches]
         for batch, parts in halved:
             assert parts or (len(batch.seeds), batch.sample_chunk) == (1, 1)
             assert not parts or tuple(seed for part in parts for seed in part.seeds) == batch.seeds

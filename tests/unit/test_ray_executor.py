@@ -16,6 +16,7 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.events import StageEntered, Written
 from protenix_multiseed.execution import fleet
 from protenix_multiseed.execution import ray as module
+from protenix_multiseed.features.pool import AHEAD
 from protenix_multiseed.types import Failure
 
 
@@ -243,3 +244,22 @@ def test_seeds_that_the_gate_does_not_admit_go_to_no_gpu(monkeypatch, tmp_path):
     run = Run(monkeypatch, tmp_path, Machines(2), tasks_of(40), gate=Gate())
     assert sorted(asked) == list(range(1, 41))
     assert sorted(run.written) == [("job0", seed) for seed in range(1, 13)]
+
+
+def test_a_gpu_gets_enough_small_jobs_to_fill_the_running_batch_and_the_next_one(monkeypatch, tmp_path):
+    machines, tasks = Machines(1, max_jobs=20), tasks_of(*[1] * 90)
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert run.all == everything(tasks)
+    assert not run.failures
+    assert len(machines.given[0][0]) == 1 + AHEAD + 2 * 20
+
+
+def test_jobs_that_were_running_when_their_process_ended_are_given_alone_and_the_deadly_one_fails(
+    monkeypatch, tmp_path
+):
+    machines, tasks = Machines(1, deadly={7}, max_jobs=20, seconds=0.3), tasks_of(*[1] * 6)
+    tasks[4] = task_of(job_of(name="job4", seeds=[7], n_token=6))
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert run.all == everything(tasks)
+    assert [(one.job.name, one.seed) for one in run.failures] == [("job4", 7)]
+    assert [alone for _, alone in machines.given if alone] == [{("job4", 7)}] * 2

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from protenix_multiseed.errors import Stopped
 from protenix_multiseed.execution.plan import plan_batches
 from protenix_multiseed.execution.retry import Done, MemoryLimit, Retry, Retrying
+from protenix_multiseed.types import BatchPlan
 
 
 class OutOfMemoryError(Exception):
@@ -31,21 +32,21 @@ class FakeDevice:
         self.calls += 1
         self.tried.append(batch)
         fails_after = self.failing.get(self.calls)
-        for number, seed in enumerate(batch.seeds):
+        for number, (_, seed) in enumerate(batch.entries):
             if fails_after is not None and number >= fails_after:
                 raise OutOfMemoryError
             if len(batch.seeds) * batch.sample_chunk > self.capacity:
                 raise OutOfMemoryError
             if seed in self.broken:
                 raise ValueError(f"seed {seed} is broken")
-            yield Done(seed, f"done {seed}")
+            yield Done((0, seed), f"done {seed}")
 
     def release(self):
         self.released += 1
 
 
-def estimate(seeds, chunk):
-    return 10 * seeds * chunk
+def estimate(entries, chunk):
+    return 10 * len(entries) * chunk
 
 
 def events(device, seeds, n_sample, limit, budget=10_000, **more):
@@ -54,16 +55,16 @@ def events(device, seeds, n_sample, limit, budget=10_000, **more):
         estimate=estimate,
         is_out_of_memory=lambda error: isinstance(error, OutOfMemoryError),
         release=device.release,
-        fail=lambda batch, seed, error: f"lost {seed}: {type(error).__name__}",
+        fail=lambda batch, entry, error: f"lost {entry[1]}: {type(error).__name__}",
         limit=limit,
         **more,
     )
-    return retry.run_all(plan_batches(seeds, n_sample, limit.budget(budget), estimate))
+    return retry.run_all(plan_batches(seeds, n_sample, limit.budget(budget), lambda count, chunk: 10 * count * chunk))
 
 
 def run_seeds(*arguments, **more):
     """Run seeds with retry. Returns each seed with its result, in the order in which they come out."""
-    return [(item.seed, item.result) for item in events(*arguments, **more) if isinstance(item, Done)]
+    return [(item.entry[1], item.result) for item in events(*arguments, **more) if isinstance(item, Done)]
 
 
 @given(
@@ -163,7 +164,7 @@ def test_finished_seeds_come_out_when_the_run_is_stopped():
     class Device(FakeDevice):
         def run(self, batch):
             for seed in batch.seeds[:3]:
-                yield Done(seed, f"done {seed}")
+                yield Done((0, seed), f"done {seed}")
             raise Stopped
 
     device = Device(100, {}, set())
@@ -173,11 +174,55 @@ def test_finished_seeds_come_out_when_the_run_is_stopped():
 def test_only_admitted_seeds_run_and_each_is_asked_for_once():
     asked = []
 
-    def admit(seeds):
-        asked.extend(seeds)
-        return [seed for seed in seeds if seed % 2]
+    def admit(entries):
+        asked.extend(seed for _, seed in entries)
+        return [entry for entry in entries if entry[1] % 2]
 
     device = FakeDevice(3, {}, set())
     results = run_seeds(device, list(range(8)), 1, MemoryLimit(), admit=admit)
     assert sorted(seed for seed, _ in results) == [1, 3, 5, 7]
     assert asked == list(range(8))
+
+
+class MixedDevice(FakeDevice):
+    """Runs entries of several jobs. The jobs in ``broken`` raise an error before any entry is finished."""
+
+    def run(self, batch):
+        self.tried.append(batch)
+        if len(batch.entries) * batch.sample_chunk > self.capacity:
+            raise OutOfMemoryError
+        if broken := self.broken.intersection(batch.jobs):
+            raise ValueError(f"job {broken} is broken")
+        for entry in batch.entries:
+            yield Done(entry, f"done {entry}")
+
+
+def run_mixed(device, entries):
+    retry = Retry(
+        run=device.run, estimate=estimate, is_out_of_memory=lambda error: isinstance(error, OutOfMemoryError),
+        release=device.release, fail=lambda batch, entry, error: f"lost {entry}: {type(error).__name__}",
+        limit=MemoryLimit(),
+    )  # fmt: skip
+    plan = BatchPlan(entries=entries, sample_chunk=2, estimated_bytes=estimate(entries, 2))
+    return {item.entry: item.result for item in retry.run_all([plan]) if isinstance(item, Done)}
+
+
+def test_an_error_in_a_batch_of_several_jobs_fails_only_the_job_that_causes_it():
+    entries = ((0, 1), (1, 1), (1, 2), (2, 1))
+    device = MixedDevice(100, {}, {1})
+    results = run_mixed(device, entries)
+    assert results == {
+        (0, 1): "done (0, 1)", (1, 1): "lost (1, 1): ValueError", (1, 2): "lost (1, 2): ValueError",
+        (2, 1): "done (2, 1)",
+    }  # fmt: skip
+    assert [batch.entries for batch in device.tried] == [
+        entries, ((0, 1),), ((1, 1), (1, 2)), ((1, 1),), ((1, 2),), ((2, 1),),
+    ]  # fmt: skip
+
+
+def test_a_batch_of_several_jobs_is_halved_and_a_single_entry_then_runs_fewer_samples():
+    entries = tuple((job, 1) for job in range(4))
+    device = MixedDevice(1, {}, set())
+    assert run_mixed(device, entries) == {entry: f"done {entry}" for entry in entries}
+    tried = [(len(batch.jobs), batch.sample_chunk) for batch in device.tried]
+    assert tried == [(4, 2), (2, 2), (1, 2), (1, 1), (1, 1), (1, 1), (1, 1)]

@@ -56,11 +56,12 @@ def test_every_seed_is_finished_once_whatever_happens(jobs, fits, data):
         elif action == "lose":
             lose(gpu)
         elif action == "move" and (move := made.move(gpu)):
-            busy, unit = move
-            for seed in unit.seeds:
-                held[busy].remove((unit.job, seed))
-                assert made.finished(busy, unit.job, seed)
-            made.give_back(unit.job, unit.seeds)
+            busy, units = move
+            for unit in units:
+                for seed in unit.seeds:
+                    held[busy].remove((unit.job, seed))
+                    assert made.finished(busy, unit.job, seed)
+                made.give_back(unit.job, unit.seeds)
     for gpu in sorted(gpus):
         lose(gpu)
     made.add(99)
@@ -119,16 +120,28 @@ def test_a_gpu_without_work_gets_half_of_what_another_one_has_not_begun():
     made.next(0, lambda job: 6)
     made.started(0, 0, range(1, 7))
     made.add(1)
-    assert made.move(1) == (0, Unit(0, (7, 8, 9, 10, 11, 12)))
+    assert made.move(1) == (0, (Unit(0, (7, 8, 9, 10, 11, 12)),))
     for seed in range(1, 7):
         made.finished(0, 0, seed)
-    assert made.move(1) == (0, Unit(0, (10, 11, 12)))
+    assert made.move(1) == (0, (Unit(0, (10, 11, 12)),))
     made.started(0, 0, range(7, 13))
     assert made.move(1) is None
+
+
+def test_a_gpu_without_work_gets_half_of_many_small_jobs():
+    made = schedule([(2, 1)] * 9)
+    made.add(0)
+    for _ in range(9):
+        made.next(0, lambda job: 1)
+    made.started(0, 0, [1])
+    made.add(1)
+    busy, units = made.move(1)
+    assert (busy, sorted(unit.job for unit in units)) == (0, [5, 6, 7, 8])
 
 
 def test_a_seed_that_must_be_alone_is_a_unit_of_its_own():
     made = schedule([(1, 5)])
     made.add(0)
     made.give_back(0, [8, 9], alone=True)
-    assert [made.next(0, lambda job: 9).seeds for _ in range(3)] == [(8,), (9,), (1, 2, 3, 4, 5)]
+    units = [made.next(0, lambda job: 9) for _ in range(3)]
+    assert units == [Unit(0, (8,), is_alone=True), Unit(0, (9,), is_alone=True), Unit(0, (1, 2, 3, 4, 5))]

@@ -56,9 +56,13 @@ def windows(x: torch.Tensor, width: int) -> torch.Tensor:
     return made.transpose(-1, -2)
 
 
-def outside(n_atom: int, device: torch.device) -> torch.Tensor:
-    """Whether a window's key lies outside the sequence [N_window, 1, 128]."""
-    first = torch.arange(-(-n_atom // N_QUERY), device=device)[:, None, None] * N_QUERY
+def outside(n_atom: int, device: torch.device, n_window: int | None = None) -> torch.Tensor:
+    """Whether a window's key lies outside the sequence [N_window, 1, 128].
+
+    Args:
+        n_window: Number of windows; None: those of the sequence.
+    """
+    first = torch.arange(n_window or -(-n_atom // N_QUERY), device=device)[:, None, None] * N_QUERY
     atom = first + torch.arange(N_KEY, device=device) - (N_KEY - N_QUERY) // 2
     return (atom < 0) | (atom >= n_atom)
 

@@ -16,25 +16,33 @@ def mean_of_atoms(kernels: Kernels, x: torch.Tensor, atoms: torch.Tensor, count:
 
     Args:
         x: [A, B, N_atom, c].
-        atoms: Atom indices of each token, padded with N_atom [N_token, largest number of atoms in a token].
-        count: Number of atoms of each token [N_token].
+        atoms: Atom indices of each token, padded with N_atom [A, N_token, largest number of atoms in a token]. The
+            first dimension is 1 if all entries have the same atoms.
+        count: Number of atoms of each token [A, N_token], or [1, N_token].
 
     Returns:
         [A, B, N_token, c].
     """
     padded = functional.pad(torch.relu(x), (0, 0, 0, 1))  # row N_atom holds zeros, for the padding in ``atoms``
-    return padded[:, :, atoms].sum(dim=-2) / count.clamp(min=1)[:, None]
+    if len(atoms) == 1:
+        found = padded[:, :, atoms[0]]
+    else:
+        found = torch.stack([of_entry[:, places] for of_entry, places in zip(padded, atoms, strict=True)])
+    return found.sum(dim=-2) / count.clamp(min=1)[:, None, :, None]
 
 
-@triton.jit(do_not_specialize=["n_atom", "n_token", "most"])
-def mean_of_atoms_kernel(x, atoms, count, out, n_atom, n_token, most, width, COLUMNS: tl.constexpr):
+@triton.jit(do_not_specialize=["n_atom", "n_token", "n_shared", "first_of_entry", "most"])
+def mean_of_atoms_kernel(
+    x, atoms, count, out, n_atom, n_token, n_shared, first_of_entry, most, width, COLUMNS: tl.constexpr
+):
     token = tl.program_id(0)
+    place = tl.program_id(1) // n_shared * first_of_entry + token
     sample = tl.program_id(1).to(tl.int64)
     column = tl.arange(0, COLUMNS)
-    n = tl.load(count + token)
+    n = tl.load(count + place)
     total = tl.zeros([COLUMNS], tl.float32)
     for nth in range(0, n):
-        atom = tl.load(atoms + token * most + nth)
+        atom = tl.load(atoms + place * most + nth)
         a = tl.load(x + (sample * n_atom + atom) * width + column, mask=column < width, other=0.0).to(tl.float32)
         total += tl.maximum(a, 0.0)
     total /= tl.maximum(n, 1).to(tl.float32)
@@ -44,11 +52,11 @@ def mean_of_atoms_kernel(x, atoms, count, out, n_atom, n_token, most, width, COL
 @mean_of_atoms.triton()
 def _(kernels: Kernels, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     n_seed, shared, n_atom, width = x.shape
-    n_token, most = atoms.shape
+    n_table, n_token, most = atoms.shape
     out = x.new_empty(n_seed, shared, n_token, width)
     launch(
-        mean_of_atoms_kernel, (n_token, n_seed * shared), x, atoms, count, out, n_atom, n_token, most, width,
-        triton.next_power_of_2(width),
+        mean_of_atoms_kernel, (n_token, n_seed * shared), x, atoms, count, out, n_atom, n_token, shared,
+        n_token if n_table > 1 else 0, most, width, triton.next_power_of_2(width),
     )  # fmt: skip
     return out
 
@@ -56,7 +64,11 @@ def _(kernels: Kernels, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tenso
 @mean_of_atoms.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     n = 35
-    atoms = torch.arange(n, device=inputs.device).view(-1, 1)
-    count = torch.ones(n, dtype=torch.int64, device=inputs.device)
+    places = torch.arange(n, device=inputs.device)
+    none = torch.full_like(places, n)
+    one = torch.stack([places, none], dim=-1), torch.ones_like(places)
+    two = torch.stack([places.flip(0), places], dim=-1), torch.full_like(places, 2)
     for width in (768, 384):
-        yield mean_of_atoms.making(inputs.random(2, 2, n, width), atoms, count)
+        x = inputs.random(2, 2, n, width)
+        yield mean_of_atoms.making(x, one[0][None], one[1][None])
+        yield mean_of_atoms.making(x, *(torch.stack(each) for each in zip(one, two, strict=True)))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, MASKED, Kernels, Norm, Tiles, TileTable, mask_keys
+from protenix_multiseed.kernels.base import EPSILON, MASKED, Kernels, Lengths, Norm, Tiles, TileTable, mask_keys
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
@@ -20,7 +20,7 @@ TILES = TileTable({
 
 @Operation
 def pair_bias(
-    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, starting: bool = True
+    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths, starting: bool = True
 ) -> torch.Tensor:
     """Attention biases [A, n_head, N, N] from a layer norm and a projection of ``z``, masked at padding keys.
 
@@ -29,25 +29,26 @@ def pair_bias(
     Args:
         z: Pair representation [A, N, N, c_z].
         weight: [n_head, c_z].
-        n_token: Keys from this one on are padding.
+        lengths: Numbers of real keys of each pair representation.
         starting: True for Alg. 14. False for Alg. 15, whose queries are the columns of ``z``.
     """
     normed = layer_norm(kernels, z, *norm)
     bias = (weight @ normed.view(-1, z.shape[-1]).t()).view(-1, *z.shape[:-1]).transpose(0, 1)
-    return mask_keys(bias if starting else bias.mT.contiguous(), n_token, kernels.key_block)
+    made = mask_keys(bias if starting else bias.mT.contiguous(), lengths.most, kernels.key_block)
+    return made if lengths.are_equal else made.masked_fill_(lengths.is_padding(made.shape[-1])[:, None, None], MASKED)
 
 
-@triton.jit(do_not_specialize=["n", "n_row", "n_token", "n_head"])
+@triton.jit(do_not_specialize=["n", "n_row", "n_head"])
 def pair_bias_kernel(
     z,
     norm,
     shift,
     weight,
+    lengths,
     out,
     n,
     n_row,
     n_column,
-    n_token,
     o_pair,
     o_head,
     o_row,
@@ -69,6 +70,7 @@ def pair_bias_kernel(
     a = norm_rows(load_rows(z, column, tl.where(row < n, n, 0), WIDTH), norm, shift, epsilon, WIDTH)
     made = tl.dot(load_weight(weight, 0, n_head, WIDTH, HEADS), tl.trans(a), input_precision="tf32")
     head = tl.arange(0, HEADS)[:, None]
+    n_token = tl.load(lengths + pair)
     is_key = row < n_token if IS_TRANSPOSED else column[None, :] < n_token
     made = tl.where(is_key, made, MASKED)
     out += pair.to(tl.int64) * o_pair + row * o_row
@@ -76,9 +78,9 @@ def pair_bias_kernel(
     tl.store(out + at, made.to(out.dtype.element_ty), mask=(head < n_head) & (column[None, :] < n_column))
 
 
-@pair_bias.triton(lambda kernels, z, norm, weight, n_token, starting=True: fits_whole(z.shape[-1], z))
+@pair_bias.triton(lambda kernels, z, norm, weight, lengths, starting=True: fits_whole(z.shape[-1], z))
 def _(
-    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int, starting: bool = True
+    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths, starting: bool = True
 ) -> torch.Tensor:
     n_head, (n_pair, n, _, width) = len(weight), z.shape
     padded = triton.cdiv(n, kernels.key_block) * kernels.key_block
@@ -88,8 +90,8 @@ def _(
     heads = max(16, triton.next_power_of_2(n_head))
     grid = (n_pair * sizes[0] * triton.cdiv(sizes[1], tiles.rows),)
     launch(
-        pair_bias_kernel, grid, z, *norm, weight, out, n, *sizes, n_token, *out.stride()[:2], *strides, n_head, EPSILON,
-        MASKED, not starting, width, tiles.rows, heads, **tiles.options,
+        pair_bias_kernel, grid, z, *norm, weight, lengths.each, out, n, *sizes, *out.stride()[:2], *strides, n_head,
+        EPSILON, MASKED, not starting, width, tiles.rows, heads, **tiles.options,
     )  # fmt: skip
     return out[..., :n]
 
@@ -97,10 +99,11 @@ def _(
 @pair_bias.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     n = 27
+    lengths = inputs.lengths(n, 14)
 
     def case(width: int, n_head: int, starting: bool) -> Case:
         z, norm, weight = inputs.random(2, 32, 32, width), inputs.norm(width), inputs.matrix(n_head, width)
-        return lambda kernels: pair_bias(kernels, z, norm, weight, n, starting)[..., :n]
+        return lambda kernels: pair_bias(kernels, z, norm, weight, lengths, starting)[..., :n]
 
     for width in (256, 128, 64):
         yield case(width, 4, True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable, chunks
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm, Tiles, TileTable, chunks
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
@@ -28,13 +28,15 @@ _MAX_KEPT_BYTES = 64 * 1024  # a persistent kernel keeps both weights of the upd
 
 
 @Operation
-def gated_channels(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+def gated_channels(
+    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths
+) -> torch.Tensor:
     """Alg. 12 lines 1-2: the two gated factors of a triangle product, zero at padding tokens.
 
     Args:
         z: [A, N, N, c_z].
         weight: Projections to the values of both factors, then to their gates [4 * c, c_z].
-        n_token: Tokens from this one on are padding.
+        lengths: Numbers of real tokens of each pair representation.
 
     Returns:
         [2 * c, A, N, N].
@@ -44,8 +46,11 @@ def gated_channels(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.
         x = layer_norm(kernels, z[seeds, rows], *norm)
         values, gates = (weight @ x.view(-1, x.shape[-1]).t()).view(-1, *x.shape[:-1]).chunk(2)
         torch.mul(gates.sigmoid_(), values, out=gated[:, seeds, rows])
-    gated[:, :, n_token:] = 0
-    gated[..., n_token:] = 0
+    gated[:, :, lengths.most :] = 0
+    gated[..., lengths.most :] = 0
+    if not lengths.are_equal:
+        is_padding = lengths.is_padding(z.shape[1])
+        gated.masked_fill_(is_padding[:, :, None] | is_padding[:, None], 0.0)
     return gated
 
 
@@ -72,16 +77,16 @@ def add_triangle(
         z[seeds, rows].addcmul_(update, torch.sigmoid(norm_linear(kernels, z[seeds, rows], norm, gate)))
 
 
-@triton.jit(do_not_specialize=["n", "n_token"])
+@triton.jit(do_not_specialize=["n"])
 def gated_channels_kernel(
     z,
     norm,
     shift,
     weight,
+    lengths,
     out,
     size,
     n,
-    n_token,
     n_out,
     epsilon,
     WIDTH: tl.constexpr,
@@ -89,6 +94,7 @@ def gated_channels_kernel(
     COLUMNS: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    n_token = tl.load(lengths + row // n // n, mask=row < size, other=0)
     real = (row // n % n < n_token) & (row % n < n_token)
     normed = norm_rows(load_rows(z, row, size, WIDTH), norm, shift, epsilon, WIDTH)
     a = tl.trans(tl.where(real[:, None], normed, 0.0).to(normed.dtype))
@@ -142,7 +148,7 @@ def add_triangle_kernel(
         store_rows(z, a + update * sigmoid(gated), row, size, WIDTH)
 
 
-def _factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> bool:
+def _factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> bool:
     return fits_whole(z.shape[-1], z) and len(weight) // 2 % FACTOR_TILES.of(z).columns == 0
 
 
@@ -150,13 +156,13 @@ gated_channels.triton(triangle_product_hopper.factors_fit)(triangle_product_hopp
 
 
 @gated_channels.triton(_factors_fit)
-def _(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+def _(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> torch.Tensor:
     n_out, n = len(weight) // 2, z.shape[-2]
     size, tiles = z.numel() // z.shape[-1], FACTOR_TILES.of(z)
     out = z.new_empty(n_out, *z.shape[:-1])
     launch(
-        gated_channels_kernel, (triton.cdiv(size, tiles.rows),), z, *norm, weight, out, size, n, n_token, n_out,
-        EPSILON, z.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+        gated_channels_kernel, (triton.cdiv(size, tiles.rows),), z, *norm, weight, lengths.each, out, size, n,
+        n_out, EPSILON, z.shape[-1], tiles.rows, tiles.columns, **tiles.options,
     )  # fmt: skip
     return out
 
@@ -198,9 +204,10 @@ def _(
 
 @gated_channels.probed
 def _(inputs: Inputs) -> Iterator[Case]:
+    lengths = inputs.lengths(27, 14)
     for width in (256, 128, 64):
         z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
-        yield gated_channels.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width), 27)
+        yield gated_channels.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width), lengths)
 
 
 @add_triangle.probed

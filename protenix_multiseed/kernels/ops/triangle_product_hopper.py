@@ -5,7 +5,7 @@ It computes the operations of :mod:`.triangle_product`. For the design see :mod:
 
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
     CHANNELS,
@@ -52,7 +52,7 @@ BY_COLUMN = gl.constexpr(gl.BlockedLayout([1, 8], [16, 2], [1, 4], [1, 0]))
 
 
 @gluon.jit
-def store_channels(out, block, made, channel, first, n, n_token):
+def store_channels(out, block, made, channel, first, lengths, size, n):
     """Store 64 gated channels of 64 pairs as rows of ``out``, through shared memory and the TMA.
 
     ``made``: eight values and their eight gates in turn [64, 128].
@@ -60,6 +60,7 @@ def store_channels(out, block, made, channel, first, n, n_token):
     value, gates = gl.split(gl.permute(gl.reshape(made, (ROWS, 8, 2, 8)), (0, 1, 3, 2)))
     gated = gl.reshape(value * sigmoid(gates), (ROWS, PART))
     pair = first + gl.arange(0, ROWS, gl.SliceLayout(1, gated.type.layout))
+    n_token = gl.load(lengths + pair // n // n, mask=pair < size, other=0)
     real = (pair // n % n < n_token) & (pair % n < n_token)
     gated = gl.where(real[:, None], gated, 0.0).to(gl.bfloat16)
     hopper.tma.store_wait(0)  # the block is free once its last store has read it
@@ -71,7 +72,7 @@ def store_channels(out, block, made, channel, first, n, n_token):
 
 
 @gluon.jit
-def gate_pairs(out, made_blocks, rows, weights, norm, size, n, n_token, n_out, GROUP: gl.constexpr):
+def gate_pairs(out, made_blocks, rows, weights, norm, lengths, size, n, n_out, GROUP: gl.constexpr):
     """Work of one warp group that computes the factors."""
     empty = rows[2]
     turn, step = 0, 0
@@ -81,22 +82,22 @@ def gate_pairs(out, made_blocks, rows, weights, norm, size, n, n_token, n_out, G
         for channel in range(0, n_out, PART):
             made0, made1 = multiply_twice(rows, GROUP, weights, step, FACTOR_SLOTS)
             step += PARTS
-            store_channels(out, made_blocks.index(GROUP), made0, channel, first, n, n_token)
-            store_channels(out, made_blocks.index(GROUP), made1, channel, first + ROWS, n, n_token)
+            store_channels(out, made_blocks.index(GROUP), made0, channel, first, lengths, size, n)
+            store_channels(out, made_blocks.index(GROUP), made1, channel, first + ROWS, lengths, size, n)
         hopper.mbarrier.arrive(empty.index(GROUP * 2), count=1)
         hopper.mbarrier.arrive(empty.index(GROUP * 2 + 1), count=1)
         turn += 1
     hopper.tma.store_wait(0)
 
 
-@gluon.jit(do_not_specialize=["size", "n", "n_token"])
-def gated_channels_hopper_kernel(z, weight, scale, shift, out, size, n, n_token, n_out, epsilon):
+@gluon.jit(do_not_specialize=["size", "n"])
+def gated_channels_hopper_kernel(z, weight, scale, shift, lengths, out, size, n, n_out, epsilon):
     rows, weights = make_rows(4), make_weights(FACTOR_SLOTS, 1)
     made_blocks = gl.allocate_shared_memory(gl.bfloat16, [2, PART, ROWS], BLOCK_LAYOUT)
     norm = (scale, shift, epsilon)
     gl.warp_specialize([
-        (gate_pairs, (out, made_blocks, rows, weights, norm, size, n, n_token, n_out, 0)),
-        (gate_pairs, (out, made_blocks, rows, weights, norm, size, n, n_token, n_out, 1)),
+        (gate_pairs, (out, made_blocks, rows, weights, norm, lengths, size, n, n_out, 0)),
+        (gate_pairs, (out, made_blocks, rows, weights, norm, lengths, size, n, n_out, 1)),
         (fetch_rows, (z, rows, size, 2, False)),
         (fetch_whole_weight, (weight, weights, size, 2 * n_out, FACTOR_SLOTS)),
     ], [4, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
@@ -188,7 +189,7 @@ def add_triangle_hopper_kernel(z, x, product, back, gate, scale, shift, scale_ou
     ], [4, 1, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> bool:
+def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> bool:
     """Whether the kernel takes the arguments of :func:`.triangle_product.gated_channels`.
 
     The channels of the result are rows of pairs for the tensor memory accelerator: multiples of 16 bytes.
@@ -197,14 +198,14 @@ def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Ten
     return fits_hopper(kernels, z, *norm, weight) and len(weight) % (2 * N_PART) == 0 and n_pair % 8 == 0
 
 
-def make_factors(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, n_token: int) -> torch.Tensor:
+def make_factors(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> torch.Tensor:
     """Launch the kernel. For arguments and result see :func:`.triangle_product.gated_channels`."""
     rows, n_out = z.view(-1, z.shape[-1]), len(weight) // 2
     out = z.new_empty(n_out, *z.shape[:-1])
     launch(
         gated_channels_hopper_kernel, grid(kernels, rows, TALL_TILE), describe(rows),
-        describe_weight(weight, in_turn), *norm, describe(out.view(n_out, -1)), len(rows), z.shape[-2], n_token,
-        n_out, EPSILON, **OPTIONS,
+        describe_weight(weight, in_turn), *norm, lengths.each, describe(out.view(n_out, -1)), len(rows),
+        z.shape[-2], n_out, EPSILON, **OPTIONS,
     )  # fmt: skip
     return out
 

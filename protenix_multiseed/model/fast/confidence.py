@@ -1,11 +1,11 @@
-"""Alg. 31 for all samples of a seed at once."""
+"""Alg. 31 for all samples of an entry at once. Entries are scored one by one, without padding."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from protenix_multiseed.kernels.base import row_chunks
+from protenix_multiseed.kernels.base import Lengths, row_chunks
 from protenix_multiseed.limits import samples_scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
 from protenix_multiseed.model.fast.summary import summarise
@@ -17,45 +17,46 @@ from protenix_multiseed.model.stages import Inputs, TrunkOutput
 def score(
     network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, sample_chunk: int
 ) -> Iterator[dict[str, Any]]:
-    """``ConfidenceHead.forward`` and the summary, with batched samples. Yields upstream's dictionary of each seed."""
-    chunk = min(sample_chunk, samples_scored_at_once(inputs.n_token))
-    for index in range(inputs.n_seed):
-        made = Scores(network, inputs, trunk, index, summarise)
-        for part in torch.split(coordinates[index], chunk):
-            made.add(part, confidence_logits(network, inputs, trunk, part, index))
+    """``ConfidenceHead.forward`` and the summary, with batched samples. Yields upstream's dictionary of each entry."""
+    for index, part in enumerate(inputs.owners):
+        own, features = trunk.of_entry(index, part.n_token), inputs.of_entry(index)
+        made = Scores(network, features, own.z, summarise)
+        chunk = min(sample_chunk, samples_scored_at_once(part.n_token))
+        for some in torch.split(coordinates[index, :, : part.n_atom], chunk):
+            made.add(some, confidence_logits(network, features, own, some))
         yield made.raw()
 
 
 def confidence_logits(
-    network: Network, inputs: Inputs, trunk: TrunkOutput, coordinates: torch.Tensor, index: int
+    network: Network, features: Mapping[str, Any], trunk: TrunkOutput, coordinates: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Confidence logits for samples of one seed.
+    """Confidence logits for samples of one entry.
 
     Args:
+        features: Feature dictionary of the entry.
+        trunk: Tensors of the entry, without their leading dimension (:meth:`.TrunkOutput.of_entry`).
         coordinates: [N_sample, N_atom, 3], Angstrom.
-        index: Index of the seed in the batch.
 
     Returns:
         Logits of pLDDT, PAE, PDE and resolved, each [N_sample, ...].
     """
-    head, features, n = network.module.confidence_head, inputs.of_seed(index), inputs.n_token
+    head, n = network.module.confidence_head, len(trunk.s)
     n_sample = len(coordinates)
     dtype = network.dtype_of("confidence_head", n)
     with network.full_precision("confidence_head", n):
-        s_inputs = trunk.s_inputs[index]
-        s = head.input_strunk_ln(torch.clamp(trunk.s[index], min=-512, max=512))
+        s_inputs = trunk.s_inputs
+        s = head.input_strunk_ln(torch.clamp(trunk.s, min=-512, max=512))
         first, second = head.linear_no_bias_s1(s_inputs), head.linear_no_bias_s2(s_inputs)
     with torch.autocast(network.device.type, enabled=False):
         representatives = coordinates[:, features["distogram_rep_atom_mask"].bool()].float()
         distances = torch.cdist(representatives, representatives)
         s = pad(s.expand(n_sample, *s.shape), network, dims=1).to(dtype)
         z = s.new_zeros(n_sample, s.shape[1], s.shape[1], trunk.z.shape[-1])
+        lengths = Lengths.of([n] * n_sample, s.device)
         parts = list(row_chunks(n, 4 * n_sample * z.shape[-1], network.kernels.elements))
         for rows in parts:
-            z[:, rows, :n] = _embed_distances(head, distances[:, rows]) + (
-                first + second[rows, None] + trunk.z[index, rows]
-            )
-        network.prepared(PairformerStack, head.pairformer_stack, dtype)(network.kernels, s, z, n)
+            z[:, rows, :n] = _embed_distances(head, distances[:, rows]) + (first + second[rows, None] + trunk.z[rows])
+        network.prepared(PairformerStack, head.pairformer_stack, dtype)(network.kernels, s, z, lengths)
         s, z = s[:, :n].float(), z[:, :n, :n]
         pae, pde = (z.new_empty(*z.shape[:-1], n_bin, dtype=torch.float32) for n_bin in (head.b_pae, head.b_pde))
         for rows in parts:

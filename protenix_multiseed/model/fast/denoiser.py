@@ -1,13 +1,13 @@
-"""Alg. 20 for all seeds and samples at once. Everything that depends on neither noise nor step is computed beforehand.
+"""Alg. 20 for all entries and samples at once. All that depends on neither noise nor step is computed beforehand.
 
 Upstream repeats three computations in every step. They are done less often here:
 
 - The attention biases of token and atom transformers come from pair tensors that no step changes (Alg. 24 line 8). They
-  are computed once per seed.
+  are computed once per entry.
 - The atom transformers are conditioned on ``c_l``, which depends on the trunk's single representation but not on noise
-  (Alg. 5 lines 8-9). Projections for their adaptive layer norms and gates (Alg. 24-26) are computed once per seed.
-- The token transformer is conditioned on the trunk and the noise level, which all samples of a seed share (Alg. 21).
-  This conditioning is computed once per (seed, step), not once per sample.
+  (Alg. 5 lines 8-9). Projections for their adaptive layer norms and gates (Alg. 24-26) are computed once per entry.
+- The token transformer is conditioned on the trunk and the noise level, which all samples of an entry share (Alg. 21).
+  This conditioning is computed once per (entry, step), not once per sample.
 
 Weight matrices with the same input are joined into one matrix. If a layer norm is followed only by a matrix, the scale
 of the norm is folded into the matrix.
@@ -97,7 +97,7 @@ class _Block:
     def __call__(
         self, kernels: Kernels, a: torch.Tensor, conditioning: tuple[torch.Tensor, ...], bias: torch.Tensor
     ) -> torch.Tensor:
-        """Run the block on ``a`` [N_seed, N_sample, N, c_a]. Overwrites ``a`` and returns it."""
+        """Run the block on ``a`` [N_entry, N_sample, N, c_a]. Overwrites ``a`` and returns it."""
         *norms, attention_gate, transition_gate = conditioning
         queried = modulated_norm(kernels, a, *norms[:2])
         if self._is_local:
@@ -154,21 +154,22 @@ class Denoiser:
     ) -> None:
         diffusion = network.module.diffusion_module
         self._module, self._kernels = diffusion, network.kernels
-        self._weights = network.prepared(Weights, diffusion, network.dtype_of("sample_diffusion", inputs.n_token))
+        dtype = network.dtype_of("sample_diffusion", inputs.parts[0].n_token)
+        self._weights = network.prepared(Weights, diffusion, dtype)
         self._sigma_data = diffusion.sigma_data
-        self._atom_to_token = inputs.shared["atom_to_token_idx"]
-        self._atoms, self._count = token_atoms(self._atom_to_token, inputs.n_token)
+        most_atoms = len(network.module.confidence_head.plddt_weight)  # of a token, in any job
+        self._atom_to_token, self._atoms, self._count = _atoms_and_tokens(inputs, most_atoms)
         self._levels = noise_levels
         s_trunk, s_inputs = trunk.s.float(), trunk.s_inputs.float()
         conditioner = diffusion.diffusion_conditioning
         self._single = conditioner.linear_no_bias_s(conditioner.layernorm_s(torch.cat([s_trunk, s_inputs], dim=-1)))
         embedded = conditioner.fourier_embedding(torch.log(noise_levels / self._sigma_data) / 4)
         self._noise = conditioner.linear_no_bias_n(conditioner.layernorm_n(embedded))
-        self._token_bias = self._token_biases(conditioning.pair_cond)
-        self._prepare_atoms(diffusion, conditioning, s_trunk)
+        self._token_bias = self._token_biases(conditioning.pair_cond, inputs)
+        self._prepare_atoms(diffusion, conditioning, s_trunk, inputs)
 
-    def _token_biases(self, pair_cond: torch.Tensor) -> list[torch.Tensor]:
-        """Attention biases of each block of the token transformer [N_seed, n_head, N_token, N_token].
+    def _token_biases(self, pair_cond: torch.Tensor, inputs: Inputs) -> list[torch.Tensor]:
+        """Attention biases of each block of the token transformer [N_entry, n_head, N_token, N_token].
 
         In memory the heads are the outermost dimension, and rows are padded as :func:`.attention.attention` needs it.
         """
@@ -182,25 +183,35 @@ class Denoiser:
             normed = _normalise(pair_cond[seeds, rows].float()).to(dtype)
             for block, bias in zip(blocks, biases, strict=True):
                 bias[:, seeds, rows, :n] = block.pair_bias(normed)
+        if len(inputs.parts) > 1:
+            for bias in biases:
+                for part, span in inputs.spans():
+                    bias[:, span, :, part.n_token :] = MASKED
         return [bias.transpose(0, 1)[..., :n] for bias in biases]
 
-    def _prepare_atoms(self, diffusion: Any, conditioning: Conditioning, s_trunk: torch.Tensor) -> None:
+    def _prepare_atoms(self, diffusion: Any, conditioning: Conditioning, s_trunk: torch.Tensor, inputs: Inputs) -> None:
         """Alg. 5 lines 8-14 without the noisy coordinates; the biases and conditioning of both atom transformers."""
         encoder = diffusion.atom_attention_encoder
-        from_trunk = encoder.linear_no_bias_s(encoder.layernorm_s(s_trunk))[:, self._atom_to_token]
-        self._atom_single = (conditioning.atom_single + from_trunk)[:, None]  # [N_seed, 1, N_atom, c_atom]
+        from_trunk = self._to_atoms(encoder.linear_no_bias_s(encoder.layernorm_s(s_trunk))[:, None])
+        self._atom_single = conditioning.atom_single[:, None] + from_trunk  # [N_entry, 1, N_atom, c_atom]
         rectified = torch.relu(self._atom_single[:, 0])
         queries = windows(encoder.linear_no_bias_cl(rectified), N_QUERY)
         keys = windows(encoder.linear_no_bias_cm(rectified), N_KEY)
         pair = conditioning.atom_pair + queries[..., :, None, :] + keys[..., None, :, :]
         pair = _normalise(pair + encoder.small_mlp(pair))
-        masked = outside(len(self._atom_to_token), pair.device)
+        masked = torch.stack([outside(part.n_atom, pair.device, inputs.n_window) for part in inputs.owners])[:, None]
         every = [*self._weights.encoder, *self._weights.decoder]
         self._atom_bias = [
             block.pair_bias(pair).transpose(0, 1).masked_fill(masked, MASKED).contiguous() for block in every
         ]
         single, normed = (x.to(self._weights.dtype) for x in (self._atom_single, _normalise(self._atom_single)))
         self._atom_conditioning = [block.condition(single, normed) for block in every]
+
+    def _to_atoms(self, x: torch.Tensor) -> torch.Tensor:
+        """Each token's values for all its atoms: [N_entry, N_sample, N_token, c] -> [N_entry, N_sample, N_atom, c]."""
+        n_entry, n_sample, n_token, _ = x.shape
+        first = torch.arange(0, n_entry * n_sample * n_token, n_token, device=x.device).view(n_entry, n_sample, 1)
+        return x.flatten(0, 2)[first + self._atom_to_token[:, None]]
 
     def tensors(self) -> list[torch.Tensor]:
         """All tensors of this batch that the steps read, without the weights."""
@@ -209,10 +220,10 @@ class Denoiser:
         return [*tokens, self._atom_single, *self._token_bias, *self._atom_bias, *conditioning]
 
     def __call__(self, x_noisy: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """Denoise coordinates at the noise level of one step -> [N_seed, N_sample, N_atom, 3], Angstrom.
+        """Denoise coordinates at the noise level of one step -> [N_entry, N_sample, N_atom, 3], Angstrom.
 
         Args:
-            x_noisy: Noisy coordinates [N_seed, N_sample, N_atom, 3], Angstrom.
+            x_noisy: Noisy coordinates [N_entry, N_sample, N_atom, 3], Angstrom.
             step: Index of the step, on the device [1].
         """
         diffusion, weights, kernels = self._module, self._weights, self._kernels
@@ -225,7 +236,7 @@ class Denoiser:
         r_noisy = x_noisy / torch.sqrt(self._sigma_data**2 + t_hat**2)
         single = self._single + noise
         single = single + conditioner.transition_s1(single)
-        single = (single + conditioner.transition_s2(single))[:, None]  # [N_seed, 1, N_token, c_s]
+        single = (single + conditioner.transition_s2(single))[:, None]  # [N_entry, 1, N_token, c_s]
 
         q = (self._atom_single + encoder.linear_no_bias_r(r_noisy)).to(weights.dtype)
         for index, block in enumerate(weights.encoder):
@@ -236,7 +247,7 @@ class Denoiser:
         for block, bias in zip(weights.token, self._token_bias, strict=True):
             a = block(kernels, a, block.condition(single, normed), bias)
         from_tokens = functional.linear(layer_norm(kernels, a, *weights.token_norm), weights.from_tokens)
-        q = q + from_tokens[..., self._atom_to_token, :]
+        q = q + self._to_atoms(from_tokens)
         for index, block in enumerate(weights.decoder, start=len(weights.encoder)):
             q = block(kernels, q, self._atom_conditioning[index], self._atom_bias[index])
         r_update = decoder.linear_no_bias_out(decoder.layernorm_q(q.float()))
@@ -255,16 +266,43 @@ def _fold_norm_scale(norm: Any, linear: Any) -> torch.Tensor:
     return weight
 
 
-def token_atoms(atom_to_token: torch.Tensor, n_token: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _atoms_and_tokens(inputs: Inputs, most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token of each atom, and atoms of each token with their number (:func:`token_atoms`), of each entry.
+
+    A batch of one job has them once, with a leading dimension of 1. The atoms of several jobs are padded: the table
+    always has ``most`` atoms for each token, so that batches of the same padded sizes have equal shapes. The token of a
+    padding atom is the first one.
+    """
+    first = inputs.parts[0]
+    if len(inputs.parts) == 1:
+        atom_to_token = first.shared["atom_to_token_idx"]
+        atoms, count = token_atoms(atom_to_token, first.n_token)
+        return atom_to_token[None], atoms[None], count[None]
+    tables = []
+    for part in inputs.parts:
+        atom_to_token = part.shared["atom_to_token_idx"]
+        of_tokens = token_atoms(atom_to_token, inputs.n_token, inputs.n_atom, most)
+        tables += [(functional.pad(atom_to_token, (0, inputs.n_atom - part.n_atom)), *of_tokens)] * part.n_seed
+    atom_to_token, atoms, count = (torch.stack(made) for made in zip(*tables, strict=True))
+    return atom_to_token, atoms, count
+
+
+def token_atoms(
+    atom_to_token: torch.Tensor, n_token: int, n_atom: int | None = None, most: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Atom indices of each token.
 
+    Args:
+        n_token: Number of tokens. Padding tokens have no atoms.
+        n_atom: Number of atoms with padding; None: without padding.
+        most: Number of places for the atoms of a token; None: the largest number of atoms in a token.
+
     Returns:
-        Indices, padded with N_atom [N_token, largest number of atoms in a token], and the number of atoms of each token
-        [N_token].
+        Indices, padded with N_atom [N_token, most], and the number of atoms of each token [N_token].
     """
     counts = torch.bincount(atom_to_token, minlength=n_token)
     order = torch.argsort(atom_to_token, stable=True)
     first = torch.cumsum(counts, 0) - counts
-    nth = torch.arange(int(counts.max()), device=atom_to_token.device)
+    nth = torch.arange(most or int(counts.max()), device=atom_to_token.device)
     places = (first[:, None] + nth).clamp(max=len(atom_to_token) - 1)
-    return torch.where(nth < counts[:, None], order[places], len(atom_to_token)), counts
+    return torch.where(nth < counts[:, None], order[places], n_atom or len(atom_to_token)), counts

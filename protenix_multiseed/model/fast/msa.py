@@ -1,7 +1,7 @@
-"""Alg. 8 for all seeds. The MSA operations run seed by seed, because seeds have different numbers of MSA rows.
+"""Alg. 8 for all entries. The MSA operations run entry by entry, because entries have different numbers of MSA rows.
 
-The pair stack is batched over all seeds. The tokens of MSA rows are padded like the tokens of the pair representation.
-Padding tokens get zero weight.
+The pair stack is batched over all entries. The tokens of MSA rows are padded like the tokens of the pair
+representation. Padding tokens get zero weight.
 """
 
 from typing import Any
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import Kernels
+from protenix_multiseed.kernels.base import Kernels, Lengths
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average, head_values
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.ops.outer_product import add_outer
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import Inputs
+from protenix_multiseed.model.stages import JobInputs
 
 _MAX_ROWS = 2048  # more MSA rows are computed in chunks of this size, as in upstream
 
@@ -31,14 +31,15 @@ class MsaModule:
         self._stacks = [None if block.is_last_block else _MsaStack(block.msa_stack, dtype) for block in module.blocks]
         self._pairs = [PairBlock(block.pair_stack, dtype) for block in module.blocks]
 
-    def embed(self, inputs: Inputs, rows: torch.Tensor, single: torch.Tensor, n_padded: int) -> torch.Tensor:
-        """Alg. 8 lines 1-4 for the MSA rows of one seed -> [N_row, n_padded, c_m].
+    def embed(self, inputs: JobInputs, rows: torch.Tensor, single: torch.Tensor, n_padded: int) -> torch.Tensor:
+        """Alg. 8 lines 1-4 for the MSA rows of one entry -> [N_row, n_padded, c_m].
 
         Residue types are looked up in the weight matrix, which replaces a product with one-hot vectors.
 
         Args:
+            inputs: Features of the entry's job.
             rows: Indices of the MSA rows [N_row].
-            single: The seed's entry of :meth:`single` [N_token, c_m].
+            single: The entry's part of :meth:`single`, without padding [N_token, c_m].
             n_padded: Number of tokens with padding.
         """
         features = inputs.shared
@@ -48,25 +49,25 @@ class MsaModule:
         m += single
         return functional.pad(m, (0, 0, 0, n_padded - m.shape[1]))
 
-    def __call__(self, kernels: Kernels, msa: list[torch.Tensor], z: torch.Tensor, n_token: int) -> None:
-        """Alg. 8 lines 5-14. Overwrites ``z`` [N_seed, N, N, c_z] and the ``msa`` of each seed [N_row, N, c_m]."""
+    def __call__(self, kernels: Kernels, msa: list[torch.Tensor], z: torch.Tensor, lengths: Lengths) -> None:
+        """Alg. 8 lines 5-14. Overwrites ``z`` [N_entry, N, N, c_z] and the ``msa`` of each entry [N_row, N, c_m]."""
         for outer, stack, pairs in zip(self._outer, self._stacks, self._pairs, strict=True):
-            for seed, m in enumerate(msa):
-                outer(kernels, m, z[seed])
+            for index, m in enumerate(msa):
+                outer(kernels, m, z[index])
             if stack is not None:
-                weights = stack.weights(kernels, z, n_token)
-                for seed, m in enumerate(msa):
-                    stack(kernels, m, weights[seed])
-            pairs(kernels, z, n_token)
+                weights = stack.weights(kernels, z, lengths)
+                for index, m in enumerate(msa):
+                    stack(kernels, m, weights[index])
+            pairs(kernels, z, lengths)
 
     def single(self, s_inputs: torch.Tensor) -> torch.Tensor:
-        """The projection of ``s_inputs`` that Alg. 8 line 4 adds to every MSA row -> [N_seed, N_token, c_m]."""
+        """The projection of ``s_inputs`` that Alg. 8 line 4 adds to every MSA row -> [N_entry, N_token, c_m]."""
         projected: torch.Tensor = self._embed_single(s_inputs).to(self._dtype)
         return projected
 
 
-def draw_rows(module: Any, inputs: Inputs, rng: SeedRng) -> torch.Tensor:
-    """Draw the indices of the MSA rows that one cycle of one seed reads."""
+def draw_rows(module: Any, inputs: JobInputs, rng: SeedRng) -> torch.Tensor:
+    """Draw the indices of the MSA rows that one cycle of one entry reads."""
     settings = module.msa_configs
     return rng.msa_rows(len(inputs.shared["msa"]), settings["test_cutoff"], settings["test_lowerb"])
 
@@ -117,13 +118,13 @@ class _MsaStack:
         )
         self._transition = Transition(module.transition_m, dtype)
 
-    def weights(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> torch.Tensor:
-        """Alg. 10 line 3: averaging weights of all seeds -> [N_seed, n_head, N, N]."""
-        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, n_token)
+    def weights(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> torch.Tensor:
+        """Alg. 10 line 3: averaging weights of all entries -> [N_entry, n_head, N, N]."""
+        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, lengths)
         return torch.softmax(bias.float(), dim=-1).to(z.dtype)
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:
-        """Update ``m`` [N_row, N, c_m] of one seed in place, with the averaging weights of this seed [n_head, N, N]."""
+        """Update ``m`` [N_row, N, c_m] of one entry in place, with its averaging weights [n_head, N, N]."""
         for rows in torch.split(m, _MAX_ROWS):
             values = head_values(kernels, rows, self._norm, self._value, self._n_head)
             average = torch.bmm(weights, values).view(self._n_head, rows.shape[1], len(rows), -1).permute(2, 1, 0, 3)

@@ -1,7 +1,8 @@
-"""Alg. 17 for all seeds: Pairformer blocks on a padded pair representation. Weights are joined and cast once.
+"""Alg. 17 for all entries: Pairformer blocks on a padded pair representation. Weights are joined and cast once.
 
-Tokens are padded to a multiple of :attr:`Network.padding`, because matrix units need aligned rows. Padding tokens do
-not affect real tokens: the factors of triangle products are zero at padding, and attention masks padding.
+Tokens are padded to a multiple of :attr:`Network.padding`, because matrix units need aligned rows; entries of several
+jobs also to the same number. Padding tokens do not affect real tokens: the factors of triangle products are zero at
+padding, and attention masks padding.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import Kernels, Norm, chunks, scale_queries, split_heads
+from protenix_multiseed.kernels.base import Kernels, Lengths, Norm, chunks, scale_queries, split_heads
 from protenix_multiseed.kernels.ops.attention import attention
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
@@ -33,10 +34,10 @@ class PairBlock:
         ]
         self._transition = Transition(block.pair_transition, dtype)
 
-    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        """Update ``z``. Its first ``n_token`` rows and columns are real tokens, the others are padding."""
+    def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
+        """Update ``z``. The first rows and columns of each entry are real tokens, the others are padding."""
         for update in self.triangles:
-            update(kernels, z, n_token)
+            update(kernels, z, lengths)
         self._transition(kernels, z)
 
 
@@ -57,13 +58,13 @@ class SingleBlock:
         self._pair_weight, self._out = module.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
         self._transition = Transition(block.single_transition, dtype)
 
-    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
+    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, lengths: Lengths) -> None:
         """Update ``s`` from ``s`` and ``z`` [N_seed, N, N, c_z]."""
         projected = functional.linear(layer_norm(kernels, s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
-        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, n_token)
+        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, lengths)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        attention(kernels, query, key, value, gate, bias, out, n_token)
+        attention(kernels, query, key, value, gate, bias, out, lengths.most)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
         self._transition(kernels, s)
 
@@ -74,10 +75,10 @@ class PairStack:
     def __init__(self, stack: Any, dtype: torch.dtype) -> None:
         self.blocks = [PairBlock(block, dtype) for block in stack.blocks]
 
-    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
+    def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
         """Update ``z``."""
         for block in self.blocks:
-            block(kernels, z, n_token)
+            block(kernels, z, lengths)
 
 
 class PairformerStack:
@@ -86,11 +87,11 @@ class PairformerStack:
     def __init__(self, stack: Any, dtype: torch.dtype) -> None:
         self._blocks = [(PairBlock(block, dtype), SingleBlock(block, dtype)) for block in stack.blocks]
 
-    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, n_token: int) -> None:
+    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, lengths: Lengths) -> None:
         """Update ``s`` and ``z``."""
         for pair, single in self._blocks:
-            pair(kernels, z, n_token)
-            single(kernels, s, z, n_token)
+            pair(kernels, z, lengths)
+            single(kernels, s, z, lengths)
 
 
 def pad(x: torch.Tensor, network: Network, *, dims: int) -> torch.Tensor:
@@ -117,23 +118,23 @@ class _TriangleProduct:
         self._project = torch.stack([part.weight for part in parts]).to(dtype)
         self._gate, self._out = module.linear_g.weight.to(dtype), module.linear_z.weight.to(dtype)
 
-    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
+    def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
         n_seed, n = z.shape[:2]
         n_channel = self._project.shape[1]
         n_group = channel_groups(n_seed * n * n, n_channel, kernels.factor_elements)
         if n_group == 1:
-            product = self._multiply(kernels, z, self._project, n_token)
+            product = self._multiply(kernels, z, self._project, lengths)
         else:
             product = z.new_empty(n_channel * n_seed, n, n)
             for weight, into in zip(self._project.chunk(n_group, dim=1), product.chunk(n_group), strict=True):
-                self._multiply(kernels, z, weight, n_token, into)
+                self._multiply(kernels, z, weight, lengths, into)
         add_triangle(kernels, z, product.view(-1, n_seed, n, n), self._norm, self._gate, self._norm_out, self._out)
 
     def _multiply(
-        self, kernels: Kernels, z: torch.Tensor, weight: torch.Tensor, n_token: int, out: torch.Tensor | None = None
+        self, kernels: Kernels, z: torch.Tensor, weight: torch.Tensor, lengths: Lengths, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The product [C * N_seed, N, N] for the C channels that ``weight`` [4, C, c_z] projects to."""
-        factors = gated_channels(kernels, z, self._norm, weight.flatten(0, 1), n_token)
+        factors = gated_channels(kernels, z, self._norm, weight.flatten(0, 1), lengths)
         first, second = factors.view(2, -1, *factors.shape[-2:])
         return torch.bmm(*((first, second.mT) if self._outgoing else (first.mT, second)), out=out)
 
@@ -149,8 +150,8 @@ class _TriangleAttention:
         self._pair_weight = module.linear.weight.to(dtype)
         self._gate, self._out = module.mha.linear_g.weight.to(dtype), module.mha.linear_o.weight.to(dtype)
 
-    def __call__(self, kernels: Kernels, z: torch.Tensor, n_token: int) -> None:
-        bias = pair_bias(kernels, z, self._norm, self._pair_weight, n_token, self._starting)
+    def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
+        bias = pair_bias(kernels, z, self._norm, self._pair_weight, lengths, self._starting)
         for seeds, rows in chunks(z, len(self._weight), kernels.pair_elements):
             part = z[seeds, rows] if self._starting else z[seeds, :, rows]
             x = part.contiguous()  # a copy of some columns: the kernels of rows need contiguous rows
@@ -160,7 +161,7 @@ class _TriangleAttention:
             into = out
             if not self._starting:
                 query, key, value, into = (part.transpose(1, 2) for part in (query, key, value, out))
-            attention(kernels, query, key, value, None, bias[seeds], into, n_token)
+            attention(kernels, query, key, value, None, bias[seeds], into, lengths.most)
             del query, key, value, into, projected
             add_gated_average(kernels, x, out, self._norm, self._gate, self._out)
             if not part.is_contiguous():

@@ -1,4 +1,4 @@
-"""Alg. 18 for all seeds and samples. All random numbers are drawn before the loop of steps.
+"""Alg. 18 for all entries and samples. All random numbers are drawn before the loop of steps.
 
 Each step is a function of static tensors, so a CUDA graph can replay it.
 """
@@ -6,6 +6,7 @@ Each step is a function of static tensors, so a CUDA graph can replay it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.denoiser import Denoiser
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import Conditioning, Inputs, SampleSteps, StepsDone, TrunkOutput
+from protenix_multiseed.model.stages import Conditioning, Inputs, SampleSteps, StepsDone, TrunkOutput, padded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +37,13 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """All random numbers of a batch, drawn in upstream's order within each seed.
+    """All random numbers of a batch, drawn in upstream's order within each entry, for its own atoms.
 
     Attributes:
-        initial: Standard normal noise [N_seed, N_sample, N_atom, 3].
-        rotations: Random rotation matrices [N_step, N_seed, N_sample, 3, 3].
-        translations: [N_step, N_seed, N_sample, 1, 3], Angstrom.
-        noise: Standard normal noise [N_step, N_seed, N_sample, N_atom, 3].
+        initial: Standard normal noise [N_entry, N_sample, N_atom, 3].
+        rotations: Random rotation matrices [N_step, N_entry, N_sample, 3, 3].
+        translations: [N_step, N_entry, N_sample, 1, 3], Angstrom.
+        noise: Standard normal noise [N_step, N_entry, N_sample, N_atom, 3].
     """
 
     initial: torch.Tensor
@@ -59,7 +60,7 @@ def sample(
     rngs: Sequence[SeedRng],
     sample_chunk: int,
 ) -> SampleSteps:
-    """Upstream's ``sample_diffusion`` for all seeds -> coordinates [N_seed, N_sample, N_atom, 3], Angstrom."""
+    """Upstream's ``sample_diffusion`` for all entries -> coordinates [N_entry, N_sample, N_atom, 3], Angstrom."""
     with torch.autocast(network.device.type, enabled=False):  # dtypes are explicit here
         schedule = make_schedule(network, inputs)
         draws = make_draws(network, inputs, rngs, n_step=len(schedule.t_hat))
@@ -68,9 +69,10 @@ def sample(
         x = schedule.start * draws.initial
         step = torch.zeros(1, dtype=torch.int64, device=x.device)
         drawn = (draws.rotations, draws.translations, draws.noise)
+        padding = _Padding.of(inputs)
         fresh = GraphedLoop(
-            partial(take_step, denoise, schedule, draws, x, step, sample_chunk),
-            tensors=(x, step, *drawn, schedule.added, schedule.change, *denoise.tensors()),
+            partial(take_step, denoise, schedule, draws, x, step, sample_chunk, padding),
+            tensors=(x, step, *drawn, *(padding or ()), schedule.added, schedule.change, *denoise.tensors()),
             fixed=(sample_chunk, inputs.n_token),
         )
         advance = network.graphs.take("sample", fresh)
@@ -83,21 +85,32 @@ def sample(
 
 
 def take_step(
-    denoise: Denoiser, schedule: Schedule, draws: Draws, x: torch.Tensor, step: torch.Tensor, sample_chunk: int
+    denoise: Denoiser,
+    schedule: Schedule,
+    draws: Draws,
+    x: torch.Tensor,
+    step: torch.Tensor,
+    sample_chunk: int,
+    padding: "_Padding | None",
 ) -> None:
     """Alg. 18 lines 4-11: one diffusion step, which updates ``x`` and ``step`` in place.
 
     It never reads a tensor's value on the CPU, so that a CUDA graph can replay it.
 
     Args:
-        x: Coordinates [N_seed, N_sample, N_atom, 3], Angstrom.
+        x: Coordinates [N_entry, N_sample, N_atom, 3], Angstrom.
         step: Index of the step, on the device [1]. It is increased by one.
         sample_chunk: Number of samples to denoise at once.
+        padding: Which atoms are padding; None if no atom is.
     """
     rotations, translations, noise = (
         draw.index_select(0, step)[0] for draw in (draws.rotations, draws.translations, draws.noise)
     )
-    centred = x - x.mean(dim=-2, keepdim=True)
+    if padding is None:
+        centred = x - x.mean(dim=-2, keepdim=True)
+    else:
+        x.masked_fill_(padding.is_padding, 0.0)
+        centred = x - x.sum(dim=-2, keepdim=True) / padding.n_atom
     x_noisy = _rotate(rotations, centred) + translations  # Alg. 19
     x_noisy += schedule.added.index_select(0, step) * noise
     x_denoised = torch.cat([denoise(part, step) for part in torch.split(x_noisy, sample_chunk, dim=1)], dim=1)
@@ -106,10 +119,31 @@ def take_step(
     step += 1
 
 
+class _Padding(NamedTuple):
+    """The padding atoms of entries of several jobs.
+
+    Attributes:
+        n_atom: Number of atoms without padding [N_entry, 1, 1, 1].
+        is_padding: Whether an atom is padding [N_entry, 1, N_atom, 1].
+    """
+
+    n_atom: torch.Tensor
+    is_padding: torch.Tensor
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Self | None:
+        """The padding of a batch; None for a batch of one job."""
+        if len(inputs.parts) == 1:
+            return None
+        device = inputs.parts[0].ref_pos.device
+        n_atom = torch.tensor([part.n_atom for part in inputs.owners], device=device).view(-1, 1, 1, 1)
+        return cls(n_atom=n_atom, is_padding=torch.arange(inputs.n_atom, device=device)[:, None] >= n_atom)
+
+
 def make_schedule(network: Network, inputs: Inputs) -> Schedule:
     """Noise levels of upstream's ``InferenceNoiseScheduler``, and the factors of its sampling loop for all steps."""
     settings = network.configs.sample_diffusion
-    levels = network.module.inference_noise_scheduler(N_step=settings.N_step, device=inputs.ref_pos.device)
+    levels = network.module.inference_noise_scheduler(N_step=settings.N_step, device=inputs.parts[0].ref_pos.device)
     last, now = levels[:-1], levels[1:]
     grown = torch.where(now > settings.gamma_min, float(settings.gamma0) + 1.0, 1.0)
     t_hat = last * grown
@@ -118,7 +152,7 @@ def make_schedule(network: Network, inputs: Inputs) -> Schedule:
 
 
 def make_draws(network: Network, inputs: Inputs, rngs: Sequence[SeedRng], *, n_step: int) -> Draws:
-    """Draw all random numbers of all seeds.
+    """Draw all random numbers of all entries.
 
     Upstream processes samples in chunks. It draws the numbers for all steps of one chunk before it begins the next
     chunk. This function draws in the same order, with upstream's chunk size. The computation uses its own chunks.
@@ -128,14 +162,17 @@ def make_draws(network: Network, inputs: Inputs, rngs: Sequence[SeedRng], *, n_s
         network.configs.infer_setting.sample_diffusion_chunk_size,
     )
     sizes = [min(chunk or n_sample, n_sample - start) for start in range(0, n_sample, chunk or n_sample)]
-    made = [[_draw_chunk(rng, size, inputs.n_atom, n_step) for size in sizes] for rng in rngs]
+    made = [
+        [_draw_chunk(rng, size, part.n_atom, n_step) for size in sizes]
+        for part, rng in zip(inputs.owners, rngs, strict=True)
+    ]
     seeds = [tuple(torch.cat(parts, dim=-3) for parts in zip(*chunks, strict=True)) for chunks in made]
     initial, rotations, translations, noise = (list(parts) for parts in zip(*seeds, strict=True))
     return Draws(
-        initial=torch.stack(initial),
+        initial=torch.stack([padded(x, inputs.n_atom, 1) for x in initial]),
         rotations=torch.stack(rotations, dim=1),
         translations=torch.stack(translations, dim=1),
-        noise=torch.stack(noise, dim=1),
+        noise=torch.stack([padded(x, inputs.n_atom, 2) for x in noise], dim=1),
     )
 
 

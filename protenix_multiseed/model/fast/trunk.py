@@ -1,9 +1,9 @@
-"""Alg. 1 lines 1-13 for all seeds: embedding, templates, MSA and Pairformer with a leading dimension of seeds.
+"""Alg. 1 lines 1-13 for all entries: embedding, templates, MSA and Pairformer with a leading dimension of entries.
 
-No module here mixes the tensors of different seeds, so the leading dimension of seeds changes no result. Each seed
+No module here mixes the tensors of different entries, so the leading dimension of entries changes no result. Each entry
 keeps its own reference conformers, its own MC-dropout decision and masks, and its own MSA rows in each cycle. The
-number of MSA rows differs between seeds, so the MSA operations run seed by seed. Only the pair stack of the MSA module
-is batched.
+number of MSA rows differs between entries, so the MSA operations run entry by entry. Only the pair stack of the MSA
+module is batched. The input embedding runs job by job.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,39 +23,49 @@ from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack,
 from protenix_multiseed.model.fast.relative_positions import one_hots, places
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import Inputs, StepsDone, TrunkOutput, TrunkSteps
+from protenix_multiseed.model.stages import Inputs, JobInputs, StepsDone, TrunkOutput, TrunkSteps, join_parts
 
 _BROADCAST = ("restype", "profile", "deletion_mean", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars")
 
 
 def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> TrunkSteps:
-    """Upstream's ``Protenix.get_pairformer_output`` for all seeds."""
+    """Upstream's ``Protenix.get_pairformer_output`` for all entries."""
     module, n, dtype = network.module, inputs.n_token, network.trunk_dtype()
     has_dropout = [rng.coin(network.configs.mc_dropout_apply_rate) for rng in rngs]
-    s_inputs = embed_inputs(network, inputs)
+    s_inputs = join_parts([embed_inputs(network, part) for part in inputs.parts], n, 1)
     s_init = module.linear_no_bias_sinit(s_inputs)
     z_init = module.linear_no_bias_zinit1(s_init)[..., None, :] + module.linear_no_bias_zinit2(s_init)[..., None, :, :]
     encoding = module.relative_position_encoding
-    z_init += encoding(one_hots(encoding, network.device))[places(encoding, inputs.shared)]
-    z_init += module.linear_no_bias_token_bond(inputs.shared["token_bonds"].unsqueeze(-1))
-    templates = project_templates(network, inputs)
+    table = encoding(one_hots(encoding, network.device))
+    for part, span in inputs.spans():
+        pairs = z_init[span, : part.n_token, : part.n_token]
+        pairs += table[places(encoding, part.shared)]
+        pairs += module.linear_no_bias_token_bond(part.shared["token_bonds"].unsqueeze(-1))
+    templates = [project_templates(network, part) for part in inputs.parts]
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
-    is_small = inputs.n_seed * n * n < CUDA_GRAPH_MAX_PAIRS
-    fresh = GraphedLoop(partial(stack, network.kernels, s, z, n), tensors=(s, z), fixed=(n,), captures=is_small)
+    is_small = inputs.n_entry * n * n < CUDA_GRAPH_MAX_PAIRS
+    lengths = inputs.lengths
+    fresh = GraphedLoop(
+        partial(stack, network.kernels, s, z, lengths),
+        tensors=(s, z, lengths.each),
+        fixed=(lengths.most, lengths.are_equal),
+        captures=is_small,
+    )
     run_stack = network.graphs.take("trunk", fresh)
-    s, z = run_stack.tensors
+    s, z, _ = run_stack.tensors
     for cycle in range(module.N_cycle):
         update = torch.empty_like(z_init)
-        for part in chunks(update, 2 * update.shape[-1], network.kernels.elements):
-            update[part] = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n][part]))
-        for index, rng in enumerate(rngs):
+        for some in chunks(update, 2 * update.shape[-1], network.kernels.elements):
+            update[some] = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n][some]))
+        for index, (part, rng) in enumerate(zip(inputs.owners, rngs, strict=True)):
             if has_dropout[index]:
-                update[index] = rng.dropout(update[index], p=network.configs.mc_dropout_rate)
+                own = update[index, : part.n_token, : part.n_token]
+                own.copy_(rng.dropout(own.contiguous(), p=network.configs.mc_dropout_rate))
         torch.add(z_init, update, out=z[:, :n, :n])
         del update
-        if templates:
-            add_templates(network, z[:, :n, :n], templates)
+        if any(templates):
+            add_templates(network, inputs, z[:, :n, :n], templates)
         run_msa(network, inputs, z, s_inputs, rngs)
         s[:, :n] = s_init + module.linear_no_bias_s(module.layernorm_s(s[:, :n]))
         run_stack()
@@ -64,8 +74,8 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     return TrunkOutput(s_inputs=s_inputs, s=s[:, :n].clone(), z=z[:, :n, :n].clone())
 
 
-def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
-    """Alg. 2 for all seeds -> [N_seed, N_token, 449]. Seeds have the same atoms and their own reference conformers."""
+def embed_inputs(network: Network, inputs: JobInputs) -> torch.Tensor:
+    """Alg. 2 for all seeds of a job -> [N_seed, N_token, 449]. Seeds have their own reference conformers."""
     features = dict(inputs.shared)
     for name in _BROADCAST:
         features[name] = features[name].expand(inputs.n_seed, *features[name].shape)
@@ -85,8 +95,8 @@ def embed_inputs(network: Network, inputs: Inputs) -> torch.Tensor:
     if network.device.type == "cuda":
         # On a GPU upstream sums the atoms of a token in an order that differs between runs. Sum again in fixed order.
         (made,) = of_atoms
-        places = token_atoms(features["atom_to_token_idx"], inputs.n_token)
-        embedded[..., : made.shape[-1]] = mean_of_atoms(network.kernels, made[:, None], *places)[:, 0]
+        places, count = token_atoms(features["atom_to_token_idx"], inputs.n_token)
+        embedded[..., : made.shape[-1]] = mean_of_atoms(network.kernels, made[:, None], places[None], count[None])[:, 0]
     return embedded
 
 
@@ -103,8 +113,8 @@ class _Template:
     projected: torch.Tensor
 
 
-def project_templates(network: Network, inputs: Inputs) -> list[_Template]:
-    """Project the features of the templates. Adjacent slots with equal features become one template.
+def project_templates(network: Network, inputs: JobInputs) -> list[_Template]:
+    """Project the features of a job's templates. Adjacent slots with equal features become one template.
 
     Without templates upstream fills four slots: one with gaps and three with zeros. These slots contain only residue
     types, and three of them are equal, so two passes replace four.
@@ -155,8 +165,14 @@ def _pair_features(template: Mapping[str, torch.Tensor], asym_id: torch.Tensor, 
     )
 
 
-def add_templates(network: Network, z: torch.Tensor, templates: Sequence[_Template]) -> None:
-    """Alg. 16 for all seeds, with one pass for each distinct template. Adds to ``z`` [N_seed, N, N, c_z]."""
+def add_templates(network: Network, inputs: Inputs, z: torch.Tensor, templates: Sequence[Sequence[_Template]]) -> None:
+    """Alg. 16 for all entries. Adds to ``z`` [N_entry, N, N, c_z].
+
+    Pass number k computes the k-th distinct template of all jobs that have one.
+
+    Args:
+        templates: The templates of each part of the batch.
+    """
     embedder = network.module.template_embedder
     stack = network.prepared(PairStack, embedder.pairformer_stack, network.trunk_dtype())
     n_token, width = z.shape[2:]
@@ -165,25 +181,37 @@ def add_templates(network: Network, z: torch.Tensor, templates: Sequence[_Templa
     for part in parts:
         base[part] = embedder.linear_no_bias_z(embedder.layernorm_z(z[part]))
     total = torch.zeros_like(base, dtype=torch.float32)
-    for template in templates:
-        v = pad(base + template.projected, network, dims=2).to(network.trunk_dtype())
-        stack(network.kernels, v, n_token)
-        for part in parts:
-            normed = embedder.layernorm_v(v[:, :n_token, :n_token][part])
-            for _ in range(template.n_slot):  # one sum for each slot, as upstream does: else the sum rounds differently
-                total[part] += normed
-    total /= 1e-7 + sum(template.n_slot for template in templates)
+    for nth in range(max(map(len, templates))):
+        having = [(span, of[nth]) for (_, span), of in zip(inputs.spans(), templates, strict=True) if nth < len(of)]
+        sums = []
+        for span, template in having:
+            own = slice(len(template.projected))
+            sums.append(base[span, own, own] + template.projected)
+        v = pad(join_parts(sums, n_token, 1, 2), network, dims=2).to(network.trunk_dtype())
+        del sums
+        stack(network.kernels, v, inputs.lengths.only([span for span, _ in having]))
+        made = torch.split(v[:, :n_token, :n_token], [span.stop - span.start for span, _ in having])
+        for (span, template), of_job in zip(having, made, strict=True):
+            into = total[span]
+            for part in chunks(into, 2 * width, network.kernels.elements):
+                normed = embedder.layernorm_v(of_job[part])
+                for _ in range(template.n_slot):  # one sum for each slot, as upstream does: else it rounds differently
+                    into[part] += normed
+    for (_, span), of in zip(inputs.spans(), templates, strict=True):
+        total[span] /= 1e-7 + sum(template.n_slot for template in of)
     for part in parts:
         z[part] += embedder.linear_no_bias_u(embedder.relu(total[part]))
 
 
 def run_msa(network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.Tensor, rngs: Sequence[SeedRng]) -> None:
-    """Alg. 8 for all seeds. Overwrites the padded pair representation ``z`` [N_seed, N, N, c_z]."""
+    """Alg. 8 for all entries. Overwrites the padded pair representation ``z`` [N_entry, N, N, c_z]."""
     module = network.module.msa_module
     if module.n_blocks < 1:
         return
     ours = network.prepared(MsaModule, module, network.trunk_dtype())
     single = ours.single(s_inputs)
-    rows = [draw_rows(module, inputs, rng) for rng in rngs]
-    msa = [ours.embed(inputs, rows[seed], single[seed], z.shape[1]) for seed in range(inputs.n_seed)]
-    ours(network.kernels, msa, z, inputs.n_token)
+    msa = [
+        ours.embed(part, draw_rows(module, part, rng), of_entry[: part.n_token], z.shape[1])
+        for part, rng, of_entry in zip(inputs.owners, rngs, single, strict=True)
+    ]
+    ours(network.kernels, msa, z, inputs.lengths)
