@@ -72,7 +72,7 @@ def main() -> None:
         precisions = arguments.precisions.split(",")
         for precision in precisions:
             for way, n_job in WARM_UP.items():  # compiles kernels, reads the checkpoint into memory
-                run(folder, arguments, way, precision, n_job)
+                run(folder, arguments, way, precision, min(n_job, arguments.jobs))
         rows = []
         for precision in precisions:
             rows += [
