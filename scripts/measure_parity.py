@@ -22,11 +22,12 @@ from benchmark_engine import read_features
 from protenix_multiseed.commands.bench import kernels_of_protenix, loaded_model
 from protenix_multiseed.config import load_config
 from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.inputs import make_inputs
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.reference.stages import REFERENCE
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import Scored, make_inputs, result_of, run_stages
+from protenix_multiseed.model.stages import Scored, result_of, run_stages
 from protenix_multiseed.types import Batch, Features, Prediction
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import find_dictionary

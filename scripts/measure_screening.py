@@ -5,10 +5,10 @@
     python scripts/measure_screening.py ROOT --jobs 12 --model demo --tokens 28-40 --device cpu --cycles 1 --steps 2
 
 Each way is the whole ``predict`` command in its own process. ROOT becomes a PROTENIX_ROOT_DIR with a full-size
-checkpoint of made-up weights. The jobs are random, and the same in each call. A small run before the others compiles
-the kernels. Alignments are featurized anew in each run. The report gives the whole command, the time from the first
-batch to the last file, and the share of that time in which no batch ran. With an NVIDIA GPU it also gives the mean of
-the utilization that ``nvidia-smi`` shows: the share of time in which a kernel ran.
+checkpoint of made-up weights. The jobs are random, and the same in each call. A small run of each way before the
+others compiles the kernels. Alignments are featurized anew in each run. The report gives the whole command, the time
+from the first batch to the last file, and the share of that time in which no batch ran. With an NVIDIA GPU it also
+gives the mean of the utilization that ``nvidia-smi`` shows: the share of time in which a kernel ran.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+WARM_UP = {"alone": 2, "shared": 8}  # numbers of jobs
 # Record when each batch begins and ends, then run the command.
 COMMAND = """
 import json, sys, time
@@ -70,7 +71,8 @@ def main() -> None:
         write_jobs(folder, arguments)
         precisions = arguments.precisions.split(",")
         for precision in precisions:
-            run(folder, arguments, "alone", precision, 2)  # compiles kernels, reads the checkpoint into memory
+            for way, n_job in WARM_UP.items():  # compiles kernels, reads the checkpoint into memory
+                run(folder, arguments, way, precision, min(n_job, arguments.jobs))
         rows = []
         for precision in precisions:
             rows += [
@@ -109,7 +111,7 @@ def write_jobs(folder: Path, arguments: argparse.Namespace) -> None:
                 chain["unpairedMsaPath"] = str(path)
             chains.append({"proteinChain": chain})
         jobs.append({"name": f"complex{number}", "sequences": chains})
-    for count in {arguments.jobs, arguments.alone_jobs or arguments.jobs, 2}:
+    for count in {arguments.jobs, arguments.alone_jobs or arguments.jobs, *WARM_UP.values()}:
         (folder / f"jobs{count}.json").write_text(json.dumps(jobs[:count]))
 
 

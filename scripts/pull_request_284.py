@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from protenix_multiseed.model.inputs import make_inputs
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference import stages as reference
 from protenix_multiseed.model.reference.predict import to_prediction
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import make_inputs, result_of
+from protenix_multiseed.model.stages import result_of
 from protenix_multiseed.types import Batch, Features
 from protenix_multiseed.upstream.environment import silenced
 

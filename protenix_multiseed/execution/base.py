@@ -31,6 +31,9 @@ class Gate(Protocol):
         The other seeds are done, claimed by another process, or skipped.
         """
 
+    def wait_until_known(self) -> None:
+        """Return when the run knows which seeds were admitted: at once, unless the run is another process."""
+
     @property
     def is_closed(self) -> bool:
         """Whether the run was asked to stop. If so, the executor starts no further job."""

@@ -181,10 +181,9 @@ class GpuWorker:
             self._waiting.difference_update((job.name, seed) for seed in mine)
         if mine:
             self._tell(Started(job, mine))
-            self._wait_until_received()
         return mine
 
-    def _wait_until_received(self) -> None:
+    def wait_until_known(self) -> None:
         """Wait until the run has all messages, so that it knows which seeds to blame if they end this process."""
         with self._changed:
             count = self._n_taken + len(self._messages)

@@ -94,7 +94,10 @@ def _admit(gate: Gate, group: Sequence[Features], entries: Sequence[Entry]) -> t
     """Return the entries that may start now."""
     jobs = dict.fromkeys(job for job, _ in entries)
     asked = {job: [seed for number, seed in entries if number == job] for job in jobs}
-    return tuple((job, seed) for job, seeds in asked.items() for seed in gate.admit(group[job].job, seeds))
+    admitted = tuple((job, seed) for job, seeds in asked.items() for seed in gate.admit(group[job].job, seeds))
+    if admitted:
+        gate.wait_until_known()
+    return admitted
 
 
 def _planned(features: Features) -> tuple[Sizes, list[int]]:

@@ -16,10 +16,11 @@ from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast import denoiser as denoiser_module
 from protenix_multiseed.model.fast.trunk import add_templates, project_templates
+from protenix_multiseed.model.inputs import make_inputs
 from protenix_multiseed.model.reference.predict import predict_seed
 from protenix_multiseed.model.reference.stages import REFERENCE
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import make_inputs, result_of
+from protenix_multiseed.model.stages import result_of
 from protenix_multiseed.model.weights import build_model
 
 SEEDS = (1, 2, 284)

@@ -69,6 +69,7 @@ def test_folders_and_huge_files_are_refused(tmp_path):
         ("a: [", "run.yaml: line 1, column 5: not valid YAML"),
         ("- 1", "expected lines of 'key: value'"),
         ("samples: 0", "samples: input should be greater than or equal to 1, found 0"),
+        ("max_jobs_per_batch: 0", "max_jobs_per_batch: input should be greater than or equal to 1, found 0"),
         ("seeds: 3-1", "runs backwards"),
         ("seeds: [1, 1]", "seed 1 is given twice"),
         ("seeds: {a: 1}", "seeds: write for example 1-5"),

@@ -33,8 +33,7 @@ def test_a_message_is_kept_until_the_run_has_it_and_says_nothing_of_the_job_but_
     assert made.collect(2, 0) == []
 
 
-def test_seeds_that_have_begun_cannot_be_taken_back_and_seeds_that_were_taken_back_do_not_begin(monkeypatch):
-    monkeypatch.setattr(module, "RECEIVED_SECONDS", 0.0)
+def test_seeds_that_have_begun_cannot_be_taken_back_and_seeds_that_were_taken_back_do_not_begin():
     made = worker(1, 2, 3)
     assert made.take_back([("a", [2]), ("b", [2])]) == [[2], []]
     assert made.admit(job_of(), [1, 2]) == (1,)
@@ -47,7 +46,7 @@ def test_a_batch_begins_when_the_run_has_the_message(monkeypatch):
     monkeypatch.setattr(module, "RECEIVED_SECONDS", 300.0)
     made = worker(1)
     begun = threading.Event()
-    thread = threading.Thread(target=lambda: made.admit(job_of(), [1]) and begun.set())
+    thread = threading.Thread(target=lambda: (made.admit(job_of(), [1]), made.wait_until_known(), begun.set()))
     thread.start()
     assert len(made.collect(0, 60)) == 1
     assert not begun.is_set()

@@ -53,7 +53,7 @@ def ready(taken):
         calls.append(tuple(seeds))
         return [seed for seed in seeds if seed not in taken]
 
-    return make_ready(Model(calls), SimpleNamespace(admit=admit), [FEATURES]), calls
+    return make_ready(Model(calls), SimpleNamespace(admit=admit, wait_until_known=lambda: None), [FEATURES]), calls
 
 
 @pytest.mark.parametrize(("taken", "asked", "planned"), [
@@ -86,7 +86,7 @@ class SharingModel:
 
     def __init__(self, unsent=(), refused=(), wrong=()):
         self.unsent, self.refused, self.wrong = unsent, refused, wrong
-        self.uploaded, self.batches = [], []
+        self.uploaded, self.batches, self.known = [], [], []
         self.planner = PLANNER
         self.transfer = SimpleNamespace(upload=self.upload)
 
@@ -135,7 +135,7 @@ def run_group(model, taken=(), *, claims_ahead=True):
     def admit(job, seeds):
         return [seed for seed in seeds if (job.name, seed) not in taken]
 
-    gate = SimpleNamespace(admit=admit)
+    gate = SimpleNamespace(admit=admit, wait_until_known=lambda: model.known.append(1))
     made = make_ready(model, gate if claims_ahead else None, GROUP)
     events = [] if made is None else list(GroupRun(model, made, gate).events())
     failed = [(one.job.name, one.seed, one.message) for one in events if isinstance(one, Failure)]
@@ -148,6 +148,7 @@ def test_jobs_of_a_group_are_one_batch(claims_ahead):
     everything = [("a", 1), ("b", 1), ("b", 2), ("c", 1)]
     assert run_group(model, claims_ahead=claims_ahead) == (everything, [])
     assert model.batches == [everything]
+    assert len(model.known) == 1  # the run is waited for once, not for each job
     assert model.uploaded == ["a", "b", "c"]
 
 

@@ -51,6 +51,7 @@ def test_settings_that_change_results_change_the_fingerprint(tmp_path, changes):
     {"name": "b"}, {"file": "elsewhere.a3m"}, {"seeds": (1, 2, 3)}, {"templatesPath": "/not/read/here.hhr"},
     {"options": {"workers": 3}}, {"options": {"device": "cpu"}}, {"options": {"sequential": True}},
     {"options": {"max_seeds_per_batch": 1}}, {"options": {"kernels": "torch"}}, {"options": {"out": Path("x")}},
+    {"options": {"max_jobs_per_batch": 1}},
 ], ids=str)  # fmt: skip
 def test_settings_that_change_no_result_keep_the_fingerprint(tmp_path, changes):
     assert fingerprint_of(tmp_path, **changes) == fingerprint_of(tmp_path)

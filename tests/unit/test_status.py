@@ -28,7 +28,9 @@ made = progress.Progress(out, "run1", Locks(out))
 made._started -= 60
 made.see(Written(job=job, seed=1, scores=(0.5,), seconds=1.0))
 made.see(Failure(job=job, seed=2, stage="predict", message="no"))
-made.see(BatchProgress(job=job, seeds=(3, 4), stage="sample", done=1, total=2, where="n1 GPU 0"))
+batch = dict(stage="sample", done=1, total=2)
+made.see(BatchProgress(job=job, seeds=(3, 4), where="n1 GPU 0", **batch))
+made.see(BatchProgress(job=job_of(name="c"), seeds=(1,), where="n1 GPU 1", others=(("a", (5,)), ("d", (1,))), **batch))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -75,16 +77,17 @@ def test_a_folder_without_a_running_process(out):
 
 def test_a_running_process_is_seen_with_its_batches_rate_and_time_to_go(out, running):
     made = read_status(out)
-    assert made["jobs"][0] == {"job": "a", "asked": 6, "done": 1, "running": 2, "failed": 1, "left": 2}
+    assert made["jobs"][0] == {"job": "a", "asked": 6, "done": 1, "running": 3, "failed": 1, "left": 1}
     (run,) = made["runs"]
     assert run["is_alive"]
     assert made["seeds_per_minute"] == pytest.approx(1, abs=0.3)
     assert made["seconds_to_go"] == pytest.approx(4 * 60, rel=0.4)
     text = " ".join(CliRunner().invoke(app, ["status", str(out)]).stdout.split())
-    assert "a 6 1 2 1 2" in text
-    assert "all jobs 9 2 2 3 2" in text
+    assert "a 6 1 3 1 1" in text
+    assert "all jobs 9 2 3 3 1" in text
     assert "running: run1, 1 seeds in" in text
     assert "n1 GPU 0: a seeds 3-4, sample 1/2" in text
+    assert "n1 GPU 1: c seeds 1 and 2 more jobs, sample 1/2" in text
 
 
 def test_a_killed_process_runs_nothing(out, running):

@@ -1,6 +1,7 @@
 """The live display: one line for the run, and one for each GPU if there are several."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 from support.jobs import job_of
@@ -38,6 +39,13 @@ def test_each_gpu_has_a_line_that_follows_it_and_the_run_has_one():
     assert "8/8 steps" in lines[1]
     assert "n2 GPU 1: a, seeds 1-2" in lines[2]
     assert "3/8 steps" in lines[2]
+
+
+def test_a_batch_of_several_jobs_is_shown_by_its_numbers_of_jobs_and_seeds():
+    others = (("b", (1,)), ("c", (1, 2)))
+    text = shown([replace(batch(""), others=others)])
+    assert "3 jobs, 5 seeds, sample 3/8" in text
+    assert "n1 GPU 0: 3 jobs, 5 seeds" in shown([replace(batch("n1 GPU 0"), others=others)])
 
 
 def test_more_gpus_than_lines_leave_the_line_of_the_run_on_the_screen():

@@ -3,10 +3,11 @@
 import torch
 
 from protenix_multiseed.kernels.base import row_chunks
-from protenix_multiseed.model import stages
+from protenix_multiseed.model import inputs as inputs_module
 from protenix_multiseed.model.fast.relative_positions import one_hots, places
+from protenix_multiseed.model.inputs import Inputs, padded
 from protenix_multiseed.model.network import Network
-from protenix_multiseed.model.stages import Conditioning, Inputs, TrunkOutput, padded
+from protenix_multiseed.model.stages import Conditioning, TrunkOutput
 
 _ATOM_FEATURES = (
     *("ref_pos", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars", "atom_to_token_idx"),
@@ -23,7 +24,7 @@ def prepare_conditioning(network: Network, inputs: Inputs, trunk: TrunkOutput) -
     encoder = network.module.diffusion_module.atom_attention_encoder
     pair_cond = torch.empty_like(trunk.z, dtype=torch.float32)
     if not inputs.lengths.are_equal:
-        pair_cond.fill_(stages.PADDING)  # memory that nothing was written to may hold NaN
+        pair_cond.fill_(inputs_module.PADDING)  # memory that nothing was written to may hold NaN
     of_tokens: list[list[torch.Tensor]] = [[] for _ in range(inputs.n_entry)]
     with network.full_precision("sample_diffusion", inputs.parts[0].n_token):
         table = one_hots(conditioner.relpe, network.device)

@@ -9,9 +9,10 @@ from protenix_multiseed.kernels.base import Lengths, row_chunks
 from protenix_multiseed.limits import samples_scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
 from protenix_multiseed.model.fast.summary import summarise
+from protenix_multiseed.model.inputs import Inputs
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.stages import Scores
-from protenix_multiseed.model.stages import Inputs, TrunkOutput
+from protenix_multiseed.model.stages import TrunkOutput
 
 
 def score(

@@ -33,8 +33,10 @@ from protenix_multiseed.kernels.ops.conditioned_transition import add_conditione
 from protenix_multiseed.kernels.ops.local_attention import local_attention, outside, windows
 from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
+from protenix_multiseed.model.fast.atoms import atoms_and_tokens
+from protenix_multiseed.model.inputs import Inputs
 from protenix_multiseed.model.network import Network
-from protenix_multiseed.model.stages import Conditioning, Inputs, TrunkOutput
+from protenix_multiseed.model.stages import Conditioning, TrunkOutput
 
 
 class _Block:
@@ -158,7 +160,7 @@ class Denoiser:
         self._weights = network.prepared(Weights, diffusion, dtype)
         self._sigma_data = diffusion.sigma_data
         most_atoms = len(network.module.confidence_head.plddt_weight)  # of a token, in any job
-        self._atom_to_token, self._atoms, self._count = _atoms_and_tokens(inputs, most_atoms)
+        self._atom_to_token, self._atoms, self._count = atoms_and_tokens(inputs, most_atoms)
         self._levels = noise_levels
         s_trunk, s_inputs = trunk.s.float(), trunk.s_inputs.float()
         conditioner = diffusion.diffusion_conditioning
@@ -264,45 +266,3 @@ def _fold_norm_scale(norm: Any, linear: Any) -> torch.Tensor:
     """The matrix ``linear`` with the scale of the preceding layer norm (of the conditioning) folded in."""
     weight: torch.Tensor = linear.weight * norm.layernorm_s.weight
     return weight
-
-
-def _atoms_and_tokens(inputs: Inputs, most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token of each atom, and atoms of each token with their number (:func:`token_atoms`), of each entry.
-
-    A batch of one job has them once, with a leading dimension of 1. The atoms of several jobs are padded: the table
-    always has ``most`` atoms for each token, so that batches of the same padded sizes have equal shapes. The token of a
-    padding atom is the first one.
-    """
-    first = inputs.parts[0]
-    if len(inputs.parts) == 1:
-        atom_to_token = first.shared["atom_to_token_idx"]
-        atoms, count = token_atoms(atom_to_token, first.n_token)
-        return atom_to_token[None], atoms[None], count[None]
-    tables = []
-    for part in inputs.parts:
-        atom_to_token = part.shared["atom_to_token_idx"]
-        of_tokens = token_atoms(atom_to_token, inputs.n_token, inputs.n_atom, most)
-        tables += [(functional.pad(atom_to_token, (0, inputs.n_atom - part.n_atom)), *of_tokens)] * part.n_seed
-    atom_to_token, atoms, count = (torch.stack(made) for made in zip(*tables, strict=True))
-    return atom_to_token, atoms, count
-
-
-def token_atoms(
-    atom_to_token: torch.Tensor, n_token: int, n_atom: int | None = None, most: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Atom indices of each token.
-
-    Args:
-        n_token: Number of tokens. Padding tokens have no atoms.
-        n_atom: Number of atoms with padding; None: without padding.
-        most: Number of places for the atoms of a token; None: the largest number of atoms in a token.
-
-    Returns:
-        Indices, padded with N_atom [N_token, most], and the number of atoms of each token [N_token].
-    """
-    counts = torch.bincount(atom_to_token, minlength=n_token)
-    order = torch.argsort(atom_to_token, stable=True)
-    first = torch.cumsum(counts, 0) - counts
-    nth = torch.arange(most or int(counts.max()), device=atom_to_token.device)
-    places = (first[:, None] + nth).clamp(max=len(atom_to_token) - 1)
-    return torch.where(nth < counts[:, None], order[places], n_atom or len(atom_to_token)), counts

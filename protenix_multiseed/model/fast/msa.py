@@ -15,8 +15,8 @@ from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.ops.outer_product import add_outer
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights
+from protenix_multiseed.model.inputs import JobInputs
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import JobInputs
 
 _MAX_ROWS = 2048  # more MSA rows are computed in chunks of this size, as in upstream
 

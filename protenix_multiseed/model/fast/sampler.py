@@ -13,9 +13,10 @@ import torch
 
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.denoiser import Denoiser
+from protenix_multiseed.model.inputs import Inputs, padded
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import Conditioning, Inputs, SampleSteps, StepsDone, TrunkOutput, padded
+from protenix_multiseed.model.stages import Conditioning, SampleSteps, StepsDone, TrunkOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,14 @@ from protenix_multiseed.kernels.base import chunks, row_chunks
 from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
 from protenix_multiseed.limits import CUDA_GRAPH_MAX_PAIRS
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
-from protenix_multiseed.model.fast.denoiser import token_atoms
+from protenix_multiseed.model.fast.atoms import token_atoms
 from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
 from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, pad
 from protenix_multiseed.model.fast.relative_positions import one_hots, places
+from protenix_multiseed.model.inputs import Inputs, JobInputs, join_parts
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import Inputs, JobInputs, StepsDone, TrunkOutput, TrunkSteps, join_parts
+from protenix_multiseed.model.stages import StepsDone, TrunkOutput, TrunkSteps
 
 _BROADCAST = ("restype", "profile", "deletion_mean", "ref_charge", "ref_mask", "ref_element", "ref_atom_name_chars")
 

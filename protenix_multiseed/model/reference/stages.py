@@ -6,18 +6,10 @@ from typing import Any
 import torch
 
 from protenix_multiseed.features import layout
+from protenix_multiseed.model.inputs import Inputs, padded
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import (
-    Conditioning,
-    Inputs,
-    SampleSteps,
-    Stages,
-    StepsDone,
-    TrunkOutput,
-    TrunkSteps,
-    padded,
-)
+from protenix_multiseed.model.stages import Conditioning, SampleSteps, Stages, StepsDone, TrunkOutput, TrunkSteps
 
 
 def upstream_features(network: Network, inputs: Inputs, index: int) -> dict[str, Any]:
