@@ -19,7 +19,7 @@ from protenix_multiseed.errors import RunError
 from protenix_multiseed.files import check_inside, make_scratch, publish_folder
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.identity import fingerprint
-from protenix_multiseed.outputs.modelcif import model_categories
+from protenix_multiseed.outputs.modelcif import model_categories, without_ligand_numbers
 from protenix_multiseed.outputs.scan import RECORD, read_samples, seed_folder
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Identity, Prediction, Sample
@@ -114,7 +114,10 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         write_pae(predictions / f"{prediction.job.name}_pae_sample_{rank}", pae, settings.pae, notice)
         plddt = 100 * np.asarray(prediction.full[index]["atom_plddt"], dtype=np.float64)
         confidence = model_categories(prediction.atom_array, prediction.entity_poly_type, plddt, software)
-        _finish_structure(structure, prediction.job.name, settings.notice, confidence)
+        text = structure.read_text(encoding="utf-8")
+        text = _named(text, prediction.job.name, settings.notice)
+        text = text if settings.ligand_numbers else without_ligand_numbers(text)
+        structure.write_text(text + confidence, encoding="utf-8")
     if settings.notice:
         for full in predictions.glob("*_full_data_sample_*.json"):
             full.write_text(json.dumps(notice | json.loads(full.read_text(encoding="utf-8"))), encoding="utf-8")
@@ -171,13 +174,12 @@ def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]
     return made
 
 
-def _finish_structure(structure: Path, job: str, notice: str | None, more: str) -> None:
-    """Complete an mmCIF file: add the notice as title and ``more`` categories, and make the data block's name valid."""
-    text = structure.read_text(encoding="utf-8")
+def _named(text: str, job: str, notice: str | None) -> str:
+    """Make the name of an mmCIF file's data block valid, and add the notice as title."""
     first, _, rest = text.partition("\n")
     block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, and a space ends the name
     title = f"#\n_struct.entry_id\n;{job}\n;\n_struct.title\n;{notice}\n;\n" if notice else ""
-    structure.write_text(f"{block}\n{title}{rest}{more}", encoding="utf-8")
+    return f"{block}\n{title}{rest}"
 
 
 def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,5 +182,5 @@ const fasta = () => chainsOf().map(({ name, first, last }) => {
 function residueCsv() {
   const values = page.job.plddt && bytesOf(page.job.plddt[page.shown]);
   const rows = page.residues.map((one) => [one.chain, one.number, one.component, values ? plddtOf(one, values).toFixed(1) : ""]);
-  return csv([["chain", "residue", "component", "plddt"], ...rows]);
+  return csv([["chain", "residue", "component", "plddt_of_100"], ...rows]);
 }
