@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.progress import Progress
 
 from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.message import say
 from protenix_multiseed.commands.rank import (
     FoundJob,
     RankedJob,
@@ -104,7 +104,7 @@ def report(outs: Sequence[Path], to: Path | None, *, slim: bool, one_file: bool,
         text = _write(page, folder, made, outs[0].resolve().name)
     except OSError as error:
         raise ConfigError(f"{reason_of(error)}; {advice_for(error)}, or choose another file with --to") from None
-    typer.echo(text)
+    say(text)
     return int(any(one.job.problems for one in made))
 
 
