@@ -75,7 +75,7 @@ def predict(
     settings: dict[str, Any],
     inputs: Inputs,
     dry_run: Annotated[
-        bool, option("Show sizes, memory and the plan of every job; predict nothing.", "--dry-run", panel=OUTPUT)
+        bool, option("Show sizes, plan, memory and time of every job; predict nothing.", "--dry-run", panel=OUTPUT)
     ] = False,
     as_json: Annotated[bool, option("With --dry-run: print JSON.", "--json", panel=OUTPUT)] = False,
     quiet: Annotated[bool, option("Show errors only.", "--quiet", "-q", panel=OUTPUT)] = False,

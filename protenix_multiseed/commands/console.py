@@ -26,8 +26,9 @@ class _Console(Console):
     def print(self, *objects: Any, soft_wrap: bool | None = None, **settings: Any) -> None:
         """Print. On a terminal, a message of any length breaks between words, and a long path stays whole."""
         if soft_wrap and self.is_terminal:
-            texts = (self.render_str(one, markup=settings.get("markup")) if isinstance(one, str) else one for one in objects)
-            objects = tuple(_broken(one, self.width) if isinstance(one, Text) else one for one in texts)
+            markup = settings.get("markup")
+            made = (self.render_str(one, markup=markup) if isinstance(one, str) else one for one in objects)
+            objects = tuple(_broken(one, self.width) if isinstance(one, Text) else one for one in made)
         super().print(*objects, soft_wrap=soft_wrap, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
