@@ -43,6 +43,7 @@ class BatchProgress:
     Attributes:
         stage: ``trunk``, ``sample`` or ``score``.
         done, total: Number of trunk cycles, diffusion steps or scored seeds.
+        share: Estimated share of the batch's time that is over, 0 to 1.
         where: The GPU, such as ``node7 GPU 2``; empty if there is only one.
     """
 
@@ -51,6 +52,7 @@ class BatchProgress:
     stage: str
     done: int
     total: int
+    share: float
     where: str = ""
 
 

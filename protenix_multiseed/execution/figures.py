@@ -1,10 +1,11 @@
 """Measured seconds of the model, and estimates made from them.
 
-Source: the tables of ``docs/engine.md``. One H100, protenix_base_default_v1.0.0, 10 cycles, 200 steps, five samples.
+Source: the tables of ``docs/engine.md``. :data:`FIGURES` are of one H100, protenix_base_default_v1.0.0, 10 cycles, 200
+steps, five samples. :data:`CPU` is of two cores, the demo model, 2 cycles, 8 steps, five samples.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,8 @@ FIGURES = (
     Figure(4096, "reference", 1, 215.3, 13.0, 8.5),
     Figure(4096, "fast", 1, 215.3, 13.0, 8.5),  # of this size both precisions are equal
 )
+CPU = Figure(245, "reference", 5, 54.5, 29.3, 40.9)
+STAGES = ("trunk", "sample", "score")
 
 
 def estimate_seconds(
@@ -74,6 +77,26 @@ def estimate_seconds(
     parts = np.array([cycles / CYCLES, steps / STEPS * samples / SAMPLES, samples / SAMPLES])
     first, further = _stages(precision, tokens)
     return float(sum(parts @ (first + (seeds - 1) * further) for seeds in batches))
+
+
+def stage_seconds(precision: str, tokens: int, *, cycles: int, steps: int, on_gpu: bool) -> dict[str, float]:
+    """Return seconds of the stages of a batch, of which only the ratios mean something on another device."""
+    if on_gpu:
+        trunk, sample, score = _stages(precision, min(tokens, FIGURES[-1].tokens))[1]
+        return dict(zip(STAGES, (trunk * cycles / CYCLES, sample * steps / STEPS, score), strict=True))
+    return dict(zip(STAGES, (CPU.trunk * cycles / 2, CPU.sample * steps / 8, CPU.score), strict=True))
+
+
+def share_done(seconds: Mapping[str, float], stage: str, done: int, total: int) -> float:
+    """Return the share of a batch's time that is over, 0 to 1.
+
+    Args:
+        seconds: Seconds that each of :data:`STAGES` takes, of an earlier batch or of :func:`stage_seconds`.
+        stage, done, total: The running stage, its finished steps, and all its steps.
+    """
+    place = STAGES.index(stage)
+    over = sum(seconds[name] for name in STAGES[:place]) + seconds[stage] * done / total
+    return over / sum(seconds[name] for name in STAGES)
 
 
 def _stages(precision: str, tokens: int) -> tuple[np.ndarray, np.ndarray]:

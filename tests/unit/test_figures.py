@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from protenix_multiseed.execution.figures import FIGURES, estimate_seconds
+from protenix_multiseed.execution.figures import FIGURES, estimate_seconds, share_done, stage_seconds
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "engine.md"
 H100 = "NVIDIA H100 80GB HBM3"
@@ -70,3 +70,22 @@ def test_time_grows_with_size_seeds_cycles_steps_and_samples():
 )
 def test_nothing_is_said_of_what_was_not_measured(unknown):
     assert seconds([1], **{"tokens": 245, **unknown}) is None
+
+
+def test_the_share_of_a_batch_follows_its_stages():
+    seconds_of = {"trunk": 6.0, "sample": 3.0, "score": 1.0}
+    assert share_done(seconds_of, "trunk", 1, 2) == pytest.approx(0.3)
+    assert share_done(seconds_of, "sample", 0, 200) == pytest.approx(0.6)
+    assert share_done(seconds_of, "sample", 100, 200) == pytest.approx(0.75)
+    assert share_done(seconds_of, "score", 5, 5) == 1
+
+
+def test_the_first_batch_is_expected_to_take_what_was_measured():
+    usual = {"cycles": 10, "steps": 200, "on_gpu": True}
+    large, small = (stage_seconds("reference", tokens, **usual) for tokens in (9000, 60))
+    assert large["trunk"] > 10 * large["sample"]
+    assert small["trunk"] < small["sample"]
+    assert stage_seconds("reference", 60, **{**usual, "cycles": 20})["trunk"] == pytest.approx(2 * small["trunk"])
+    cpu = stage_seconds("reference", 60, cycles=2, steps=8, on_gpu=False)
+    assert cpu == {"trunk": 54.5, "sample": 29.3, "score": 40.9}
+    assert "| all seeds batched | 54.5 | 29.3 | 40.9 |" in DOCUMENT.read_text()

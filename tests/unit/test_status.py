@@ -28,7 +28,7 @@ made = progress.Progress(out, "run1", Locks(out))
 made._started -= 60
 made.see(Written(job=job, seed=1, scores=(0.5,), seconds=1.0))
 made.see(Failure(job=job, seed=2, stage="predict", message="no"))
-made.see(BatchProgress(job=job, seeds=(3, 4), stage="sample", done=1, total=2, where="n1 GPU 0"))
+made.see(BatchProgress(job=job, seeds=(3, 4), stage="sample", done=1, total=2, share=0.5, where="n1 GPU 0"))
 print("ready", flush=True)
 sys.stdin.read()
 """
