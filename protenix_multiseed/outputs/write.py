@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -51,6 +52,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
         record = {
             "job": name,
             "seed": prediction.seed,
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "fingerprint": fingerprint(identity, prediction.seed),
             "made_from": dict(identity),
             "run": dict(prediction.run),
@@ -148,6 +150,7 @@ def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]
 
     Args:
         reads_msa: Whether the model read MSAs. Then ``msa`` of a protein is ``yes`` or ``no``; else it is empty.
+            ``msa_rows`` counts the rows of any MSA that the chain had in the model, its sequence included.
     """
     proteins = dict(prediction.job.spec.polymers("protein")) if reads_msa else {}
     atoms = prediction.atom_array
@@ -167,6 +170,7 @@ def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]
                 "residues": len(names),
                 "first_component": names[0][1],
                 "msa": ("yes" if proteins[int(entity)].has_msa else "no") if int(entity) in proteins else "",
+                "msa_rows": int(part.msa_rows[0]) if kind != "ligand" else None,
                 "tokens": len(np.unique(part.token)),
                 "atoms": len(part),
             }

@@ -97,9 +97,11 @@ def test_a_job_page_loads_from_disk_with_the_viewer_beside_it(job, out):
     assert drawn(job) == "hinge 0 1"
     assert "2 clusters" in job.inner_text("#found")
     about = job.inner_text("#about")
-    assert all(text in about for text in ("demo", "200", "torch", "files written"))
+    assert all(text in about for text in ("demo", "200", "torch", "predicted", "2026-11-28T10:00:02Z"))
     chains = job.inner_text("#chains")
     assert "Chain A polypeptide(L) · 30 residues · entity 1" in chains
+    assert "MSA of 812 rows" in chains
+    assert "no MSA" in chains
     assert "Chain L ligand · LIG" in chains
 
 

@@ -2,6 +2,7 @@ import csv
 import hashlib
 import json
 import random
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -44,7 +45,7 @@ def job(name='it\'s a "job" 1.2'):
 
 
 def test_written_samples_are_ranked_within_the_seed_and_can_be_read(tmp_path):
-    made = prediction()
+    made, started = prediction(), time.gmtime()[:6]
     samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
     assert [sample.ranking_score for sample in samples] == pytest.approx([0.9, 0.5, 0.2])
     for sample, index in zip(samples, (1, 2, 0), strict=True):
@@ -57,10 +58,23 @@ def test_written_samples_are_ranked_within_the_seed_and_can_be_read(tmp_path):
     record = json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())
     assert record["run"] == {"path": "reference", "seconds": 1.5}
     assert record["made_from"] == IDENTITY
+    assert started <= time.strptime(record["date"], "%Y-%m-%dT%H:%M:%SZ")[:6] <= time.gmtime()[:6]
     assert len(record["files"]) == 7
     for name, file in record["files"].items():
         content = (tmp_path / made.job.name / "seed_3" / name).read_bytes()
         assert file == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_the_date_of_a_prediction_is_no_part_of_what_identifies_it(tmp_path, monkeypatch):
+    records = []
+    for day in (0, 1):
+        monkeypatch.setattr(
+            write.time, "gmtime", lambda day=day: time.struct_time((2026, 1, 1 + day, 0, 0, 0, 3, 1, 0))
+        )
+        (sample,) = write_prediction(prediction(scores=(0.5,)), WriteSettings(out=tmp_path), IDENTITY)
+        records.append(read_record(sample.folder))
+    assert [record.pop("date") for record in records] == ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
+    assert records[0] == records[1]
 
 
 def test_a_notice_is_in_every_file(tmp_path):
@@ -368,6 +382,7 @@ def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
         ("H", 0, 2, 1, "polypeptide(L)"), ("B", 1, 2, 2, "polypeptide(L)"), ("L", 2, 1, 1, "ligand"),
     ]  # fmt: skip
     assert chains[2]["first_component"] == "MG"
+    assert [one["msa_rows"] for one in chains] == [7, 7, None]
     assert [one["residues"] for one in chains] == [2, 2, 1]
     samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
     write_findings(tmp_path, gather(samples, records_of(samples)))

@@ -121,7 +121,7 @@ function showSequences() {
 function chainFacts(facts, residue, count) {
   const kind = facts?.kind && facts.kind !== "ligand" ? facts.kind : KINDS[residue.kind];
   return [kind, residue.kind === "ligand" ? residue.component : `${count} residues`,
-    facts && `entity ${facts.entity}, copy ${facts.copy}`, facts?.msa_rows !== undefined && `MSA of ${facts.msa_rows} rows`]
+    facts && `entity ${facts.entity}, copy ${facts.copy}`, facts?.msa_rows > 1 && `MSA of ${facts.msa_rows} rows`, facts?.msa === "no" && "no MSA"]
     .filter(Boolean).join(" · ");
 }
 
