@@ -45,17 +45,17 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "rna_msa": (bool, option("Use RNA MSAs (no).", _flag("rna-msa"), panel=_READ)),
     "msa_server": (
         str,
-        option("Send proteins without an MSA to this ColabFold server, and use its MSAs (never).", panel=_READ),
+        option("Ask this ColabFold server for missing MSAs; it is sent the sequences (never).", panel=_READ),
     ),
     "msa_database": (
         Path,
-        option("Search MSAs in this MMseqs2 database, or in this folder of ColabFold's (never).", panel=_READ),
+        option("Make missing MSAs from this MMseqs2 database or folder of ColabFold's databases (never).", panel=_READ),
     ),
     "template": (bool, option("Use templates (no).", _flag("template"), panel=_READ)),
     "template_from_input": (
         bool,
         option(
-            "Use the coordinates of an input structure as template of its proteins (no).",
+            "If the input is a structure, use its coordinates as templates of its proteins (no).",
             "--template-from-input",
             panel=_READ,
         ),
@@ -111,7 +111,7 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "store": (
         str,
         option(
-            "Files beside the scores: full; top:K, each seed's K best samples; slim, the best structure (full).",
+            "Structures to keep of each seed: full (all), top:K (the K best) or slim (the best) (full).",
             panel=OUTPUT,
         ),
     ),

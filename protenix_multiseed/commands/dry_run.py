@@ -175,7 +175,9 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
         )
     console.print(table)
     if len(shown) < len(plans):
-        console.print(f"... and {len(plans) - len(shown)} more jobs (-v shows all, --json has all)")
+        noted = sum(bool(plan.job.notes) for plan in plans[len(shown) :])
+        left_out = f"... and {len(plans) - len(shown)} more jobs, {noted} of them with notes"
+        console.print(f"{left_out} (-v shows all, --json has all)")
         n_batch = sum(len(plan.batches) for plan in plans)
         n_unit = sum(len(plan.job.seeds) for plan in plans)
         disk = format_bytes(sum(plan.disk_bytes for plan in plans))
