@@ -15,10 +15,10 @@ import typer
 
 from protenix_multiseed import __version__
 from protenix_multiseed.aliases import translate
+from protenix_multiseed.commands.message import say
 from protenix_multiseed.errors import ConfigError, ProtenixMsError
 from protenix_multiseed.options import OUTPUT, option, takes
 from protenix_multiseed.process import own_process, settle_output, use_utf8
-from protenix_multiseed.units import visible
 
 if TYPE_CHECKING:
     from protenix_multiseed.config import RunConfig
@@ -37,7 +37,7 @@ class _App(typer.Typer):
                 try:
                     named = {"args": translate(sys.argv[1:])}
                 except ConfigError as error:
-                    typer.echo(f"error: {visible(str(error))}", err=True)
+                    say(f"error: {error}", err=True)
                     raise SystemExit(error.exit_code) from None
             super().__call__(*arguments, **named)
 
@@ -75,7 +75,7 @@ def predict(
     settings: dict[str, Any],
     inputs: Inputs,
     dry_run: Annotated[
-        bool, option("Show sizes, memory and the plan of every job; predict nothing.", "--dry-run", panel=OUTPUT)
+        bool, option("Show sizes, plan, memory and time of every job; predict nothing.", "--dry-run", panel=OUTPUT)
     ] = False,
     as_json: Annotated[bool, option("With --dry-run: print JSON.", "--json", panel=OUTPUT)] = False,
     quiet: Annotated[bool, option("Show errors only.", "--quiet", "-q", panel=OUTPUT)] = False,
@@ -292,7 +292,7 @@ def _refusals() -> Iterator[None]:
 def _end(message: str, code: int = 2) -> None:
     settle_output()
     for line in message.split("\n"):
-        typer.echo(f"error: {visible(line)}", err=True)
+        say(f"error: {line}", err=True)
     raise typer.Exit(code)
 
 

@@ -297,6 +297,7 @@ class RunConfig(_Strict):
             pae=self.pae,
             kept=kept[self.store] if self.store in kept else int(self.store.removeprefix("top:")),
             notice=self.spec.notice,
+            ligand_numbers=self.sequential,
         )
 
     @property

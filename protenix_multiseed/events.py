@@ -45,6 +45,7 @@ class BatchProgress:
         others: Name and seeds of the other jobs of the batch.
         stage: ``trunk``, ``sample`` or ``score``.
         done, total: Number of trunk cycles, diffusion steps or scored seeds, of all jobs.
+        share: Estimated share of the batch's time that is over, 0 to 1.
         where: The GPU, such as ``node7 GPU 2``; empty if there is only one.
     """
 
@@ -53,6 +54,7 @@ class BatchProgress:
     stage: str
     done: int
     total: int
+    share: float
     where: str = ""
     others: tuple[tuple[str, tuple[int, ...]], ...] = ()
 

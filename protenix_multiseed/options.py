@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_MODEL, _HARDWARE, OUTPUT = "Model", "Hardware", "Output"
+_MODEL, _READ, _HARDWARE, OUTPUT = "Model", "MSAs, templates and guidance", "Hardware", "Output"
 
 
 def option(help_text: str, *names: str, panel: str | None = None) -> Any:
@@ -33,41 +33,41 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
         str,
         option("Any model of Protenix, or demo (protenix_base_default_v1.0.0).", "--model", "-m", panel=_MODEL),
     ),
-    "checkpoint": (Path, option("Checkpoint ($PROTENIX_ROOT_DIR/checkpoint/MODEL.pt).", panel=_MODEL)),
+    "checkpoint": (Path, option("Checkpoint file (MODEL.pt in $PROTENIX_ROOT_DIR/checkpoint).", panel=_MODEL)),
     "samples": (int, option("Diffusion samples per seed (5).", panel=_MODEL)),
     "cycles": (int, option("Recycling cycles (the model's own).", panel=_MODEL)),
     "steps": (int, option("Diffusion steps (the model's own).", panel=_MODEL)),
-    "msa": (bool, option("Use MSAs (the model's own).", _flag("msa"), panel=_MODEL)),
-    "rna_msa": (bool, option("Use RNA MSAs (no).", _flag("rna-msa"), panel=_MODEL)),
+    "stop_when_stable": (
+        int,
+        option("End a job when its last N seeds did not improve the best ranking score (never).", panel=_MODEL),
+    ),
+    "msa": (bool, option("Use MSAs (the model's own).", _flag("msa"), panel=_READ)),
+    "rna_msa": (bool, option("Use RNA MSAs (no).", _flag("rna-msa"), panel=_READ)),
     "msa_server": (
         str,
-        option("Send proteins without an MSA to this ColabFold server, and use its MSAs (never).", panel=_MODEL),
+        option("Ask this ColabFold server for missing MSAs; it is sent the sequences (never).", panel=_READ),
     ),
     "msa_database": (
         Path,
-        option("Search MSAs in this MMseqs2 database, or in this folder of ColabFold's (never).", panel=_MODEL),
+        option("Make missing MSAs from this MMseqs2 database or folder of ColabFold's databases (never).", panel=_READ),
     ),
-    "template": (bool, option("Use templates (no).", _flag("template"), panel=_MODEL)),
+    "template": (bool, option("Use templates (no).", _flag("template"), panel=_READ)),
     "template_from_input": (
         bool,
         option(
-            "Use the coordinates of an input structure as template of its proteins (no).",
+            "If the input is a structure, use its coordinates as templates of its proteins (no).",
             "--template-from-input",
-            panel=_MODEL,
+            panel=_READ,
         ),
     ),
-    "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_MODEL)),
+    "guidance": (bool, option("Training-free guidance, TFG (no).", _flag("guidance"), panel=_READ)),
     "protenix_exact": (
         bool,
         option(
             "Keep Protenix's reading of inputs that it misreads (docs/differences.md).",
             "--protenix-exact",
-            panel=_MODEL,
+            panel=_READ,
         ),
-    ),
-    "stop_when_stable": (
-        int,
-        option("End a job when its last N seeds did not improve the best ranking score (never).", panel=_MODEL),
     ),
     "device": (str, option("auto, cpu, cuda or cuda:1 (auto).", panel=_HARDWARE)),
     "gpus": (str, option("Several GPUs of this machine: all, 2, or 0,2 (one GPU).", panel=_HARDWARE)),
@@ -102,7 +102,7 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
         bool,
         option("Check the contents of existing files; predict damaged seeds again.", "--verify", panel=OUTPUT),
     ),
-    "log_file": (Path, option("Log file (<out>/protenix-ms/run.log).", panel=OUTPUT)),
+    "log_file": (Path, option("Log file (run.log in the output folder).", panel=OUTPUT)),
     "log_format": (str, option("Format of the log: text or json (text).", panel=OUTPUT)),
     "full_confidence": (
         bool,
@@ -115,7 +115,7 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "store": (
         str,
         option(
-            "Files beside the scores: full; top:K, each seed's K best samples; slim, the best structure (full).",
+            "Structures to keep of each seed: full (all), top:K (the K best) or slim (the best) (full).",
             panel=OUTPUT,
         ),
     ),

@@ -122,6 +122,7 @@ class WriteSettings:
         kept: Number of best-ranked samples of a seed that keep all their files. The other samples keep only their
             scores. None: all samples keep all their files.
         notice: A sentence that every file must contain, such as that the model is a demo.
+        ligand_numbers: Whether ligands keep a ``label_seq_id``, as in Protenix's files. mmCIF wants none.
     """
 
     out: Path
@@ -129,6 +130,7 @@ class WriteSettings:
     pae: str = "none"
     kept: int | None = None
     notice: str | None = None
+    ligand_numbers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

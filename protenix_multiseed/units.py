@@ -1,4 +1,4 @@
-"""Memory sizes as text: parse ``24GiB``, print ``3.4 GiB``. Text that is safe to show on a terminal."""
+"""Memory sizes and times as text, such as ``24GiB`` and ``2 min``. Text that is safe to show on a terminal."""
 
 import re
 
@@ -26,6 +26,13 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time as text such as ``4 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def visible(text: str) -> str:

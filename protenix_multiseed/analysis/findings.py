@@ -220,7 +220,7 @@ def _sentences(
     if n_seed > 1:
         half = n_seed // 2
         gain = curve.expected[-1] - curve.expected[half - 1]
-        yield f"from {half} to {n_seed} seeds the best score rises by {gain:.4f} on average"
+        yield f"with {n_seed} seeds instead of {half}, the best score is higher by {gain:.4f} on average"
 
 
 def _without_msa(chains: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

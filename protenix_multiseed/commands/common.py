@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
+from protenix_multiseed.commands.message import say
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.types import Job
-from protenix_multiseed.units import visible
 from protenix_multiseed.upstream.dictionary import Dictionary, find_dictionary
 
 MAX_ROWS = 20  # rows that a listing shows, unless the user asks for all
@@ -22,12 +20,12 @@ def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], D
     """
     dictionary = find_dictionary()
     if dictionary.note:
-        _tell(dictionary.note)
-    return read_jobs(inputs, config.seeds, config.input_rules, dictionary, _tell), dictionary
+        _note(dictionary.note)
+    return read_jobs(inputs, config.seeds, config.input_rules, dictionary, _note), dictionary
 
 
-def _tell(text: str) -> None:
-    typer.echo(f"note: {visible(text)}", err=True)
+def _note(text: str) -> None:
+    say(f"note: {text}", err=True)
 
 
 def has_hits(jobs: Sequence[Job]) -> bool:

@@ -1,9 +1,10 @@
 """What commands show on the terminal: the console, notes, and the table of a job's results."""
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,20 +21,43 @@ _FILE_COLUMNS = 140  # line width if the output goes to a file
 
 
 class _Console(Console):
-    """A console that shows text as it is."""
+    """A console that shows text as it is, and breaks messages between words."""
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **settings: Any) -> None:
+        """Print. On a terminal, a message of any length breaks between words, and a long path stays whole."""
+        if soft_wrap and self.is_terminal:
+            markup = settings.get("markup")
+            made = (self.render_str(one, markup=markup) if isinstance(one, str) else one for one in objects)
+            objects = tuple(_broken(one, self.width) if isinstance(one, Text) else one for one in made)
+        super().print(*objects, soft_wrap=soft_wrap, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Make escape sequences and other control characters visible. They may come from names in input files."""
         return super().render_str(visible(text), **settings)
 
 
-def make_console() -> Console:
-    """Return a console on standard output.
+def _broken(text: Text, width: int) -> Text:
+    """Return the text with line breaks between words, where a line would be longer than ``width``."""
+    lines: list[Text] = []
+    for line in text.split(allow_blank=True):
+        breaks, start = [], 0
+        for word in re.finditer(r"\S+", line.plain):
+            if word.end() - start > width and line.plain[start : word.start()].strip():
+                breaks.append(start := word.start())
+        lines += line.divide(breaks)
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)
+
+
+def make_console(stream: TextIO | None = None) -> Console:
+    """Return a console on a stream, by default on standard output.
 
     It keeps the stream object, because upstream's prints are silenced by replacing ``sys.stdout``.
     """
-    is_file = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # Rich would wrap a file at 80 columns
-    return _Console(file=sys.stdout, highlight=False, emoji=False, width=_FILE_COLUMNS if is_file else None)
+    stream = stream or sys.stdout
+    is_file = not stream.isatty() and "COLUMNS" not in os.environ  # Rich would wrap a file at 80 columns
+    return _Console(file=stream, highlight=False, emoji=False, width=_FILE_COLUMNS if is_file else None)
 
 
 def show_note(console: Console, job: str, text: str) -> None:

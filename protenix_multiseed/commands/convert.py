@@ -7,11 +7,11 @@ from pathlib import Path
 import typer
 
 from protenix_multiseed.commands.common import read_inputs
+from protenix_multiseed.commands.message import say
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import write_text
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
-from protenix_multiseed.units import visible
 
 FORMATS = ("protenix", "alphafold3")
 
@@ -34,7 +34,7 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
     jobs, _ = read_inputs(config, inputs)
     for job in jobs:
         for note in job.notes:
-            typer.echo(f"note {job.name}: {visible(note)}", err=True)
+            say(f"note {job.name}: {note}", err=True)
     if to == "protenix":
         files = {out: [to_protenix(job) for job in jobs]}
     elif len(jobs) == 1:
@@ -55,4 +55,4 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
             write_text(path, text)
         except OSError as error:
             raise ConfigError(f"--out {path}: cannot be written: {error.strerror}") from None
-        typer.echo(f"wrote {path}", err=True)
+        say(f"wrote {path}", err=True)

@@ -15,12 +15,13 @@ from protenix_multiseed.commands.common import MAX_ROWS, has_hits, read_inputs
 from protenix_multiseed.commands.console import make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.disk import estimate_disk_bytes
+from protenix_multiseed.execution.figures import CARD, estimate_seconds
 from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.run.preflight import check_surroundings
 from protenix_multiseed.types import BatchPlan, Failure, Job, Sizes
-from protenix_multiseed.units import format_bytes
+from protenix_multiseed.units import format_bytes, format_seconds
 from protenix_multiseed.upstream.dictionary import Dictionary
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class JobPlan:
         one_seed, largest: Memory estimates of one seed with all its samples, and of the largest batch.
         budget: Bytes of device memory that the plan may fill.
         n_sample: Diffusion samples per seed.
+        device: The device for which the run is planned.
+        seconds: Estimated seconds of computing all batches; None if nothing was measured from which to estimate it.
         disk_bytes: Estimated bytes of the results of all seeds.
         reference_reason: Why every seed would run alone through Protenix's own modules; None if seeds are batched.
         refusal: Why the run would refuse the job; None if it would accept it.
@@ -51,6 +54,8 @@ class JobPlan:
     largest: MemoryEstimate
     budget: int
     n_sample: int
+    device: str
+    seconds: float | None
     disk_bytes: int
     reference_reason: str | None
     refusal: str | None
@@ -82,6 +87,7 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
     prepare(dictionary)
     planner, budget = _planner(config)
     n_sample, reason = config.samples, planner.settings.reference_reason
+    device, card = _device(config, is_fused=planner.memory.fused and not reason)
     write = config.write_settings
     counted = [(job, count_sizes(job.spec, config.feature_settings)) for job in jobs]
     plans: dict[str, JobPlan] = {}
@@ -102,6 +108,8 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
                 largest=one_seed if reason else largest,
                 budget=budget,
                 n_sample=n_sample,
+                device=device,
+                seconds=_seconds(config, card, padded, planned, number),
                 disk_bytes=estimate_disk_bytes(
                     sizes,
                     seeds=len(job.seeds),
@@ -115,6 +123,28 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
                 shared_with=tuple(other.name for other, _ in members if other.name != job.name),
             )
     return (plans[job.name] for job in jobs)
+
+
+def _seconds(
+    config: RunConfig, card: str | None, sizes: Sizes, batches: Sequence[BatchPlan], number: int
+) -> float | None:
+    """Estimate the seconds of a job: its share of each batch. None if nothing was measured for this device."""
+    total = 0.0
+    for batch in batches:
+        seconds = estimate_seconds(
+            [len(batch.entries)],
+            card=card,
+            model=config.model,
+            precision=config.precision,
+            tokens=sizes.n_token,
+            cycles=config.upstream_settings.cycles or config.spec.cycles,
+            steps=config.upstream_settings.steps or config.spec.steps,
+            samples=config.samples,
+        )
+        if seconds is None:
+            return None
+        total += seconds * len(batch.seeds_of(number)) / len(batch.entries)
+    return total
 
 
 def _groups(
@@ -152,32 +182,45 @@ def _planner(config: RunConfig) -> "tuple[Planner, int]":
     return planner, int(MARGIN * (config.assume_free or hardware.available_bytes(device)))
 
 
+def _device(config: RunConfig, *, is_fused: bool) -> tuple[str, str | None]:
+    """Return a description of the device, and the name of the GPU if times measured on such a GPU hold for this run."""
+    from protenix_multiseed.execution import hardware
+
+    device = hardware.choose_device(config.device)
+    if device.type == "cpu" and config.assume_free is not None and config.device != "cpu":
+        return "a GPU that is not here (--assume-free)", None
+    name = hardware.name_of(device)
+    return name, name if is_fused else None
+
+
 def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None:
     table = Table(header_style="bold", box=None, pad_edge=False)
-    table.add_column("job")
-    for column in ("tokens", "atoms", "MSA rows", "one seed", "batch", "free", "batches", "disk"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("job", min_width=12, overflow="fold")
+    for column in ("tokens", "MSA rows", "batches", "memory", "time", "disk"):
+        table.add_column(column, justify="right", no_wrap=column != "batches")
     shown = plans if show_all else plans[:MAX_ROWS]
     for plan in shown:
         table.add_row(
             escape(plan.job.name),
             f"{plan.sizes.n_token:,}",
-            f"{plan.sizes.n_atom:,}",
             f"{plan.sizes.n_msa:,}",
-            format_bytes(plan.one_seed.peak_bytes),
-            format_bytes(plan.largest.peak_bytes),
-            format_bytes(plan.budget),
             _batches(plan),
+            format_bytes(plan.largest.peak_bytes),
+            "-" if plan.seconds is None else format_seconds(plan.seconds),
             format_bytes(plan.disk_bytes),
         )
     console.print(table)
     if len(shown) < len(plans):
-        console.print(f"... and {len(plans) - len(shown)} more jobs (-v shows all, --json has all)")
+        noted = sum(bool(plan.job.notes) for plan in plans[len(shown) :])
+        left_out = f"... and {len(plans) - len(shown)} more jobs, {noted} of them with notes"
+        console.print(f"{left_out} (-v shows all, --json has all)")
         n_batch = round(sum(len(plan.batches) / (1 + len(plan.shared_with)) for plan in plans))
         n_unit = sum(len(plan.job.seeds) for plan in plans)
         disk = format_bytes(sum(plan.disk_bytes for plan in plans))
         most = max(plan.sizes.n_token for plan in plans)
         console.print(f"{len(plans)} jobs, {n_unit} predictions in {n_batch} batches, up to {most:,} tokens, {disk}")
+    if plans:
+        console.print(f"device: {escape(plans[0].device)}, {format_bytes(plans[0].budget)} for a batch; {_time(plans)}")
     for plan in shown:
         for note in plan.job.notes:
             show_note(console, plan.job.name, note)
@@ -192,6 +235,15 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
         console.print(f"[red]refused[/red] {escape(plan.job.where)}: {escape(plan.refusal or '')}", soft_wrap=True)
     if not show_all and len(refused) > MAX_ROWS:
         console.print(f"[red]refused[/red] ... and {len(refused) - MAX_ROWS} more")
+
+
+def _time(plans: Sequence[JobPlan]) -> str:
+    """Return a sentence on the time of all jobs."""
+    known = [plan.seconds for plan in plans if plan.seconds is not None]
+    if not known:
+        return "time unknown: no times were measured for this device with these settings"
+    left_out = f", {len(plans) - len(known)} jobs of unknown time left out" if len(known) < len(plans) else ""
+    return f"about {format_seconds(sum(known))} of GPU time, an estimate from times measured on one {CARD}{left_out}"
 
 
 def _batches(plan: JobPlan) -> str:
@@ -215,7 +267,9 @@ def _record(plan: JobPlan) -> dict[str, Any]:
     return {
         "job": plan.job.name,
         "seeds": list(plan.job.seeds),
+        "device": plan.device,
         "budget_bytes": plan.budget,
+        "estimated_seconds": plan.seconds and round(plan.seconds, 2),
         "tokens": plan.sizes.n_token,
         "atoms": plan.sizes.n_atom,
         "msa_rows": plan.sizes.n_msa,

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import typer
-
 from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.message import say
 from protenix_multiseed.commands.rank import (
     RankedJob,
     find_jobs,
@@ -44,7 +43,7 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
         if job.findings is not None:
             try:
                 count = _write(job, to / job.name, kind, best=best)
-                typer.echo(f"{to / job.name}: {count} files")
+                say(f"{to / job.name}: {count} files")
             except Exception as error:  # this job is skipped; the other jobs are still written
                 job = replace(skipped(found, error, "written"), is_begun=isinstance(error, OSError))
         show_problems(console, job)

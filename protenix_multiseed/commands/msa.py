@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
-from rich.console import Console
 from rich.markup import escape
 
 from protenix_multiseed.commands.common import read_inputs
+from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.message import say
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import write_text
@@ -20,7 +20,6 @@ from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.search.run import search_jobs
 from protenix_multiseed.search.sources import make_searchers
 from protenix_multiseed.types import Job
-from protenix_multiseed.units import visible
 from protenix_multiseed.upstream.dictionary import Dictionary
 
 ALIGNMENTS = "alignments"  # subfolder of the output folder
@@ -51,11 +50,11 @@ def msa(config: RunConfig, inputs: Sequence[Path], out: Path) -> int:
             write_text(target, json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(f"--out {target}: cannot be written: {error.strerror}") from None
-        typer.echo(f"wrote {visible(str(target))}: {len(content)} jobs")
+        say(f"wrote {target}: {len(content)} jobs")
     for failure in failures:
-        typer.echo(f"error: {visible(failure)}", err=True)
+        say(f"error: {failure}", err=True)
     if failures:
-        typer.echo(f"error: {len(jobs) - len(done)} of {len(jobs)} jobs lack an alignment; see above", err=True)
+        say(f"error: {len(jobs) - len(done)} of {len(jobs)} jobs lack an alignment; see above", err=True)
     return 1 if failures else 0
 
 
@@ -84,14 +83,14 @@ def search(
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
     """Show sentences on the progress: on a terminal the last one with a spinner, else each on its line."""
-    console = Console(stderr=True, highlight=False, emoji=False)
     if not sys.stderr.isatty():
-        yield lambda text: typer.echo(f"msa: {visible(text)}", err=True)
+        yield lambda text: say(f"msa: {text}", err=True)
         return
+    console = make_console(sys.stderr)
     with console.status("msa") as status:
 
         def tell(text: str) -> None:
-            console.print(f"[dim]msa[/dim] {escape(visible(text))}", soft_wrap=True)
-            status.update(escape(visible(text)))
+            console.print(f"[dim]msa[/dim] {escape(text)}", soft_wrap=True)
+            status.update(escape(text))
 
         yield tell

@@ -1,15 +1,16 @@
 """``protenix-ms report``: make HTML pages of finished results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.progress import Progress
 
 from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.message import say
 from protenix_multiseed.commands.rank import (
     FoundJob,
     RankedJob,
@@ -21,9 +22,9 @@ from protenix_multiseed.commands.rank import (
 )
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.failures import advice_for, reason_of
-from protenix_multiseed.files import check_inside, write_bytes, write_text
+from protenix_multiseed.files import check_inside, open_file, remove, write_bytes, write_text
 from protenix_multiseed.outputs.record import read_notes
-from protenix_multiseed.page.build import VIEWER, index_page, job_page, page_name, single_page
+from protenix_multiseed.page.build import MARK, VIEWER, index_page, job_page, page_name, single_page
 from protenix_multiseed.page.collect import JobData, collect
 from protenix_multiseed.page.plots import draw
 from protenix_multiseed.page.viewer import viewer_script
@@ -102,9 +103,11 @@ def report(outs: Sequence[Path], to: Path | None, *, slim: bool, one_file: bool,
         if all("problem" in one.row for one in made):
             raise ConfigError("no job can be ranked")
         text = _write(page, folder, made, outs[0].resolve().name)
+        if n_stale := _remove_stale(page, {task.page for task, one in zip(tasks, made, strict=True) if one.n_bytes}):
+            text += f"; {n_stale} page{'s' * (n_stale != 1)} of an earlier report removed"
     except OSError as error:
         raise ConfigError(f"{reason_of(error)}; {advice_for(error)}, or choose another file with --to") from None
-    typer.echo(text)
+    say(text)
     return int(any(one.job.problems for one in made))
 
 
@@ -115,13 +118,38 @@ def _folder_of(page: Path, jobs: Sequence[FoundJob]) -> Path:
         ConfigError: if a job's results are in this folder.
         OSError: if a link leads to another place.
     """
-    folder = page.with_suffix("") if page.suffix else page.with_name(f"{page.name}-pages")
+    folder = _pages_of(page)
     for job in jobs:
         for seed in job.seeds.values():
             if seed.parent.resolve() == folder.resolve():
                 raise ConfigError(f"{folder}: results of a job are there; choose another file with --to")
     check_inside(folder, page.parent)
     return folder
+
+
+def _pages_of(page: Path) -> Path:
+    return page.with_suffix("") if page.suffix else page.with_name(f"{page.name}-pages")
+
+
+def _remove_stale(page: Path, written: Collection[Path | None]) -> int:
+    """Remove the pages of an earlier report that are not among those written now, such as those of jobs that are gone.
+
+    Files that are no pages of ours stay. Returns the number of removed pages.
+    """
+    folder, n_removed = _pages_of(page), 0
+    for path in sorted(folder.glob("*.html")):
+        with suppress(OSError):  # a link that leads elsewhere, or a folder
+            if path not in written and not path.is_symlink() and _is_page(path, page.parent):
+                path.unlink()
+                n_removed += 1
+    if n_removed and [path.name for path in folder.iterdir()] == [VIEWER]:
+        remove(folder)
+    return n_removed
+
+
+def _is_page(path: Path, folder: Path) -> bool:
+    with open_file(path, folder) as file:
+        return MARK.encode() in file.read(2000)
 
 
 def _tasks(

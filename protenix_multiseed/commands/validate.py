@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 
 from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
+from protenix_multiseed.commands.console import make_console, show_note
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.units import visible
 
 
 def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> None:
@@ -39,16 +40,16 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
         typer.echo(json.dumps(rows, indent=2))
         return
     shown = jobs if show_all else jobs[:MAX_ROWS]
+    console = make_console()
     for job in shown:
-        typer.echo(f"ok    {visible(job.where)}: about {job.n_token} tokens, {len(job.seeds)} seeds")
+        sizes = f"about {job.n_token} tokens, {len(job.seeds)} seeds"
+        console.print(f"ok    {escape(job.where)}: {sizes}", soft_wrap=True)
         for note in job.notes:
-            typer.echo(f"{typer.style('note', fg='yellow')} {job.name}: {visible(note)}")
+            show_note(console, job.name, note)
     if len(shown) < len(jobs):
         noted = sum(bool(job.notes) for job in jobs[MAX_ROWS:])
-        typer.echo(
-            f"... and {len(jobs) - len(shown)} more jobs that are ok, {noted} of them with notes "
-            "(-v shows all, --json has all)"
-        )
+        text = f"... and {len(jobs) - len(shown)} more jobs that are ok, {noted} of them with notes"
+        console.print(f"{text} (-v shows all, --json has all)", soft_wrap=True)
         n_unit = sum(len(job.seeds) for job in jobs)
         most = max(job.n_token for job in jobs)
-        typer.echo(f"{len(jobs)} jobs, {n_unit} predictions, up to {most} tokens")
+        console.print(f"{len(jobs)} jobs, {n_unit} predictions, up to {most} tokens")

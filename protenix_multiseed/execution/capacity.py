@@ -14,7 +14,7 @@ def minimum_sizes(job: Job) -> Sizes:
 
 
 def cost(n_token: int) -> int:
-    """Return the relative time of one seed. It follows the README's times of 120 to 2,000 tokens within a third."""
+    """Return the relative time of one seed. It follows docs/engine.md's times of 120 to 2,000 tokens within a third."""
     return n_token**2 + 100 * n_token + n_token**3 // 1500
 
 

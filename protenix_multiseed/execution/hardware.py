@@ -40,6 +40,11 @@ def card_of(device: torch.device) -> str | None:
     return torch.cuda.get_device_name(device)
 
 
+def name_of(device: torch.device) -> str:
+    """Return the name of a GPU, or ``CPU``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def let_segments_grow() -> None:
     """Turn on PyTorch's expandable segments, unless the user has configured PyTorch's allocator.
 

@@ -15,6 +15,7 @@ from protenix_multiseed.errors import Stopped
 from protenix_multiseed.events import BatchProgress, Event
 from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.base import Gate
+from protenix_multiseed.execution.figures import share_done, stage_seconds
 from protenix_multiseed.execution.gpus import driver_version
 from protenix_multiseed.execution.memory import DIFFUSION_BYTES, MARGIN, ModelSize, Settings
 from protenix_multiseed.execution.plan import Planner
@@ -96,6 +97,7 @@ class LoadedModel:
             self._place |= {"gpu": torch.cuda.get_device_name(self.device), "driver": driver_version() or "unknown"}
         self.lost: str | None = None
         self.limit = MemoryLimit()
+        self._stage_seconds: dict[str, Mapping[str, float]] = {}  # of the last job's last batch
         self.transfer = Transfer(self.device)
 
     def load(self, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -194,22 +196,32 @@ class LoadedModel:
     def _run_batched(
         self, batch: Batch, entries: Sequence[Entry], retries: Sequence[str], gate: Gate
     ) -> Iterator[Done[Failure | Future[Prediction]] | Event]:
-        started = time.perf_counter()
+        started, job = time.perf_counter(), batch.parts[0].job
         seeds_of: dict[str, tuple[int, ...]] = {}  # of each job, which may have several parts
         for part in batch.parts:
             seeds_of[part.job.name] = (*seeds_of.get(part.job.name, ()), *(seed.seed for seed in part.seeds))
         first, *others = seeds_of.items()
+        expected = self._stage_seconds.get(job.name) or stage_seconds(
+            self.config.precision,
+            max(part.n_token for part in batch.parts),
+            cycles=self.configs.model.N_cycle,
+            steps=self.configs.sample_diffusion.N_step,
+            on_gpu=self.device.type == "cuda",
+        )
         for step in run_stages(FAST, self.network, batch):
             if isinstance(step, StepsDone):
+                share = share_done(expected, step.stage, step.done, step.total)
                 yield BatchProgress(
-                    job=batch.parts[0].job,
+                    job=job,
                     seeds=first[1],
                     others=tuple(others),
                     stage=step.stage,
                     done=step.done,
                     total=step.total,
+                    share=share,
                 )
             elif isinstance(step, Scored):
+                self._stage_seconds = {job.name: step.seconds}
                 features, seed = batch.entries[step.index]
                 run = {
                     "path": "batched",

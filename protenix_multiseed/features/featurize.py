@@ -54,6 +54,7 @@ from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 # Upstream says so of caps before the correction bonds them. No other unbonded residue passes the checks.
 _UNBONDED = "No C-N or O3'-P bond"
+_GAP = 31  # upstream's number of a gap in MSA features
 # Annotations that writing mmCIF needs. The many other annotations of the parser are dropped.
 WRITTEN_ANNOTATIONS = (
     "chain_id",
@@ -445,7 +446,9 @@ def _features(
         if name in present:
             written.set_annotation(name, atom_array.get_annotation(name))
     written.bonds = atom_array.bonds
-    written.set_annotation("token", np.asarray(arrays["atom_to_token_idx"], dtype=np.int64))
+    token = np.asarray(arrays["atom_to_token_idx"], dtype=np.int64)
+    written.set_annotation("token", token)
+    written.set_annotation("msa_rows", msa_rows(np.asarray(arrays["msa"]), np.asarray(arrays["asym_id"]))[token])
     return Features(
         job=job,
         seeds=seeds,
@@ -458,6 +461,22 @@ def _features(
         n_asym=len(np.unique(arrays["asym_id"])),
         warnings=warnings,
     )
+
+
+def msa_rows(msa: np.ndarray, chain: np.ndarray) -> np.ndarray:
+    """Return the number of distinct rows of residues in the MSA of each token's chain, its sequence included [N_token].
+
+    Upstream repeats rows: the sequence, and rows that are paired with other chains' rows.
+
+    Args:
+        msa: Residue types [N_row, N_token].
+        chain: Index of each token's chain [N_token].
+    """
+    rows = np.zeros(len(chain), dtype=np.int64)
+    for one in np.unique(chain):
+        part = msa[:, chain == one]
+        rows[chain == one] = len({row.tobytes() for row in part[(part != _GAP).any(axis=1)]})
+    return rows
 
 
 def _smiles(spec: JobSpec) -> dict[str, str]:

@@ -33,7 +33,8 @@ class Difference:
 
 ION_CHAINS = Difference(
     "ions are chains in alignments and templates",
-    "ions are counted as chains in alignments and templates; Protenix does not count them",
+    "each chain gets the MSA and the templates that the input gives it; Protenix would give a chain after an ion those "
+    "of another chain, because it does not count ions",
     "Protenix does not count ions as chains: an ion gets the last column of the MSA, and each chain after an ion gets "
     "the alignment and templates of another chain, or a single letter in all columns",
 )

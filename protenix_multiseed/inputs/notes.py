@@ -8,6 +8,8 @@ from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED
 from protenix_multiseed.job_spec import JobSpec, Polymer
 from protenix_multiseed.settings import InputRules
 
+_MAKE_MSA = "add --msa-server or --msa-database, or make one with 'protenix-ms msa'"
+
 
 def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
     """Yield the notes on one job, as sentences."""
@@ -28,9 +30,9 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
         for number, protein in spec.polymers("protein"):
             is_given = protein.paired is not None or protein.unpaired is not None
             if not is_given and rules.searches_msa:
-                yield f"protein {number} has no MSA; the run searches it, and it is not counted here"
+                yield f"protein {number} has no MSA yet; the run will search for one, so MSA rows are unknown"
             elif not protein.has_msa:
-                yield f"protein {number} has no MSA; accuracy suffers. 'protenix-ms msa' makes one, or --msa-server"
+                yield f"protein {number} has no MSA, so its structure will be less accurate; {_MAKE_MSA}"
 
 
 def _on_structures(protein: Polymer) -> Iterator[str]:

@@ -9,6 +9,7 @@ of an entry. A batch of one job has no padding.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias, TypeVar
@@ -33,8 +34,8 @@ class StepsDone:
 
     Attributes:
         stage: ``trunk``, ``sample`` or ``score``.
-        done, total: Number of trunk cycles, diffusion steps or entries. On a GPU, ``done`` counts launched steps, which
-            may not be finished.
+        done, total: Number of trunk cycles, diffusion steps or entries. A stage that runs on a GPU counts launched
+            steps, :func:`run_stages` counts finished ones.
     """
 
     stage: str
@@ -149,13 +150,13 @@ def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
     network.graphs.begin(len(rngs), sizes.n_token, sizes.n_atom, batch.sample_chunk)
     inputs = make_inputs(network, batch)
     yield from clock.lap("inputs")
-    trunk = yield from stages.run_trunk(network, inputs, rngs)
+    trunk = yield from clock.follow(stages.run_trunk(network, inputs, rngs))
     yield from clock.lap("trunk")
     conditioning = stages.prepare_conditioning(network, inputs, trunk)
     yield from clock.lap("conditioning")
     sampling = stages.sample(network, inputs, trunk, conditioning, rngs, batch.sample_chunk)
     del conditioning  # so that the stage can free it before its first step
-    coordinates = yield from sampling
+    coordinates = yield from clock.follow(sampling)
     yield from clock.lap("sample")
     for index, made in enumerate(stages.score(network, inputs, trunk, coordinates, batch.sample_chunk)):
         yield from clock.lap("score")
@@ -164,7 +165,7 @@ def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
 
 
 class _Clock:
-    """Measures the seconds of each stage.
+    """Measures the seconds of each stage, and tells which steps the GPU has finished.
 
     It waits for the GPU at the end of each stage. This costs no time, because the work of two stages never overlaps.
     """
@@ -172,18 +173,46 @@ class _Clock:
     def __init__(self, device: torch.device) -> None:
         self._device, self.seconds = device, dict[str, float]()
         self._last = time.perf_counter()
+        self._launched: deque[tuple[torch.cuda.Event, StepsDone]] = deque()
 
-    def lap(self, stage: str) -> Iterator[Waiting]:
+    def follow(self, steps: Generator[StepsDone, None, _Made]) -> Generator[Step, None, _Made]:
+        """Run a stage. Yield its steps when they are finished: a GPU finishes them later than they are launched."""
+        if self._device.type != "cuda":
+            return (yield from steps)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                made: _Made = end.value
+                return made
+            self._launched.append((self._mark(), step))
+            yield self._finished() or Waiting()
+
+    def lap(self, stage: str) -> Iterator[Step]:
         """Wait until the GPU has finished, and add the time since the last lap to ``stage``."""
         last_report = time.perf_counter()
         if self._device.type == "cuda":
-            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record(torch.cuda.current_stream(self._device))  # type: ignore[no-untyped-call]
+            done = self._mark()
             while not done.query():  # type: ignore[no-untyped-call]  # waiting inside CUDA would delay signals
                 time.sleep(POLL_SECONDS)
                 if time.perf_counter() - last_report > WAITING_SECONDS:
                     last_report = time.perf_counter()
-                    yield Waiting()
+                    yield self._finished() or Waiting()
+            if step := self._finished():
+                yield step
         now = time.perf_counter()
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 4)
         self._last = now
+
+    def _mark(self) -> torch.cuda.Event:
+        """Return an event that is over when the GPU has finished everything launched so far."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))  # type: ignore[no-untyped-call]
+        return event
+
+    def _finished(self) -> StepsDone | None:
+        """Return the last step that was finished since the last call; None if there is none."""
+        step = None
+        while self._launched and self._launched[0][0].query():  # type: ignore[no-untyped-call]
+            _, step = self._launched.popleft()
+        return step

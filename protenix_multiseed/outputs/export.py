@@ -15,6 +15,7 @@ from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import Tokens, read_compact
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import read_text
+from protenix_multiseed.outputs.modelcif import without_ligand_numbers
 from protenix_multiseed.outputs.scan import read_summary
 from protenix_multiseed.types import Sample
 
@@ -64,8 +65,7 @@ def _alphafold3_sample(sample: Sample) -> Iterator[tuple[str, str]]:
     block, full = _block_of(sample), _full_data(sample)
     tokens = read_compact(sample.folder / COMPACT).tokens
     pae = np.asarray(full["token_pair_pae"], dtype=np.float64)
-    _number_no_ligands(block)
-    yield "model.cif", block.as_string()
+    yield "model.cif", without_ligand_numbers(block.as_string())
     yield "summary_confidences.json", json.dumps(_summary(read_summary(sample.confidence), pae, tokens), indent=1)
     atoms = block.find("_atom_site.", ["label_asym_id", "B_iso_or_equiv"])  # Protenix rounds its own pLDDT to 1 %
     confidences = {
@@ -121,14 +121,6 @@ def _full_data(sample: Sample) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DamagedError(sample.folder, f"{path.name}: {' '.join(str(error).split())}") from error
     return made
-
-
-def _number_no_ligands(block: gemmi.cif.Block) -> None:
-    """Take the ``label_seq_id`` of ligands away: mmCIF numbers the residues of polymers only."""
-    polymers = {row[0] for row in block.find(["_entity_poly.entity_id"])}
-    for row in block.find(["_atom_site.label_entity_id", "_atom_site.label_seq_id"]):
-        if row[0] not in polymers:
-            row[1] = "."
 
 
 def _pdb(block: gemmi.cif.Block) -> str:

@@ -1,18 +1,21 @@
-"""ModelCIF categories of an mmCIF file: the confidence of the model, and the software that made it.
+"""What is added to and changed in the mmCIF files that upstream writes.
 
-ChimeraX and Mol* colour by ``ma_qa_metric_local``. The categories are appended to the file that upstream writes.
-Definitions: https://mmcif.wwpdb.org/dictionaries/mmcif_ma.dic.
+Added are ModelCIF categories: the confidence of the model, and the software that made it. ChimeraX and Mol* colour by
+``ma_qa_metric_local``. Definitions: https://mmcif.wwpdb.org/dictionaries/mmcif_ma.dic.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import gemmi
 import numpy as np
 
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
 
 _DICTIONARY = "https://raw.githubusercontent.com/ihmwg/ModelCIF/master/dist/mmcif_ma.dic"
+_STYLE = gemmi.cif.WriteOptions()  # as upstream's: columns in line, "#" after each category
+_STYLE.misuse_hash, _STYLE.align_loops, _STYLE.align_pairs = True, 30, 30
 
 
 def model_categories(
@@ -67,3 +70,30 @@ def model_categories(
     block = CIFBlock({name: CIFCategory(columns) for name, columns in categories.items()}, name="model")
     text: str = block.serialize().partition("\n#\n")[2]  # without the data block's header, which the file already has
     return text
+
+
+def without_ligand_numbers(text: str) -> str:
+    """Return an mmCIF file in which ligands have no ``label_seq_id``, since it numbers the residues of polymers only.
+
+    Bonds name their atoms by ``auth_seq_id`` too, which tells the residues of a glycan from each other.
+
+    Raises:
+        ValueError: if the text is not mmCIF. RuntimeError: likewise.
+    """
+    block = gemmi.cif.read_string(text).sole_block()
+    polymers = set(block.find_values("_entity_poly.entity_id"))
+    ligands = set()
+    for row in block.find("_atom_site.", ["label_entity_id", "label_asym_id", "label_seq_id"]):
+        if row[0] not in polymers:
+            ligands.add(row[1])
+            row[2] = "."
+    bonds = block.find_mmcif_category("_struct_conn.")
+    if bonds and "_struct_conn.ptnr1_auth_seq_id" not in bonds.tags:
+        bonds.ensure_loop()
+        for end in ("_struct_conn.ptnr1", "_struct_conn.ptnr2"):
+            bonds.loop.add_columns([f"{end}_auth_asym_id", f"{end}_auth_seq_id"], ".")
+            for row in block.find(f"{end}_", ["label_asym_id", "label_seq_id", "auth_asym_id", "auth_seq_id"]):
+                row[2], row[3] = row[0], row[1]
+                row[1] = "." if row[0] in ligands else row[1]
+    made: str = block.as_string(_STYLE)
+    return made

@@ -209,7 +209,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             if type(file["bytes"]) is not int or type(file["sha256"]) is not str:
                 return None
         kinds = {"files": dict, "made_from": dict, "fingerprint": str}
-        optional = {"run": dict, "chains": list, "notice": str}
+        optional = {"run": dict, "chains": list, "notice": str, "date": str}
         is_whole = bool(record["files"]) and all(isinstance(record[name], kind) for name, kind in kinds.items())
         is_whole &= all(isinstance(record[name], kind) for name, kind in optional.items() if name in record)
         is_whole &= all(isinstance(chain, dict) for chain in record.get("chains", ()))

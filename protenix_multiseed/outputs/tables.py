@@ -113,9 +113,10 @@ def _parquet(table: bytes) -> bytes:
     """Return a CSV table as Parquet."""
     import pandas
 
-    names = dict.fromkeys(("job", "metric", "chain_1", "chain_2", "structure", "confidence"), str)
-    numbers = ("value", *COLUMNS[4:-2])  # only these columns have missing values: a chain may be called NA
-    missing = {key: [""] for key in numbers}
+    texts = ("structure", "confidence", "chains_without_msa")
+    names = dict.fromkeys(("job", "metric", "chain_1", "chain_2", *texts), str)
+    numbers = ("value", *(name for name in COLUMNS[4:] if name not in texts))
+    missing = {key: [""] for key in numbers}  # only these columns have missing values: a chain may be called NA
     held = io.BytesIO()
     pandas.read_csv(io.BytesIO(table), dtype=names, keep_default_na=False, na_values=missing).to_parquet(
         held, index=False

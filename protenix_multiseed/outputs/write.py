@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from protenix_multiseed.errors import RunError
 from protenix_multiseed.files import check_inside, make_scratch, publish_folder
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.identity import fingerprint
-from protenix_multiseed.outputs.modelcif import model_categories
+from protenix_multiseed.outputs.modelcif import model_categories, without_ligand_numbers
 from protenix_multiseed.outputs.scan import RECORD, read_samples, seed_folder
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Identity, Prediction, Sample
@@ -51,6 +52,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
         record = {
             "job": name,
             "seed": prediction.seed,
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "fingerprint": fingerprint(identity, prediction.seed),
             "made_from": dict(identity),
             "run": dict(prediction.run),
@@ -114,7 +116,10 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         write_pae(predictions / f"{prediction.job.name}_pae_sample_{rank}", pae, settings.pae, notice)
         plddt = 100 * np.asarray(prediction.full[index]["atom_plddt"], dtype=np.float64)
         confidence = model_categories(prediction.atom_array, prediction.entity_poly_type, plddt, software)
-        _finish_structure(structure, prediction.job.name, settings.notice, confidence)
+        text = structure.read_text(encoding="utf-8")
+        text = _named(text, prediction.job.name, settings.notice)
+        text = text if settings.ligand_numbers else without_ligand_numbers(text)
+        structure.write_text(text + confidence, encoding="utf-8")
     if settings.notice:
         for full in predictions.glob("*_full_data_sample_*.json"):
             full.write_text(json.dumps(notice | json.loads(full.read_text(encoding="utf-8"))), encoding="utf-8")
@@ -145,6 +150,7 @@ def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]
 
     Args:
         reads_msa: Whether the model read MSAs. Then ``msa`` of a protein is ``yes`` or ``no``; else it is empty.
+            ``msa_rows`` counts the rows of any MSA that the chain had in the model, its sequence included.
     """
     proteins = dict(prediction.job.spec.polymers("protein")) if reads_msa else {}
     atoms = prediction.atom_array
@@ -164,6 +170,7 @@ def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]
                 "residues": len(names),
                 "first_component": names[0][1],
                 "msa": ("yes" if proteins[int(entity)].has_msa else "no") if int(entity) in proteins else "",
+                "msa_rows": int(part.msa_rows[0]) if kind != "ligand" else None,
                 "tokens": len(np.unique(part.token)),
                 "atoms": len(part),
             }
@@ -171,13 +178,12 @@ def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]
     return made
 
 
-def _finish_structure(structure: Path, job: str, notice: str | None, more: str) -> None:
-    """Complete an mmCIF file: add the notice as title and ``more`` categories, and make the data block's name valid."""
-    text = structure.read_text(encoding="utf-8")
+def _named(text: str, job: str, notice: str | None) -> str:
+    """Make the name of an mmCIF file's data block valid, and add the notice as title."""
     first, _, rest = text.partition("\n")
     block = re.sub(r"[^\x21-\x7e]", "_", first)  # upstream writes spaces, and a space ends the name
     title = f"#\n_struct.entry_id\n;{job}\n;\n_struct.title\n;{notice}\n;\n" if notice else ""
-    structure.write_text(f"{block}\n{title}{rest}{more}", encoding="utf-8")
+    return f"{block}\n{title}{rest}"
 
 
 def _tensors(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from protenix_multiseed.page.collect import JobData, pack_json, pack_text
 from protenix_multiseed.page.viewer import viewer_script
 
 VIEWER = "molstar.js"  # the viewer's file, beside the pages of the jobs
+MARK = '<meta name="generator" content="protenix-ms">'  # tells our pages from files of others
 _SCRIPTS = (
     "base.js", "table.js", "svg.js", "residues.js", "plots.js", "molecule.js", "tables.js", "job.js", "index.js",
     "main.js",
@@ -70,6 +71,7 @@ def _page(title: str, setup: Mapping[str, Any], jobs: Sequence[JobData], viewer:
         _block(f"{name}-{place}", content) for place, job in enumerate(jobs) for name, content in job.arrays.items()
     ]
     values = {
+        "mark": MARK,
         "title": html.escape(title),
         "version": html.escape(__version__),
         "style": files.joinpath("page.css").read_text(encoding="utf-8"),

@@ -159,9 +159,9 @@ def _about(findings: Findings, records: Mapping[int, Mapping[str, Any]]) -> Iter
     for name, version in record.get("versions", {}).items():
         if name not in made_from:
             yield name, str(version)
-    written = {_date(sample.folder / RECORD) for sample in findings.samples} - {""}
-    if written:
-        yield "files written", " to ".join(dict.fromkeys((min(written), max(written))))
+    dates = {records[one.seed].get("date") or _date(one.folder / RECORD) for one in findings.samples} - {""}
+    if dates:
+        yield "predicted", " to ".join(dict.fromkeys((min(dates), max(dates))))
 
 
 def _plain(value: Any) -> str:
@@ -171,8 +171,9 @@ def _plain(value: Any) -> str:
 
 
 def _date(path: Path) -> str:
+    """Return when a record without a date was written; empty if that is unknown."""
     try:
-        return time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
     except OSError:
         return ""
 

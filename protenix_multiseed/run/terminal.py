@@ -1,18 +1,76 @@
-"""The terminal display of a run: a live progress line on a terminal, plain lines elsewhere."""
+"""The terminal display of a run: live progress lines on a terminal, plain lines elsewhere.
+
+One line is about the whole run, and one about the batch of each GPU.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from protenix_multiseed import events
 from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.types import Failure, Job, Prediction
+from protenix_multiseed.units import format_seconds
 
 MAX_GPUS = 16  # lines of GPUs; more would push the other lines off the screen
+_BESIDE = 46  # characters of a live line beside its text
+_UNITS = {"trunk": "cycles", "sample": "steps", "score": "scored"}
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The running batch of a GPU.
+
+    Attributes:
+        line: Its progress line.
+        name: Its job and seeds.
+        begun: When its first event came, and the share of the batch that was over then.
+        share: The share that is over now.
+    """
+
+    line: TaskID
+    name: str = ""
+    begun: tuple[float, float] = (0.0, 0.0)
+    share: float = 1.0
+
+    def seconds_to_go(self, name: str, share: float, now: float) -> float:
+        """Take the next event of the GPU, and return the estimated time to go of the batch; 0 if it is unknown."""
+        if name != self.name or share < self.share:  # another batch, or the same one again
+            self.name, self.begun = name, (now, share)
+        self.share = share
+        since, first = self.begun
+        return (now - since) * (1 - share) / (share - first) if share > first else 0.0
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: max(1, room - 1)] + "…"
+
+
+class _Time(ProgressColumn):
+    """The time to go of a batch, which counts down between two steps; the time since its start for the run."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of a line."""
+        if "until" not in task.fields:
+            return TimeElapsedColumn().render(task)
+        left = task.fields["until"] - time.monotonic()
+        return Text(f"{format_seconds(left)} to go" if left >= 1 else "", style="cyan")
 
 
 class Terminal:
@@ -27,20 +85,20 @@ class Terminal:
     def __init__(self, console: Console, n_seed: int, verbosity: int) -> None:
         self._console, self._verbosity = console, verbosity
         self._is_live = console.is_terminal and verbosity >= 0
-        self._n_seed, self._n_done, self._n_token = n_seed, 0, 0
+        self._n_seed, self._n_done = n_seed, 0
         self._started = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(),
+            _Time(),
             console=console,
             transient=True,
         )
         self._task: TaskID | None = None
-        self._gpus: dict[str, TaskID] = {}  # the line of each GPU, if there are several
+        self._batches: dict[str, _Batch] = {}  # of each GPU
 
     @contextmanager
     def shown(self) -> Iterator["Terminal"]:
@@ -82,42 +140,40 @@ class Terminal:
 
     def _stage(self, text: str) -> None:
         if self._task is not None:
-            self._progress.update(self._task, description=escape(text))
+            self._progress.update(self._task, description=escape(_cut(text, self._room)))
+            for batch in self._batches.values():
+                self._progress.remove_task(batch.line)
+            self._batches.clear()
         elif self._verbosity >= 0:
             self._line(text)
 
     def _featurized(self, event: events.Featurized) -> None:
         name = event.job.name
-        self._n_token = event.n_token
         size = f"{event.n_token} tokens, {event.n_atom} atoms, {event.n_msa} MSA rows"
-        if self._task is not None and not self._gpus:
-            self._progress.update(self._task, description=f"{escape(name)}: {size}")
+        if self._task is not None and not any(self._batches):  # several GPUs have several jobs at once
+            self._progress.update(self._task, description=escape(_cut(f"{name}, {event.n_token} tokens", self._room)))
         if self._shows_seeds:
             self._line(f"{name}: {size}, {event.n_chain} chains; featurized in {event.seconds:.1f} s")
 
     def _batch(self, event: events.BatchProgress) -> None:
         if self._task is None:
             return
-        if event.where:
-            self._on_gpu(event)
-            return
-        batch = f"{event.job.name}, {self._n_token} tokens: {_seeds(event)}" if not event.others else _seeds(event)
-        self._progress.update(self._task, description=escape(f"{batch}, {event.stage} {event.done}/{event.total}"))
-
-    def _on_gpu(self, event: events.BatchProgress) -> None:
-        """Update the line of one of several GPUs."""
-        if event.where not in self._gpus:
-            if len(self._gpus) == MAX_GPUS:
+        if event.where not in self._batches:
+            if len(self._batches) == MAX_GPUS:
                 return
-            self._gpus[event.where] = self._progress.add_task("", total=event.total, unit="")
-        batch = f"{event.job.name}, {_seeds(event)}" if not event.others else _seeds(event)
-        text, unit = f"{event.where}: {batch}", {"trunk": "cycles", "sample": "steps"}
+            self._batches[event.where] = _Batch(self._progress.add_task("", total=event.total, unit=""))
+        where, text = event.where and f"{event.where}: ", _seeds(event)
+        name = event.job.name
+        shown = text if event.others else f"{_cut(name, self._room - len(where) - len(text) - 2)}, {text}"
+        batch, now = self._batches[event.where], time.monotonic()
+        seconds = batch.seconds_to_go(f"{where}{name}, {text}", event.share, now)
         self._progress.update(
-            self._gpus[event.where],
-            description=escape(text),
+            batch.line,
+            description=escape(_cut(f"{where}{shown}", self._room)),
             completed=event.done,
             total=event.total,
-            unit=unit.get(event.stage, "scored"),
+            unit=_UNITS[event.stage],
+            until=now + seconds,
         )
 
     def _predicted(self, job: Job, seed: int, scores: Sequence[float], seconds: float, where: str = "") -> None:
@@ -133,6 +189,11 @@ class Terminal:
         place = failure.job.where + (f" seed {failure.seed}" if failure.seed is not None else "")
         message = failure.message.removeprefix(f"{place}: ").removeprefix(f"{failure.job.where}: ")
         self._say(-1, f"[red]failed[/red] {escape(place)} ({failure.stage}): {escape(message)}")
+
+    @property
+    def _room(self) -> int:
+        """Characters of a live line that its text may take; the rest is for the bar, the numbers and the time."""
+        return max(20, self._console.width - _BESIDE)
 
     @property
     def _shows_seeds(self) -> bool:

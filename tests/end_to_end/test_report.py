@@ -97,9 +97,11 @@ def test_a_job_page_loads_from_disk_with_the_viewer_beside_it(job, out):
     assert drawn(job) == "hinge 0 1"
     assert "2 clusters" in job.inner_text("#found")
     about = job.inner_text("#about")
-    assert all(text in about for text in ("demo", "200", "torch", "files written"))
+    assert all(text in about for text in ("demo", "200", "torch", "predicted", "2026-11-28T10:00:02Z"))
     chains = job.inner_text("#chains")
     assert "Chain A polypeptide(L) · 30 residues · entity 1" in chains
+    assert "MSA of 812 rows" in chains
+    assert "no MSA" in chains
     assert "Chain L ligand · LIG" in chains
 
 
@@ -373,6 +375,32 @@ def test_a_job_that_cannot_be_read_is_named_in_the_list(visit, tmp_path):
     page = visit(tmp_path / "report.html")
     assert "the job is skipped" in page.inner_text("#jobs tbody tr.problem")
     assert page.locator("#jobs tbody a").all_text_contents() == ["hinge"]
+
+
+def pages(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else None
+
+
+def test_pages_of_jobs_that_are_gone_are_removed_and_files_of_others_stay(tmp_path):
+    page_results.write(tmp_path / "out", names=("a", "b", "c"))
+    out, folder = tmp_path / "out", tmp_path / "out" / "report"
+    assert "removed" not in report(out)
+    (folder / "mine.html").write_text("<p>notes</p>")
+    (tmp_path / "elsewhere.html").write_bytes((folder / "c.html").read_bytes())
+    (folder / "link.html").symlink_to(tmp_path / "elsewhere.html")
+    shutil.rmtree(out / "c")
+    (out / "b" / "seed_1" / "record.json").write_text("?")
+    assert "1 page of an earlier report removed" in CliRunner().invoke(app, ["report", str(out)]).output
+    assert pages(folder) == ["a.html", "b.html", "link.html", "mine.html", "molstar.js"]
+    shutil.rmtree(out / "b")
+    assert "1 page of an earlier report removed" not in report(out, "--to", tmp_path / "other.html")
+    assert "2 pages of an earlier report removed" in report(out)  # a single job is one file
+    assert pages(folder) == ["link.html", "mine.html", "molstar.js"]
+    assert (tmp_path / "elsewhere.html").exists()
+    page_results.write(tmp_path / "next", names=("a", "b"))
+    report(tmp_path / "next")
+    report(tmp_path / "next", "--one-file")
+    assert pages(tmp_path / "next" / "report") is None
 
 
 def test_a_job_whose_folder_is_needed_for_the_pages_is_refused(tmp_path):

@@ -105,6 +105,15 @@ def test_every_tensor_equals_upstreams(inputs, settings, name, tmp_path):
     assert not np.array_equal(features.seeds[0].ref_pos, features.seeds[1].ref_pos)
 
 
+@pytest.mark.parametrize(("name", "depths"), [("ligands", [4, 4, 1, 1, 1, 1]), ("rna", [3, 1])])
+def test_the_depth_of_each_chains_msa_is_counted(inputs, settings, name, depths):
+    """The alignments have four and three distinct rows. A chain without an alignment has its sequence."""
+    (features,) = featurize(inputs[0][name], settings)
+    atoms = features.atom_array
+    assert [int(atoms.msa_rows[atoms.chain_id == chain][0]) for chain in dict.fromkeys(atoms.chain_id)] == depths
+    assert max(depths) <= features.n_msa
+
+
 def test_the_template_is_found(inputs, settings):
     (features,) = featurize(inputs[0]["template"], settings)
     assert features.arrays["template_atom_mask"].any()

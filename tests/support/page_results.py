@@ -86,13 +86,16 @@ def _write_seed(folder: Path, name: str, seed: int, coordinates: np.ndarray, ran
         stem = folder / "predictions" / f"{name}_summary_confidence_sample_{place}.json"
         stem.write_text(json.dumps(summary))
     chains = [
-        {"chain": "A", "index": 0, "entity": 1, "copy": 1, "kind": "polypeptide(L)"},
-        {"chain": "B", "index": 1, "entity": 2, "copy": 1, "kind": "polypeptide(L)"},
-        {"chain": "L", "index": 2, "entity": 3, "copy": 1, "kind": "ligand"},
-    ]
+        {"chain": "A", "index": 0, "entity": 1, "copy": 1, "kind": "polypeptide(L)", "msa_rows": 812,
+         "msa": "yes"},
+        {"chain": "B", "index": 1, "entity": 2, "copy": 1, "kind": "polypeptide(L)", "msa_rows": 1,
+         "msa": "no"},
+        {"chain": "L", "index": 2, "entity": 3, "copy": 1, "kind": "ligand", "msa_rows": None,
+         "msa": ""},
+    ]  # fmt: skip
     record = {
         "fingerprint": "x", "made_from": {"model": "demo", "steps": 200}, "files": {"x": {"bytes": 1, "sha256": ""}},
-        "chains": chains, "versions": {"torch": "2.7"},
+        "chains": chains, "versions": {"torch": "2.7"}, "date": f"2026-11-28T10:00:0{seed - 1}Z",
         "run": {"seconds": 1.5 * seed, "path": "batched", "batch": [1, 2, 3]},
     }  # fmt: skip
     (folder / "record.json").write_text(json.dumps(record))

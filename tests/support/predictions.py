@@ -20,6 +20,7 @@ def prediction(scores=(0.2, 0.9, 0.5), name='it\'s a "job" 1.2', chain="A", **ch
         atoms.set_annotation(annotation, atoms.chain_id)
     atoms.set_annotation("label_entity_id", np.full(len(atoms), "1"))
     atoms.set_annotation("token", atoms.res_id - 1)
+    atoms.set_annotation("msa_rows", np.full(len(atoms), 7))
     atoms.bonds = BondList(len(atoms), np.array([[0, 1], [1, 2]]))
     coordinates = np.random.default_rng(0).normal(size=(len(scores), len(atoms), 3)).astype(np.float32) * 20
     fixed = {"iptm": np.float32(0), "has_clash": np.float32(0)}

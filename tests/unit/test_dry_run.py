@@ -1,12 +1,18 @@
 """A dry run asks the functions that a run asks."""
 
+import io
+
 import pytest
+import torch
+from rich.console import Console
+from support.jobs import job_of
 
 from protenix_multiseed.commands import dry_run
 from protenix_multiseed.config import load_config
 from protenix_multiseed.execution import hardware
-from protenix_multiseed.execution.memory import MARGIN
+from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.kernels import probe
+from protenix_multiseed.types import BatchPlan, Sizes
 
 
 @pytest.mark.parametrize(
@@ -21,3 +27,53 @@ def test_a_dry_run_plans_with_the_kernels_that_a_run_would_use(monkeypatch, kern
     planner, budget = dry_run._planner(config)
     assert planner.memory.fused == fused
     assert budget == int(MARGIN * 24 * 2**30)
+
+
+def plan(name="a-complex-with-a-name-that-is-rather-long", seconds=75.4, **changes):
+    estimate = MemoryEstimate(resident={}, stages={"sample": {"x": 10 * 2**30}})
+    fixed = {"sizes": Sizes(n_token=2000, n_atom=15_000, n_msa=16_384), "one_seed": estimate, "largest": estimate}
+    batches = tuple(BatchPlan(seeds=seeds, sample_chunk=5, estimated_bytes=0) for seeds in ((1, 2, 3), (4, 5)))
+    more = {"budget": 70 * 2**30, "n_sample": 5, "disk_bytes": 2**30, "reference_reason": None, "refusal": None}
+    fixed |= {"device": "NVIDIA H100 80GB HBM3", "seconds": seconds, "batches": batches, **more}
+    return dry_run.JobPlan(job=job_of(name=name), **{**fixed, **changes})
+
+
+def shown(plans):
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    dry_run._show(console, plans, show_all=False)
+    return console.file.getvalue()
+
+
+def test_the_table_fits_80_columns_and_begins_with_the_job():
+    lines = shown([plan(), plan("short", seconds=None)]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["job", "tokens", "MSA", "rows", "batches", "memory", "time", "disk"]
+    rows = "\n".join(lines[1:])
+    assert "…" not in rows
+    assert "".join(line[:18].strip() for line in lines[1:4]).startswith("a-complex-with-a-name")
+    assert any(line.startswith("short") and line.split()[-3] == "-" for line in lines)
+    assert "75 s" in rows
+
+
+def test_the_device_and_the_time_are_said_to_be_an_estimate_or_unknown():
+    text = " ".join(shown([plan(), plan("b", seconds=100.0), plan("c", seconds=None)]).split())
+    assert "device: NVIDIA H100 80GB HBM3, 70.0 GiB for a batch" in text
+    assert "about 3 min of GPU time, an estimate from times measured on one H100" in text
+    assert "1 jobs of unknown time left out" in text
+    text = " ".join(shown([plan(seconds=None, device="CPU")]).split())
+    assert "device: CPU" in text
+    assert "time unknown" in text
+    assert "about" not in text
+
+
+def test_times_hold_only_for_the_kernels_that_were_measured(monkeypatch):
+    """Without Triton's kernels, or seed by seed, a run takes longer than was measured."""
+    card = "NVIDIA H100 80GB HBM3"
+    monkeypatch.setattr(hardware, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(hardware, "name_of", lambda device: card)
+    config = load_config({"model": "demo"})
+    assert dry_run._device(config, is_fused=True) == (card, card)
+    assert dry_run._device(config, is_fused=False) == (card, None)
+    monkeypatch.setattr(hardware, "choose_device", lambda name: torch.device("cpu"))
+    elsewhere = load_config({"model": "demo", "assume_free": "24GiB"})
+    assert dry_run._device(elsewhere, is_fused=True) == ("a GPU that is not here (--assume-free)", None)

@@ -1,5 +1,6 @@
 """Compare interface scores with an independent program; check agreement and convergence on data with known answers."""
 
+import io
 import itertools
 import json
 import shutil
@@ -21,6 +22,7 @@ from protenix_multiseed.analysis.findings import gather, loose_regions
 from protenix_multiseed.analysis.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
 from protenix_multiseed.cli import app
 from protenix_multiseed.hashes import sha256
+from protenix_multiseed.outputs import tables
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.page.collect import collect, pack_text, structures_of
 from protenix_multiseed.types import Sample
@@ -350,6 +352,15 @@ def test_parquet_files_hold_the_csv_tables(tmp_path):
     assert ranking["ranking_score"].is_monotonic_decreasing
 
 
+def test_parquet_keeps_texts_that_are_empty_or_look_like_numbers():
+    import pandas
+
+    row = dict.fromkeys(tables.COLUMNS, "0.5") | {"structure": "", "dockq_to_best": "", "chains_without_msa": "1"}
+    made = pandas.read_parquet(io.BytesIO(tables._parquet(tables.table(row, [row.values()])))).iloc[0]
+    assert (made["structure"], made["chains_without_msa"], made["confidence"]) == ("", "1", "0.5")
+    assert pandas.isna(made["dockq_to_best"])
+
+
 def test_rank_refuses_mixed_settings_and_damaged_files(tmp_path):
     job_on_disk(tmp_path / "one", (1,))
     job_on_disk(tmp_path / "two", (2,), steps=20)
@@ -435,7 +446,7 @@ def test_samples_that_agree_are_said_to_agree(tmp_path):
     job_on_disk(tmp_path, (1, 2), coordinates=conformers()[::2])
     first, second = gather(samples_of(tmp_path), {}).sentences
     assert first.startswith("all 4 samples agree: no two are more than")
-    assert second == "from 1 to 2 seeds the best score rises by 0.0000 on average"
+    assert second == "with 2 seeds instead of 1, the best score is higher by 0.0000 on average"
 
 
 def test_a_damaged_seed_is_left_out_and_the_others_are_ranked(tmp_path):

@@ -49,6 +49,7 @@ def complex_of(far=0.0, component="ATP", chains="AB"):
     atoms.set_annotation("label_entity_id", entity)
     n = len(residues)
     atoms.set_annotation("token", np.array([*np.repeat(np.arange(n), len(ATOMS)), n, n + 1, n + 2]))
+    atoms.set_annotation("msa_rows", np.where(entity == "1", 12, 1))
     atoms.bonds = BondList(len(atoms), np.array([[0, 1]]))
     number = atoms.token.astype(float)
     start = np.stack([3.8 * (number % N_RESIDUE), 6.0 * (number // N_RESIDUE), np.zeros(len(number))], axis=-1)

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protenix_multiseed.features.featurize import msa_rows
 from protenix_multiseed.features.layout import compact_constraint, compact_templates, shrink
+
+
+def test_rows_of_gaps_and_repeated_rows_of_a_chain_do_not_count():
+    chain = np.array([1, 1, 2, 3])
+    msa = np.array([[5, 6, 7, 20], [31, 6, 31, 31], [31, 31, 8, 31], [31, 31, 31, 31], [5, 31, 9, 31]])
+    assert msa_rows(np.concatenate([msa, msa[:2]]), chain).tolist() == [3, 3, 3, 1]
 
 
 @given(st.lists(st.integers(-(2**62), 2**62)))

@@ -2,13 +2,14 @@ import csv
 import hashlib
 import json
 import random
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import gemmi
 import numpy as np
 import pytest
-from biotite.structure import AtomArray
+from biotite.structure import AtomArray, BondList, get_residue_starts
 from biotite.structure.io import pdbx
 from support.jobs import job_of, task_of
 from support.predictions import NAMES, prediction
@@ -44,7 +45,7 @@ def job(name='it\'s a "job" 1.2'):
 
 
 def test_written_samples_are_ranked_within_the_seed_and_can_be_read(tmp_path):
-    made = prediction()
+    made, started = prediction(), time.gmtime()[:6]
     samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
     assert [sample.ranking_score for sample in samples] == pytest.approx([0.9, 0.5, 0.2])
     for sample, index in zip(samples, (1, 2, 0), strict=True):
@@ -57,10 +58,23 @@ def test_written_samples_are_ranked_within_the_seed_and_can_be_read(tmp_path):
     record = json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())
     assert record["run"] == {"path": "reference", "seconds": 1.5}
     assert record["made_from"] == IDENTITY
+    assert started <= time.strptime(record["date"], "%Y-%m-%dT%H:%M:%SZ")[:6] <= time.gmtime()[:6]
     assert len(record["files"]) == 7
     for name, file in record["files"].items():
         content = (tmp_path / made.job.name / "seed_3" / name).read_bytes()
         assert file == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_the_date_of_a_prediction_is_no_part_of_what_identifies_it(tmp_path, monkeypatch):
+    records = []
+    for day in (0, 1):
+        monkeypatch.setattr(
+            write.time, "gmtime", lambda day=day: time.struct_time((2026, 1, 1 + day, 0, 0, 0, 3, 1, 0))
+        )
+        (sample,) = write_prediction(prediction(scores=(0.5,)), WriteSettings(out=tmp_path), IDENTITY)
+        records.append(read_record(sample.folder))
+    assert [record.pop("date") for record in records] == ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
+    assert records[0] == records[1]
 
 
 def test_a_notice_is_in_every_file(tmp_path):
@@ -72,6 +86,61 @@ def test_a_notice_is_in_every_file(tmp_path):
         assert pdbx.CIFFile.read(sample.structure).block["struct"]["title"].as_item().strip() == "This is made up."
         assert json.loads(sample.confidence.read_text())["notice"] == "This is made up."
     assert json.loads((tmp_path / made.job.name / "seed_3" / "record.json").read_text())["notice"] == "This is made up."
+
+
+def glycoprotein():
+    """Two residues of a protein, a glycan of two residues that is bonded to them, and an ion."""
+    protein = prediction().atom_array
+    ligand = protein[:5].copy()
+    ligand.chain_id[:], ligand.res_id[:], ligand.res_name[:] = "G", [1, 1, 1, 2, 2], "NAG"
+    ligand.atom_name[:], ligand.element[:] = ["C1", "O4", "C2", "C1", "O4"], ["C", "O", "C", "C", "O"]
+    ion = protein[:1].copy()
+    ion.chain_id[:], ion.res_id[:], ion.res_name[:], ion.atom_name[:], ion.element[:] = "I", 1, "MG", "MG", "MG"
+    atoms = protein + ligand + ion
+    atoms.hetero = atoms.chain_id != "A"
+    for annotation in ("label_asym_id", "auth_asym_id"):
+        atoms.set_annotation(annotation, atoms.chain_id)
+    atoms.set_annotation("label_entity_id", np.repeat(["1", "2", "3"], [10, 5, 1]))
+    atoms.set_annotation("token", np.array([*np.repeat([0, 1], 5), *range(2, 8)]))
+    atoms.bonds = BondList(len(atoms), np.array([[0, 1, 1], [6, 10, 1], [11, 13, 1]]))
+    coordinates = np.random.default_rng(0).normal(size=(1, len(atoms), 3)).astype(np.float32) * 20
+    full = ({"atom_plddt": np.linspace(0.3, 0.9, len(atoms)), "token_pair_pae": np.full((8, 8), 4.0)},)
+    return prediction(scores=(0.5,), atom_array=atoms, coordinates=coordinates, full=full)
+
+
+def test_ligands_have_no_number_in_their_sequence_but_as_protenix_writes_them(tmp_path):
+    made = glycoprotein()
+    (theirs,) = write_prediction(made, WriteSettings(out=tmp_path / "exact", ligand_numbers=True), IDENTITY)
+    (ours,) = write_prediction(made, WriteSettings(out=tmp_path / "ours"), IDENTITY)
+    columns = ["label_asym_id", "label_seq_id", "auth_seq_id"]
+    blocks = [gemmi.cif.read(str(one.structure)).sole_block() for one in (ours, theirs)]
+    mine, exact = ({tuple(row) for row in block.find("_atom_site.", columns)} for block in blocks)
+    assert mine == {("A", "1", "1"), ("A", "2", "2"), ("G", ".", "1"), ("G", ".", "2"), ("I", ".", "1")}
+    assert exact == {("A", "1", "1"), ("A", "2", "2"), ("G", "1", "1"), ("G", "2", "2"), ("I", "1", "1")}
+    for name in (tag for tag in blocks[1].find_mmcif_category("_atom_site.").tags if not tag.endswith("label_seq_id")):
+        assert list(blocks[0].find_values(name)) == list(blocks[1].find_values(name)), name
+    categories = [block.get_mmcif_category_names() for block in blocks]
+    assert categories[0] == categories[1]
+
+
+def test_readers_find_the_residues_and_bonds_of_ligands(tmp_path):
+    from Bio.PDB import MMCIFParser
+
+    made = glycoprotein()
+    (sample,) = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    expected = [("A", "ALA", 1), ("A", "ALA", 2), ("G", "NAG", 1), ("G", "NAG", 2), ("I", "MG", 1)]
+    array = pdbx.get_structure(pdbx.CIFFile.read(sample.structure), model=1, include_bonds=True)
+    starts = get_residue_starts(array)
+    read = zip(array.chain_id[starts], array.res_name[starts], array.res_id[starts], strict=True)
+    assert [(str(chain), str(name), int(number)) for chain, name, number in read] == expected
+    assert np.allclose(array.coord, made.coordinates[0], atol=6e-4)
+    assert {tuple(map(int, bond[:2])) for bond in array.bonds.as_array()} >= {(6, 10), (11, 13)}
+    structure = gemmi.read_structure(str(sample.structure))
+    assert [(chain.name, one.name, one.seqid.num) for chain in structure[0] for one in chain] == expected
+    ends = [(one.partner1.res_id.seqid.num, one.partner2.res_id.seqid.num) for one in structure.connections]
+    assert ends == [(2, 1), (1, 2)]
+    chains = MMCIFParser(QUIET=True).get_structure("x", str(sample.structure))[0]
+    assert [(chain.id, one.resname, one.id[1]) for chain in chains for one in chain] == expected
 
 
 def test_writing_again_replaces_the_whole_seed_folder(tmp_path):
@@ -313,6 +382,7 @@ def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
         ("H", 0, 2, 1, "polypeptide(L)"), ("B", 1, 2, 2, "polypeptide(L)"), ("L", 2, 1, 1, "ligand"),
     ]  # fmt: skip
     assert chains[2]["first_component"] == "MG"
+    assert [one["msa_rows"] for one in chains] == [7, 7, None]
     assert [one["residues"] for one in chains] == [2, 2, 1]
     samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
     write_findings(tmp_path, gather(samples, records_of(samples)))

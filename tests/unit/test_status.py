@@ -28,7 +28,7 @@ made = progress.Progress(out, "run1", Locks(out))
 made._started -= 60
 made.see(Written(job=job, seed=1, scores=(0.5,), seconds=1.0))
 made.see(Failure(job=job, seed=2, stage="predict", message="no"))
-batch = dict(stage="sample", done=1, total=2)
+batch = dict(stage="sample", done=1, total=2, share=0.5)
 made.see(BatchProgress(job=job, seeds=(3, 4), where="n1 GPU 0", **batch))
 made.see(BatchProgress(job=job_of(name="c"), seeds=(1,), where="n1 GPU 1", others=(("a", (5,)), ("d", (1,))), **batch))
 print("ready", flush=True)

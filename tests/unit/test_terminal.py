@@ -25,8 +25,9 @@ def shown(events, *, is_terminal=True):
     return console.file.getvalue()
 
 
-def batch(where, seeds=(1, 2), done=3):
-    return BatchProgress(job=job_of(), seeds=seeds, stage="sample", done=done, total=8, where=where)
+def batch(where, seeds=(1, 2), done=3, stage="sample", **more):
+    more = {"job": job_of(), "total": 8, "share": done / 8, **more}
+    return BatchProgress(seeds=seeds, stage=stage, done=done, where=where, **more)
 
 
 def test_each_gpu_has_a_line_that_follows_it_and_the_run_has_one():
@@ -53,8 +54,57 @@ def test_more_gpus_than_lines_leave_the_line_of_the_run_on_the_screen():
     assert len(text.splitlines()) == 1 + module.MAX_GPUS
 
 
-def test_one_gpu_has_no_line_of_its_own():
-    assert len(shown([batch("")]).splitlines()) == 1
+def test_the_batch_of_a_single_gpu_has_a_line_until_the_next_stage_of_the_run():
+    run, line = shown([batch("", stage="trunk", done=2)]).splitlines()
+    assert "0/10 seeds" in " ".join(run.split())
+    assert "a, seeds 1-2" in line
+    assert "2/8 cycles" in " ".join(line.split())
+    assert len(shown([batch(""), StageEntered(text="ranking")]).splitlines()) == 1
+
+
+def test_a_batch_shows_the_time_to_go_which_counts_down(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    terminal = Terminal(console, 10, 0)
+
+    def line():
+        plain = Console(file=io.StringIO(), width=80)
+        plain.print(terminal._progress.get_renderable())
+        return plain.file.getvalue().splitlines()[-1].rstrip()
+
+    with terminal.shown():
+        terminal(batch("", share=0.1, done=1))
+        assert not line().endswith("to go")  # the time of the first step is not known
+        clock[0] += 10
+        terminal(batch("", share=0.3, done=3))
+        assert line().endswith("35 s to go")  # 0.7 of the batch, at 0.2 in 10 s
+        clock[0] += 20
+        assert line().endswith("15 s to go")
+        terminal(batch("", seeds=(3,), share=0.05, done=1))
+        assert not line().endswith("to go")
+        clock[0] += 5
+        terminal(batch("", seeds=(3,), share=0.55, done=4))
+        assert line().endswith("4 s to go")
+
+
+def test_lines_fit_80_columns_and_only_names_are_cut(monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    terminal, clock = Terminal(console, 1000, 0), [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with terminal.shown():
+        for done in (1, 150):
+            clock[0] += 1000
+            job = job_of(name="a-complex-with-a-name-that-is-rather-long-for-a-line")
+            terminal(batch("node17 GPU 3", job=job, share=done / 200, done=done, total=200))
+        plain = Console(file=io.StringIO(), width=80)
+        plain.print(terminal._progress.get_renderable())
+    lines = plain.file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 80
+    assert "150/200 steps" in " ".join(lines[1].split())
+    assert "…, seeds 1-2 " in lines[1]
+    assert lines[1].rstrip().endswith("6 min to go")
 
 
 def test_without_a_terminal_there_are_plain_lines_that_name_the_gpu():

@@ -121,7 +121,7 @@ function showSequences() {
 function chainFacts(facts, residue, count) {
   const kind = facts?.kind && facts.kind !== "ligand" ? facts.kind : KINDS[residue.kind];
   return [kind, residue.kind === "ligand" ? residue.component : `${count} residues`,
-    facts && `entity ${facts.entity}, copy ${facts.copy}`, facts?.msa_rows !== undefined && `MSA of ${facts.msa_rows} rows`]
+    facts && `entity ${facts.entity}, copy ${facts.copy}`, facts?.msa_rows > 1 && `MSA of ${facts.msa_rows} rows`, facts?.msa === "no" && "no MSA"]
     .filter(Boolean).join(" · ");
 }
 
@@ -182,5 +182,5 @@ const fasta = () => chainsOf().map(({ name, first, last }) => {
 function residueCsv() {
   const values = page.job.plddt && bytesOf(page.job.plddt[page.shown]);
   const rows = page.residues.map((one) => [one.chain, one.number, one.component, values ? plddtOf(one, values).toFixed(1) : ""]);
-  return csv([["chain", "residue", "component", "plddt"], ...rows]);
+  return csv([["chain", "residue", "component", "plddt_of_100"], ...rows]);
 }

@@ -1,0 +1,18 @@
+"""Help texts fit a terminal of 80 columns."""
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from protenix_multiseed.cli import app
+
+COMMANDS = [(), *((name,) for name in typer.main.get_command(app).commands)]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_word_of_a_help_is_cut_at_80_columns(command):
+    done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert max(map(len, lines)) == 80
+    assert not [line for line in lines if "…" in line]
