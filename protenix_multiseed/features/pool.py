@@ -144,24 +144,27 @@ class WorkerPool:
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Give a task to the pool. If a killed idle worker has broken the whole pool, start a new pool."""
-        if self._pool is None:
-            self._pool = self._start()
-        try:
-            return self._pool.schedule(function, args=arguments)
-        except RuntimeError:
-            if self._has_left:
-                raise
-            self._pool = self._start()
-            return self._pool.schedule(function, args=arguments)
+        from protenix_multiseed.features.spawn import shielded  # imported late, like pebble, which it starts
+
+        with shielded():  # the first task of a pool starts its workers
+            if self._pool is None:
+                self._pool = self._start()
+            try:
+                return self._pool.schedule(function, args=arguments)
+            except RuntimeError:
+                if self._has_left:
+                    raise
+                self._pool = self._start()
+                return self._pool.schedule(function, args=arguments)
 
     def _start(self) -> "ProcessPool":
-        import multiprocessing  # imported late, like pebble: a run with nothing to do starts no workers
+        from pebble import ProcessPool  # imported late: a run with nothing to do starts no workers
 
-        from pebble import ProcessPool
+        from protenix_multiseed.features.spawn import WorkerContext
 
         return ProcessPool(
             max_workers=self._workers,
-            context=multiprocessing.get_context("spawn"),
+            context=WorkerContext(),
             initializer=_start_worker,
             initargs=(self._offline,),
         )
