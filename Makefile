@@ -55,17 +55,17 @@ $(VENV)/bin/python $(CPU_VENV)/bin/python:
 	$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	@echo 'Installing into $(VENV): 6.4 GB, about 6 minutes. Without a GPU, "make demo-cpu" needs 1.7 GB.'
+	@echo 'Installing into $(VENV): 6.7 GB, 6 minutes or more. Without a GPU, "make demo-cpu" needs 1.8 GB.'
 	$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	@echo 'Installing into $(VENV), with the tools of the tests: 7 GB, about 7 minutes.'
+	@echo 'Installing into $(VENV), with the tools of the tests: 7.5 GB, 7 minutes or more.'
 	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@ $(VENV)/installed
 
 $(CPU_VENV)/installed: pyproject.toml requirements-own-torch.txt | $(CPU_VENV)/bin/python
-	@echo 'Installing into $(CPU_VENV): 1.7 GB.'
+	@echo 'Installing into $(CPU_VENV): 1.8 GB.'
 	$(CPU_VENV)/bin/python -m pip install $(CPU_TORCH)
 	$(MAKE) install-own-torch OWN_PYTHON=$(CPU_VENV)/bin/python
 	@touch $@

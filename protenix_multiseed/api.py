@@ -36,6 +36,7 @@ StrPath: TypeAlias = str | os.PathLike[str]
 Job: TypeAlias = Mapping[str, Any]
 Jobs: TypeAlias = StrPath | Job | Sequence[StrPath] | Sequence[Job]
 _IN_MEMORY = Path("jobs")  # the name of jobs without a file, in messages: jobs[0] 'kras'
+_folders_in_use: set[Path] = set()
 
 
 class TemplateSettings(TypedDict, total=False):
@@ -106,8 +107,8 @@ def predict(
     or an exception, what is predicted is kept, and the same call continues the work.
 
     Args:
-        jobs: An input file in any format, a folder, or a job as in Protenix's or AlphaFold 3's JSON; or a list of paths
-            or of jobs.
+        jobs: An input file in any format, or a folder; a job as in Protenix's or AlphaFold 3's JSON; or a list of paths
+            or of Protenix's jobs.
         seeds: Seeds for every job: ``1``, ``range(1, 6)``, ``[1, 7]`` or ``"1-5"``. None: each job's own, else 101.
         out: Output folder. None: that of ``config``, else ``output``.
         config: A YAML file of settings. Arguments override it.
@@ -136,17 +137,19 @@ def _results(
     left = {(task.job.name, seed): None for task in tasks for seed in task.job.seeds}
 
     def take(job: str, seed: int) -> SeedResult:
-        left.pop((job, seed))
+        left.pop((job, seed), None)
         return read_seed_result(config.out, job, seed)
 
     for word, text in prepared.scan.remarks():
         warn(f"{word} {text}")
     for task in tasks:
+        todo = set(task.todo)
         for seed in task.job.seeds:
-            if seed not in task.todo:
+            if seed not in todo:
                 yield take(task.job.name, seed)
     inside = config.out if config.log_file is None else None
     with (
+        _used(config.out.resolve()),
         EventLog(config.log_path, inside, as_json=config.log_format == "json") as log,
         _shown(prepared, progress=progress) as display,
     ):
@@ -163,6 +166,18 @@ def _results(
         yield take(job, seed)
     if result.failures and on_failure is None:
         raise FailedError(result.failures)
+
+
+@contextmanager
+def _used(out: Path) -> Iterator[None]:
+    """Refuse a second run of this process on a folder: the folder's locks are between processes."""
+    if out in _folders_in_use:
+        raise ConfigError(f"out: another run of this process writes to {out}: finish or close() its iterator first")
+    _folders_in_use.add(out)
+    try:
+        yield
+    finally:
+        _folders_in_use.remove(out)
 
 
 @contextmanager

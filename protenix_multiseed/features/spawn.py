@@ -25,9 +25,23 @@ class _Process(SpawnProcess):
 
 
 class WorkerContext(SpawnContext):
-    """Multiprocessing's ``spawn``, without the main script."""
+    """Multiprocessing's ``spawn``, without the main script. It knows its processes: the caller may have others."""
 
-    Process = _Process
+    def __init__(self) -> None:
+        self._made: list[_Process] = []
+
+    def Process(self, *arguments: Any, **named: Any) -> _Process:  # type: ignore[override]  # noqa: N802
+        """Make a process."""
+        made = _Process(*arguments, **named)
+        self._made.append(made)
+        return made
+
+    def kill_all(self) -> None:
+        """Kill all processes that run."""
+        for process in list(self._made):
+            if process.is_alive():
+                process.kill()  # workers ignore SIGTERM
+                process.join()
 
 
 @contextmanager

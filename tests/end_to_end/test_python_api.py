@@ -108,11 +108,17 @@ def test_a_failure_stops_no_other_job_and_is_raised_at_the_end(tmp_path):
 
 STOPPED = f"""
 import os, signal, sys, threading
-from protenix_multiseed import predict
+from protenix_multiseed import ProtenixMsError, predict
 predicted = predict("in.json", seeds="1-4", out="out", {SETTINGS}, max_seeds_per_batch=1)
 try:
     for result in predicted:
         print(result.job, result.seed, flush=True)
+        try:
+            list(predict("in.json", seeds=9, out="./out", {SETTINGS}))
+        except ProtenixMsError as error:
+            assert "another run of this process writes to" in str(error)
+        else:
+            raise AssertionError("a second run was not refused")
         if HOW == "break":
             break
         # As a notebook interrupts its kernel: the whole process group.
