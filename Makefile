@@ -1,13 +1,20 @@
-# The README uses `make demo` and `make test`. Both first create a virtual environment in .venv.
+# The README uses `make demo` and `make test`. Both first create a virtual environment in .venv. `make demo-cpu` makes a
+# smaller one in .venv-cpu, with PyTorch's builds for CPUs, which bring no CUDA libraries.
 VENV ?= .venv
+CPU_VENV ?= .venv-cpu
+CPU_TORCH ?= torch --index-url https://download.pytorch.org/whl/cpu
+OWN_PYTHON ?= python3
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && command -v $$python && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture check format install install-own-torch clean
+.PHONY: demo demo-cpu test torture check format install install-own-torch clean
 
 demo: $(VENV)/installed
 	$(BIN)/protenix-ms predict examples/7r6r.json --seeds 1-3 --model demo --out demo-output
+
+demo-cpu: $(CPU_VENV)/installed
+	$(CPU_VENV)/bin/protenix-ms predict examples/7r6r.json --seeds 1-3 --model demo --out demo-output
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -34,24 +41,34 @@ format: $(VENV)/installed-dev
 
 install: $(VENV)/installed
 
-# For a host that brings its own PyTorch: install into the active environment, without Protenix's version pins.
+# For a host that brings its own PyTorch: install into the environment of OWN_PYTHON. PyTorch stays as it is, and so do
+# the packages named here; if one of them is too old, pip refuses. Protenix's own pins are left out.
 install-own-torch:
-	python3 -c 'import torch'
-	python3 -m pip install --no-deps -r requirements-own-torch.txt
-	python3 -m pip install hatchling
-	python3 -m pip install --no-deps --no-build-isolation .
+	$(OWN_PYTHON) -c 'import torch'
+	mkdir -p build
+	$(OWN_PYTHON) -m pip list --format=freeze | grep -E '^(numpy|pandas|scikit-learn|scipy|torch|triton)==' > build/own.txt
+	$(OWN_PYTHON) -m pip install --requirement requirements-own-torch.txt --constraint build/own.txt
+	$(OWN_PYTHON) -m pip install --no-deps $(shell sed -n 's/^ *"\(protenix==[^"]*\)",$$/\1/p' pyproject.toml) .
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(CPU_VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed (make PYTHON=/path/to/python3.11)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	@echo 'Installing into $(VENV): 6.7 GB, 6 minutes or more. Without a GPU, "make demo-cpu" needs 1.8 GB.'
+	$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@echo 'Installing into $(VENV), with the tools of the tests: 7.5 GB, 7 minutes or more.'
+	$(BIN)/python -m pip install --editable '.[dev]'
 	@touch $@ $(VENV)/installed
 
+$(CPU_VENV)/installed: pyproject.toml requirements-own-torch.txt | $(CPU_VENV)/bin/python
+	@echo 'Installing into $(CPU_VENV): 1.8 GB.'
+	$(CPU_VENV)/bin/python -m pip install $(CPU_TORCH)
+	$(MAKE) install-own-torch OWN_PYTHON=$(CPU_VENV)/bin/python
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(CPU_VENV) build demo-output

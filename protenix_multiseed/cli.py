@@ -176,12 +176,13 @@ def fetch(
     ],
     to: Annotated[Path | None, option("Folder for the checkpoint ($PROTENIX_ROOT_DIR/checkpoint).")] = None,
     url: Annotated[str | None, option("Another address to download from, such as a mirror (Protenix's own).")] = None,
+    sha256: Annotated[str | None, option("SHA-256 that the checkpoint must have.")] = None,
 ) -> None:
     """Download a checkpoint from Protenix's own address. An interrupted download is resumed."""
     with _refusals():
         from protenix_multiseed.commands.fetch import fetch_model
 
-        fetch_model(model, to, url)
+        fetch_model(model, to, url, sha256)
 
 
 @app.command()

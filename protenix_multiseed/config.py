@@ -321,12 +321,13 @@ class RunConfig(_Strict):
         return self.log_file or self.out / RUN_FOLDER / "run.log"
 
 
-def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConfig:
+def load_config(options: Mapping[str, Any], file: Path | None = None, *, prefix: str = "--") -> RunConfig:
     """Build the configuration and check it.
 
     Args:
         options: Command-line options by key. Options that were not given are None.
         file: A YAML file, or None.
+        prefix: What messages put before the name of an option.
 
     Raises:
         ConfigError: if a setting is invalid. The message names the file, the key, the value and the way out.
@@ -338,7 +339,7 @@ def load_config(options: Mapping[str, Any], file: Path | None = None) -> RunConf
     try:
         config = RunConfig.model_validate({**content, **given})
     except ValidationError as error:
-        problems = [_explain(problem, given, file) for problem in error.errors()]
+        problems = [_explain(problem, given, file, prefix) for problem in error.errors()]
         if len(problems) > MAX_PROBLEMS:  # each one may list all keys
             problems[MAX_PROBLEMS:] = [f"... and {len(problems) - MAX_PROBLEMS} more problems"]
         raise ConfigError("\n".join(problems)) from None
@@ -470,10 +471,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(problem: Any, options: Mapping[str, Any], file: Path | None) -> str:
+def _explain(problem: Any, options: Mapping[str, Any], file: Path | None, prefix: str) -> str:
     keys = [str(part) for part in problem["loc"]]
     source = (
-        f"--{keys[0].replace('_', '-')}"
+        f"{prefix}{keys[0].replace('_', '-') if prefix else '.'.join(keys)}"
         if keys[0] in options
         else f"{file.name if file else 'configuration'}: {'.'.join(keys)}"
     )

@@ -1,5 +1,7 @@
 """Errors that reach the user. Each message names the place, the problem and the way out."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,6 +72,18 @@ class DamagedError(ProtenixMsError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder, self.reason, self.way_out)  # a worker may send it to the run
+
+
+class ProtenixMsWarning(UserWarning):
+    """What the user of the Python interface should know, and what the command prints as a note."""
+
+
+def warn(text: str) -> None:
+    """Warn the user of the Python interface. The warning names the line of the user's code."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("protenix_multiseed."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, ProtenixMsWarning, stacklevel=level)
 
 
 class Stopped(Exception):  # noqa: N818  not an error: the user asked the run to stop

@@ -2,10 +2,13 @@
 
 import errno
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
 from protenix_multiseed.errors import DamagedError, PredictionError, ProtenixMsError
 from protenix_multiseed.types import Failure, Job
 
+_MAX_LINES = 20  # of a message that lists failures
 _AGAIN = "then run the same command again: finished seeds are kept"
 _ADVICE = {
     (errno.ENOSPC, errno.EDQUOT): "free some space",
@@ -17,6 +20,30 @@ _ADVICE = {
     (errno.ENAMETOOLONG,): "choose a shorter path for --out",
     (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL): "move it away",
 }
+
+
+class FailedError(ProtenixMsError):
+    """Jobs or seeds of a run that has ended have failed. The other results are written.
+
+    Attributes:
+        failures: Each failure, with its reason and what to try.
+    """
+
+    exit_code = 1
+
+    def __init__(self, failures: Sequence[Failure]) -> None:
+        self.failures = tuple(failures)
+        lines = (
+            f"{one.job.where}{'' if one.seed is None else f' seed {one.seed}'} ({one.stage}): {one.message}; "
+            f"{one.advice}"
+            for one in self.failures[:_MAX_LINES]
+        )
+        more = len(self.failures) - _MAX_LINES
+        rest = [f"... and {more} more"] if more > 0 else []
+        super().__init__("\n".join([f"{len(self.failures)} failed; the other results are written", *lines, *rest]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.failures,)
 
 
 def is_worker_death(error: BaseException) -> bool:

@@ -36,6 +36,7 @@ from protenix_multiseed.outputs.identity import fingerprint
 from protenix_multiseed.outputs.scan import scan
 from protenix_multiseed.run.log import EventLog
 from protenix_multiseed.run.pipeline import run
+from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Job, Task
 
@@ -146,7 +147,9 @@ def measure_run(arguments):
         executor.Cluster = lambda config: _Machines(arguments.gpus)
         before, started = memory(), time.process_time()
         with Signals(1.0) as signals, EventLog(Path("log"), None, as_json=False) as log:
-            result = run(config, tasks, Watchers(log), signals)
+            result = RunResult.begin(tasks)
+            for _ in run(config, tasks, Watchers(log), signals, result):
+                pass
         seconds, n_unit = time.process_time() - started, sum(len(job.seeds) for job in jobs)
         assert result.n_done == n_unit
         job = replace(jobs[0], seeds=(1,))

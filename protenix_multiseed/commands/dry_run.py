@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, has_hits, read_inputs
+from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
 from protenix_multiseed.commands.console import make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.disk import estimate_disk_bytes
@@ -20,6 +20,7 @@ from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.run.preflight import check_surroundings
+from protenix_multiseed.run.prepare import has_hits
 from protenix_multiseed.types import BatchPlan, Failure, Job, Sizes
 from protenix_multiseed.units import format_bytes, format_seconds
 from protenix_multiseed.upstream.dictionary import Dictionary

@@ -1,11 +1,13 @@
 """``protenix-ms fetch``: download checkpoints from upstream's addresses.
 
-A broken download is resumed. A file moves to its final place only when it is complete. Its SHA-256 is recorded.
+A broken download is resumed. A file moves to its final place only when it is complete. Its SHA-256 is compared with a
+published one, if there is one, and recorded.
 """
 
 import errno
 import http.client
 import os
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,7 +19,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.failures import advice_for
-from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
+from protenix_multiseed.hashes import hash_file, recorded_sha256
+from protenix_multiseed.hashes import sha256 as sha256_of
 from protenix_multiseed.upstream.checkpoints import default_checkpoint_dir, download_urls, template_data_dir
 from protenix_multiseed.upstream.models import MODELS
 
@@ -38,7 +41,7 @@ _DATA_FILES = frozenset(
 _TEMPLATE_FILES = ("release_dates_path", "obsolete_pdbs_path")
 
 
-def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
+def fetch_model(model: str, to: Path | None, url: str | None, sha256: str | None = None) -> list[Path]:
     """Download a model's checkpoint, or the template data. Files that exist are kept.
 
     If the model uses a language model (ESM), its checkpoints are downloaded too.
@@ -47,19 +50,23 @@ def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
         model: Name of a model, or ``template-data``.
         to: Folder for the checkpoint; None for the default folder.
         url: Another address for the checkpoint; None for upstream's own.
+        sha256: The SHA-256 that the checkpoint must have; None: that of the table of models, if it has one.
 
     Returns:
         Paths of the files.
 
     Raises:
         ConfigError: if upstream has no model of this name.
-        WeightsError: if the download fails. The partial download is kept, and the next try resumes it.
+        WeightsError: if the download fails. The partial download is kept, and the next try resumes it. Or if a file
+            has another SHA-256.
     """
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ConfigError(f"--sha256 {sha256!r}: not the 64 hexadecimal digits of a SHA-256")
     console = Console(stderr=True, highlight=False)
     if model == TEMPLATE_DATA:
-        if to is not None or url is not None:
+        if to is not None or url is not None or sha256 is not None:
             raise ConfigError(
-                f"{TEMPLATE_DATA}: --to and --url do not apply; set PROTENIX_ROOT_DIR to choose the folder"
+                f"{TEMPLATE_DATA}: --to, --url and --sha256 do not apply; set PROTENIX_ROOT_DIR to choose the folder"
             )
         targets = {
             template_data_dir() / url.rsplit("/", 1)[-1]: url
@@ -73,22 +80,29 @@ def fetch_model(model: str, to: Path | None, url: str | None) -> list[Path]:
     names = [model]
     if url is None:
         names += [name for spec in MODELS if spec.name == model and spec.esm for name in spec.esm.checkpoints]
+    published = {spec.name: spec.sha256 for spec in MODELS} | ({model: sha256.lower()} if sha256 else {})
     folder = to or default_checkpoint_dir()
-    return [_fetch(url or urls[name], folder / f"{name}.pt", console) for name in names]
+    return [_fetch(url or urls[name], folder / f"{name}.pt", console, published.get(name)) for name in names]
 
 
-def _fetch(url: str, target: Path, console: Console) -> Path:
-    if target.exists():
-        state = "SHA-256 recorded" if recorded_sha256(target) else "no SHA-256 recorded"
-        console.print(f"{target} exists already ({state})", soft_wrap=True)
-    else:
-        download(url, target, console)
-        console.print(f"{target}  SHA-256 {recorded_sha256(target)}", soft_wrap=True)
+def _fetch(url: str, target: Path, console: Console, expected: str | None = None) -> Path:
+    if not target.exists():
+        download(url, target, console, expected)
+        how = "as expected" if expected else "recorded; none is published to compare it with"
+        console.print(f"{target}  SHA-256 {recorded_sha256(target)} ({how})", soft_wrap=True)
+        return target
+    if expected is not None and (found := sha256_of(target)) != expected:
+        raise WeightsError(f"{target} exists already, with SHA-256 {found}, not {expected}; move it away")
+    state = "SHA-256 as expected" if expected else f"{'a' if recorded_sha256(target) else 'no'} SHA-256 is recorded"
+    console.print(f"{target} exists already ({state})", soft_wrap=True)
     return target
 
 
-def download(url: str, target: Path, console: Console) -> None:
+def download(url: str, target: Path, console: Console, expected: str | None = None) -> None:
     """Download one file. An earlier partial download is resumed if the server supports it.
+
+    Args:
+        expected: The SHA-256 that the file must have; None if it is not known.
 
     Raises:
         WeightsError: if the download fails; the message names the address and the way out.
@@ -115,7 +129,11 @@ def download(url: str, target: Path, console: Console) -> None:
         got = partial.stat().st_size
         if total is not None and got != total:
             raise WeightsError(f"{url}: {got} of {total} bytes received; run the same command again to resume")
-        hash_file(target).write_text(f"{sha256(partial)}  {target.name}\n")
+        found = sha256_of(partial)
+        if expected is not None and found != expected:
+            partial.unlink()
+            raise WeightsError(f"{url}: the file has SHA-256 {found}, not {expected}; it was removed")
+        hash_file(target).write_text(f"{found}  {target.name}\n")
         os.replace(partial, target)
     except urllib.error.HTTPError as error:
         error.close()

@@ -1,9 +1,6 @@
 """``protenix-ms predict``: check everything, cheap checks first, then run."""
 
-import contextlib
-import importlib
 import itertools
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,20 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, has_hits, read_inputs
+from protenix_multiseed.commands.common import MAX_ROWS, searching, show_input_note
 from protenix_multiseed.commands.console import make_console, show_findings
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.events import Watchers
-from protenix_multiseed.offline import forbid_network
-from protenix_multiseed.outputs.identity import identify
-from protenix_multiseed.outputs.scan import Scan, scan
+from protenix_multiseed.outputs.scan import Scan
 from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 from protenix_multiseed.process import finish_output
-from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
+from protenix_multiseed.run.prepare import prepare
 from protenix_multiseed.run.signals import Signals
-from protenix_multiseed.search.base import SearchError
-from protenix_multiseed.types import Job
-from protenix_multiseed.upstream.dictionary import Dictionary
 
 if TYPE_CHECKING:
     from protenix_multiseed.run.result import RunResult
@@ -47,31 +39,24 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
 
 
 def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals: Signals) -> int:
-    if config.offline:
-        forbid_network(loopback=config.executor == "ray")
-    checkpoint_hash = CheckpointHash(config)
-    jobs, dictionary = read_inputs(config, inputs)
-    config = check_surroundings(config, has_hits=has_hits(jobs))
-    jobs = _with_alignments(config, jobs, dictionary)
-    _import_ahead(config, jobs)
-    identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
-    found = scan(jobs, identities, config.folder_settings)
-    if found.n_todo:
-        check_workers()
+    prepared = prepare(config, inputs, show_input_note, searching)
+    config, found = prepared.config, prepared.scan
     console = make_console()
     if verbosity >= 0:
         _show_scan(console, found)
     from protenix_multiseed.run.log import EventLog
     from protenix_multiseed.run.pipeline import run
+    from protenix_multiseed.run.result import RunResult
     from protenix_multiseed.run.terminal import Terminal
 
-    terminal = Terminal(console, found.n_todo, verbosity)
+    terminal, result = Terminal(console, found.n_todo, verbosity), RunResult.begin(found.tasks)
     inside = config.out if config.log_file is None else None
     with EventLog(config.log_path, inside, as_json=config.log_format == "json") as log:
         watchers = Watchers(log, terminal)  # the log first, so that it misses no event
         with signals.begun(watchers):
             with terminal.shown():
-                result = run(config, found.tasks, watchers, signals)
+                for _ in run(config, found.tasks, watchers, signals, result):
+                    pass
             if verbosity >= 0:
                 _show_result(console, result, config)
             if log.problem:
@@ -80,48 +65,10 @@ def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals:
     return result.exit_code
 
 
-def _with_alignments(config: RunConfig, jobs: list[Job], dictionary: Dictionary) -> list[Job]:
-    """Search the alignments that jobs lack, if the configuration names a source.
-
-    Raises:
-        ProtenixMsError: if a search failed. Finished searches are kept.
-    """
-    if not (config.msa_server or config.msa_database or config.rna_databases):
-        return jobs
-    from protenix_multiseed.commands.msa import ALIGNMENTS, search
-
-    made, failures = search(config, jobs, dictionary, config.out / RUN_FOLDER / ALIGNMENTS)
-    if failures:
-        way_out = "'protenix-ms msa' writes a job file without these jobs, which can be predicted"
-        raise SearchError("\n".join([*failures, f"nothing was predicted; {way_out}"]))
-    return made
-
-
-def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:
-    """Import torch in a thread during the remaining checks, if this is most likely a first run of these jobs."""
-    if any((config.out / job.name).exists() for job in jobs):
-        return
-    importlib.import_module("protenix_multiseed.run.pipeline")
-    importlib.import_module("concurrent.futures.thread")  # torch imports it, which fails while a refused run is exiting
-    threading.Thread(target=_import_torch).start()
-
-
-def _import_torch() -> None:
-    with contextlib.suppress(Exception):  # the module that needs torch will fail the same way and report it
-        importlib.import_module("torch")
-
-
 def _show_scan(console: Console, found: Scan) -> None:
     """Print how many seeds the output folder holds already, and which results are replaced."""
-    for problem in found.damaged:
-        console.print(f"[yellow]damaged[/yellow] {escape(problem)}; its seed is predicted again", soft_wrap=True)
-    for problem in found.left_out:
-        text = "it was not asked for, and is left out of the ranking"
-        console.print(f"[yellow]damaged[/yellow] {escape(problem)}; {text}", soft_wrap=True)
-    if found.n_other:
-        console.print(
-            f"[yellow]removing[/yellow] {found.n_other} seeds that were made with other settings, inputs or versions"
-        )
+    for word, text in found.remarks():
+        console.print(f"[yellow]{word}[/yellow] {escape(text)}", soft_wrap=True)
     if found.n_done:
         console.print(f"{found.n_done} seeds are done already, {found.n_todo} to do")
 

@@ -6,7 +6,6 @@ prediction runs in a thread of its own. This module does not import Ray.
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections import deque
@@ -86,9 +85,6 @@ class GpuWorker:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         if config.offline:
             forbid_network(loopback=True)
-        main = sys.modules["__main__"]  # the CPU workers must not import Ray's own main module
-        for name in ("__file__", "__spec__"):
-            setattr(main, name, None)
         self._config = config
         self._workers, self._n_worker = WorkerPool(workers, offline=config.offline), workers
         self._workers.start()

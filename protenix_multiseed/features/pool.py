@@ -21,6 +21,8 @@ from protenix_multiseed.types import Failure, Features, Job
 if TYPE_CHECKING:
     from pebble import ProcessPool
 
+    from protenix_multiseed.features.spawn import WorkerContext
+
 AHEAD = 2  # jobs submitted beyond one per worker: enough that the executor does not wait, few enough for memory
 POLL_SECONDS = 0.1
 
@@ -43,6 +45,7 @@ class WorkerPool:
         self._given: list[Any] = []  # futures that somebody may wait for
         self._ahead: list[Any] = []  # the futures of features
         self._pool: ProcessPool | None = None
+        self._context: WorkerContext | None = None  # of the pool, and of pools before it that broke
 
     def __enter__(self) -> Self:
         return self
@@ -53,13 +56,13 @@ class WorkerPool:
         """Kill the workers at once. The caller has all its results, or does not want them any more."""
         with self._lock:
             self._has_left = True
-            pool, given = self._pool, list(self._given)
-        if pool is None:
+            pool, context, given = self._pool, self._context, list(self._given)
+        if pool is None or context is None:
             return
         pool.stop()
-        _kill_children()
+        context.kill_all()
         pool.join()
-        _kill_children()  # of workers that were starting: without the pool's semaphores they print tracebacks
+        context.kill_all()  # of workers that were starting: without the pool's semaphores they print tracebacks
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
 
@@ -165,35 +168,31 @@ class WorkerPool:
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Give a task to the pool. If a killed idle worker has broken the whole pool, start a new pool."""
-        if self._pool is None:
-            self._pool = self._start()
-        try:
-            return self._pool.schedule(function, args=arguments)
-        except RuntimeError:
-            if self._has_left:
-                raise
-            self._pool = self._start()
-            return self._pool.schedule(function, args=arguments)
+        from protenix_multiseed.features.spawn import shielded  # imported late, like pebble, which it starts
+
+        with shielded():  # the first task of a pool starts its workers
+            if self._pool is None:
+                self._pool = self._start()
+            try:
+                return self._pool.schedule(function, args=arguments)
+            except RuntimeError:
+                if self._has_left:
+                    raise
+                self._pool = self._start()
+                return self._pool.schedule(function, args=arguments)
 
     def _start(self) -> "ProcessPool":
-        import multiprocessing  # imported late, like pebble: a run with nothing to do starts no workers
+        from pebble import ProcessPool  # imported late: a run with nothing to do starts no workers
 
-        from pebble import ProcessPool
+        from protenix_multiseed.features.spawn import WorkerContext
 
+        self._context = self._context or WorkerContext()
         return ProcessPool(
             max_workers=self._workers,
-            context=multiprocessing.get_context("spawn"),
+            context=self._context,
             initializer=_start_worker,
             initargs=(self._offline,),
         )
-
-
-def _kill_children() -> None:
-    import multiprocessing  # imported late, as in the pool
-
-    for worker in multiprocessing.active_children():
-        worker.kill()  # workers ignore SIGTERM
-        worker.join()
 
 
 def _start_worker(offline: bool) -> None:

@@ -27,7 +27,7 @@ _ALL_FILES = ReadSettings(msa=True, rna_msa=True, template=True)
 
 
 def read_jobs(
-    paths: Sequence[Path],
+    inputs: Sequence[Path | Document],
     seeds: tuple[int, ...] | None,
     rules: InputRules,
     dictionary: Dictionary,
@@ -36,7 +36,7 @@ def read_jobs(
     """Read and check every job of every file.
 
     Args:
-        paths: Input files, or folders to search for input files.
+        inputs: Input files, folders to search for input files, or documents.
         seeds: Seeds for every job. None: each job uses its own seeds, or upstream's default of 101 if it has none.
         rules: What the run's model and switches accept.
         dictionary: Components that inputs may name.
@@ -48,12 +48,14 @@ def read_jobs(
     jobs: list[Job] = []
     problems: list[str] = []
     skipped: list[Path] = []
-    for path in _find_files(paths, problems, skipped):
+    paths = _find_files([one for one in inputs if isinstance(one, Path)], problems, skipped)
+    sources: list[Path | Document] = [*paths, *(one for one in inputs if isinstance(one, Document))]
+    for source in sources:
         try:
-            document = Document.read(path)
+            document = Document.read(source) if isinstance(source, Path) else source
             for count, parsed in enumerate(dialects.dialect_of(document).parse(document)):
                 if count == MAX_JOBS:
-                    raise InputError(f"{path.name}: more than {MAX_JOBS} jobs: split it into several files")
+                    raise InputError(f"{document.path.name}: more than {MAX_JOBS} jobs: split it into several files")
                 jobs.extend(_check(document, parsed, seeds, rules, dictionary, problems))
         except InputError as error:
             problems.append(str(error))

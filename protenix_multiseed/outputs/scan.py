@@ -62,6 +62,15 @@ class Scan:
         """Number of seeds that remain, over all jobs."""
         return sum(len(task.todo) for task in self.tasks)
 
+    def remarks(self) -> Iterator[tuple[str, str]]:
+        """Yield what the user should know before the run, as a word and a text."""
+        for problem in self.damaged:
+            yield "damaged", f"{problem}; its seed is predicted again"
+        for problem in self.left_out:
+            yield "damaged", f"{problem}; it was not asked for, and is left out of the ranking"
+        if self.n_other:
+            yield "removing", f"{self.n_other} seeds that were made with other settings, inputs or versions"
+
 
 def seed_folder(out: Path, job: str, seed: int) -> Path:
     """Return the folder of one seed: ``<out>/<job>/seed_<seed>``."""

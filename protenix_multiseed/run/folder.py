@@ -5,7 +5,7 @@ A unit of work is one seed of one job.
 
 import contextlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,6 +51,7 @@ class OutputFolder:
         self._settings = config.write_settings
         self._max_pending = 2 * (config.workers or 1)
         self._pending: deque[PendingWrite] = deque()
+        self._outcomes: deque[Written | Failure] = deque()
         self._open = {task.job.name: len(task.todo) for task in tasks}  # seeds that are neither written nor given up
         self._rankings: dict[str, Any] = {}  # the futures of jobs that are being ranked
         self._record: RunRecord | None = None
@@ -95,6 +96,7 @@ class OutputFolder:
         if isinstance(event, Failure):
             self._fail(event)
         elif isinstance(event, Written):
+            self._outcomes.append(event)
             self._result.n_done += 1
             self._claims.give_back(event.job, event.seed)
             self._close(event.job, 1)
@@ -105,8 +107,13 @@ class OutputFolder:
             more = 2 * MAX_SEEDS_PER_BATCH if event.job.n_token <= SHARED_BATCH_MAX_TOKENS else 0
             while len(self._pending) > self._max_pending + more:  # the workers write too slowly: wait for them
                 self._wait_for_oldest()
-            while self._pending and self._pending[0].is_over:
-                self._wait_for_oldest()
+
+    def outcomes(self) -> Iterator[Written | Failure]:
+        """Yield the seeds that are written by now, and the failures, each once."""
+        while self._pending and self._pending[0].is_over:
+            self._wait_for_oldest()
+        while self._outcomes:
+            yield self._outcomes.popleft()
 
     def claim(self, job: Job, seeds: Sequence[int]) -> list[int]:
         """Claim seeds for this process. Return the seeds that it has to predict."""
@@ -137,7 +144,7 @@ class OutputFolder:
         return self._claims.released(lambda: signals.pause(POLL_SECONDS))
 
     def _fail(self, failed: Failure) -> None:
-        self._result.failures.append(failed)
+        self._add_failure(failed)
         if failed.seed is not None:
             self._claims.give_back(failed.job, failed.seed)
         self._close(failed.job, 1 if failed.seed is not None else len(failed.job.seeds))
@@ -203,4 +210,8 @@ class OutputFolder:
     def _fail_ranking(self, job: Job, seed: int | None, error: Exception) -> None:
         failed = failure_of(job, seed, "rank", error)
         self._tell(failed)
+        self._add_failure(failed)
+
+    def _add_failure(self, failed: Failure) -> None:
         self._result.failures.append(failed)
+        self._outcomes.append(failed)

@@ -1,10 +1,10 @@
 """The main path: tasks -> executor -> files. Every command that predicts goes through it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import Stopped
-from protenix_multiseed.events import Note, Watcher
+from protenix_multiseed.events import Note, Watcher, Written
 from protenix_multiseed.execution.base import make_executor
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.run.early_stopping import EarlyStopping
@@ -12,25 +12,29 @@ from protenix_multiseed.run.folder import OutputFolder
 from protenix_multiseed.run.gate import RunGate
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
-from protenix_multiseed.types import Task
+from protenix_multiseed.types import Failure, Task
 
 
-def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signals) -> RunResult:
+def run(
+    config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signals, result: RunResult
+) -> Iterator[Written | Failure]:
     """Predict the remaining seeds of checked tasks, write the results, and rank each job.
+
+    The caller takes all outcomes. If it stops earlier, what is predicted is still written, and the jobs are ranked.
 
     Args:
         config: The configuration of the run.
         tasks: All tasks, done or not. If no seeds remain, nothing is loaded.
         tell: Receives every event.
         signals: Says when the run has to stop.
+        result: The result of the run, filled in meanwhile.
+
+    Yields:
+        Each seed whose files are complete, and each failure.
 
     Raises:
         ProtenixMsError: if the run cannot start. In this case no results have been written.
     """
-    result = RunResult(
-        n_unit=sum(len(task.job.seeds) for task in tasks),
-        n_before=sum(len(task.job.seeds) - len(task.todo) for task in tasks),
-    )
     # Largest first: at the end only small batches are left, so that no GPU waits long for another one.
     # Consecutive jobs of similar size share CUDA graphs and buffers.
     todo: Sequence[Task] = sorted((task for task in tasks if task.todo), key=lambda task: -task.job.n_token)
@@ -46,7 +50,7 @@ def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signal
                 executor.load(todo, lambda: signals.is_asked)
         except Stopped:
             result.stopped_by = signals.exit_code
-            return result
+            return
         with OutputFolder(config, tasks, workers, tell, result) as folder:
             if todo:
                 folder.begin(executor.facts())
@@ -56,9 +60,11 @@ def run(config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signal
                     tell(event)
                     folder.take(event)
                     gate.watch(event)
+                    yield from folder.outcomes()
                 if signals.is_asked:
                     workers.drop_features()
                 folder.settle()
+                yield from folder.outcomes()
                 todo = folder.released(signals)
             result.stopped_by = signals.exit_code if signals.is_asked else None
-    return result
+        yield from folder.outcomes()

@@ -1,9 +1,10 @@
 """The result of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from protenix_multiseed.types import Failure, Sample
+from protenix_multiseed.types import Failure, Sample, Task
 
 if TYPE_CHECKING:
     from protenix_multiseed.analysis.findings import Findings
@@ -34,6 +35,12 @@ class RunResult:
     failures: list[Failure] = field(default_factory=list)
     skipped: dict[str, list[int]] = field(default_factory=dict)
     stopped_by: int | None = None
+
+    @classmethod
+    def begin(cls, tasks: Sequence[Task]) -> Self:
+        """Return the result of a run that has not begun."""
+        n_unit = sum(len(task.job.seeds) for task in tasks)
+        return cls(n_unit=n_unit, n_before=n_unit - sum(len(task.todo) for task in tasks))
 
     @property
     def n_left(self) -> int:

@@ -40,6 +40,7 @@ class ModelSpec:
         confidence_full_precision_max_tokens: On a GPU the confidence head runs in float32 up to this many tokens.
         sampling_full_precision_max_tokens: On a GPU the diffusion network runs in float32 up to this many tokens.
         url: Address of the checkpoint; None if upstream's table of downloads has it, or if there is no checkpoint.
+        sha256: SHA-256 that the authors of the checkpoint publish; None if they publish none, as Protenix does.
         million_parameters: Number of parameters, in millions; None if unknown.
         cutoff: Date of the newest training structures; None if there are none, or if it is unknown.
         made_up_weights: Whether the weights are made up instead of loaded.
@@ -56,6 +57,7 @@ class ModelSpec:
     confidence_full_precision_max_tokens: int = 2560
     sampling_full_precision_max_tokens: int = 3840
     url: str | None = None
+    sha256: str | None = None
     million_parameters: float | None = None
     cutoff: str | None = None
     made_up_weights: bool = False

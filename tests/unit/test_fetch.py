@@ -9,6 +9,7 @@ from protenix_multiseed.commands import fetch
 from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.hashes import hash_file, recorded_sha256
 from protenix_multiseed.upstream.checkpoints import download_urls
+from protenix_multiseed.upstream.models import MODELS, ModelSpec
 
 CONTENT = bytes(range(256)) * 20_000
 
@@ -110,7 +111,7 @@ def test_a_target_that_cannot_be_written_is_no_fault_of_the_server(server, tmp_p
 
 def test_models_are_downloaded_from_upstreams_addresses(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target.name)))
+    monkeypatch.setattr(fetch, "download", lambda url, target, *_: asked.append((url, target.name)))
     fetch.fetch_model("protenix_mini_esm_v0.5.0", tmp_path, None)
     names = ["protenix_mini_esm_v0.5.0", "esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D-contact-regression"]
     assert asked == [(download_urls()[name], f"{name}.pt") for name in names]
@@ -131,11 +132,46 @@ def test_an_unknown_model_is_refused(tmp_path):
 def test_template_data_goes_where_upstream_looks(monkeypatch, tmp_path):
     monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
     asked = []
-    monkeypatch.setattr(fetch, "download", lambda url, target, console: asked.append((url, target)))
+    monkeypatch.setattr(fetch, "download", lambda url, target, *_: asked.append((url, target)))
     fetch.fetch_model("template-data", None, None)
     assert asked == [
         (download_urls()["release_dates_path"], tmp_path / "common" / "release_date_cache.json"),
         (download_urls()["obsolete_pdbs_path"], tmp_path / "common" / "obsolete_to_successor.json"),
     ]
-    with pytest.raises(ConfigError, match="--to and --url do not apply"):
+    with pytest.raises(ConfigError, match="--to, --url and --sha256 do not apply"):
         fetch.fetch_model("template-data", tmp_path, None)
+
+
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+def fetch_toy(monkeypatch, address, published, folder, **more):
+    toy = ModelSpec(name="toy", url=address, sha256=published)
+    monkeypatch.setattr(fetch, "MODELS", (*MODELS, toy))
+    monkeypatch.setattr(fetch, "download_urls", lambda: {"toy": address})
+    return fetch.fetch_model("toy", folder, None, **more)
+
+
+def test_a_download_is_compared_with_a_published_hash(server, tmp_path, monkeypatch, capsys):
+    (target,) = fetch_toy(monkeypatch, server[1], DIGEST, tmp_path)
+    assert target.read_bytes() == CONTENT
+    assert f"{target}  SHA-256 {DIGEST} (as expected)" in capsys.readouterr().err
+    fetch_toy(monkeypatch, server[1], DIGEST, tmp_path)
+    assert f"{target} exists already (SHA-256 as expected)" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match=f"exists already, with SHA-256 {DIGEST}, not {'0' * 64}; move it away"):
+        fetch_toy(monkeypatch, server[1], DIGEST, tmp_path, sha256="0" * 64)
+
+
+def test_a_download_with_another_hash_is_removed(server, tmp_path, monkeypatch):
+    with pytest.raises(WeightsError, match=f"the file has SHA-256 {DIGEST}, not {'0' * 64}; it was removed"):
+        fetch_toy(monkeypatch, server[1], "0" * 64, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hash_is_recorded_and_compared_with_that_of_the_user(server, tmp_path, monkeypatch, capsys):
+    fetch_toy(monkeypatch, server[1], None, tmp_path / "a")
+    assert f"SHA-256 {DIGEST} (recorded; none is published to compare it with)" in capsys.readouterr().err
+    fetch_toy(monkeypatch, server[1], None, tmp_path / "b", sha256=DIGEST.upper())
+    assert "(as expected)" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--sha256 'abc': not the 64 hexadecimal digits"):
+        fetch_toy(monkeypatch, server[1], None, tmp_path, sha256="abc")

@@ -188,7 +188,19 @@ def test_a_worker_that_starts_while_the_pool_ends_is_killed_too(monkeypatch):
 
         def start_one_more():
             join()
-            multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,)).start()
+            pool._context.Process(target=time.sleep, args=(600,)).start()
 
         monkeypatch.setattr(inner, "join", start_one_more)
     assert multiprocessing.active_children() == []
+
+
+def test_processes_of_the_caller_are_left_alone():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+    try:
+        with WorkerPool(1) as pool:
+            assert pool.submit(os.getpid).result() != os.getpid()
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()

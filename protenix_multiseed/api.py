@@ -1,0 +1,227 @@
+"""The Python interface: predict structures and read results, on the same way as the command."""
+
+import json
+import logging
+import operator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+
+from protenix_multiseed.commands.common import searching
+from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.config import load_config
+from protenix_multiseed.errors import ConfigError, ProtenixMsError, ProtenixMsWarning, warn
+from protenix_multiseed.events import Event, Note, Watcher, Watchers
+from protenix_multiseed.failures import FailedError
+from protenix_multiseed.inputs import dialects
+from protenix_multiseed.inputs.document import Document
+from protenix_multiseed.outputs.results import RankedSample, SampleResult, SeedResult, load_results, read_seed_result
+from protenix_multiseed.run.log import EventLog
+from protenix_multiseed.run.pipeline import run
+from protenix_multiseed.run.prepare import Prepared, prepare
+from protenix_multiseed.run.result import RunResult
+from protenix_multiseed.run.signals import Signals
+from protenix_multiseed.run.terminal import Terminal
+from protenix_multiseed.search.base import Tell
+from protenix_multiseed.types import Failure
+
+__all__ = [
+    "FailedError", "Failure", "ProtenixMsError", "ProtenixMsWarning", "RankedSample", "SampleResult", "SeedResult",
+    "load_results", "predict",
+]  # fmt: skip
+
+StrPath: TypeAlias = str | os.PathLike[str]
+Job: TypeAlias = Mapping[str, Any]
+Jobs: TypeAlias = StrPath | Job | Sequence[StrPath] | Sequence[Job]
+_IN_MEMORY = Path("jobs")  # the name of jobs without a file, in messages: jobs[0] 'kras'
+_folders_in_use: set[Path] = set()
+
+
+class TemplateSettings(TypedDict, total=False):
+    """The source of template structures. See :class:`protenix_multiseed.config.TemplateConfig`."""
+
+    mmcif_dir: StrPath | None
+    kalign: StrPath | None
+    fetch: bool
+
+
+class Settings(TypedDict, total=False):
+    """All settings of a run but ``seeds`` and ``out``. ``configs/all_settings.yaml`` explains each."""
+
+    model: str
+    checkpoint: StrPath | None
+    samples: int
+    cycles: int | None
+    steps: int | None
+    workers: int | None
+    executor: str
+    gpus: int | str | None
+    ray: str | None
+    device: str
+    kernels: Literal["auto", "torch", "cuequivariance"]
+    precision: Literal["reference", "fast"]
+    max_seeds_per_batch: int | None
+    stop_when_stable: int | None
+    assume_free: int | str | None
+    force: bool
+    sequential: bool
+    protenix_exact: bool
+    msa: bool | None
+    rna_msa: bool
+    msa_server: str | None
+    msa_database: StrPath | None
+    msa_gpu: bool
+    rna_databases: Sequence[StrPath]
+    template: bool
+    template_from_input: bool
+    templates: TemplateSettings
+    full_confidence: bool
+    pae: Literal["none", "json", "npz"]
+    store: str
+    guidance: bool
+    offline: bool
+    overwrite: bool
+    verify: bool
+    grace: float
+    log_file: StrPath | None
+    log_format: Literal["text", "json"]
+    upstream: Mapping[str, bool | int | float | str | None]
+
+
+def predict(
+    jobs: Jobs,
+    seeds: int | str | Iterable[int] | None = None,
+    out: StrPath | None = None,
+    *,
+    config: StrPath | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
+    progress: bool = False,
+    **settings: Unpack[Settings],
+) -> Generator[SeedResult, None, None]:
+    """Predict structures, write them to an output folder and rank them, as ``protenix-ms predict`` does.
+
+    All checks are made at once. The work begins with the first result that is taken. Seeds that the output folder holds
+    already come first; the others come when their files are complete. If the caller stops early, by ``break``, Ctrl-C
+    or an exception, what is predicted is kept, and the same call continues the work.
+
+    Args:
+        jobs: An input file in any format, or a folder; a job as in Protenix's or AlphaFold 3's JSON; or a list of paths
+            or of Protenix's jobs.
+        seeds: Seeds for every job: ``1``, ``range(1, 6)``, ``[1, 7]`` or ``"1-5"``. None: each job's own, else 101.
+        out: Output folder. None: that of ``config``, else ``output``.
+        config: A YAML file of settings. Arguments override it.
+        on_failure: Called with each job or seed that fails.
+        progress: Whether to print what ``protenix-ms predict`` prints during a run. Otherwise notes are warnings.
+        settings: Settings by their names in the YAML file.
+
+    Returns:
+        An iterator of results, one for each job and seed.
+
+    Raises:
+        ProtenixMsError: if an input or a setting is refused. Nothing has been predicted.
+        FailedError: after the last result, if a job or seed has failed and ``on_failure`` is None.
+    """
+    options = {**settings, "seeds": _seeds(seeds), "out": None if out is None else Path(out)}
+    loaded = load_config(options, None if config is None else Path(config), prefix="")
+    prepared = prepare(loaded, _inputs(jobs), warn, searching if progress else _searching)
+    return _results(prepared, on_failure, progress=progress)
+
+
+def _results(
+    prepared: Prepared, on_failure: Callable[[Failure], None] | None, *, progress: bool
+) -> Generator[SeedResult, None, None]:
+    config, tasks = prepared.config, prepared.scan.tasks
+    result = RunResult.begin(tasks)
+    left = {(task.job.name, seed): None for task in tasks for seed in task.job.seeds}
+
+    def take(job: str, seed: int) -> SeedResult:
+        left.pop((job, seed), None)
+        return read_seed_result(config.out, job, seed)
+
+    for word, text in prepared.scan.remarks():
+        warn(f"{word} {text}")
+    for task in tasks:
+        todo = set(task.todo)
+        for seed in task.job.seeds:
+            if seed not in todo:
+                yield take(task.job.name, seed)
+    inside = config.out if config.log_file is None else None
+    with (
+        _used(config.out.resolve()),
+        EventLog(config.log_path, inside, as_json=config.log_format == "json") as log,
+        _shown(prepared, progress=progress) as display,
+    ):
+        # The signals' handlers are the caller's: Python raises KeyboardInterrupt, and the run ends as after an error.
+        for outcome in run(config, tasks, Watchers(log, display), Signals(config.grace), result):
+            if not isinstance(outcome, Failure):
+                yield take(outcome.job.name, outcome.seed)
+            elif on_failure is not None:
+                on_failure(outcome)
+    if log.problem:
+        warn(f"lines are missing in the log: {log.problem}")
+    elsewhere = {(sample.job, sample.seed) for samples in result.samples.values() for sample in samples}
+    for job, seed in [one for one in left if one in elsewhere]:  # other processes have predicted them
+        yield take(job, seed)
+    if result.failures and on_failure is None:
+        raise FailedError(result.failures)
+
+
+@contextmanager
+def _used(out: Path) -> Iterator[None]:
+    """Refuse a second run of this process on a folder: the folder's locks are between processes."""
+    if out in _folders_in_use:
+        raise ConfigError(f"out: another run of this process writes to {out}: finish or close() its iterator first")
+    _folders_in_use.add(out)
+    try:
+        yield
+    finally:
+        _folders_in_use.remove(out)
+
+
+@contextmanager
+def _shown(prepared: Prepared, *, progress: bool) -> Iterator[Watcher]:
+    """Make the display of a run: what the command prints, or warnings of its notes."""
+    if not progress:
+        yield _warn_of_notes
+        return
+    terminal = Terminal(make_console(), prepared.scan.n_todo, 0)
+    with terminal.shown():
+        yield terminal
+
+
+def _warn_of_notes(event: Event) -> None:
+    if isinstance(event, Note):
+        warn(f"{event.job.name}: {event.text}")
+
+
+def _searching() -> AbstractContextManager[Tell]:
+    return nullcontext(logging.getLogger("protenix_multiseed").info)
+
+
+def _seeds(seeds: int | str | Iterable[int] | None) -> Any:
+    if seeds is None or isinstance(seeds, str):
+        return seeds
+    return [operator.index(seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
+
+
+def _inputs(jobs: Jobs) -> Sequence[Path | Document]:
+    if isinstance(jobs, str | os.PathLike):
+        return [Path(jobs)]
+    if isinstance(jobs, Mapping):
+        return [_document(jobs)]
+    if jobs and all(isinstance(job, str | os.PathLike) for job in jobs):
+        return [Path(job) for job in jobs if not isinstance(job, Mapping)]
+    return [_document(list(jobs))]
+
+
+def _document(content: Any) -> Document:
+    """Return jobs as a document. A single job of Protenix's JSON becomes a list of one."""
+    try:
+        document = Document(_IN_MEMORY, json.dumps(content))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"jobs: cannot be written as JSON: {error}; give paths, or jobs as dictionaries") from None
+    if isinstance(content, Mapping) and dialects.dialect_of(document) is dialects.protenix:
+        return _document([content])
+    return document

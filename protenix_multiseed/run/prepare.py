@@ -1,0 +1,147 @@
+"""Everything between the inputs and a run: read and check the jobs, search alignments, scan the output folder.
+
+Cheap checks come first, and nothing is written before all checks are done, except alignments that are searched.
+"""
+
+import contextlib
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.document import Document
+from protenix_multiseed.inputs.read import with_spec
+from protenix_multiseed.offline import forbid_network
+from protenix_multiseed.outputs.identity import identify
+from protenix_multiseed.outputs.scan import Scan, scan
+from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
+from protenix_multiseed.search.base import SearchError, Tell
+from protenix_multiseed.search.run import search_jobs
+from protenix_multiseed.search.sources import make_searchers
+from protenix_multiseed.types import Job
+from protenix_multiseed.upstream.dictionary import Dictionary, find_dictionary
+
+ALIGNMENTS = "alignments"  # subfolder for alignments that were searched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that can begin.
+
+    Attributes:
+        config: The configuration, with what the checks have found out.
+        scan: The tasks, and what the output folder holds already.
+    """
+
+    config: RunConfig
+    scan: Scan
+
+
+def prepare(
+    config: RunConfig,
+    inputs: Sequence[Path | Document],
+    note: Tell,
+    searching: Callable[[], AbstractContextManager[Tell]],
+) -> Prepared:
+    """Check everything that a run needs.
+
+    Args:
+        config: Configuration of the run.
+        inputs: Input files, folders of them, or documents.
+        note: Receives sentences about the inputs.
+        searching: Makes a context that receives sentences on the progress of a search of alignments.
+
+    Raises:
+        ProtenixMsError: if the run is refused.
+    """
+    if config.offline:
+        forbid_network(loopback=config.executor == "ray")
+    checkpoint_hash = CheckpointHash(config)
+    jobs, dictionary = read_inputs(config, inputs, note)
+    config = check_surroundings(config, has_hits=has_hits(jobs))
+    jobs = _with_alignments(config, jobs, dictionary, searching)
+    _import_ahead(config, jobs)
+    identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
+    found = scan(jobs, identities, config.folder_settings)
+    if found.n_todo:
+        check_workers()
+    return Prepared(config=config, scan=found)
+
+
+def read_inputs(config: RunConfig, inputs: Sequence[Path | Document], note: Tell) -> tuple[list[Job], Dictionary]:
+    """Return the checked jobs of a run and the chemical dictionary.
+
+    Raises:
+        RefusedInputsError: if there are problems; the error lists them.
+    """
+    dictionary = find_dictionary()
+    if dictionary.note:
+        note(dictionary.note)
+    return read_jobs(inputs, config.seeds, config.input_rules, dictionary, note), dictionary
+
+
+def has_hits(jobs: Sequence[Job]) -> bool:
+    """Whether a job names hits of a template search."""
+    return any(polymer.templates for job in jobs for _, polymer in job.spec.polymers())
+
+
+def search(
+    config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary, folder: Path, tell: Tell
+) -> tuple[list[Job], Sequence[str]]:
+    """Search the alignments that jobs lack.
+
+    Returns:
+        The jobs whose alignments were found, and a sentence for each failure.
+
+    Raises:
+        ProtenixMsError: if no search is possible.
+    """
+    searchers = make_searchers(config, tell)
+    if not searchers:
+        raise ConfigError(
+            "no source of alignments is given: name a server (--server https://host/path, which is sent the "
+            "sequences) or a database on this machine (--database)"
+        )
+    outcome = search_jobs(jobs, searchers, folder.absolute(), tell)
+    return [with_spec(job, spec, config.input_rules, dictionary) for job, spec in outcome.specs], outcome.failures
+
+
+def _with_alignments(
+    config: RunConfig,
+    jobs: list[Job],
+    dictionary: Dictionary,
+    searching: Callable[[], AbstractContextManager[Tell]],
+) -> list[Job]:
+    """Search the alignments that jobs lack, if the configuration names a source.
+
+    Raises:
+        ProtenixMsError: if a search failed. Finished searches are kept.
+    """
+    if not (config.msa_server or config.msa_database or config.rna_databases):
+        return jobs
+    with searching() as tell:
+        made, failures = search(config, jobs, dictionary, config.out / RUN_FOLDER / ALIGNMENTS, tell)
+    if failures:
+        way_out = "'protenix-ms msa' writes a job file without these jobs, which can be predicted"
+        raise SearchError("\n".join([*failures, f"nothing was predicted; {way_out}"]))
+    return made
+
+
+def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:
+    """Import torch in a thread during the remaining checks, if this is most likely a first run of these jobs."""
+    if any((config.out / job.name).exists() for job in jobs):
+        return
+    importlib.import_module("protenix_multiseed.run.pipeline")
+    importlib.import_module("concurrent.futures.thread")  # torch imports it, which fails while a refused run is exiting
+    threading.Thread(target=_import_torch).start()
+
+
+def _import_torch() -> None:
+    with contextlib.suppress(Exception):  # the module that needs torch will fail the same way and report it
+        importlib.import_module("torch")
