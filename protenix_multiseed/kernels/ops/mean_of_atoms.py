@@ -25,10 +25,10 @@ def mean_of_atoms(kernels: Kernels, x: torch.Tensor, atoms: torch.Tensor, count:
     """
     padded = functional.pad(torch.relu(x), (0, 0, 0, 1))  # row N_atom holds zeros, for the padding in ``atoms``
     if len(atoms) == 1:
-        found = padded[:, :, atoms[0]]
+        total = padded[:, :, atoms[0]].sum(dim=-2)
     else:
-        found = torch.stack([of_entry[:, places] for of_entry, places in zip(padded, atoms, strict=True)])
-    return found.sum(dim=-2) / count.clamp(min=1)[:, None, :, None]
+        total = torch.stack([of_entry[:, places].sum(dim=-2) for of_entry, places in zip(padded, atoms, strict=True)])
+    return total / count.clamp(min=1)[:, None, :, None]
 
 
 @triton.jit(do_not_specialize=["n_atom", "n_token", "n_shared", "first_of_entry", "most"])
