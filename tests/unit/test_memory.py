@@ -22,12 +22,10 @@ from protenix_multiseed.kernels import language
 from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.fast.pairformer import PairBlock
-from protenix_multiseed.model.stages import run_stages
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.settings import FeatureSettings, InputRules
-from protenix_multiseed.types import Batch, Sizes
+from protenix_multiseed.types import Sizes
 from protenix_multiseed.units import format_bytes, parse_bytes
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.configs import build_configs
@@ -61,25 +59,6 @@ def test_the_estimate_is_at_most_25_percent_above_the_peak_and_never_below(featu
             scored(network, features, features.seeds[:seeds], sample_chunk=chunk)
     measured = weights + counted.peak
     assert measured <= estimate.peak_bytes <= 1.25 * measured
-
-
-@pytest.mark.parametrize(("names", "chunk"), [(("ligands", "template"), 2), (("ligands", "rna", "bonded"), 1)])
-def test_the_estimate_of_a_batch_of_several_jobs_covers_their_padding(tmp_path, names, chunk):
-    paths, dictionary = cases.write_cases(tmp_path), EmbeddedDictionary()
-    environment.prepare(dictionary)
-    jobs = read_jobs([paths[name] for name in names], (1, 2), InputRules(model="demo"), dictionary)
-    parts = tuple(featurize(job, FeatureSettings())[0] for job in jobs)
-    config = load_config({"model": "demo", "samples": 2, "steps": 2, "cycles": 1})
-    configs = build_configs(config.upstream_settings)
-    model = demo.fill(build_model(configs))
-    network = network_of(model, configs, "demo")
-    planner = make_planner(config.plan_settings, configs, model, on_gpu=False, fused=False)
-    estimate = planner.shared_bytes([part.sizes for part in parts], 2 * len(parts), chunk)
-    weights = sum(weight.nbytes for weight in model.parameters())
-    with Allocations() as counted:
-        for _ in range(2):
-            list(run_stages(FAST, network, Batch(parts=parts, sample_chunk=chunk)))
-    assert weights + counted.peak <= estimate <= 1.4 * (weights + counted.peak)
 
 
 class DiscardingList(list):
