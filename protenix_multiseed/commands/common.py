@@ -16,8 +16,6 @@ from protenix_multiseed.types import Job
 from protenix_multiseed.units import visible
 from protenix_multiseed.upstream.dictionary import Dictionary
 
-MAX_ROWS = 20  # rows that a listing shows, unless the user asks for all
-
 
 def read_inputs(config: RunConfig, inputs: Sequence[Path]) -> tuple[list[Job], Dictionary]:
     """Return the checked jobs of a run and the chemical dictionary, and print notes about the inputs.

@@ -11,13 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from protenix_multiseed.commands.common import MAX_ROWS
 from protenix_multiseed.units import format_bytes, visible
 
 if TYPE_CHECKING:
     from protenix_multiseed.analysis.findings import Findings
 
 _FILE_COLUMNS = 140  # line width if the output goes to a file
+
+MAX_ROWS = 20  # rows that a listing shows, unless the user asks for all
 
 
 class _Console(Console):

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
-from protenix_multiseed.commands.console import make_console, show_note
+from protenix_multiseed.commands.common import read_inputs
+from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.disk import estimate_disk_bytes
 from protenix_multiseed.execution.figures import CARD, estimate_seconds

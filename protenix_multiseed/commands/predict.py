@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS, searching, show_input_note
-from protenix_multiseed.commands.console import make_console, show_findings
+from protenix_multiseed.commands.common import searching, show_input_note
+from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_findings
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.events import Watchers
 from protenix_multiseed.outputs.scan import Scan

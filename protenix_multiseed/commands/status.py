@@ -8,8 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import MAX_ROWS
-from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.console import MAX_ROWS, make_console
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import read_text
 from protenix_multiseed.inputs.seeds import format_seeds

@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
-from protenix_multiseed.commands.common import MAX_ROWS, read_inputs
-from protenix_multiseed.commands.console import make_console, show_note
+from protenix_multiseed.commands.common import read_inputs
+from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_note
 from protenix_multiseed.config import RunConfig
 
 

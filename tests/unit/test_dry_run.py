@@ -32,7 +32,8 @@ def test_a_dry_run_plans_with_the_kernels_that_a_run_would_use(monkeypatch, kern
 def plan(name="a-complex-with-a-name-that-is-rather-long", seconds=75.4, **changes):
     estimate = MemoryEstimate(resident={}, stages={"sample": {"x": 10 * 2**30}})
     fixed = {"sizes": Sizes(n_token=2000, n_atom=15_000, n_msa=16_384), "one_seed": estimate, "largest": estimate}
-    batches = tuple(BatchPlan(seeds=seeds, sample_chunk=5, estimated_bytes=0) for seeds in ((1, 2, 3), (4, 5)))
+    entries = tuple(tuple((0, seed) for seed in seeds) for seeds in ((1, 2, 3), (4, 5)))
+    batches = tuple(BatchPlan(entries=one, sample_chunk=5, estimated_bytes=0) for one in entries)
     more = {"budget": 70 * 2**30, "n_sample": 5, "disk_bytes": 2**30, "reference_reason": None, "refusal": None}
     fixed |= {"device": "NVIDIA H100 80GB HBM3", "seconds": seconds, "batches": batches, **more}
     return dry_run.JobPlan(job=job_of(name=name), **{**fixed, **changes})
