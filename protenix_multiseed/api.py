@@ -63,6 +63,7 @@ class Settings(TypedDict, total=False):
     kernels: Literal["auto", "torch", "cuequivariance"]
     precision: Literal["reference", "fast"]
     max_seeds_per_batch: int | None
+    max_jobs_per_batch: int | None
     stop_when_stable: int | None
     assume_free: int | str | None
     force: bool

@@ -75,6 +75,12 @@ class Executor(Protocol):
         """Return facts about the device, the kernels and the weights, for the run's record."""
 
 
+def executor_name(config: RunConfig) -> str:
+    """Return the name of the executor that runs. ``--gpus all`` on a machine with one GPU is a run on one GPU."""
+    is_single = config.ray is None and config.gpus == "all" and config.device != "cpu" and len(visible_gpus()) == 1
+    return "local" if is_single and config.executor == "ray" else config.executor
+
+
 def make_executor(config: RunConfig, workers: WorkerPool, tell: Watcher) -> Executor:
     """Return the executor that the configuration names.
 
@@ -85,8 +91,7 @@ def make_executor(config: RunConfig, workers: WorkerPool, tell: Watcher) -> Exec
     Raises:
         ConfigError: if there is no executor with this name.
     """
-    is_single = config.ray is None and config.gpus == "all" and config.device != "cpu" and len(visible_gpus()) == 1
-    chosen = "local" if is_single and config.executor == "ray" else config.executor
+    chosen = executor_name(config)
     try:
         module, _, name = EXECUTORS[chosen].partition(":")
     except KeyError:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.execution.base import executor_name
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.document import Document
 from protenix_multiseed.inputs.read import with_spec
@@ -134,14 +135,20 @@ def _with_alignments(
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:
-    """Import torch in a thread during the remaining checks, if this is most likely a first run of these jobs."""
+    """Import what takes long in a thread during the remaining checks, if this is most likely a first run of these jobs.
+
+    That is torch, or Ray if other processes will need torch.
+    """
     if any((config.out / job.name).exists() for job in jobs):
         return
     importlib.import_module("protenix_multiseed.run.pipeline")
     importlib.import_module("concurrent.futures.thread")  # torch imports it, which fails while a refused run is exiting
-    threading.Thread(target=_import_torch).start()
+    threading.Thread(target=_import_slow, args=(config,)).start()
 
 
-def _import_torch() -> None:
-    with contextlib.suppress(Exception):  # the module that needs torch will fail the same way and report it
-        importlib.import_module("torch")
+def _import_slow(config: RunConfig) -> None:
+    with contextlib.suppress(Exception):  # the module that needs it will fail the same way and report it
+        if executor_name(config) == "ray":
+            importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
+        else:
+            importlib.import_module("torch")
