@@ -44,8 +44,9 @@ def test_each_gpu_has_a_line_that_follows_it_and_the_run_has_one():
 
 def test_a_batch_of_several_jobs_is_shown_by_its_numbers_of_jobs_and_seeds():
     others = (("b", (1,)), ("c", (1, 2)))
-    text = shown([replace(batch(""), others=others)])
-    assert "3 jobs, 5 seeds, sample 3/8" in text
+    text = " ".join(shown([replace(batch(""), others=others)]).split())
+    assert "3 jobs, 5 seeds" in text
+    assert "3/8 steps" in text
     assert "n1 GPU 0: 3 jobs, 5 seeds" in shown([replace(batch("n1 GPU 0"), others=others)])
 
 
