@@ -26,17 +26,18 @@ EXAMPLE = REPOSITORY / "examples" / "7r6r.json"
 CODES = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL UNK DA DC DG DT"
 PROTENIX = "from runner.batch_inference import protenix_cli; protenix_cli()"
 OURS = "from protenix_multiseed.cli import app; app()"
-IDLE = """
+# Run the command, and write when each batch begins and ends, its jobs and its entries into the file of the first argument.
+SPANS = """
 import json, sys, time
 import torch
 from protenix_multiseed.execution import model
 spans, original = [], model.run_stages
-def timed(*arguments):
+def timed(stages, network, batch):
     if torch.cuda.is_available(): torch.cuda.synchronize()
-    start = time.perf_counter()
-    yield from original(*arguments)
+    start = time.time()
+    yield from original(stages, network, batch)
     if torch.cuda.is_available(): torch.cuda.synchronize()
-    spans.append((start, time.perf_counter()))
+    spans.append((start, time.time(), len(batch.parts), len(batch.entries)))
 model.run_stages = timed
 from protenix_multiseed.cli import app
 path = sys.argv.pop(1)
@@ -158,7 +159,7 @@ def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, st
     path = scratch / "jobs.json"
     path.write_text(json.dumps(jobs))
     command = [
-        sys.executable, "-c", IDLE, str(scratch / "spans.json"), "predict", str(path), "--seeds", f"1-{arguments.seeds}",
+        sys.executable, "-c", SPANS, str(scratch / "spans.json"), "predict", str(path), "--seeds", f"1-{arguments.seeds}",
         "--out", str(scratch / "out"), "--precision", "fast", "--cycles", str(arguments.cycles),
         "--steps", str(arguments.steps), "--quiet",
     ]  # fmt: skip
@@ -168,7 +169,7 @@ def idle(scratch: Path, arguments: argparse.Namespace, environment: dict[str, st
     if done.returncode:
         sys.exit(f"code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
     spans = json.loads((scratch / "spans.json").read_text())
-    busy, span = sum(end - start for start, end in spans), spans[-1][1] - spans[0][0]
+    busy, span = sum(end - start for start, end, *_ in spans), spans[-1][1] - spans[0][0]
     gaps = [round(later[0] - earlier[1], 4) for earlier, later in itertools.pairwise(spans)]
     made = {
         "jobs": arguments.idle_jobs,

@@ -29,9 +29,9 @@ from pathlib import Path
 
 import psutil
 from benchmark_command import OURS, REPOSITORY, prepare
+from measure_screening import AMINO_ACIDS, alignment
 
 SIZES = {"tiny": (8, 24), "small": (150, 450), "one": (245, 245), "large": (1000, 1500)}
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 QUERY = ["nvidia-smi", "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
 
 
@@ -69,7 +69,7 @@ def parse_sets(text: str) -> list[tuple[str, int, int]]:
 
 
 def write_inputs(folder: Path, sizes: tuple[int, int], n_job: int, n_row: int) -> Path:
-    """Write jobs of two protein chains, each with an MSA of mutated copies. Sizes are evenly spread and shuffled."""
+    """Write jobs of two protein chains, each with an MSA of changed copies. Sizes are evenly spread and shuffled."""
     folder.mkdir()
     generator = random.Random(0)
     low, high = sizes
@@ -79,21 +79,14 @@ def write_inputs(folder: Path, sizes: tuple[int, int], n_job: int, n_row: int) -
     for number, n_token in enumerate(tokens):
         chains = []
         for chain, length in enumerate((n_token - n_token // 3, n_token // 3)):
-            sequence = "".join(generator.choices(LETTERS, k=length))
+            sequence = "".join(generator.choices(AMINO_ACIDS, k=length))
             path = folder / f"{number}_{chain}.a3m"
-            path.write_text("".join(f">{row}\n{mutated(sequence, generator, row)}\n" for row in range(n_row)))
+            path.write_text(alignment(sequence, n_row, generator))
             chains.append({"proteinChain": {"sequence": sequence, "count": 1, "unpairedMsaPath": str(path)}})
         jobs.append({"name": f"job{number}", "sequences": chains})
     path = folder / "in.json"
     path.write_text(json.dumps(jobs))
     return path
-
-
-def mutated(sequence: str, generator: random.Random, row: int) -> str:
-    """Return the sequence itself for row 0, else a copy with a third of its residues replaced."""
-    if row == 0:
-        return sequence
-    return "".join(generator.choice(LETTERS) if generator.random() < 1 / 3 else one for one in sequence)
 
 
 def measure(
@@ -128,12 +121,13 @@ def measure(
     for path, record in records.items():
         seconds = sum(record["run"]["stage_seconds"].values())
         written = path.stat().st_mtime
-        key = record["job"], record["run"]["batch"][0], tuple(record["run"]["batch"])
+        of_jobs = record["run"].get("batch_jobs") or {record["job"]: record["run"]["batch"]}  # else counted once a job
+        key = json.dumps(of_jobs, sort_keys=True)
         batches[key] = max(batches.get(key, (0.0, written)), (seconds, written))
     busy = sum(seconds for seconds, _ in batches.values())
     begin = min(written - seconds for seconds, written in batches.values())
     end = max(path.stat().st_mtime for path in records)
-    span, n_structure = end - begin, 5 * n_job * n_seed
+    span, n_structure = end - begin, len(list(out.glob("*/seed_*/predictions/*.cif")))
     row = {
         "whole_s": round(whole, 2),
         "span_s": round(span, 2),

@@ -23,28 +23,10 @@ import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from benchmark_command import REPOSITORY, SPANS
+
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 WARM_UP = {"alone": 2, "shared": 8}  # numbers of jobs
-# Record when each batch begins and ends, then run the command.
-COMMAND = """
-import json, sys, time
-import torch
-from protenix_multiseed.execution import model
-spans, original = [], model.run_stages
-def timed(stages, network, batch):
-    start = time.time()
-    yield from original(stages, network, batch)
-    if torch.cuda.is_available(): torch.cuda.synchronize()
-    spans.append((start, time.time(), len(batch.parts), len(batch.entries)))
-model.run_stages = timed
-from protenix_multiseed.cli import app
-path = sys.argv.pop(1)
-try:
-    app()
-finally:
-    open(path, "w").write(json.dumps(spans))
-"""
 
 
 def main() -> None:
@@ -130,7 +112,7 @@ def run(folder: Path, arguments: argparse.Namespace, way: str, precision: str, n
     cache, out = folder / "cache", folder / "out"
     most = 1 if way == "alone" else arguments.max_jobs
     command = [
-        sys.executable, "-c", COMMAND, str(folder / "spans.json"), "predict", str(folder / f"jobs{n_job}.json"),
+        sys.executable, "-c", SPANS, str(folder / "spans.json"), "predict", str(folder / f"jobs{n_job}.json"),
         "--seeds", "1", "--out", str(out), "--model", arguments.model, "--precision", precision, "--quiet",
         "--device", arguments.device, "--cycles", str(arguments.cycles), "--steps", str(arguments.steps),
         "--samples", str(arguments.samples), *(["--max-jobs-per-batch", str(most)] if most else []),
