@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -23,6 +24,7 @@ from protenix_multiseed.execution.gpus import visible_gpus
 _STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
 ray: Any = None  # the modules are imported with the first cluster
 NodeAffinity: Any = None
+_ANSWER_SECONDS = 20.0
 _N_CALL = 8  # calls that a process answers at the same time
 
 
@@ -44,6 +46,8 @@ def import_ray(*, is_local: bool) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if is_local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # in spite of its name it holds for Linux too
+    else:
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # Ray's 20 tries take 15 minutes
     global ray, NodeAffinity
     ray = importlib.import_module("ray")
     NodeAffinity = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
@@ -131,8 +135,8 @@ class Cluster:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if config.ray:
             try:
-                ray.init(address=config.ray, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+                ray.init(address=reachable(config.ray), **quiet)
+            except (OSError, ValueError, RuntimeError) as error:
                 raise ConfigError(
                     f"ray: no cluster answers at {config.ray} ({str(error).splitlines()[0]}); start one with "
                     "'ray start --head', or use --gpus for the GPUs of this machine"
@@ -164,6 +168,29 @@ class Cluster:
         if missing := [index for index in wanted if index >= len(here)]:
             raise ConfigError(f"gpus: there is no GPU {missing[0]}; this machine has {len(here)}")
         return [here[index] for index in dict.fromkeys(wanted)]
+
+
+def reachable(wanted: str) -> str:
+    """Return the HOST:PORT of a cluster, which answers.
+
+    ``auto`` is RAY_ADDRESS, or the cluster that ``ray start`` made or joined on this machine last. Ray's own ``auto``
+    takes any cluster whose processes it sees, such as the private one of another run with ``--gpus``.
+
+    Raises:
+        OSError: if nothing answers there.
+        ValueError: if it is no address.
+    """
+    address = wanted
+    if wanted == "auto":
+        services = importlib.import_module("ray._private.services")
+        address = os.environ.get("RAY_ADDRESS") or services.find_bootstrap_address(None) or ""
+        if not address:
+            raise ConnectionError("RAY_ADDRESS is not set, and no 'ray start' has run on this machine")
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    return address
 
 
 def _kill(process: int) -> None:

@@ -131,9 +131,19 @@ def test_a_run_on_one_gpu_does_not_import_ray(tmp_path):
     assert (tmp_path / "seen").read_text() == "no ray\n"
 
 
-def test_a_cluster_that_does_not_answer_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("auto", "RAY_ADDRESS is not set, and no 'ray start' has run on this machine"),  # others' clusters may run here
+        ("127.0.0.1:9", "Connection refused"),
+        ("ray://127.0.0.1:9", "'ray://127.0.0.1:9' is not HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_refused(tmp_path, address, why):
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
-    done = run(*COMMON, "--ray", "auto", "--out", "out", cwd=tmp_path, RAY_TMPDIR=str(tmp_path))
+    done = run(*COMMON, "--ray", address, "--out", "out", cwd=tmp_path, RAY_TMPDIR=str(tmp_path), RAY_ADDRESS="")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "ray: no cluster answers at auto" in done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"ray: no cluster answers at {address}" in said
+    assert why in said
     assert not (tmp_path / "out").exists()

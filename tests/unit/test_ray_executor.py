@@ -1,6 +1,7 @@
 """The executor for several GPUs on a cluster of threads: whatever ends or stands still, each seed comes out once."""
 
 import random
+import socket
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ pytest.importorskip("ray")
 from protenix_multiseed.config import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.events import StageEntered, Written
-from protenix_multiseed.execution import fleet
+from protenix_multiseed.execution import fleet, ray_cluster
 from protenix_multiseed.execution import ray as module
 from protenix_multiseed.features.pool import AHEAD
 from protenix_multiseed.types import Failure
@@ -263,3 +264,21 @@ def test_jobs_that_were_running_when_their_process_ended_are_given_alone_and_the
     assert run.all == everything(tasks)
     assert [(one.job.name, one.seed) for one in run.failures] == [("job4", 7)]
     assert [alone for _, alone in machines.given if alone] == [{("job4", 7)}] * 2
+
+
+def test_the_cluster_that_is_found_is_the_named_one_or_the_one_that_ray_start_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert ray_cluster.reachable(address) == address
+        with pytest.raises(ConnectionError, match="no 'ray start' has run"):
+            ray_cluster.reachable("auto")
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"{address}\n")
+        assert ray_cluster.reachable("auto") == address
+        monkeypatch.setenv("RAY_ADDRESS", "not an address")
+        with pytest.raises(ValueError, match="not HOST:PORT"):
+            ray_cluster.reachable("auto")
+    with pytest.raises(ConnectionError):
+        ray_cluster.reachable(address)
