@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from protenix_multiseed.commands.common import searching
 from protenix_multiseed.commands.console import make_console
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError, ProtenixMsError, ProtenixMsWarning, warn
 from protenix_multiseed.events import Event, Note, Watcher, Watchers
 from protenix_multiseed.failures import FailedError

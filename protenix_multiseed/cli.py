@@ -266,7 +266,7 @@ def bench(
 
 
 def _load(settings: dict[str, Any]) -> "RunConfig":
-    from protenix_multiseed.config import load_config
+    from protenix_multiseed.config_loading import load_config
 
     options = dict(settings)
     file = options.pop("config", None)

@@ -36,7 +36,7 @@ from protenix_multiseed.commands.bench import (
     measure,
     summarise,
 )
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs import read_jobs

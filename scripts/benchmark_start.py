@@ -25,18 +25,19 @@ os.environ.setdefault("LAYERNORM_TYPE", "torch")
 
 import numpy as np
 import torch
+from protenix.data.inference import infer_dataloader
 
-from protenix_multiseed.features import featurize as featurize_module
 from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.features.msa_and_templates import dataset_configs
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.settings import FeatureSettings, InputRules, UpstreamSettings
 from protenix_multiseed.types import Job
-from protenix_multiseed.upstream import dictionary as dictionary_module
-from protenix_multiseed.upstream import environment
+from protenix_multiseed.upstream import dictionary_index, environment
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream.job_dict import to_upstream
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "7r6r.json"
 MODEL = "protenix_base_default_v1.0.0"
@@ -69,9 +70,9 @@ def compare_features(repetitions: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         job = large_job(Path(folder))
         path = Path(folder) / "upstream.json"
-        path.write_text(json.dumps([job.spec]))
-        configs = featurize_module._dataset_configs(settings, path)
-        dataset = featurize_module.infer_dataloader.InferenceDataset(configs)
+        path.write_text(json.dumps([to_upstream(job.spec)]))
+        configs = dataset_configs(settings, path)
+        dataset = infer_dataloader.InferenceDataset(configs)
 
         def theirs(seeds: tuple[int, ...]) -> dict[str, Any]:
             for seed in seeds:
@@ -161,7 +162,7 @@ def time_dictionary() -> None:
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     print(
         f"dictionary: {len(dictionary)} components indexed in {built:.1f} s ({size / 2**20:.0f} MiB, layout "
-        f"{dictionary_module.LAYOUT}), opened in {1000 * opened:.1f} ms, one component in {1000 * one:.1f} ms"
+        f"{dictionary_index.LAYOUT}), opened in {1000 * opened:.1f} ms, one component in {1000 * one:.1f} ms"
     )
 
 

@@ -20,7 +20,7 @@ from benchmark_engine import read_features
 from measure_parity import damp, rmsd
 
 from protenix_multiseed.commands.bench import loaded_model
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.events import Note
 from protenix_multiseed.execution.group_run import GroupRun, Ready
 from protenix_multiseed.execution.retry import MemoryLimit

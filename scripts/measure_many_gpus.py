@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.events import Watchers, Written
 from protenix_multiseed.execution import ray as executor
 from protenix_multiseed.execution.fleet import Place

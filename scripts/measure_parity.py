@@ -20,7 +20,7 @@ import torch
 from benchmark_engine import read_features
 
 from protenix_multiseed.commands.bench import kernels_of_protenix, loaded_model
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.inputs import make_inputs
 from protenix_multiseed.model.network import Network

@@ -20,6 +20,7 @@ options=(--seeds 1-1000 --out /shared/output --precision fast)
 set -euo pipefail
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_worker_niceness=0 # Ray's 15 lets every other program take processor time from the processes of the GPUs
 # Each node starts Ray with its own GPUs. The first node runs the command, and all end with it.
 exec srun --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=0 \
     ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_NNODES" \

@@ -10,7 +10,8 @@ import argparse
 import pickle
 from pathlib import Path
 
-from protenix_multiseed.upstream.dictionary import EmbeddedDictionary, serialize
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
+from protenix_multiseed.upstream.molecules import serialize
 
 
 def write_dictionary(root: Path, codes: list[str]) -> None:

@@ -46,6 +46,7 @@ def import_ray(*, is_local: bool) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if is_local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # in spite of its name it holds for Linux too
+        os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 the ranking slows the GPUs' processes down
     else:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # Ray's 20 tries take 15 minutes
     global ray, NodeAffinity

@@ -7,30 +7,28 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from biotite.structure import AtomArray, get_residue_starts
-from protenix.data.constants import STD_RESIDUES
+from biotite.structure import AtomArray
 from protenix.data.core import ccd
 from protenix.data.core.featurizer import Featurizer
 from protenix.data.inference import infer_dataloader, json_parser
 from protenix.data.inference.json_to_feature import SampleDictToFeatures
-from protenix.data.msa.msa_featurizer import InferenceMSAFeaturizer
-from protenix.data.template import template_featurizer
-from protenix.data.template.template_utils import TemplateHitFeaturizer
-from protenix.data.tokenizer import ELEMS, AtomArrayTokenizer, Token, TokenArray
-from protenix.data.utils import get_atom_level_token_mask
-from protenix.utils.torch_utils import dict_to_tensor
-from sklearn.neighbors import KDTree
 
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.features import layout
 from protenix_multiseed.features.cache import Made, cached
+from protenix_multiseed.features.msa_and_templates import (
+    HitReporter,
+    dataset_configs,
+    msa_arrays,
+    msa_rows,
+    template_arrays,
+    with_hits,
+)
 from protenix_multiseed.features.own_templates import with_structures
 from protenix_multiseed.features.seed_draws import (
     DrawLog,
@@ -41,20 +39,18 @@ from protenix_multiseed.features.seed_draws import (
     replay_reference,
     smiles_coordinates,
 )
+from protenix_multiseed.features.tokens import Frames, tokenize
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.residues import codes_of
 from protenix_multiseed.job_spec import JobSpec, Ligand
-from protenix_multiseed.settings import FeatureSettings, UpstreamSettings
+from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Features, Job, SeedFeatures
-from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.environment import overheard, replaced, silenced
-from protenix_multiseed.upstream.job_dict import sequences_of, to_upstream
+from protenix_multiseed.upstream.job_dict import to_upstream
 from protenix_multiseed.upstream.job_dictionary import with_components
-from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 # Upstream says so of caps before the correction bonds them. No other unbonded residue passes the checks.
 _UNBONDED = "No C-N or O3'-P bond"
-_GAP = 31  # upstream's number of a gap in MSA features
 # Annotations that writing mmCIF needs. The many other annotations of the parser are dropped.
 WRITTEN_ANNOTATIONS = (
     "chain_id",
@@ -113,8 +109,8 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
         path.write_text(json.dumps([to_upstream(corrected(job.spec, settings.reads))]))
-        dataset = infer_dataloader.InferenceDataset(_dataset_configs(_with_hits(job, settings), path))
-        hits = _HitReporter(dataset.online_template_featurizer) if dataset.online_template_featurizer else None
+        dataset = infer_dataloader.InferenceDataset(dataset_configs(with_hits(job, settings), path))
+        hits = HitReporter(dataset.online_template_featurizer) if dataset.online_template_featurizer else None
         dataset.online_template_featurizer = hits
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
@@ -166,7 +162,7 @@ class _Shared:
     arrays: dict[str, Any]
     atom_array: AtomArray
     entity_poly_type: dict[str, str]
-    frames: "_Frames"
+    frames: Frames
     conformers: list[np.ndarray]
     smiles: dict[str, str]  # entity number -> SMILES
     warnings: tuple[str, ...]
@@ -216,7 +212,7 @@ def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
 def _share_atoms(
     job: Job, settings: FeatureSettings, seed: int, log: DrawLog, sample: SampleDictToFeatures, atom_array: AtomArray
 ) -> _Shared:
-    tokens = _tokenize(atom_array)
+    tokens = tokenize(atom_array)
     featurizer = Featurizer(tokens, atom_array, include_discont_poly_poly_bonds=True)
     full = featurizer.get_token_features() | featurizer.get_bond_features() | featurizer.get_extra_features()
     element = Featurizer.elem_onehot_encoded(atom_array.element)
@@ -232,8 +228,8 @@ def _share_atoms(
     arrays["token_bonds"] = full["token_bonds"].numpy().astype(bool)
 
     def make() -> Made:
-        template_arrays, warnings = _template_arrays(job, settings, atom_array)
-        return _msa_arrays(job, settings, atom_array, full["restype"]) | template_arrays, warnings
+        templates, warnings = template_arrays(job, settings, atom_array)
+        return msa_arrays(job, settings, atom_array, full["restype"]) | templates, warnings
 
     columns = [np.asarray(arrays[name]) for name in ("asym_id", "residue_index", "restype")]
     found, warnings = cached(job, settings, columns, make)
@@ -248,182 +244,11 @@ def _share_atoms(
         arrays=arrays,
         atom_array=atom_array,
         entity_poly_type=sample.entity_poly_type,
-        frames=_Frames(tokens, atom_array),
+        frames=Frames(tokens, atom_array),
         conformers=np.split(order, starts),
         smiles=_smiles(job.spec),
         warnings=warnings,
     )
-
-
-def _tokenize(atom_array: AtomArray) -> TokenArray:
-    """Tokenize as upstream's ``AtomArrayTokenizer``, but residue by residue, which takes a third of the time.
-
-    AlphaFold 3 supplement, 2.6: a standard residue is one token; in all other residues each atom is one token.
-    """
-    names = atom_array.atom_name.tolist()
-    starts = get_residue_starts(atom_array, add_exclusive_stop=True).tolist()
-    tokens = []
-    for start, stop in pairwise(starts):
-        kind = STD_RESIDUES.get(atom_array.res_name[start])
-        if kind is not None and atom_array.mol_type[start] != "ligand":
-            tokens.append(_token(kind, range(start, stop), names))
-        else:
-            tokens.extend(
-                _token(ELEMS[atom_array.element[atom]], range(atom, atom + 1), names) for atom in range(start, stop)
-            )
-    return AtomArrayTokenizer(atom_array)._set_token_annotations(TokenArray(tokens))
-
-
-def _token(kind: int, atoms: range, names: Sequence[str]) -> Token:
-    token = Token(kind)
-    token.atom_indices, token.atom_names = list(atoms), [names[atom] for atom in atoms]
-    return token
-
-
-class _Frames:
-    """Decides which tokens have a frame (AlphaFold 3 supplement, 4.3.2).
-
-    The frame of a standard residue follows from its atom names. The frame of an atom in a ligand or modified residue
-    uses the two nearest atoms of the placed reference conformer. Rounding can change which atoms are nearest, so this
-    frame depends on the seed.
-    """
-
-    def __init__(self, tokens: TokenArray, atom_array: AtomArray) -> None:
-        self._ref_mask = atom_array.ref_mask
-        self._fixed = np.zeros(len(tokens), dtype=bool)
-        self._drawn: list[tuple[int, Any, Any]] = []
-        split = get_atom_level_token_mask(tokens, atom_array)
-        is_free = (atom_array.mol_type == "ligand") | ~np.isin(atom_array.res_name, list(STD_RESIDUES)) | split
-        self._conformers = {
-            uid: np.flatnonzero(atom_array.ref_space_uid == uid) for uid in np.unique(atom_array.ref_space_uid[is_free])
-        }
-        centres = np.array(tokens.get_annotation("centre_atom_index"))
-        is_standard = (atom_array.mol_type[centres] != "ligand") & np.isin(
-            atom_array.res_name[centres], list(STD_RESIDUES)
-        )
-        for index, token in enumerate(tokens):
-            if is_standard[index] and len(token.atom_indices) > 1:
-                first = "N" if atom_array.mol_type[centres[index]] == "protein" else "C1'"
-                self._fixed[index] = first in token.atom_names
-            else:
-                self._drawn.append((index, token, atom_array[centres[index]]))
-
-    def has_frame(self, ref_pos: np.ndarray) -> np.ndarray:
-        """Return whether each token has a frame, for one seed's ``ref_pos`` [N_atom, 3] -> [N_token]."""
-        positions = torch.from_numpy(ref_pos)
-        trees = {
-            uid: (KDTree(positions[atoms], metric="euclidean") if len(atoms) >= 3 else None, atoms)
-            for uid, atoms in self._conformers.items()
-        }
-        has_frame = self._fixed.copy()
-        for index, token, centre in self._drawn:
-            has_frame[index] = bool(Featurizer.get_lig_frame(token, centre, trees, positions, self._ref_mask)[0])
-        return has_frame
-
-
-def _msa_arrays(
-    job: Job, settings: FeatureSettings, atom_array: AtomArray, restype: torch.Tensor
-) -> dict[str, np.ndarray]:
-    made = {}
-    if settings.reads.msa:
-        made = dict_to_tensor(
-            InferenceMSAFeaturizer.make_msa_feature(
-                bioassembly=sequences_of(corrected(job.spec, settings.reads)),
-                atom_array=atom_array,
-                msa_pair_as_unpair=settings.msa_pair_as_unpair,
-                use_rna_msa=settings.reads.rna_msa,
-            )
-        )
-    if not made:  # as upstream's make_dummy_feature
-        msa = restype.argmax(-1).numpy().astype(np.int8)[None]
-        return {
-            "msa": msa,
-            "deletion_matrix": np.zeros_like(msa),
-            "profile": restype.numpy(),
-            "deletion_mean": np.zeros(len(restype), dtype=np.float32),
-        }
-    return {
-        "msa": made["msa"].numpy().astype(np.int8),
-        "deletion_matrix": made["deletion_matrix"].numpy(),
-        "profile": made["profile"].numpy(),
-        "deletion_mean": made["deletion_mean"].numpy(),
-    }
-
-
-def _template_arrays(
-    job: Job, settings: FeatureSettings, atom_array: AtomArray
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    finder = _HitReporter(_hit_featurizer(settings)) if _with_hits(job, settings).reads.template else None
-    assembled = template_featurizer.Templates
-    with ExitStack() as stack:
-        # leave out the pair features, because expand() makes them
-        stack.enter_context(replaced(assembled, "as_protenix_dict", assembled.as_data_dict))
-        if settings.reads.template:
-            stack.enter_context(with_structures(job.spec))
-        made = template_featurizer.InferenceTemplateFeaturizer.make_template_feature(
-            bioassembly=sequences_of(corrected(job.spec, settings.reads)),
-            atom_array=atom_array,
-            use_template=settings.reads.template,
-            online_template_featurizer=finder,
-        )
-    arrays = layout.compact_templates(
-        made["template_aatype"], made["template_atom_positions"], made["template_atom_mask"]
-    )
-    return arrays, tuple(finder.skipped) if finder else ()
-
-
-def _with_hits(job: Job, settings: FeatureSettings) -> FeatureSettings:
-    """Return the settings for upstream, which needs kalign and structures only if the job names hits of a search."""
-    has_hits = any(polymer.templates for _, polymer in job.spec.polymers())
-    return replace(settings, reads=replace(settings.reads, template=settings.reads.template and has_hits))
-
-
-class _HitReporter:
-    """Wraps upstream's template featurizer and records the hits that it drops silently, to report them to the user."""
-
-    def __init__(self, featurizer: TemplateHitFeaturizer) -> None:
-        self._featurizer = featurizer
-        self.skipped: list[str] = []
-
-    def get_templates(self, **arguments: Any) -> Any:
-        """Call ``TemplateHitFeaturizer.get_templates`` and record the dropped hits."""
-        result, seconds = self._featurizer.get_templates(**arguments)
-        self.skipped.extend(f"template hit skipped: {error}" for error in result.errors)
-        return result, seconds
-
-
-@lru_cache(maxsize=1)
-def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
-    configs = _dataset_configs(settings, Path("unused.json"))
-    template = configs.data.template
-    return TemplateHitFeaturizer(
-        mmcif_dir=template.prot_template_mmcif_dir,
-        template_cache_dir=template.prot_template_cache_dir,
-        max_hits=4,
-        kalign_binary_path=template.kalign_binary_path,
-        max_template_date="2021-09-30",
-        release_dates_path=template.release_dates_path,
-        obsolete_pdbs_path=template.obsolete_pdbs_path,
-        _shuffle_top_k_prefiltered=None,
-        _max_template_candidates_num=20,
-        fetch_remote=settings.fetch_template_structures,
-    )
-
-
-def _dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:
-    overrides: dict[str, Any] = {}
-    if settings.template_mmcif_dir:
-        overrides["data.template.prot_template_mmcif_dir"] = str(settings.template_mmcif_dir)
-    if settings.kalign:
-        overrides["data.template.kalign_binary_path"] = str(settings.kalign)
-    configs = build_configs(
-        UpstreamSettings(model=DEFAULT_MODEL, reads=settings.reads, guidance=settings.guidance, overrides=overrides)
-    )
-    configs.input_json_path = str(input_json)
-    configs.msa_pair_as_unpair = settings.msa_pair_as_unpair
-    with configs.unlocked():
-        configs.data.template.fetch_remote = settings.fetch_template_structures
-    return configs
 
 
 def _features(
@@ -461,22 +286,6 @@ def _features(
         n_asym=len(np.unique(arrays["asym_id"])),
         warnings=warnings,
     )
-
-
-def msa_rows(msa: np.ndarray, chain: np.ndarray) -> np.ndarray:
-    """Return the number of distinct rows of residues in the MSA of each token's chain, its sequence included [N_token].
-
-    Upstream repeats rows: the sequence, and rows that are paired with other chains' rows.
-
-    Args:
-        msa: Residue types [N_row, N_token].
-        chain: Index of each token's chain [N_token].
-    """
-    rows = np.zeros(len(chain), dtype=np.int64)
-    for one in np.unique(chain):
-        part = msa[:, chain == one]
-        rows[chain == one] = len({row.tobytes() for row in part[(part != _GAP).any(axis=1)]})
-    return rows
 
 
 def _smiles(spec: JobSpec) -> dict[str, str]:

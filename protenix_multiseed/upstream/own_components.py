@@ -12,17 +12,16 @@ import numpy as np
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.job_spec import OwnComponent
 from protenix_multiseed.upstream.component import ComponentFacts, component_facts
-from protenix_multiseed.upstream.dictionary import (
+from protenix_multiseed.upstream.dictionary_index import (
     ATOM_TEXT,
     BOND_TEXT,
     COMPONENT_COLUMNS,
     COORDINATES,
     MISSING,
     cif_block,
-    make_molecule,
     records,
-    serialize,
 )
+from protenix_multiseed.upstream.molecules import make_molecule, serialize
 
 if TYPE_CHECKING:
     from biotite.structure.io.pdbx import CIFBlock

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 from support.command import leftovers, predictions, run, start, write_jobs
 from support.ray_processes import descendants, gpu_processes, still_alive
@@ -60,7 +61,9 @@ def test_40_units_on_two_gpus_equal_one_process_although_a_gpu_is_killed(tmp_pat
     process = start(*COMMON, *SEEDS, "--gpus", "2", "--out", "out", "--log-format", "json", cwd=tmp_path, **ONE_THREAD)
     wait_for(lambda: n_written(out) >= 4 and len(gpu_processes(process)) == 2, process)
     everyone = descendants(process)
-    gpu_processes(process)[0].kill()
+    first = gpu_processes(process)[0]
+    assert first.nice() == psutil.Process(process.pid).nice(), "Ray starts its workers at nice level 15"
+    first.kill()
     code = process.wait(500)
     text = (tmp_path / "output").read_text()
     assert code == 0, text

@@ -14,8 +14,8 @@ from support import cases
 from support.jobs import spec_of
 
 from protenix_multiseed.errors import FeaturizationError
-from protenix_multiseed.features import featurize as module
 from protenix_multiseed.features import layout, seed_draws
+from protenix_multiseed.features import msa_and_templates as module
 from protenix_multiseed.features.featurize import featurize, featurize_reference
 from protenix_multiseed.features.sizes import count_sizes
 from protenix_multiseed.inputs import read_jobs

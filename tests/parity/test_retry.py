@@ -6,7 +6,7 @@ import torch
 from support import cases
 from support.jobs import OpenGate
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.events import Note
 from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.group_run import GroupRun, Ready

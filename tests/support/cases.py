@@ -149,7 +149,8 @@ def featurize_cases(folder: Path, seeds: Sequence[int], more: Sequence[Path] = (
     """Write the jobs, and featurize them and those of the files ``more``. Returns the features by job name."""
     from configs.configs_data import data_configs
 
-    from protenix_multiseed.features import featurize as module
+    from protenix_multiseed.features.featurize import featurize
+    from protenix_multiseed.features.msa_and_templates import _hit_featurizer
     from protenix_multiseed.inputs import read_jobs
     from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
     from protenix_multiseed.upstream import environment
@@ -167,8 +168,8 @@ def featurize_cases(folder: Path, seeds: Sequence[int], more: Sequence[Path] = (
             ("obsolete_pdbs_path", "obsolete_to_successor.json"),
         ):
             patch.setitem(data_configs["template"], key, str(root / "common" / name))
-        module._hit_featurizer.cache_clear()
-        return {job.name: module.featurize(job, settings)[0] for job in jobs}
+        _hit_featurizer.cache_clear()
+        return {job.name: featurize(job, settings)[0] for job in jobs}
 
 
 def absolute_copy(path: Path, folder: Path) -> Path:

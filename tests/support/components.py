@@ -1,6 +1,7 @@
 """Components of the dictionary as components of a job's own."""
 
-from protenix_multiseed.upstream.dictionary import cif_block, serialize
+from protenix_multiseed.upstream.dictionary_index import cif_block
+from protenix_multiseed.upstream.molecules import serialize
 
 
 def renamed(dictionary, code, new):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protenix.model.modules.embedders import RelativePositionEncoding
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.kernels.base import Lengths, row_chunks, torch_kernels
 from protenix_multiseed.limits import MIN_CHANNELS, channel_groups
 from protenix_multiseed.model import demo

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from protenix_multiseed.config import RunConfig, load_config
+from protenix_multiseed.config import RunConfig
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.settings import UpstreamSettings
 from protenix_multiseed.upstream.configs import build_configs

@@ -12,15 +12,14 @@ from support import cases
 
 from protenix_multiseed.errors import DictionaryError
 from protenix_multiseed.hashes import sha256
-from protenix_multiseed.upstream import dictionary as module
+from protenix_multiseed.upstream import dictionary_index as module
 from protenix_multiseed.upstream.dictionary import (
     UPSTREAM_FILES,
     EmbeddedDictionary,
     UpstreamDictionary,
-    _build_index,
     find_dictionary,
-    make_molecule,
 )
+from protenix_multiseed.upstream.molecules import make_molecule
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_a_truncated_stored_molecule_is_made_again(dictionary):
 def test_two_threads_can_build_the_index_at_once(tmp_path):
     folder = tmp_path / "cache" / "index"
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(_build_index, [folder, folder]))
+        list(pool.map(module._build_index, [folder, folder]))
     assert len(EmbeddedDictionary(folder)) == 47_353
     assert [path.name for path in folder.parent.iterdir()] == ["index"]
 
@@ -119,7 +118,7 @@ def index(tmp_path, monkeypatch):
     """A small index."""
     arrays = {name: np.arange(5000) for name in module._ARRAYS}
     monkeypatch.setattr(module, "_decode", lambda source: arrays)
-    note, made = module._open_index(tmp_path / "cache" / "index")
+    note, made = module.open_index(tmp_path / "cache" / "index")
     assert note is None
     assert all(np.array_equal(array, arrays["atoms"]) for array in made)
     return tmp_path / "cache" / "index"
@@ -142,11 +141,11 @@ DAMAGES = {
 def test_a_damaged_index_is_made_again(index, damage, name):
     """Regression: a cut file ended the process with SIGBUS, and other damage in a traceback."""
     damage(index / name)
-    note, arrays = module._open_index(index)
+    note, arrays = module.open_index(index)
     assert f"the index of the chemical dictionary in {index} was damaged" in note
     assert "it was made again" in note
     assert all(np.array_equal(array, np.arange(5000)) for array in arrays)
-    assert module._open_index(index)[0] is None
+    assert module.open_index(index)[0] is None
     assert [path.name for path in index.parent.iterdir()] == ["index"]
 
 
@@ -155,9 +154,9 @@ def test_an_index_that_was_copied_is_checked_once_and_used(index, monkeypatch):
         os.utime(index / f"{name}.npy")
     hashed = []
     monkeypatch.setattr(module, "sha256", lambda path: hashed.append(path.name) or sha256(path))
-    assert module._open_index(index)[0] is None
+    assert module.open_index(index)[0] is None
     assert len(hashed) == 4
-    assert module._open_index(index)[0] is None
+    assert module.open_index(index)[0] is None
     assert len(hashed) == 4
 
 

@@ -5,7 +5,7 @@ import torch
 
 from protenix_multiseed.commands import doctor
 from protenix_multiseed.commands.doctor import as_record, examine
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 
 
 def found(**options):

@@ -8,7 +8,7 @@ from rich.console import Console
 from support.jobs import job_of
 
 from protenix_multiseed.commands import dry_run
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.kernels import probe

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from support.cases import SEQUENCE, write_template
 from support.components import ACRYLAMIDE
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ProtenixMsError
 from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.seeds import parse_seeds

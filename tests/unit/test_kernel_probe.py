@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.local import make_probe
 from protenix_multiseed.kernels import probe as module

@@ -12,7 +12,7 @@ from support import cases
 from support.allocations import Allocations
 from support.jobs import network_of, scored
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution import memory
 from protenix_multiseed.execution.memory import MARGIN, ModelSize, Settings, estimate_peak_bytes
 from protenix_multiseed.execution.model import make_planner

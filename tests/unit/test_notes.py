@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from support.jobs import spec_of
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution.local import LocalExecutor
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.inputs.notes import notes_of

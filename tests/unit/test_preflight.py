@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.run.preflight import check_surroundings, check_workers
 

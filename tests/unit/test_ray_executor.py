@@ -12,7 +12,7 @@ from support.jobs import OpenGate, job_of, task_of
 
 pytest.importorskip("ray")
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.events import StageEntered, Written
 from protenix_multiseed.execution import fleet, ray_cluster

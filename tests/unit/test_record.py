@@ -6,7 +6,7 @@ import pytest
 import yaml
 from support.jobs import job_of, task_of
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.record import RunRecord

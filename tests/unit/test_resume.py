@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from support.jobs import job_of, task_of
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.claims import Claims

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from support.jobs import job_of, task_of
 
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution.shared import describe, differences, marked
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from protenix_multiseed.commands import predict
-from protenix_multiseed.config import load_config
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.run.result import RunResult
 
 
