@@ -39,7 +39,7 @@ from protenix_multiseed.commands.bench import (
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.types import Features

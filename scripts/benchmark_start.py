@@ -29,7 +29,7 @@ from protenix.data.inference import infer_dataloader
 
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.features.msa_and_templates import dataset_configs
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.settings import FeatureSettings, InputRules, UpstreamSettings

@@ -99,7 +99,7 @@ def measure_features(folder: Path, arguments: argparse.Namespace) -> dict:
     import torch
 
     from protenix_multiseed.features.featurize import featurize
-    from protenix_multiseed.inputs import read_jobs
+    from protenix_multiseed.inputs.read import read_jobs
     from protenix_multiseed.settings import FeatureSettings, InputRules
     from protenix_multiseed.upstream import environment
     from protenix_multiseed.upstream.dictionary import find_dictionary

@@ -22,7 +22,7 @@ from measure_screening import write_jobs
 from protenix_multiseed.commands.bench import loaded_model
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import to_prediction

@@ -221,7 +221,8 @@ def _start_worker(offline: bool) -> None:
     torch.set_num_threads(1)
     environment.prepare(find_dictionary())
     # Import these modules while the worker is idle, so that the first job and the first prediction do not wait.
-    importlib.import_module("protenix_multiseed.features.featurize")
+    with environment.without_sklearn():
+        importlib.import_module("protenix_multiseed.features.featurize")
     environment.load_data_dumper()
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from biotite.structure import AtomArray, get_residue_starts
 from protenix.data.constants import STD_RESIDUES
-from protenix.data.core.featurizer import Featurizer
+from protenix.data.core import featurizer
 from protenix.data.tokenizer import ELEMS, AtomArrayTokenizer, Token, TokenArray
 from protenix.data.utils import get_atom_level_token_mask
-from sklearn.neighbors import KDTree
 
 
 def tokenize(atom_array: AtomArray) -> TokenArray:
@@ -71,10 +70,12 @@ class Frames:
         """Return whether each token has a frame, for one seed's ``ref_pos`` [N_atom, 3] -> [N_token]."""
         positions = torch.from_numpy(ref_pos)
         trees = {
-            uid: (KDTree(positions[atoms], metric="euclidean") if len(atoms) >= 3 else None, atoms)
+            uid: (featurizer.KDTree(positions[atoms], metric="euclidean") if len(atoms) >= 3 else None, atoms)
             for uid, atoms in self._conformers.items()
         }
         has_frame = self._fixed.copy()
         for index, token, centre in self._drawn:
-            has_frame[index] = bool(Featurizer.get_lig_frame(token, centre, trees, positions, self._ref_mask)[0])
+            has_frame[index] = bool(
+                featurizer.Featurizer.get_lig_frame(token, centre, trees, positions, self._ref_mask)[0]
+            )
         return has_frame

@@ -14,9 +14,8 @@ from pathlib import Path
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.base import executor_name
-from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.document import Document
-from protenix_multiseed.inputs.read import with_spec
+from protenix_multiseed.inputs.read import read_jobs, with_spec
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.outputs.scan import Scan, scan

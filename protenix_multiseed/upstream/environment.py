@@ -9,9 +9,11 @@ import importlib
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from protenix_multiseed.upstream.cif_text import speed_up
@@ -45,6 +47,29 @@ def _embed(dictionary: EmbeddedDictionary) -> None:
         ccd._ccd_rdkit_mols = MoleculeTable(dictionary)
         for cached in (ccd.get_component_atom_array, ccd.get_one_letter_code, ccd.get_mol_type, ccd.get_ccd_ref_info):
             cached.cache_clear()
+
+
+@contextlib.contextmanager
+def without_sklearn() -> Iterator[None]:
+    """Import upstream's featurizer inside the ``with`` block, and scikit-learn only when it makes its first KD tree.
+
+    scikit-learn takes a quarter of a worker's start, and only ligands and modified residues need the tree.
+    """
+    if "sklearn" in sys.modules:
+        yield
+        return
+    package, neighbors = ModuleType("sklearn"), ModuleType("sklearn.neighbors")
+    vars(neighbors)["KDTree"] = _KDTree
+    sys.modules |= {"sklearn": package, "sklearn.neighbors": neighbors}
+    try:
+        yield
+    finally:
+        del sys.modules["sklearn"], sys.modules["sklearn.neighbors"]
+
+
+class _KDTree:
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        return importlib.import_module("sklearn.neighbors").KDTree(*arguments, **named)
 
 
 @contextlib.contextmanager

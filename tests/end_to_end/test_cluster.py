@@ -29,10 +29,10 @@ def inject():
         time.sleep(0.02)
     model = sys.modules[name].LoadedModel
     run_batch, load = model.run_batch, model.load
-    def deadly(self, features, retries, gate, plan):
-        if features.job.name == "a" and 3 in plan.seeds:
+    def deadly(self, jobs, retries, gate, plan):
+        if any(jobs[number].job.name == "a" and seed == 3 for number, seed in plan.entries):
             os.kill(os.getpid(), 9)
-        return run_batch(self, features, retries, gate, plan)
+        return run_batch(self, jobs, retries, gate, plan)
     def broken(self, *arguments):
         try:
             os.unlink(os.environ["BROKEN"])

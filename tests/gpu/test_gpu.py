@@ -9,7 +9,7 @@ from support import cases
 from support.jobs import configs_of, predictions
 
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.base import torch_kernels
 from protenix_multiseed.kernels.language import HAS_GLUON

@@ -13,7 +13,7 @@ from support.inputs import bond
 
 from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 
 READS = ReadSettings(msa=True, rna_msa=True, template=True)

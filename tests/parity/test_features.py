@@ -18,7 +18,7 @@ from protenix_multiseed.features import layout, seed_draws
 from protenix_multiseed.features import msa_and_templates as module
 from protenix_multiseed.features.featurize import featurize, featurize_reference
 from protenix_multiseed.features.sizes import count_sizes
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary

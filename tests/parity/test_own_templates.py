@@ -11,7 +11,7 @@ from support.templates import write_rough_template
 
 from protenix_multiseed.features import msa_and_templates as module
 from protenix_multiseed.features.featurize import featurize, featurize_reference
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 
 READS = ReadSettings(template=True)

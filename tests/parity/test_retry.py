@@ -13,7 +13,7 @@ from protenix_multiseed.execution.group_run import GroupRun, Ready
 from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.model import cuda_graphs
 from protenix_multiseed.model.fast import confidence, sampler

@@ -151,7 +151,7 @@ def featurize_cases(folder: Path, seeds: Sequence[int], more: Sequence[Path] = (
 
     from protenix_multiseed.features.featurize import featurize
     from protenix_multiseed.features.msa_and_templates import _hit_featurizer
-    from protenix_multiseed.inputs import read_jobs
+    from protenix_multiseed.inputs.read import read_jobs
     from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
     from protenix_multiseed.upstream import environment
     from protenix_multiseed.upstream.dictionary import EmbeddedDictionary

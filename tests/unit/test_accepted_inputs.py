@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.generated import jobs, write_files
 
 from protenix_multiseed.errors import RefusedInputsError
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 from protenix_multiseed.upstream.environment import prepare

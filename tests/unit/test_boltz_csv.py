@@ -8,7 +8,7 @@ from protenix.data.constants import STD_RESIDUES_WITH_GAP
 
 from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 
 FIRST, SECOND = "MKTAYIAKQR", "GHKLMNPQRS"

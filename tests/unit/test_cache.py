@@ -12,7 +12,7 @@ from support.workers import make_features
 
 from protenix_multiseed.features import cache
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary

@@ -14,7 +14,7 @@ from support import cases
 from support.jobs import configs_of, network_of, scored
 
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels import compile as compile_module
 from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.base import triton_kernels

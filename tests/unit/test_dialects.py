@@ -9,10 +9,10 @@ from support.generated import jobs, write_files
 from support.inputs import bond, job, ligand, protein
 
 from protenix_multiseed.errors import InputError, RefusedInputsError
-from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
 from protenix_multiseed.inputs.dialects.glycans import parse_glycan
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 

@@ -22,7 +22,7 @@ from support.components import ACRYLAMIDE
 
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ProtenixMsError
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.inputs.seeds import parse_seeds
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary

@@ -10,8 +10,8 @@ import pytest
 from support.inputs import SEQUENCE, bond, job, ligand, protein
 
 from protenix_multiseed.errors import RefusedInputsError
-from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.alignments import facts_of, rewritten
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.job_spec import Alignment
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary

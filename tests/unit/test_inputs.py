@@ -5,8 +5,9 @@ import pytest
 from support.inputs import SEQUENCE, bond, job, ligand, protein
 
 from protenix_multiseed.errors import RefusedInputsError
-from protenix_multiseed.inputs import alignments, read_jobs
+from protenix_multiseed.inputs import alignments
 from protenix_multiseed.inputs import read as read_module
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 from protenix_multiseed.upstream.job_dict import to_upstream

@@ -17,7 +17,7 @@ from protenix_multiseed.execution import memory
 from protenix_multiseed.execution.memory import MARGIN, ModelSize, Settings, estimate_peak_bytes
 from protenix_multiseed.execution.model import make_planner
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.inputs import read_jobs
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels import language
 from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
 from protenix_multiseed.limits import TOKEN_PADDING_GPU

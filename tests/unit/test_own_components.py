@@ -19,9 +19,9 @@ from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.features import cache as feature_cache
 from protenix_multiseed.features.featurize import featurize, featurize_reference
 from protenix_multiseed.features.sizes import count_sizes
-from protenix_multiseed.inputs import read_jobs
 from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream import own_components
 from protenix_multiseed.upstream.job_dictionary import with_components

@@ -9,9 +9,10 @@ from support import cases
 from support.inputs import job, ligand, protein
 
 from protenix_multiseed.errors import InputError, RefusedInputsError
-from protenix_multiseed.inputs import read_jobs, structures
+from protenix_multiseed.inputs import structures
 from protenix_multiseed.inputs.content import content_of, files_read
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 

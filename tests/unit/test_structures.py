@@ -6,8 +6,9 @@ import gemmi
 import pytest
 
 from protenix_multiseed.errors import RefusedInputsError
-from protenix_multiseed.inputs import read_jobs, structures
+from protenix_multiseed.inputs import structures
 from protenix_multiseed.inputs.content import content_of
+from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
