@@ -194,7 +194,7 @@ def _shown(prepared: Prepared, *, progress: bool) -> Iterator[Watcher]:
 
 def _warn_of_notes(event: Event) -> None:
     if isinstance(event, Note):
-        warn(f"{event.job.name}: {event.text}")
+        warn(f"{event.job.name}: {event.text}" if event.job else event.text)
 
 
 def _searching() -> AbstractContextManager[Tell]:

@@ -86,9 +86,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something about a job that the user should know."""
+    """Something about a job, or about the whole run if there is no job, that the user should know."""
 
-    job: Job
+    job: Job | None
     text: str
 
 

@@ -1,11 +1,15 @@
 """How many seeds of each job a GPU predicts at once, and how long a seed takes relative to those of other jobs."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.features.pool import AHEAD
 from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
-from protenix_multiseed.types import Job, Sizes, Task
+from protenix_multiseed.types import Failure, Job, Sizes, Task
+
+if TYPE_CHECKING:
+    from protenix_multiseed.execution.gpu_worker import Loaded
 
 
 def minimum_sizes(job: Job) -> Sizes:
@@ -30,7 +34,7 @@ def too_large(tasks: Iterable[Task], gpus: Iterable[tuple[Planner, int]]) -> lis
 
 
 class Capacity:
-    """The numbers of seeds that fit, computed once for each job and amount of memory.
+    """The numbers of seeds that fit, computed once for each job, planner and amount of memory.
 
     Args:
         tasks: The tasks, numbered from 0.
@@ -38,23 +42,36 @@ class Capacity:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._sizes = [minimum_sizes(task.job) for task in tasks]
-        self._known: list[dict[int, int]] = [{} for _ in tasks]
+        self._known: list[dict[tuple[Planner, int], int]] = [{} for _ in tasks]
+        self._barred: dict[int, dict[str, Failure]] = {}
 
     def learn(self, number: int, sizes: Sizes) -> None:
         """The true sizes of a job are known."""
         self._sizes[number] = sizes
         self._known[number].clear()
 
-    def seeds(self, number: int, planner: Planner, budget: int) -> int:
-        """Return how many seeds of a job fit in ``budget`` bytes; 0 if the job is too large."""
-        known, key = self._known[number], budget >> 28
-        if key not in known:
+    def bar(self, number: int, node: str, failure: Failure) -> None:
+        """No GPU of this node predicts the job any more, because it failed as a whole there."""
+        self._barred.setdefault(number, {})[node] = failure
+
+    def seeds(self, number: int, gpu: "Loaded", node: str) -> int:
+        """Return how many seeds of a job a GPU of a node predicts at once; 0 if it cannot predict the job."""
+        if node in self._barred.get(number, ()):
+            return 0
+        known, planner, budget = self._known[number], gpu.planner, gpu.budget
+        if (planner, budget) not in known:
             sizes = self._sizes[number]
-            if planner.refusal(sizes, budget) is None:
-                known[key] = len(planner.plan(sizes, range(planner.settings.max_seeds), budget)[0].seeds)
-            else:
-                known[key] = 0
-        return known[key]
+            fits = planner.refusal(sizes, budget) is None
+            most = len(planner.plan(sizes, range(planner.settings.max_seeds), budget)[0].seeds) if fits else 0
+            known[planner, budget] = most
+        return known[planner, budget]
+
+    def failure(self, task: Task, number: int, gpu: "Loaded") -> Failure:
+        """Return the failure of a job that no GPU can predict: its own, if it has failed, or that it is too large."""
+        if number in self._barred:
+            return next(iter(self._barred[number].values()))
+        message = gpu.planner.refusal(self._sizes[number], gpu.budget) or "no GPU can predict it"
+        return Failure(job=task.job, seed=None, stage="predict", message=message)
 
     def has_room(self, units: Sequence[tuple[int, object]], planner: Planner, n_worker: int) -> bool:
         """Return whether a GPU should get another unit, so that its CPU workers do not wait.

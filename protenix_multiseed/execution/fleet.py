@@ -20,7 +20,9 @@ SILENT_SECONDS = 180.0  # a process that does not answer for this long is killed
 STUCK_FACTOR, STUCK_SECONDS = 20.0, 600.0  # a batch without progress is killed after 20 times its usual time, and this
 FIRST_SECONDS = 3600.0  # the same while loading, and before the usual time is known
 LOOK_SECONDS = 5.0  # between two looks for stuck processes and for nodes that have joined
+GONE_SECONDS = 600.0  # a node that was taken away may come back within this time
 _POLL_SECONDS = 0.5
+_MAX_HANDLING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,7 +63,7 @@ class Gpu:
     Attributes:
         loaded: What the process said when it was ready; None before.
         n_received: Messages received.
-        answered, moved: When the process last answered, and last made progress (``time.monotonic``).
+        answered, moved: When the process last answered, and last made progress, by the fleet's clock.
         is_checked: Whether its machine has what all machines must share.
         units: The seeds of each unit that are not finished, by job number.
         is_giving_back: Whether it was asked to give seeds back, and has not answered.
@@ -73,8 +75,8 @@ class Gpu:
     loaded: Loaded | None = None
     is_checked: bool = False
     n_received: int = 0
-    answered: float = field(default_factory=time.monotonic)
-    moved: float = field(default_factory=time.monotonic)
+    answered: float = 0.0
+    moved: float = 0.0
     units: list[tuple[int, set[int]]] = field(default_factory=list)
     is_giving_back: bool = False
     is_closed: bool = False
@@ -87,9 +89,15 @@ class Gpu:
 
 @dataclass(slots=True)
 class _Slot:
-    """What has happened at one place. ``restart_at``: when a process may start there; infinite while one runs."""
+    """What has happened at one place.
+
+    Attributes:
+        restart_at: When a process may start there; infinite while one runs.
+        seen: When its node was last there.
+    """
 
     deaths: int = 0
+    seen: float = 0.0
     restart_at: float = 0.0
     is_left_out: bool = False
 
@@ -122,6 +130,8 @@ class Fleet:
         gpus: The GPUs whose process is alive, by number. A process that is started again has a new number.
         last_reason: Why the last process ended.
         shared: What each machine must have.
+        now: A clock in seconds. It stands still while the caller handles answers: a caller that is slow, such as a
+            script that works on each result, must not make processes look stuck.
     """
 
     def __init__(self, machines: Machines, shared: Shared) -> None:
@@ -129,6 +139,7 @@ class Fleet:
         self._slots: dict[Place, _Slot] = {}
         self._answers: SimpleQueue[tuple[Gpu, str, Any, Future[Any]]] = SimpleQueue()
         self._n_started, self._looked = 0, float("-inf")
+        self.now, self._returned = 0.0, time.monotonic()
         self.gpus: dict[int, Gpu] = {}
         self.last_reason = ""
 
@@ -143,9 +154,18 @@ class Fleet:
         return {(gpu.loaded.planner, gpu.loaded.budget) for gpu in self.gpus.values() if gpu.loaded is not None}
 
     @property
+    def may_grow(self) -> bool:
+        """Whether a process may still start at a place that has none: it ended, or its node may come back."""
+        now = time.monotonic()
+        return any(
+            not slot.is_left_out and slot.restart_at < float("inf") and now < slot.seen + GONE_SECONDS
+            for slot in self._slots.values()
+        )
+
+    @property
     def is_hopeless(self) -> bool:
         """Whether no process is alive, and none will be started."""
-        return not self.gpus and all(slot.is_left_out for slot in self._slots.values())
+        return not self.gpus and not self.may_grow
 
     def facts(self) -> dict[str, Any]:
         """Return the facts of the first GPU that is ready, for the run's record, and the names of all of them."""
@@ -160,10 +180,12 @@ class Fleet:
         now = time.monotonic()
         for place in self._machines.places():
             slot = self._slots.setdefault(place, _Slot())
+            slot.seen = now
             if slot.is_left_out or now < slot.restart_at:
                 continue
             slot.restart_at = float("inf")
-            gpu = Gpu(self._n_started, place, self._machines.start(place))
+            handle = self._machines.start(place)
+            gpu = Gpu(self._n_started, place, handle, answered=self.now, moved=self.now)
             self._n_started += 1
             self.gpus[gpu.number] = gpu
             self.ask(gpu, "check", self.shared)
@@ -175,17 +197,20 @@ class Fleet:
 
     def answers(self) -> list[Answer]:
         """Wait a short time for an answer. Return all that have come."""
-        came = []
+        came, called = [], time.monotonic()
+        self.now += min(called - self._returned, _MAX_HANDLING_SECONDS)
         try:
             came.append(self._answers.get(timeout=_POLL_SECONDS))
             while True:
                 came.append(self._answers.get_nowait())
         except Empty:
             pass
+        self._returned = time.monotonic()
+        self.now += self._returned - called
         made = []
         for gpu, method, about, future in came:
             if self.gpus.get(gpu.number) is gpu:
-                gpu.answered = time.monotonic()
+                gpu.answered = self.now
                 error = future.exception()
                 value = future.result() if error is None else Lost(_first_sentence(error))
                 made.append(Answer(gpu, method, about, value))
@@ -204,7 +229,7 @@ class Fleet:
         Args:
             usual: The usual seconds of each of its units; 0 if nothing is known.
         """
-        now, is_loading = time.monotonic(), gpu.loaded is None
+        now, is_loading = self.now, gpu.loaded is None
         if not is_loading and now > gpu.answered + SILENT_SECONDS:
             return f"the process did not answer for {now - gpu.answered:.0f} s"
         longest = max(usual, default=0.0)
@@ -213,7 +238,7 @@ class Fleet:
             return f"{'loading' if is_loading else 'a batch'} made no progress for {now - gpu.moved:.0f} s"
         return None
 
-    def works(self, gpu: Gpu) -> None:
+    def forgive(self, gpu: Gpu) -> None:
         """A seed was written, so earlier deaths at this place are forgiven."""
         self._slots[gpu.place].deaths = 0
 
@@ -240,6 +265,11 @@ class Fleet:
                 self.end(gpu)
             else:
                 self.ask(gpu, "close")
+
+    def end_all(self) -> None:
+        """Kill all processes."""
+        for gpu in list(self.gpus.values()):
+            self.end(gpu)
 
     def end(self, gpu: Gpu, *, is_stuck: bool = False) -> None:
         """Kill a process."""

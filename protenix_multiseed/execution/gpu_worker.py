@@ -30,6 +30,7 @@ from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.types import Failure, Features, Identity, Job, Prediction, Task
 
 PROGRESS_SECONDS = 1.0  # progress of a batch is sent at most this often
+BUDGET_BYTES = 2**28  # equal GPUs differ by some MiB in what is free, and shall plan alike
 RECEIVED_SECONDS = 0.5  # a batch waits at most this long until the run knows that it begins; usually a few ms
 _N_WRITE = 2  # predictions that wait to be written, for each worker
 
@@ -40,7 +41,7 @@ class Loaded:
 
     Attributes:
         planner: Plans batches for this GPU.
-        budget: Bytes of device memory that a plan may use.
+        budget: Bytes of device memory that a plan may use, a multiple of :data:`BUDGET_BYTES`.
         process: Process number on its host.
         facts: Facts for the run's record: host, device, GPU, driver, kernels, weights.
     """
@@ -116,7 +117,8 @@ class GpuWorker:
         model = self._executor.model
         threading.Thread(target=self._work, daemon=True, name="gpu").start()
         facts = {"host": socket.gethostname(), **self._executor.facts()}
-        return Loaded(planner=model.planner, budget=model.free_bytes(), process=os.getpid(), facts=facts)
+        budget = model.free_bytes() // BUDGET_BYTES * BUDGET_BYTES
+        return Loaded(planner=model.planner, budget=budget, process=os.getpid(), facts=facts)
 
     def give(self, tasks: Sequence[Task], alone: Collection[tuple[str, int]]) -> None:
         """Take tasks. Their featurization starts at once.
@@ -162,10 +164,6 @@ class GpuWorker:
         """Abandon the running batch too."""
         self.time_is_up = True
 
-    def end(self) -> None:
-        """Kill the CPU workers. This process is killed next."""
-        self._workers.__exit__(None, None, None)
-
     # The gate of the executor
 
     def admit(self, job: Job, seeds: Sequence[int]) -> Sequence[int]:
@@ -193,6 +191,8 @@ class GpuWorker:
             with ThreadPoolExecutor(_N_WRITE * self._n_worker, thread_name_prefix="write") as writers:
                 room = threading.Semaphore(2 * _N_WRITE * self._n_worker)
                 for event in self._executor.run(self._featurized(), self, claims_ahead=False, is_alone=self._is_alone):
+                    if isinstance(event, Failure) and (lost := self._executor.model.lost) is not None:
+                        raise RuntimeError(lost)  # this process ends, and another one predicts its seeds
                     if isinstance(event, Prediction):
                         room.acquire()  # the workers write too slowly: wait for them
                         writers.submit(self._write, event).add_done_callback(lambda _: room.release())
@@ -240,7 +240,7 @@ class GpuWorker:
 
 def light(message: Message) -> Message:
     """Return the message without the content of its job, which the run knows."""
-    if not isinstance(message, Started | Failure | BatchProgress | Featurized | Note | Written):
+    if not isinstance(message, Started | Failure | BatchProgress | Featurized | Note | Written) or message.job is None:
         return message
     name = message.job.name
     job = Job(name=name, seeds=message.job.seeds, source=Path(), index=0, spec=JobSpec(name=name, entities=()))

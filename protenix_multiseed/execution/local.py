@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, Stopped
-from protenix_multiseed.events import Event, StageEntered, Watcher
+from protenix_multiseed.events import Event, Note, StageEntered, Watcher
 from protenix_multiseed.execution.base import Gate
 from protenix_multiseed.execution.capacity import minimum_sizes
 from protenix_multiseed.execution.group_run import GroupRun, make_ready, notes_of
@@ -87,8 +87,9 @@ class LocalExecutor:
         self._refuse_too_large(tasks)
         _check(should_stop)
         self._model.load(should_stop)
-        for text in (*self._remarks(dictionary.name), f"predicting on {self._model.device}"):
-            self._tell(StageEntered(text=text))
+        for text in self._remarks(dictionary.name):
+            self._tell(Note(job=None, text=text))
+        self._tell(StageEntered(text=f"predicting on {self._model.device}"))
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
         """Predict tasks, small ones of like size together. The features of the next ones are uploaded meanwhile."""

@@ -6,7 +6,7 @@ units (:mod:`protenix_multiseed.execution.schedule`), receives small messages, a
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from protenix_multiseed.execution.writing import found_written
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.outputs.locks import LOCK_FILE
 from protenix_multiseed.paths import RUN_FOLDER
-from protenix_multiseed.types import Failure, Sizes, Task
+from protenix_multiseed.types import Failure, Job, Sizes, Task
 
 MAX_KILLS = 3  # a seed whose process ends this often is a failure
 COLLECT_SECONDS = 10.0  # a process answers at least this often
@@ -40,8 +40,7 @@ class RayExecutor:
 
     def __init__(self, config: RunConfig, workers: WorkerPool, tell: Watcher) -> None:
         self._config, self._tell = config, tell
-        self._cluster: Cluster | None = None
-        self._mark = ExitStack()
+        self._mark, self._opened = ExitStack(), ExitStack()
         self._refusals, self._differing = list[str](), list[str]()
         self._rate = 0.0  # the slowest seconds per cost that was seen
         self._kills: Counter[tuple[str, int]] = Counter()
@@ -60,11 +59,7 @@ class RayExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._mark.close()
-        if self._cluster is not None:
-            for gpu in list(self._fleet.gpus.values()):
-                self._fleet.end(gpu)
-            self._cluster.close()
-            self._cluster = None
+        self._opened.close()
 
     def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
         """Start a process for each GPU, and wait until one is ready.
@@ -74,9 +69,11 @@ class RayExecutor:
             Stopped: if ``should_stop`` returns True meanwhile.
         """
         self._tell(StageEntered(text="starting Ray"))
-        self._cluster = Cluster(self._config)
+        cluster = Cluster(self._config)
+        self._opened.callback(cluster.close)
         mark = self._mark.enter_context(marked(self._config.out))
-        fleet = self._fleet = Fleet(self._cluster, describe(self._config, tasks, mark))
+        fleet = self._fleet = Fleet(cluster, describe(self._config, tasks, mark))
+        self._opened.callback(fleet.end_all)
         fleet.start_new()
         hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
         self._tell(StageEntered(text=f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"))
@@ -123,6 +120,8 @@ class RayExecutor:
                 for gpu in (fleet.gpus[number] for number in self._hungry if number in fleet.gpus):
                     yield from self._feed(gpu, gate)
             self._hungry.clear()
+            if not any(gpu.units for gpu in fleet.gpus.values()):
+                yield from self._fail_if_nowhere(range(len(tasks)))
             yield from self._step()
 
     def facts(self) -> Mapping[str, Any]:
@@ -172,12 +171,12 @@ class RayExecutor:
                 self._refusals.append(value)
                 yield from self._lost(gpu, value, is_final=True)
             case "load":
-                gpu.loaded, gpu.moved = value, time.monotonic()
+                gpu.loaded, gpu.moved = value, self._fleet.now
                 self._schedule.add(gpu.number)
                 self._fleet.ask(gpu, "collect", 0, COLLECT_SECONDS)
             case "collect":
                 gpu.n_received += len(value)
-                gpu.moved = time.monotonic() if value else gpu.moved
+                gpu.moved = self._fleet.now if value else gpu.moved
                 for message in value:
                     yield from self._received(gpu, message)
                 if gpu.number in self._fleet.gpus:
@@ -192,7 +191,9 @@ class RayExecutor:
 
     def _lost(self, gpu: Gpu, reason: str, *, is_stuck: bool = False, is_final: bool = False) -> Iterator[Event]:
         """A process has ended or is killed. Its seeds are written, go to other GPUs, or have failed."""
-        yield StageEntered(text=self._fleet.lose(gpu, reason, is_stuck=is_stuck, is_final=is_final))
+        yield Note(job=None, text=self._fleet.lose(gpu, reason, is_stuck=is_stuck, is_final=is_final))
+        if not self._fleet.gpus and not self._fleet.is_hopeless:
+            yield StageEntered(text="no GPU is left; waiting for one to come back")
         if gpu.loaded is None:
             return
         started, waiting = self._schedule.remove(gpu.number)
@@ -202,7 +203,7 @@ class RayExecutor:
         for number, seed in started:
             task = self._tasks[number]
             if (written := found_written(self._config.out, task, seed, gpu.name)) is not None:
-                self._fleet.works(gpu)
+                self._fleet.forgive(gpu)
                 yield written
                 continue
             self._kills[task.job.name, seed] += 1
@@ -229,9 +230,9 @@ class RayExecutor:
         """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
         if gpu.loaded is None:
             return
-        planner, given, alone = gpu.loaded.planner, [], set[tuple[str, int]]()
-        fits = partial(self._capacity.seeds, planner=planner, budget=gpu.loaded.budget)
-        has_room = partial(self._capacity.has_room, planner=planner, n_worker=self._config.workers or 1)
+        given, alone, fits = list[Task](), set[tuple[str, int]](), partial(self._most, gpu)
+        planner, n_worker = gpu.loaded.planner, self._config.workers or 1
+        has_room = partial(self._capacity.has_room, planner=planner, n_worker=n_worker)
         while has_room(gpu.units) and (unit := self._schedule.next(gpu.number, fits)) is not None:
             task = self._tasks[unit.job]
             tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
@@ -247,15 +248,30 @@ class RayExecutor:
                 seeds = tuple(admitted)  # and not all seeds of the job, which may be many
                 given.append(replace(task, job=replace(task.job, seeds=seeds), todo=seeds))
         if given:
-            gpu.moved = time.monotonic() if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
+            gpu.moved = self._fleet.now if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
             self._fleet.ask(gpu, "give", given, alone)
-        elif not gpu.units and (move := self._schedule.move(gpu.number)) is not None:
+        elif not gpu.units and (move := self._schedule.move(gpu.number, fits)) is not None:
             (number, units), gpus = move, self._fleet.gpus
             if gpus[number].is_giving_back:
                 return
             gpus[number].is_giving_back = True
             wanted = [(self._tasks[unit.job].job.name, unit.seeds) for unit in units]
             self._fleet.ask(gpus[number], "take_back", wanted, about=[unit.job for unit in units])
+
+    def _most(self, gpu: Gpu, number: int) -> int:
+        """Return how many seeds of a job a GPU predicts at once; 0 if it cannot predict the job, or has not loaded."""
+        return 0 if gpu.loaded is None else self._capacity.seeds(number, gpu.loaded, gpu.place.node)
+
+    def _fail_if_nowhere(self, numbers: Iterable[int]) -> Iterator[Event]:
+        """Of these jobs, those that no GPU can predict fail. Nothing is decided while a GPU may still come."""
+        gpus = self._fleet.ready
+        loaded = [gpu.loaded for gpu in gpus if gpu.loaded is not None]
+        if not loaded or len(gpus) < len(self._fleet.gpus) or self._fleet.may_grow:
+            return
+        for number in numbers:
+            if self._schedule.left(number) and not any(self._most(gpu, number) for gpu in gpus):
+                failure = self._capacity.failure(self._tasks[number], number, loaded[0])
+                yield replace(failure, job=replace(self._tasks[number].job, seeds=self._schedule.drop(number)))
 
     def _finished(self, gpu: Gpu, number: int, seed: int) -> bool:
         for job, seeds in gpu.units:
@@ -272,6 +288,8 @@ class RayExecutor:
                 yield from self._lost(gpu, message.reason)
             return
         job = getattr(message, "job", None)
+        if isinstance(message, Note) and job is None:
+            yield from self._note(None, message.text)
         if job is None or job.name not in self._numbers:
             return
         number = self._numbers[job.name]
@@ -280,21 +298,38 @@ class RayExecutor:
             case Started():
                 self._schedule.started(gpu.number, number, message.seeds)
             case Written() if self._finished(gpu, number, message.seed):
-                self._fleet.works(gpu)
+                self._fleet.forgive(gpu)
                 self._rate = max(self._rate, message.seconds / self._schedule.cost(number))
                 yield replace(message, job=task.job, where=gpu.name)
             case Failure(seed=None):
                 mine = [seed for seed in job.seeds if self._finished(gpu, number, seed)]
-                yield replace(message, job=replace(task.job, seeds=(*mine, *self._schedule.drop(number))))
+                self._schedule.give_back(number, mine)
+                self._capacity.bar(number, gpu.place.node, message)
+                self._hungry.update(self._fleet.gpus)
+                yield from self._fail_if_nowhere([number])
+                if self._schedule.left(number):
+                    text = f"failed on {gpu.place.host}, other machines try it: {message.message}"
+                    yield Note(job=task.job, text=text)
             case Failure(seed=int(seed)) if self._finished(gpu, number, seed):
-                yield replace(message, job=task.job)
+                if self._most(gpu, number):
+                    yield replace(message, job=task.job)
+                    return
+                self._schedule.give_back(number, [seed])  # the job is too large for this GPU, but maybe not for another
+                self._hungry.update(self._fleet.gpus)
+                yield from self._fail_if_nowhere([number])
             case Featurized() if (job.name, "") not in self._told:
                 self._told.add((job.name, ""))
                 sizes = Sizes(n_token=message.n_token, n_atom=message.n_atom, n_msa=message.n_msa)
                 self._capacity.learn(number, sizes)
                 yield replace(message, job=task.job)
-            case Note() if (job.name, message.text) not in self._told:
-                self._told.add((job.name, message.text))
-                yield replace(message, job=task.job)
+            case Note():
+                yield from self._note(task.job, message.text)
             case BatchProgress():
                 yield replace(message, job=task.job, where=gpu.name)
+
+    def _note(self, job: Job | None, text: str) -> Iterator[Note]:
+        """Yield a note, unless another process has said the same."""
+        key = (job.name if job else "", text)
+        if key not in self._told:
+            self._told.add(key)
+            yield Note(job=job, text=text)

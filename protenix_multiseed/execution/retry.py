@@ -8,7 +8,7 @@ limits the plans of later jobs.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from protenix_multiseed.errors import Stopped
 from protenix_multiseed.execution.plan import EntriesEstimate, only, smaller
@@ -104,6 +104,7 @@ class Retry(Generic[Result, Other]):
                 return  # the finished entries of the batch were already yielded
             if outcome.reason:  # here nothing refers to the error any more, nor to the tensors in its stack frames
                 self.release()
+            yield from outcome.lost
             if outcome.instead:
                 yield Retrying(batch, outcome.reason, outcome.instead)
                 waiting.extendleft((part, True) for part in reversed(outcome.instead))
@@ -123,18 +124,23 @@ class Retry(Generic[Result, Other]):
             outcome.instead = _replacements(batch, tuple(left), self.estimate, ran_out=ran_out)
             if ran_out:
                 self.limit.learn(batch)
-            lost = [] if outcome.instead else [Done(entry, self.fail(batch, entry, error)) for entry in left]
-        else:
-            lost = []
-        yield from lost
+            if not outcome.instead:
+                outcome.lost = [Done(entry, self.fail(batch, entry, error)) for entry in left]
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """The outcome of one attempt: why it failed, and the batches to run in its place. Empty if it succeeded."""
+    """The outcome of one attempt. Empty if it succeeded.
+
+    Attributes:
+        reason: Why it failed.
+        instead: The batches to run in its place.
+        lost: The results of entries that cannot be retried.
+    """
 
     reason: str = ""
     instead: tuple[BatchPlan, ...] = ()
+    lost: Sequence[Done[Any]] = ()
 
 
 def _replacements(

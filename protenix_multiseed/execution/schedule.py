@@ -151,14 +151,23 @@ class Schedule:
         self._sort_out(job)
         return seeds
 
-    def move(self, gpu: int) -> tuple[int, tuple[Unit, ...]] | None:
-        """Return a GPU and seeds that it should give back, so that a GPU without work gets them. Changes nothing."""
-        busy = max((other for other in self._gpus if self._gpus[other].waiting), key=self.load, default=None)
-        if busy is None or self._gpus[gpu].load:
+    def move(self, gpu: int, fits: Callable[[int], int]) -> tuple[int, tuple[Unit, ...]] | None:
+        """Return a GPU and seeds that it should give back, so that a GPU without work gets them. Changes nothing.
+
+        Args:
+            gpu: The GPU without work.
+            fits: See :meth:`next`.
+        """
+        if self._gpus[gpu].load:
+            return None
+        for busy in sorted(self._gpus, key=self.load, reverse=True):
+            if able := [(job, seed) for job, seed in self._gpus[busy].waiting if fits(job)]:
+                break
+        else:
             return None
         # Half of the busy GPU's work, but nothing that it will begin before the other one could.
         room, taken = self._gpus[busy].load // 2, dict[int, list[int]]()
-        for job, seed in reversed(self._gpus[busy].waiting):
+        for job, seed in reversed(able):
             room -= self._costs[job]
             if room < 0 and taken:
                 break

@@ -11,10 +11,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError
@@ -22,7 +24,7 @@ from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.paths import cache_dir
 
 KINDS = ("triton", "cuequivariance")  # Triton: the batched path; cuEquivariance: Protenix's own modules
-PROBE_SECONDS = 180  # the probe process is killed after this time
+PROBE_SECONDS = 300  # the probe process is killed after this time
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -49,6 +51,10 @@ class KernelProbe:
         self._path: Path | None = None
         self._known: dict[str, str] = {}
         self._process: subprocess.Popen[str] | None = None
+        self._deadline = 0.0
+        self._output: tuple[IO[str], IO[str]] | None = (
+            None  # files, not pipes: nobody reads them until the process ends
+        )
         self._tried: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -96,8 +102,13 @@ class KernelProbe:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the probe process still runs, so that :meth:`result` would wait for it."""
-        return self._process is not None and self._process.poll() is None
+        """Whether the probe process still runs, so that :meth:`result` would wait for it. Ends one that hangs."""
+        if self._process is None or self._process.poll() is not None:
+            return False
+        if time.monotonic() < self._deadline:
+            return True
+        _kill(self._process)
+        return False
 
     def result(self) -> dict[str, str]:
         """Wait for the probe and return the outcome of each kind.
@@ -120,22 +131,35 @@ class KernelProbe:
     def _start(self, kinds: tuple[str, ...]) -> None:
         command = [sys.executable, "-m", "protenix_multiseed.kernels.probe_process", self._device, *kinds]
         # A separate process group: Ctrl-C reaches only the run, and _kill also kills the probe's compiler processes.
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
-        )
+        out, err = (tempfile.TemporaryFile("w+", errors="replace") for _ in range(2))  # noqa: SIM115  read and closed later
+        self._output = out, err
+        self._process = subprocess.Popen(command, stdout=out, stderr=err, text=True, process_group=0)
+        self._deadline = time.monotonic() + PROBE_SECONDS
         self._tried = kinds
 
     def _stop(self) -> None:
         if self._process is not None:
             _kill(self._process)
             self._process = None
+            self._read_output()
+
+    def _read_output(self) -> tuple[str, str]:
+        """Return what the process wrote to stdout and stderr."""
+        files, self._output = self._output or (), None
+        texts = []
+        for file in files:
+            with file:
+                file.seek(0)
+                texts.append(file.read())
+        return (texts[0], texts[1]) if texts else ("", "")
 
     def _wait_for(self, process: subprocess.Popen[str]) -> dict[str, str]:
         """Wait for the probe process, and return and save its outcomes."""
         try:
-            output, errors = process.communicate(timeout=PROBE_SECONDS)
+            process.wait(max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            output, errors = _kill(process)
+            _kill(process)
+        output, errors = self._read_output()
         found = dict.fromkeys(self._tried, "the probe ended early")
         for line in output.splitlines():  # one line for each kind that did not abort the process
             with contextlib.suppress(ValueError, TypeError):  # not a line of the probe: libraries may print too
@@ -170,14 +194,11 @@ def _file_name(card: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9]+', '-', card)}.json"
 
 
-def _kill(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Kill a process and its child processes; return its stdout and stderr.
-
-    Child processes hold the output open, so reading it to the end would wait for them.
-    """
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process and its child processes."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    return process.communicate()
+    process.wait()
 
 
 def _fingerprint() -> str:

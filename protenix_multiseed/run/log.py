@@ -76,7 +76,7 @@ class EventLog:
                 facts = {"stage": event.stage, "message": event.message, "try": event.advice}
                 self._line("failed", job=event.job.name, seed=event.seed, **facts, traceback=event.traceback)
             case events.Note():
-                self._line("note", job=event.job.name, text=event.text)
+                self._line("note", **({"job": event.job.name} if event.job else {}), text=event.text)
             case events.Stopping():
                 self._line("stopping", signal=event.signal, grace=event.grace)
 

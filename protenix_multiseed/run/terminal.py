@@ -130,7 +130,8 @@ class Terminal:
             case Failure():
                 self._failed(event)
             case events.Note():
-                self._say(0, f"[yellow]note[/yellow] {escape(event.job.name)}: {escape(event.text)}")
+                name = f" {escape(event.job.name)}" if event.job else ""
+                self._say(0, f"[yellow]note[/yellow]{name}: {escape(event.text)}")
             case events.Stopping():
                 text = (
                     f"the running batch has {event.grace:g} s to finish, then finished results are written; a second "

@@ -3,23 +3,25 @@
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
-from protenix_multiseed.events import Written
+from protenix_multiseed.events import Featurized, Written
 from protenix_multiseed.execution.fleet import Place
 from protenix_multiseed.execution.gpu_worker import Closed, Loaded, Started
+from protenix_multiseed.types import Failure
 
 
 class Planner:
-    """Three seeds of any job fit."""
+    """Three seeds of any job fit, if the job has no more atoms than ``max_atoms``."""
 
     settings = SimpleNamespace(max_seeds=4, max_entries=20)
 
-    def __init__(self, max_jobs=1):
-        self.max_jobs = max_jobs
+    def __init__(self, max_jobs=1, max_atoms=10**9):
+        self.max_jobs, self.max_atoms = max_jobs, max_atoms
 
     def refusal(self, sizes, budget):
-        return None
+        return f"{sizes.n_atom} atoms are too many" if sizes.n_atom > self.max_atoms else None
 
     def plan(self, sizes, seeds, budget):
         return [SimpleNamespace(seeds=tuple(seeds)[:3])]
@@ -34,13 +36,19 @@ class Machines:
         hanging: Numbers of processes, in the order of their start, that stand still when they get work.
         broken: Nodes on which no process loads.
         max_jobs: Number of jobs that share a batch.
+        atoms: Number of atoms of jobs, by name; a process knows it when it has featurized the job.
+        max_atoms: Number of atoms that fit on the GPU of a node, by node; no limit on the others.
+        lacking: Nodes on which no job can be featurized.
 
     Attributes:
         given: The tasks of each call of ``give``, and those of them that must be alone.
     """
 
-    def __init__(self, n_gpu, deadly=(), hanging=(), broken=(), seconds=0.0, max_jobs=1):
-        self.planner, self.given = Planner(max_jobs), []
+    def __init__(
+        self, n_gpu, deadly=(), hanging=(), broken=(), seconds=0.0, max_jobs=1, atoms=None, max_atoms=None, lacking=()
+    ):
+        self.max_jobs, self.given = max_jobs, []
+        self.atoms, self.max_atoms, self.lacking = atoms or {}, max_atoms or {}, lacking
         self.nodes = {f"node{number}" for number in range(n_gpu)}
         self.deadly, self.hanging, self.broken, self.seconds = deadly, hanging, broken, seconds
         self.differing = {}
@@ -86,6 +94,7 @@ class Process:
         self.changed = threading.Condition()
         self.todo, self.messages, self.death = deque(), deque(), None
         self.n_taken, self.is_closed = 0, False
+        self.planner = Planner(machines.max_jobs, machines.max_atoms.get(place.node, 10**9))
 
     def die(self, reason):
         with self.changed:
@@ -105,9 +114,7 @@ class Process:
             self.die("no memory to load")
         self.check_alive()
         threading.Thread(target=self.work, daemon=True).start()
-        return Loaded(
-            planner=self.machines.planner, budget=2**30, process=1, facts={"host": self.place.host, "device": "fake"}
-        )
+        return Loaded(planner=self.planner, budget=2**30, process=1, facts={"host": self.place.host, "device": "fake"})
 
     def give(self, tasks, alone):
         with self.changed:
@@ -157,6 +164,20 @@ class Process:
                 if self.is_closed:
                     break
                 job, seed = self.todo.popleft()
+                if self.place.node in self.machines.lacking:
+                    seeds = [seed, *(other for one, other in self.todo if one.name == job.name)]
+                    self.todo = deque(entry for entry in self.todo if entry[0].name != job.name)
+                    failed = Failure(
+                        job=replace(job, seeds=tuple(seeds)), seed=None, stage="featurize", message="a file is missing"
+                    )
+                    self.messages.append(failed)
+                    continue
+                n_atom = self.machines.atoms.get(job.name, 1)
+                self.messages.append(Featurized(job=job, n_token=1, n_atom=n_atom, n_msa=1, n_chain=1, seconds=0.1))
+                if (refusal := self.planner.refusal(SimpleNamespace(n_atom=n_atom), 0)) is not None:
+                    self.messages.append(Failure(job=job, seed=seed, stage="predict", message=refusal))
+                    self.changed.notify_all()
+                    continue
                 self.messages.append(Started(job, (seed,)))
                 self.changed.notify_all()
                 if self.number in self.machines.hanging:

@@ -9,7 +9,8 @@ from support.jobs import job_of, task_of
 
 from protenix_multiseed.events import Written
 from protenix_multiseed.execution import gpu_worker as module
-from protenix_multiseed.execution.gpu_worker import GpuWorker, Started
+from protenix_multiseed.execution.gpu_worker import Closed, GpuWorker, Started
+from protenix_multiseed.types import Failure
 
 
 def worker(*waiting):
@@ -69,3 +70,14 @@ def test_a_seed_that_is_given_alone_shares_no_batch():
     made.give([task_of(job) for job in jobs], {("b", 2)})
     features = [SimpleNamespace(job=job, seeds=[SimpleNamespace(seed=seed) for seed in job.seeds]) for job in jobs]
     assert [made._is_alone(one) for one in features] == [False, True]
+
+
+def test_a_process_whose_device_no_longer_answers_ends_and_fails_no_seed():
+    made, job = worker(1, 2), job_of(seeds=(1, 2))
+    failed = [Failure(job=job, seed=seed, stage="predict", message="illegal access") for seed in (1, 2)]
+    model = SimpleNamespace(lost="CUDA error: an illegal memory access")
+    made._executor = SimpleNamespace(model=model, run=lambda *arguments, **named: iter(failed))
+    made._n_worker = 1
+    made._work()
+    (only,) = made.collect(0, 0)
+    assert only == Closed("RuntimeError: CUDA error: an illegal memory access")

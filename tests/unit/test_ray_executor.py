@@ -14,7 +14,7 @@ pytest.importorskip("ray")
 
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.events import StageEntered, Written
+from protenix_multiseed.events import Note, StageEntered, Written
 from protenix_multiseed.execution import fleet, ray_cluster
 from protenix_multiseed.execution import ray as module
 from protenix_multiseed.features.pool import AHEAD
@@ -58,7 +58,7 @@ class Run:
         self.all = sorted([*written, *failed])
 
     def hear(self, event):
-        if isinstance(event, StageEntered):
+        if isinstance(event, StageEntered | Note):
             self.lines.append(event.text)
 
 
@@ -264,6 +264,84 @@ def test_jobs_that_were_running_when_their_process_ended_are_given_alone_and_the
     assert run.all == everything(tasks)
     assert [(one.job.name, one.seed) for one in run.failures] == [("job4", 7)]
     assert [alone for _, alone in machines.given if alone] == [{("job4", 7)}] * 2
+
+
+def test_a_job_that_turns_out_too_large_for_all_gpus_fails_and_the_others_are_predicted(monkeypatch, tmp_path):
+    tasks = tasks_of(30, 5)
+    machines = Machines(2, atoms={"job0": 90}, max_atoms={"node0": 50, "node1": 60})
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert run.all == everything(tasks)
+    assert {name for name, _ in run.written} == {"job1"}
+    assert run.failures
+    assert all(failure.message == "90 atoms are too many" for failure in run.failures)
+
+
+def test_a_job_that_fits_on_one_kind_of_gpu_goes_there(monkeypatch, tmp_path):
+    tasks = tasks_of(12, 5)
+    machines = Machines(2, atoms={"job0": 90}, max_atoms={"node0": 50}, seconds=0.01)
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert sorted(run.written) == everything(tasks)
+    assert not run.failures
+
+
+def test_a_job_that_cannot_be_featurized_on_one_node_goes_to_another(monkeypatch, tmp_path):
+    tasks = tasks_of(8, 6)
+    run = Run(monkeypatch, tmp_path, Machines(2, lacking={"node0"}, seconds=0.01), tasks)
+    assert sorted(run.written) == everything(tasks)
+    assert not run.failures
+
+
+def test_a_job_that_cannot_be_featurized_anywhere_fails_once(monkeypatch, tmp_path):
+    tasks = tasks_of(8, 6)
+    run = Run(monkeypatch, tmp_path, Machines(2, lacking={"node0", "node1"}), tasks)
+    assert run.all == everything(tasks)
+    assert not run.written
+    assert {failure.message for failure in run.failures} == {"a file is missing"}
+
+
+def test_a_caller_that_is_slow_makes_no_process_look_stuck(monkeypatch, tmp_path):
+    monkeypatch.setattr(fleet, "SILENT_SECONDS", 5.0)
+    monkeypatch.setattr(fleet, "FIRST_SECONDS", 5.0)
+    seen = []
+
+    def slow(event):
+        seen.append(event)
+        if len([one for one in seen if isinstance(one, Written)]) == 3:
+            seen.clear()
+            time.sleep(7)
+
+    machines, tasks = Machines(2, seconds=0.2), tasks_of(10)
+    run = Run(monkeypatch, tmp_path, machines, tasks, during=slow)
+    assert sorted(run.written) == everything(tasks)
+    assert not any("lost" in line for line in run.lines)
+
+
+def test_if_all_nodes_are_taken_away_and_none_comes_back_the_seeds_that_are_left_fail(monkeypatch, tmp_path):
+    monkeypatch.setattr(fleet, "GONE_SECONDS", 1.0)
+    machines, tasks = Machines(2, seconds=0.05), tasks_of(30)
+
+    def take_away(event):
+        if isinstance(event, Written) and machines.nodes:
+            machines.nodes.clear()
+            for process in machines.processes:
+                process.die("its node was taken away")
+
+    run = Run(monkeypatch, tmp_path, machines, tasks, during=take_away)
+    assert run.all == everything(tasks)
+    assert "no GPU is left to predict it: The process died: its node was taken away" in run.failures[0].message
+    assert any("waiting for one to come back" in line for line in run.lines)
+
+
+def test_an_error_after_the_connection_is_reported_and_ends_the_cluster(monkeypatch, tmp_path):
+    def full(out):
+        raise OSError("No space left on device")
+
+    machines, closed = Machines(1), []
+    monkeypatch.setattr(machines, "close", lambda: closed.append(True))
+    monkeypatch.setattr(module, "marked", full)
+    with pytest.raises(OSError, match="No space left"):
+        Run(monkeypatch, tmp_path, machines, tasks_of(1))
+    assert closed
 
 
 def test_the_cluster_that_is_found_is_the_named_one_or_the_one_that_ray_start_left(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def test_every_seed_is_finished_once_whatever_happens(jobs, fits, data):
             finished.append((job, seed))
         elif action == "lose":
             lose(gpu)
-        elif action == "move" and (move := made.move(gpu)):
+        elif action == "move" and (move := made.move(gpu, fits.__getitem__)):
             busy, units = move
             for unit in units:
                 for seed in unit.seeds:
@@ -120,12 +120,22 @@ def test_a_gpu_without_work_gets_half_of_what_another_one_has_not_begun():
     made.next(0, lambda job: 6)
     made.started(0, 0, range(1, 7))
     made.add(1)
-    assert made.move(1) == (0, (Unit(0, (7, 8, 9, 10, 11, 12)),))
+    assert made.move(1, lambda job: 1) == (0, (Unit(0, (7, 8, 9, 10, 11, 12)),))
     for seed in range(1, 7):
         made.finished(0, 0, seed)
-    assert made.move(1) == (0, (Unit(0, (10, 11, 12)),))
+    assert made.move(1, lambda job: 1) == (0, (Unit(0, (10, 11, 12)),))
     made.started(0, 0, range(7, 13))
-    assert made.move(1) is None
+    assert made.move(1, lambda job: 1) is None
+
+
+def test_a_gpu_without_work_gets_nothing_that_it_cannot_predict():
+    made = schedule([(9, 4), (1, 3)])
+    made.add(0)
+    made.next(0, lambda job: 4)
+    made.next(0, lambda job: 4)
+    made.add(1)
+    assert made.move(1, lambda job: 0) is None
+    assert made.move(1, lambda job: job) == (0, (Unit(1, (1, 2, 3)),))
 
 
 def test_a_gpu_without_work_gets_half_of_many_small_jobs():
@@ -135,7 +145,7 @@ def test_a_gpu_without_work_gets_half_of_many_small_jobs():
         made.next(0, lambda job: 1)
     made.started(0, 0, [1])
     made.add(1)
-    busy, units = made.move(1)
+    busy, units = made.move(1, lambda job: 1)
     assert (busy, sorted(unit.job for unit in units)) == (0, [5, 6, 7, 8])
 
 

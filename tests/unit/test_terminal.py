@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 from support.jobs import job_of
 
-from protenix_multiseed.events import BatchProgress, StageEntered, Written
+from protenix_multiseed.events import BatchProgress, Note, StageEntered, Written
 from protenix_multiseed.run import terminal as module
 from protenix_multiseed.run.terminal import Terminal
 
@@ -116,3 +116,12 @@ def test_without_a_terminal_there_are_plain_lines_that_name_the_gpu():
     )
     assert "a seed 7: 2 samples in 2.0 s on n1 GPU 0, best ranking score 0.7500 (1/10)" in text
     assert len(text.splitlines()) == 1
+
+
+def test_a_note_of_the_whole_run_stays_on_the_screen():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    terminal = Terminal(console, 10, 0)
+    with terminal.shown():
+        terminal(Note(job=None, text="the checkpoint lacks 3 weights"))
+        terminal(StageEntered(text="predicting"))
+    assert "note: the checkpoint lacks 3 weights" in console.file.getvalue()
