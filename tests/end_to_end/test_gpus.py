@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import psutil
 import pytest
-from support.command import leftovers, predictions, run, start, write_jobs
+from support.command import COMMAND, environment, leftovers, predictions, run, start, write_jobs
 from support.ray_processes import descendants, gpu_processes, still_alive
 
 pytest.importorskip("ray")
@@ -150,3 +151,16 @@ def test_a_cluster_that_does_not_answer_is_refused(tmp_path, address, why):
     assert f"ray: no cluster answers at {address}" in said
     assert why in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_small_dev_shm_is_enough(tmp_path):
+    small = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
+    if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this account cannot mount a file system")
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    done = subprocess.run(
+        [*small, *COMMAND, *COMMON, "--seeds", "1-4", "--gpus", "2", "--out", "out"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env=environment(), timeout=570,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert n_written(tmp_path / "out") == 4
