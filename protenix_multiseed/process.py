@@ -7,6 +7,7 @@ passes the text on, so a print never waits and never fails.
 import atexit
 import codecs
 import contextlib
+import ctypes
 import errno
 import io
 import locale
@@ -22,6 +23,7 @@ _CHUNK = 2**10  # small, so that a slow reader is not taken for one that takes n
 PATIENCE_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_SIGACTION_BYTES = 512  # more than the C library's struct sigaction
 
 
 class Output(io.TextIOBase):
@@ -201,3 +203,20 @@ def _open_missing() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(handle, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  for the process's life
+
+
+@contextlib.contextmanager
+def interrupt_kept() -> Iterator[None]:
+    """Keep the process's handler of SIGINT, which RDKit replaces when it embeds a molecule, and does not put back.
+
+    Without this a later Ctrl-C is lost, and the one after it ends the process at once. Python does not notice: RDKit
+    calls the C library. Inside the ``with`` block the signal waits, so that it ends no embedding halfway.
+    """
+    library, before = ctypes.CDLL(None), ctypes.create_string_buffer(_SIGACTION_BYTES)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    library.sigaction(int(signal.SIGINT), None, before)
+    try:
+        yield
+    finally:
+        library.sigaction(int(signal.SIGINT), before, None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

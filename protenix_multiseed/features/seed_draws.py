@@ -23,6 +23,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.process import interrupt_kept
 from protenix_multiseed.upstream.environment import replaced
 from protenix_multiseed.upstream.job_dictionary import clear_with_components
 
@@ -70,11 +71,9 @@ class SeededConformers:
         from rdkit import Chem
         from rdkit.Chem import rdDistGeom
 
-        return int(
-            rdDistGeom.EmbedMolecule(
-                molecule, randomSeed=conformer_seed(Chem.MolToSmiles(molecule), self._seed), **options
-            )
-        )
+        with interrupt_kept():
+            seed = conformer_seed(Chem.MolToSmiles(molecule), self._seed)
+            return int(rdDistGeom.EmbedMolecule(molecule, randomSeed=seed, **options))
 
 
 def conformer_seed(smiles: str, seed: int) -> int:

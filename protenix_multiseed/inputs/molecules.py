@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.process import interrupt_kept
 
 SUFFIXES = (".mol", ".sdf", ".pdb", ".mol2")  # upstream's lig_file_to_atom_info
 MAX_BYTES = 2**24
@@ -166,7 +167,7 @@ def without_conformer(smiles: Iterable[str]) -> list[str]:
     longer.
     """
     distinct = list(dict.fromkeys(smiles))
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
+    with interrupt_kept(), ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as threads:
         return [one for one, found in zip(distinct, threads.map(_has_conformer, distinct), strict=True) if not found]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protenix_multiseed.files import read_bytes, write_bytes
+from protenix_multiseed.process import interrupt_kept
 from protenix_multiseed.versions import version_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ def make_molecule(code: str, block: "CIFBlock", seed: int | None = None) -> Any:
         options.clearConfs = False
         options.randomSeed = zlib.crc32(code.encode()) & 0x7FFFFFFF if seed is None else seed
         options.timeout = CONFORMER_TIMEOUT_SECONDS
-        with contextlib.suppress(Exception):  # as upstream: if embedding raises, the ideal conformer stays
+        with (
+            interrupt_kept(),
+            contextlib.suppress(Exception),
+        ):  # as upstream: if embedding raises, the ideal conformer stays
             molecule.ref_conf_id = rdDistGeom.EmbedMolecule(molecule, options)
             molecule.ref_conf_type = "rdkit"
             molecule.ref_mask[:] = True

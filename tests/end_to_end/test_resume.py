@@ -80,8 +80,14 @@ def wait_for(condition, seconds=120):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_and_keeps_finished_seeds(tmp_path, number, code):
-    """The signal goes to every process of the group, as a terminal and a batch system send it."""
+    """The signal goes to every process of the group, as a terminal and a batch system send it.
+
+    The job has a SMILES ligand: RDKit replaces the handler of SIGINT when it embeds one.
+    """
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    (job,) = json.loads((tmp_path / "in.json").read_text())
+    job["sequences"].append({"ligand": {"ligand": "CC(=O)O", "count": 1}})
+    (tmp_path / "in.json").write_text(json.dumps([job]))
     process = start(*OPTIONS, "--seeds", "1-200", "--max-seeds-per-batch", "1", cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("out/a/seed_*")))
     began = time.monotonic()

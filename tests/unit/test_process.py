@@ -113,3 +113,22 @@ def test_python_starts_again_in_utf8_mode_if_the_locale_has_another_encoding(var
     )  # fmt: skip
     assert done.stdout.split() == [str(int(is_utf8)), "argument", "ascii" if is_utf8 else "utf-8"]
     assert (tmp_path / "ö").read_bytes() == "ö".encode()
+
+
+def test_an_interrupt_reaches_python_after_rdkit_has_embedded_molecules():
+    script = (
+        "import os, signal\n"
+        "from protenix_multiseed.inputs.molecules import without_conformer\n"
+        "from protenix_multiseed.upstream.dictionary import EmbeddedDictionary\n"
+        "from protenix_multiseed.upstream.molecules import make_molecule\n"
+        "without_conformer(['CCO', 'CCN'])\n"
+        "make_molecule('GOL', EmbeddedDictionary()['GOL'])\n"
+        "for _ in range(2):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        print('lost')\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('came')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", PREFIX + script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "came\ncame\n"), done.stderr
