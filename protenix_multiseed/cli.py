@@ -225,7 +225,10 @@ def export(
     kind: Annotated[str, typer.Option("--format", "-f", help="alphafold3 or pdb.")] = "alphafold3",
     best: Annotated[bool, option("Only the best sample of each job.", "--best")] = False,
 ) -> None:
-    """Write results as AlphaFold 3 does, for scripts that read its files, or as PDB files."""
+    """Write results as AlphaFold 3 does, for scripts that read its files, or as PDB files.
+
+    AlphaFold 3's files hold the errors of all pairs: predict with --full-confidence.
+    """
     with _refusals():
         from protenix_multiseed.commands.export import export as command
 

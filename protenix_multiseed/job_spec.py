@@ -4,7 +4,7 @@ Entities, copies and residues are numbered from 1. Bonds and constraints use the
 the field of the input file, for messages; comparisons ignore it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -226,8 +226,36 @@ class JobSpec:
     has_constraint: bool = False
     components: tuple[OwnComponent, ...] = ()
 
+    @property
+    def has_msa(self) -> bool:
+        """Whether the input gives an alignment for at least one chain."""
+        return any(polymer.has_msa for _, polymer in self.polymers())
+
+    @property
+    def summary(self) -> str:
+        """What the job holds, for people, such as ``2 x protein 120, ligand GTP``."""
+        return ", ".join(
+            f"{one.copies} x {text}" if one.copies > 1 else text for one, text in map(_named, self.entities)
+        )
+
     def polymers(self, kind: PolymerKind | None = None) -> Iterator[tuple[int, Polymer]]:
         """Yield the entity number and the entity of every polymer, or of every polymer of one kind."""
         for number, entity in enumerate(self.entities, start=1):
             if isinstance(entity, Polymer) and kind in (None, entity.kind):
                 yield number, entity
+
+
+_KINDS: Mapping[PolymerKind, str] = {"protein": "protein", "dna": "DNA", "rna": "RNA"}
+
+
+def _named(entity: Entity) -> tuple[Entity, str]:
+    match entity:
+        case Polymer():
+            return entity, f"{_KINDS[entity.kind]} {len(entity.sequence)}"
+        case Ion():
+            return entity, f"ion {entity.component}"
+        case Ligand(smiles=str(smiles)):
+            return entity, f"ligand {smiles if len(smiles) <= 30 else smiles[:27] + '...'}"
+        case Ligand(file=SourceFile() as file):
+            return entity, f"ligand {file.path.name}"
+    return entity, f"ligand {'-'.join(entity.components)}"

@@ -1,4 +1,4 @@
-"""Memory sizes and times as text, such as ``24GiB`` and ``2 min``. Text that is safe to show on a terminal."""
+"""Numbers, memory sizes and times as text, such as ``24GiB`` and ``2 min``. Text that is safe to show on a terminal."""
 
 import re
 
@@ -17,6 +17,11 @@ def parse_bytes(text: str) -> int:
     if not match or match[2] not in _UNITS or float(match[1]) <= 0:
         raise ValueError(f"write for example 24GiB or 500MB, found {text!r}")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 seed`` and ``2,000 seeds``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def format_bytes(count: float) -> str:

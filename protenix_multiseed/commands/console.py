@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from protenix_multiseed.units import format_bytes, visible
+from protenix_multiseed.units import counted, format_bytes, visible
 
 if TYPE_CHECKING:
     from protenix_multiseed.analysis.findings import Findings
@@ -69,8 +69,9 @@ def show_note(console: Console, job: str, text: str) -> None:
 def show_findings(console: Console, name: str, findings: "Findings", folder: Path) -> None:
     """Print a job's best samples, whether the samples agree, and the paths of the results."""
     order, found = findings.samples, findings.agreement
+    size = f"{counted(len(order), 'sample')} of {counted(len({s.seed for s in order}), 'seed')}"
     table = Table(
-        title=f"{escape(name)}: {len(order)} samples of {len({s.seed for s in order})} seeds, best first",
+        title=f"{escape(name)}: {size}, best first",
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -99,5 +100,5 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     kept = sum(sample.structure is not None for sample in order)
     places = {"best structure": folder / "best.cif", "all samples": folder / "ranking.csv"}  # a full disk may lack them
     texts = [f"{name}: [bold]{escape(str(path))}[/bold]" for name, path in places.items() if path.is_file()]
-    texts.append(f"{kept} structures, {format_bytes(findings.n_bytes)}\n")
+    texts.append(f"{counted(kept, 'structure')}, {format_bytes(findings.n_bytes)}\n")
     console.print("   ".join(texts), soft_wrap=True)

@@ -204,7 +204,7 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
         table.add_row(
             escape(plan.job.name),
             f"{plan.sizes.n_token:,}",
-            f"{plan.sizes.n_msa:,}",
+            f"{plan.sizes.n_msa:,}" if plan.job.spec.has_msa else "none",
             _batches(plan),
             format_bytes(plan.largest.peak_bytes),
             "-" if plan.seconds is None else format_seconds(plan.seconds),

@@ -45,8 +45,11 @@ def models(*, as_json: bool) -> None:
 
 
 def _reads(spec: ModelSpec) -> list[str]:
-    known = {"MSA": spec.msa, "RNA, templates": spec.template, "constraints": spec.constraint, "ESM": spec.esm}
-    return [name for name, is_read in known.items() if is_read]
+    known = (
+        ("MSA", spec.msa), ("RNA MSA", spec.template), ("templates", spec.template), ("constraints", spec.constraint),
+        ("ESM", spec.esm),
+    )  # fmt: skip
+    return [name for name, is_read in known if is_read]
 
 
 def _files(spec: ModelSpec) -> list[Path]:

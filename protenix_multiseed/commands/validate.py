@@ -10,6 +10,7 @@ from rich.markup import escape
 from protenix_multiseed.commands.common import read_inputs
 from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_note
 from protenix_multiseed.config import RunConfig
+from protenix_multiseed.units import counted, visible
 
 
 def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> None:
@@ -33,6 +34,7 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
                 "index": job.index,
                 "tokens": job.n_token,
                 "seeds": len(job.seeds),
+                "entities": job.spec.summary,
                 "notes": list(job.notes),
             }
             for job in jobs
@@ -42,8 +44,8 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
     shown = jobs if show_all else jobs[:MAX_ROWS]
     console = make_console()
     for job in shown:
-        sizes = f"about {job.n_token} tokens, {len(job.seeds)} seeds"
-        console.print(f"ok    {escape(job.where)}: {sizes}", soft_wrap=True)
+        sizes = f"about {counted(job.n_token, 'token')}, {counted(len(job.seeds), 'seed')}"
+        console.print(f"ok    {escape(job.where)}: {sizes}: {escape(visible(job.spec.summary))}", soft_wrap=True)
         for note in job.notes:
             show_note(console, job.name, note)
     if len(shown) < len(jobs):
@@ -52,4 +54,4 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
         console.print(f"{text} (-v shows all, --json has all)", soft_wrap=True)
         n_unit = sum(len(job.seeds) for job in jobs)
         most = max(job.n_token for job in jobs)
-        console.print(f"{len(jobs)} jobs, {n_unit} predictions, up to {most} tokens")
+        console.print(f"{counted(len(jobs), 'job')}, {counted(n_unit, 'prediction')}, up to {counted(most, 'token')}")

@@ -22,6 +22,7 @@ from protenix_multiseed.execution.gpu_worker import GpuWorker
 from protenix_multiseed.execution.gpus import visible_gpus
 
 _STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
+_RAY = "ray>=2.60,<2.61"  # as in pyproject.toml
 ray: Any = None  # the modules are imported with the first cluster
 NodeAffinity: Any = None
 _ANSWER_SECONDS = 20.0
@@ -38,7 +39,8 @@ def import_ray(*, is_local: bool) -> None:
         ConfigError: if Ray is not installed.
     """
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError("gpus: Ray is not installed: pip install 'protenix-ms[gpus]', or leave --gpus and --ray out")
+        # Not by the name of our extra: pip would install Protenix's pins over a PyTorch of the host's own.
+        raise ConfigError(f"gpus: Ray is not installed: pip install '{_RAY}', or leave --gpus and --ray out")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray's own usage report
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
     os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # a busy machine starts Python slowly

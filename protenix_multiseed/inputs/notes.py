@@ -1,6 +1,6 @@
 """Notes on Protenix behaviour that the author of a job may not expect. Every command that reads inputs shows them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from protenix_multiseed.inputs import structures, templates
 from protenix_multiseed.inputs.corrections import differences_of
@@ -26,13 +26,25 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
             yield f"protein {number}: its template structures have no effect without --template"
         elif protein.structures:
             yield from (f"protein {number}: {note}" for note in _on_structures(protein))
+    proteins = list(spec.polymers("protein"))
+    if rules.reads.template and proteins and not any(one.templates or one.structures for _, one in proteins):
+        yield "--template has no effect on it: it names no template, and protenix-ms does not search for templates"
     if rules.reads.msa:
-        for number, protein in spec.polymers("protein"):
-            is_given = protein.paired is not None or protein.unpaired is not None
-            if not is_given and rules.searches_msa:
-                yield f"protein {number} has no MSA yet; the run will search for one, so MSA rows are unknown"
-            elif not protein.has_msa:
-                yield f"protein {number} has no MSA, so its structure will be less accurate; {_MAKE_MSA}"
+        lacking = [(number, protein) for number, protein in proteins if not protein.has_msa]
+        found = [
+            number for number, one in lacking if rules.searches_msa and one.paired is None and one.unpaired is None
+        ]
+        left = [number for number, _ in lacking if number not in found]
+        if found:
+            yield f"{_proteins(found)} no MSA yet; the run will search for one, so MSA rows are unknown"
+        if left:
+            yield f"{_proteins(left)} no MSA, so the structure will be less accurate; {_MAKE_MSA}"
+
+
+def _proteins(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"protein {numbers[0]} has"
+    return f"proteins {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} have"
 
 
 def _on_structures(protein: Polymer) -> Iterator[str]:

@@ -26,7 +26,7 @@ from rich.text import Text
 from protenix_multiseed import events
 from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.types import Failure, Job, Prediction
-from protenix_multiseed.units import format_seconds
+from protenix_multiseed.units import counted, format_seconds
 
 MAX_GPUS = 16  # lines of GPUs; more would push the other lines off the screen
 _BESIDE = 46  # characters of a live line beside its text
@@ -150,11 +150,12 @@ class Terminal:
 
     def _featurized(self, event: events.Featurized) -> None:
         name = event.job.name
-        size = f"{event.n_token} tokens, {event.n_atom} atoms, {event.n_msa} MSA rows"
+        rows = counted(event.n_msa, "MSA row") if event.job.spec.has_msa else "no MSA"
+        size = f"{counted(event.n_token, 'token')}, {counted(event.n_atom, 'atom')}, {rows}"
         if self._task is not None and not any(self._batches):  # several GPUs have several jobs at once
             self._progress.update(self._task, description=escape(_cut(f"{name}, {event.n_token} tokens", self._room)))
         if self._shows_seeds:
-            self._line(f"{name}: {size}, {event.n_chain} chains; featurized in {event.seconds:.1f} s")
+            self._line(f"{name}: {size}, {counted(event.n_chain, 'chain')}; featurized in {event.seconds:.1f} s")
 
     def _batch(self, event: events.BatchProgress) -> None:
         if self._task is None:
@@ -180,9 +181,10 @@ class Terminal:
     def _predicted(self, job: Job, seed: int, scores: Sequence[float], seconds: float, where: str = "") -> None:
         self._advance()
         if self._shows_seeds:
+            made, place = counted(len(scores), "sample"), where and f" on {where}"
             self._line(
-                f"{job.name} seed {seed}: {len(scores)} samples in {seconds:.1f} s{where and f' on {where}'}, best "
-                f"ranking score {max(scores):.4f} ({self._n_done}/{self._n_seed})"
+                f"{job.name} seed {seed}: {made} in {seconds:.1f} s{place}, best ranking score {max(scores):.4f} "
+                f"({self._n_done}/{self._n_seed})"
             )
 
     def _failed(self, failure: Failure) -> None:
@@ -217,5 +219,5 @@ def _seeds(event: events.BatchProgress) -> str:
     """The seeds of a batch as text: ``seed 3``, ``seeds 1-5``, or ``12 jobs, 24 seeds``."""
     if event.others:
         n_seed = len(event.seeds) + sum(len(seeds) for _, seeds in event.others)
-        return f"{1 + len(event.others)} jobs, {n_seed} seeds"
+        return f"{1 + len(event.others)} jobs, {counted(n_seed, 'seed')}"
     return f"seeds {format_seeds(event.seeds)}" if len(event.seeds) > 1 else f"seed {event.seeds[0]}"

@@ -90,8 +90,8 @@ def test_an_unknown_executor_is_refused_with_a_list_of_the_known_ones(tmp_path):
 def test_a_new_dialect_is_read_by_every_command(tmp_path):
     write_lines(tmp_path)
     done = run("validate", tmp_path, cwd=tmp_path, prelude=DIALECT)
-    assert "ok    in.lines[0] 'first': about 10 tokens, 1 seeds" in done.stdout
-    assert "ok    in.lines[1] 'second': about 11 tokens, 1 seeds" in done.stdout
+    assert "ok    in.lines[0] 'first': about 10 tokens, 1 seed" in done.stdout
+    assert "ok    in.lines[1] 'second': about 11 tokens, 1 seed" in done.stdout
     (tmp_path / "bad.lines").write_text("third\nfourth MKXZ*\n")
     done = run("validate", "bad.lines", cwd=tmp_path, prelude=DIALECT)
     assert done.returncode == 2

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import time
+import tomllib
 
 import psutil
 import pytest
+from support import cases
 from support.command import COMMAND, environment, leftovers, predictions, run, start, write_jobs
 from support.ray_processes import descendants, gpu_processes, still_alive
 
@@ -120,7 +122,10 @@ def test_without_ray_the_message_says_how_to_install_it(tmp_path):
     prelude = "import sys\nsys.modules['ray'] = None"
     done = run(*COMMON, "--gpus", "2", "--out", "out", cwd=tmp_path, prelude=prelude)
     assert done.returncode == 2
-    assert "pip install 'protenix-ms[gpus]'" in done.stderr
+    (wanted,) = tomllib.loads((cases.REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"][
+        "gpus"
+    ]
+    assert f"pip install '{wanted}'" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

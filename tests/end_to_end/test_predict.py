@@ -288,10 +288,10 @@ def test_validate_shows_the_size_the_notes_and_the_errors_of_jobs(tmp_path):
     assert (done.returncode, done.stdout.splitlines()) == (
         0,
         [
-            "ok    in.json[0] 'a': about 10 tokens, 1 seeds",
-            f"note a: protein 1 has no MSA, so its structure will be less accurate; {how}",
-            "ok    in.json[1] 'b': about 3 tokens, 2 seeds",
-            f"note b: protein 1 has no MSA, so its structure will be less accurate; {how}",
+            "ok    in.json[0] 'a': about 10 tokens, 1 seed: protein 10",
+            f"note a: protein 1 has no MSA, so the structure will be less accurate; {how}",
+            "ok    in.json[1] 'b': about 3 tokens, 2 seeds: protein 3",
+            f"note b: protein 1 has no MSA, so the structure will be less accurate; {how}",
         ],
     )
     as_json = json.loads(run("validate", "in.json", "--json", cwd=tmp_path).stdout)
