@@ -143,6 +143,8 @@ def _row(name: str, findings: Findings) -> dict[str, Any]:
         **{key: round(value, 4) for key, value in findings.interface_scores(best).items() if key == "ipsae"},
         "clusters": len(found.clusters) if found else None,
         "found": findings.sentences[0],
+        "lacking": f"no MSA: {', '.join(findings.without_msa)}" if findings.without_msa else None,
+        "notice": findings.notice,
     }
 
 

@@ -10,7 +10,7 @@ function showIndex() {
     make: key === "name" ? link : null,
     text: (row) => (typeof digits === "number" ? fixed(row[key], digits) : String(row[key] ?? "–")),
   }));
-  const result = (row) => [row.problem, ...(row.problems ?? []), row.found].filter(Boolean).join("; ");
+  const result = (row) => [row.problem, ...(row.problems ?? []), row.lacking, row.found].filter(Boolean).join("; ");
   columns.push({ title: "result", kind: "text", value: result, text: result });
   const values = readHash();
   const [, down, key] = (values.get("sort") ?? "name").match(/^(-?)(.*)$/);
@@ -35,6 +35,8 @@ function showIndex() {
   $("#filter").onsubmit = (event) => event.preventDefault();
   filter();
   setTools($("#jobs"), [["CSV", () => save("jobs.csv", table.csv(), "text/csv")]]);
+  const notices = [...new Set(rows.map((row) => row.notice).filter(Boolean))];
+  $("#notices").replaceChildren(...notices.map((text) => element("li", text, { class: "problem" })));
   $("#job").hidden = true;
   $("#jobs").hidden = false;
   document.title = $("h1").textContent;
