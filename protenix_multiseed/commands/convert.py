@@ -1,6 +1,7 @@
 """``protenix-ms convert``: write checked inputs in another format."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,13 +44,14 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
         raise ConfigError(f"--out: {len(jobs)} jobs make as many AlphaFold 3 files: name a folder for them")
     else:
         files = {out / f"{job.name}.json": to_alphafold3(job) for job in jobs}  # type: ignore[misc]
+    for path in files:
+        if path is not None and os.path.lexists(path):
+            raise ConfigError(f"{path} exists already: choose another --out")
     for path, content in files.items():
         text = json.dumps(content, indent=2) + "\n"
         if path is None:
             typer.echo(text, nl=False)
             continue
-        if path.exists():
-            raise ConfigError(f"{path} exists already: choose another --out")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)

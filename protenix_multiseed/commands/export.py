@@ -15,10 +15,11 @@ from protenix_multiseed.commands.rank import (
     skipped,
 )
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.files import make_scratch, publish_folder, remove
+from protenix_multiseed.files import make_scratch, publish_folder, read_text, remove
 from protenix_multiseed.outputs.export import alphafold3_files, pdb_files
 
 FORMATS = {"alphafold3": alphafold3_files, "pdb": pdb_files}
+MARKER = ".protenix-ms-export"  # lists the files of an export, so that the next one replaces these and no others
 
 
 def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
@@ -26,19 +27,23 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
 
     Args:
         outs: Output folders of predict.
-        to: Folder for the files. Each job gets a folder in it, which replaces an older one.
+        to: Folder for the files. Each job gets a folder in it, which replaces that of an earlier export.
         kind: A format of :data:`FORMATS`.
         best: Write only the best sample of each job.
 
     Raises:
-        ConfigError: if the format is not known, a folder holds no results, or no job can be written.
+        ConfigError: if the format is not known, a folder holds no results, files that no export wrote would be
+            replaced, or no job can be written.
     """
     if kind not in FORMATS:
         raise ConfigError(f"--format {kind!r} is not known; choose one of {', '.join(FORMATS)}")
     if any(to.resolve() == out.resolve() for out in outs):
         raise ConfigError(f"--to {to}: the folder holds the results themselves; choose another one")
+    jobs = find_jobs(outs)
+    for found in jobs:
+        _refuse_other_files(to / found.name)
     console, made = make_console(), []
-    for found in find_jobs(outs):
+    for found in jobs:
         job = gather_job(found)
         if job.findings is not None:
             try:
@@ -52,20 +57,42 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
     return int(any(job.problems for job in made))
 
 
+def _refuse_other_files(target: Path) -> None:
+    """Refuse to replace a folder with files that no export wrote.
+
+    Raises:
+        ConfigError: if there are such files; the message names one.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ConfigError(f"--to: {target} exists and is no folder of an export; choose another --to")
+    try:
+        known = {MARKER, *read_text(target / MARKER, target).splitlines()}
+    except FileNotFoundError:
+        known = set()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--to: {target / MARKER}: cannot be read: {error}; choose another --to") from None
+    for path in target.rglob("*"):
+        if str(path.relative_to(target)) not in known and (path.is_symlink() or not path.is_dir()):
+            raise ConfigError(
+                f"--to: {target} would be replaced, and no export wrote {path}; choose another --to, or move it away"
+            )
+
+
 def _write(job: RankedJob, target: Path, kind: str, *, best: bool) -> int:
     """Write the files of a job. They appear together. Return their number."""
     assert job.findings is not None
     samples = job.findings.samples[:1] if best else job.findings.samples
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch, count = make_scratch(target), 0
+    scratch, names = make_scratch(target), []
     try:
         for name, content in FORMATS[kind](job.name, samples):
             path = scratch / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(content, encoding="utf-8")
-            count += 1
+            names.append(name)
+        (scratch / MARKER).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         publish_folder(scratch, target)
     except BaseException:
         remove(scratch)
         raise
-    return count
+    return len(names)

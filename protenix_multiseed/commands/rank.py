@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +18,9 @@ from protenix_multiseed.files import check_inside
 from protenix_multiseed.outputs.identity import differences
 from protenix_multiseed.outputs.ranking import Seeds, read_seeds
 from protenix_multiseed.outputs.scan import RECORD, seed_folders
-from protenix_multiseed.outputs.summary import write_summary
+from protenix_multiseed.outputs.summary import COLUMNS, write_summary
 from protenix_multiseed.outputs.tables import write_findings
-from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,13 +71,16 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
         parquet: Write the tables as Parquet too.
 
     Raises:
-        ConfigError: if a folder holds no results, or if no job can be ranked.
+        ConfigError: if a folder holds no results, if no job can be ranked, or if ``to`` holds files that rank did not
+            write.
     """
     if parquet and find_spec("pyarrow") is None:
         raise ConfigError("--parquet needs the package pyarrow: pip install pyarrow, or leave --parquet out")
     console, target = make_console(), to or outs[0]
-    jobs = []
-    for job in rank_jobs(find_jobs(outs), target, cluster_rmsd=cluster_rmsd, parquet=parquet):
+    found, jobs = find_jobs(outs), []
+    if all(target.resolve() != out.resolve() for out in outs):
+        _refuse_other_files(target, found)
+    for job in rank_jobs(found, target, cluster_rmsd=cluster_rmsd, parquet=parquet):
         show_problems(console, job)
         if job.findings is not None:
             show_findings(console, job.name, job.findings, target / job.name)
@@ -87,6 +91,22 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
     except OSError as error:
         raise RunError(f"{reason_of(error)}; {advice_for(error)}, or choose another --to") from None
     return int(any(job.problems for job in jobs))
+
+
+def _refuse_other_files(to: Path, jobs: Sequence[FoundJob]) -> None:
+    """Refuse to write tables where files are that rank did not write, which they could replace.
+
+    Raises:
+        ConfigError: if there are such files.
+    """
+    for folder in (to / job.name for job in jobs):
+        with suppress(OSError):  # of a folder that cannot be read: the job is skipped later, which names the reason
+            entries = list(folder.iterdir())
+            if entries and not any(map(_is_ours, entries)):
+                raise ConfigError(f"--to: {folder} holds files that rank did not write; choose another --to")
+    with suppress(OSError):
+        if not (to / SUMMARY).read_bytes().startswith(",".join(COLUMNS).encode()):
+            raise ConfigError(f"--to: rank did not write {to / SUMMARY}, which it would replace; choose another --to")
 
 
 def rank_jobs(jobs: Sequence[FoundJob], to: Path, *, cluster_rmsd: float, parquet: bool) -> Iterator[RankedJob]:

@@ -96,6 +96,9 @@ def report(outs: Sequence[Path], to: Path | None, *, slim: bool, one_file: bool,
     try:
         folder = None if one_file or len(jobs) == 1 else _folder_of(page, jobs)
         tasks = _tasks(jobs, outs, page, folder, slim=slim, png=png)
+        for path in (page, *(task.page for task in tasks if task.page)):
+            if path.exists() and not _is_page(path, page.parent):
+                raise ConfigError(f"{path} exists, and no report wrote it; choose another file with --to")
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             made = list(progress.track(in_parallel(_make, tasks), len(tasks), description="pages"))
         for one in made:

