@@ -1,9 +1,13 @@
 """Commands do not replace files that they did not write."""
 
+import json
+
 import pytest
 from support.command import write_jobs
+from support.msa_server import msa_server
 
 from protenix_multiseed.commands.convert import convert
+from protenix_multiseed.commands.msa import msa
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 
@@ -18,3 +22,60 @@ def test_no_job_is_converted_if_one_would_replace_a_file(tmp_path):
     with pytest.raises(ConfigError, match=r"b\.json exists already"):
         convert(load_config({"model": "demo"}), [tmp_path / "in.json"], "alphafold3", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.json"]
+
+
+@pytest.fixture
+def searched(tmp_path, monkeypatch):
+    """Run ``msa`` on files with a server that cannot search B. Return its exit code."""
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path / "cache"))
+
+    def search(*files, poison=()):
+        with msa_server(poison=poison) as server:
+            config = load_config({"model": "demo", "msa_server": server.url})
+            try:
+                return msa(config, [tmp_path / file for file in files], tmp_path / "out")
+            except ConfigError:
+                assert not server.submitted
+                raise
+
+    return search
+
+
+def names(path):
+    return [job["name"] for job in json.loads(path.read_text())]
+
+
+def test_two_inputs_never_share_a_job_file(searched, tmp_path):
+    """Regression: the job file of the second input replaced that of the first one, without a word."""
+    for folder, name in (("a", "first"), ("b", "second")):
+        (tmp_path / folder).mkdir()
+        write_jobs(tmp_path / folder, {name: A})
+    with pytest.raises(ConfigError, match=r"a/in\.json and .*b/in\.json would both be written"):
+        searched("a/in.json", "b/in.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_is_resumed_and_its_job_file_replaced(searched, tmp_path):
+    write_jobs(tmp_path, {"good": A, "bad": B})
+    assert searched("in.json", poison=[B]) == 1
+    assert names(tmp_path / "out" / "in_msa.json") == ["good"]
+    for _ in range(2):
+        assert searched("in.json") == 0
+        assert names(tmp_path / "out" / "in_msa.json") == ["good", "bad"]
+
+
+@pytest.mark.parametrize("change", ["text", "job", "alignment"])
+def test_a_job_file_of_others_is_not_replaced(searched, tmp_path, change):
+    write_jobs(tmp_path, {"good": A})
+    searched("in.json")
+    path = tmp_path / "out" / "in_msa.json"
+    if change == "text":
+        path.write_text("a year of work")
+    elif change == "job":
+        path.write_text(path.read_text().replace('"good"', '"mine"'))
+    else:
+        path.write_text(path.read_text().replace(str(tmp_path / "out"), "/data/mine"))
+    held = path.read_text()
+    with pytest.raises(ConfigError, match="exists, and is not of these jobs"):
+        searched("in.json")
+    assert path.read_text() == held
