@@ -17,6 +17,11 @@ MAX_YAML_BYTES = 2**18  # a complex takes some kilobytes; PyYAML takes seconds f
 MAX_VALUES = 2_000_000  # 5,000 jobs have some 500,000; parsing two million takes half a GiB
 
 
+def absolute(path: Path) -> Path:
+    """Return the absolute path. A link keeps its name: workflows stage inputs as links to files of other names."""
+    return path.parent.resolve() / path.name
+
+
 @dataclass(frozen=True)
 class Document:
     """An input file.
@@ -110,7 +115,7 @@ class Document:
         try:
             path = Path(written).expanduser()
             beside = self.path.parent / path
-            found = (path if not beside.exists() and path.exists() else beside).resolve()
+            found = absolute(path if not beside.exists() and path.exists() else beside)
         except (OSError, RuntimeError, ValueError):  # too long for a path, no such user, a NUL byte
             found = self.path.parent / "?"
         return SourceFile(path=found, written=written)

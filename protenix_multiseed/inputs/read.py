@@ -9,7 +9,7 @@ from protenix_multiseed.inputs import dialects, molecules
 from protenix_multiseed.inputs.checks import check_job
 from protenix_multiseed.inputs.components import shadow_notes
 from protenix_multiseed.inputs.content import files_read
-from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.document import Document, ParsedJob, absolute
 from protenix_multiseed.inputs.names import job_name_problems
 from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.inputs.seeds import DEFAULT_SEED
@@ -95,7 +95,7 @@ def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path])
             problems.append(f"{path}: neither a file nor a folder")  # reading a pipe or a device may never end
         else:
             problems.append(f"{path}: no such file or folder")
-    distinct = list(dict.fromkeys(file.resolve() for file in files))
+    distinct = list(dict.fromkeys(map(absolute, files)))
     if len(distinct) < len(files):
         problems.append("an input file is named twice: name each file once")
     return distinct

@@ -302,6 +302,29 @@ def test_folders_are_searched_and_missing_or_repeated_files_are_refused(tmp_path
         read_jobs([tmp_path, tmp_path / "sub" / "a.json"], (1,), rules, dictionary)
 
 
+def test_a_link_has_its_own_name_and_folder(tmp_path, dictionary):
+    """Nextflow and DVC stage inputs as links. Regression: the name and the folder were those of the file behind it."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "jobs").mkdir()
+    stored = {
+        "blob1": f">protein\n{SEQUENCE}\n",
+        "blob2": json.dumps(job(protein(templatesPath="hits.a3m"), name="own name")),
+        "blob3": f">{SEQUENCE}\n{SEQUENCE}\n",
+    }
+    for name, text in stored.items():
+        (tmp_path / "store" / name).write_text(text)
+    for name, target in (("kras.fasta", "blob1"), ("hras.fasta", "blob1"), ("x.json", "blob2"), ("hits.a3m", "blob3")):
+        (tmp_path / "jobs" / name).symlink_to(tmp_path / "store" / target)
+    rules = InputRules(model="m")
+    made = read_jobs([tmp_path / "jobs"], (1,), rules, dictionary)
+    assert [one.name for one in made] == ["hras", "kras", "own name"]
+    assert made[2].spec.entities[0].templates.file.path == tmp_path / "jobs" / "hits.a3m"
+    (tmp_path / "other").symlink_to("jobs")  # the same entries of the same folder
+    for twice in (tmp_path / "jobs" / ".." / "jobs" / "x.json", tmp_path / "other" / "x.json"):
+        with pytest.raises(RefusedInputsError, match="named twice"):
+            read_jobs([tmp_path / "jobs" / "x.json", twice], (1,), rules, dictionary)
+
+
 def test_an_a3m_as_colabfold_writes_it_is_read(read):
     text = f"#10\t1\n>101\n{SEQUENCE[:5]}\n{SEQUENCE[5:]}\n\n>hit\nMKTggAYIAK--\n".replace("--\n", "Q-\n")
     assert read(job(protein(unpairedMsa=text)))
