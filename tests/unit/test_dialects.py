@@ -120,6 +120,17 @@ def test_a_description_has_no_effect_and_says_so(read):
         (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE}}, bondedAtomPairs=[[["A", 11, "C"], ["A", 1, "N"]]]),
          "position1: 11"),
         ({**alphafold3({"ligand": {"id": "A", "smiles": "C"}}), "version": 5}, "version: "),
+        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "unpairedMsa": "", "unpairedMsaPath": "a.a3m"}}),
+         "sequences[0].protein: unpairedMsa and unpairedMsaPath are both given"),
+        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "pairedMsa": "", "pairedMsaPath": "a.a3m"}}),
+         "sequences[0].protein: pairedMsa and pairedMsaPath are both given"),
+        (alphafold3({"rna": {"id": "A", "sequence": "ACGU", "unpairedMsa": "", "unpairedMsaPath": "a.a3m"}}),
+         "sequences[0].rna: unpairedMsa and unpairedMsaPath are both given"),
+        (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE, "templates": [
+            {"mmcif": "data_x", "mmcifPath": "a.cif", "queryIndices": [0], "templateIndices": [0]}]}}),
+         "templates[0]: expected either mmcif or mmcifPath"),
+        (alphafold3({"ligand": {"id": "A", "ccdCodes": ["X1"]}}, userCCD="data_X1", userCCDPath="a.cif"),
+         "userCCD: userCCDPath is given too"),
         ({**alphafold3({"ligand": {"id": "A", "smiles": "C"}}), "modelSeeds": [1, 1]}, "seed 1 is given twice"),
     ],
 )  # fmt: skip

@@ -346,6 +346,14 @@ def test_an_inline_msa_overrides_the_old_folder(read, tmp_path):
     (tmp_path / "old" / "pairing.a3m").write_text(f">query\n{SEQUENCE}\n")
     (made,) = read(job(protein(unpairedMsa=f">query\n{SEQUENCE}\n", msa={"precomputed_msa_dir": "old"})))
     assert made.spec.entities[0].paired is None
+    assert "sequences[0].proteinChain: msa has no effect, because unpairedMsa is given" in made.notes
+
+
+def test_a_path_that_protenix_does_not_read_is_said(read):
+    text = f">query\n{SEQUENCE}\n"
+    (made,) = read(job(protein(unpairedMsa=text, unpairedMsaPath="good.a3m", pairedMsaPath="good.a3m")))
+    note = "sequences[0].proteinChain: unpairedMsaPath has no effect, because unpairedMsa is given"
+    assert [one for one in made.notes if "no effect" in one] == [note]
 
 
 def test_results_of_earlier_runs_are_not_read_as_inputs(tmp_path, dictionary):

@@ -47,6 +47,13 @@ class _Chain(schema.NamedChains):
 class _Polymer(_Chain):
     sequence: schema.Sequence
 
+    @model_validator(mode="after")
+    def _text_or_path(self) -> "_Polymer":
+        for key in ("pairedMsa", "unpairedMsa"):
+            if getattr(self, key, None) is not None and getattr(self, f"{key}Path", None):
+                raise ValueError(f"{key} and {key}Path are both given: keep one of the two")
+        return self
+
 
 class _Template(schema.TemplateIndices):
     mmcif: str | None = None

@@ -32,6 +32,7 @@ from protenix_multiseed.job_spec import (
 NAME = "Protenix JSON"
 SUFFIXES: tuple[str, ...] = (".json",)
 _KINDS: dict[str, PolymerKind] = {"proteinChain": "protein", "dnaSequence": "dna", "rnaSequence": "rna"}
+_MSA_KEYS = ("pairedMsa", "unpairedMsa", "pairedMsaPath", "unpairedMsaPath")
 _OLD_FILES = {"paired": "pairing.a3m", "unpaired": "non_pairing.a3m"}
 
 
@@ -79,7 +80,7 @@ def _parse_job(document: Document, index: int, raw: Any) -> ParsedJob:
 
 
 def _notes(job: schema.ProtenixJob) -> Iterator[str]:
-    """Keys of the AlphaFold Server that ask for a search, which ``protenix-ms`` does not do."""
+    """Keys without effect: those of the AlphaFold Server that ask for a search, and MSAs that another key replaces."""
     for number, box in enumerate(job.sequences):
         chain = box.proteinChain
         if chain is not None and (chain.useStructureTemplate or chain.maxTemplateDate):
@@ -87,6 +88,12 @@ def _notes(job: schema.ProtenixJob) -> Iterator[str]:
                 f"sequences[{number}].proteinChain: useStructureTemplate and maxTemplateDate have no effect: no "
                 "templates are searched; templatesPath names a file of hits"
             )
+        given = [key for key in _MSA_KEYS if getattr(box.chosen, key, None) is not None]
+        for key in ("pairedMsa", "unpairedMsa"):
+            if {key, f"{key}Path"} <= {*given}:
+                yield f"sequences[{number}].{box.kind}: {key}Path has no effect, because {key} is given"
+        if chain is not None and chain.msa and chain.msa.precomputed_msa_dir and given:
+            yield f"sequences[{number}].proteinChain: msa has no effect, because {given[0]} is given"
 
 
 def _spec(document: Document, job: schema.ProtenixJob, notes: list[str]) -> JobSpec:
@@ -171,10 +178,9 @@ def _alignments(
             made[role] = Alignment(text=text, place=f"{place}.{role}Msa")
         elif path:
             made[role] = Alignment(file=document.find(path), place=f"{place}.{role}MsaPath")
-    if isinstance(entity, schema.ProteinChain) and entity.msa and entity.msa.precomputed_msa_dir:
-        given = (entity.pairedMsa, entity.unpairedMsa, entity.pairedMsaPath, entity.unpairedMsaPath)
-        if all(one is None for one in given):
-            made |= _old_alignments(document, f"{place}.msa.precomputed_msa_dir", entity.msa.precomputed_msa_dir)
+    old = entity.msa.precomputed_msa_dir if isinstance(entity, schema.ProteinChain) and entity.msa else None
+    if old and all(getattr(entity, key) is None for key in _MSA_KEYS):
+        made |= _old_alignments(document, f"{place}.msa.precomputed_msa_dir", old)
     return made
 
 
