@@ -106,6 +106,25 @@ def test_a_structure_is_the_job_written_by_hand(read, write):
     assert "2 water molecules of the structure are left out" in made.notes
 
 
+@pytest.mark.parametrize("kind", ["cif", "pdb"])
+def test_a_bond_to_a_symmetry_mate_is_left_out(read, kind):
+    """Regression: it became a bond of the atom inside the job that has the same name."""
+    made = structure()
+    made.cell, made.spacegroup_hm, made.connections[0].asu = (
+        gemmi.UnitCell(30, 30, 30, 90, 90, 90),
+        "P 1",
+        gemmi.Asu.Same,
+    )
+    text = made.make_mmcif_document().as_string() if kind == "cif" else made.make_pdb_string()
+    (inside,) = read(text, f"in.{kind}")
+    assert len(inside.spec.bonds) == 1
+    changed = text.replace("101 ? 1_555", "101 ? 1_655").replace("101     1555   1555", "101     1555   1655")
+    assert changed != text
+    (made,) = read(changed, f"in.{kind}")
+    assert made.spec.bonds == ()
+    assert "bonds of the structure are left out: 1 to atoms that are not in the job" in made.notes
+
+
 def test_signs_that_are_not_ascii_do_no_harm(read):
     """Regression: gemmi divides the fixed columns of a PDB file between bytes, which ended in a traceback."""
     text = structure().make_pdb_string()

@@ -187,7 +187,8 @@ class _Reader:
                 left_out[connection.type.name] += 1
                 continue
             first, second = self._atom(connection.partner1), self._atom(connection.partner2)
-            if first is None or second is None:
+            is_to_mate = connection.asu.name == "Different"  # the atom of a symmetry mate, which has the same name
+            if first is None or second is None or is_to_mate:
                 left_out["Covale"] += 1
             else:
                 self.bonds.append(Bond(first=first, second=second, place=f"bond {number + 1} of the structure"))
