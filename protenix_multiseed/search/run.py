@@ -39,7 +39,7 @@ def search_jobs(jobs: Sequence[Job], searchers: Mapping[PolymerKind, Searcher], 
         OSError: if an alignment cannot be written.
     """
     need = need_of((job.spec for job in jobs), searchers)
-    searches = {kind: _Search(one, Store(folder, one.name), tell) for kind, one in searchers.items()}
+    searches = {kind: _Search(one, Store(folder, one.name, tell), tell) for kind, one in searchers.items()}
     unpaired: dict[tuple[PolymerKind, str], Path] = {}
     for kind, search in searches.items():
         sequences = need.proteins if kind == "protein" else need.rnas

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from protenix_multiseed.files import write_text
 from protenix_multiseed.paths import cache_dir
+from protenix_multiseed.search.base import Tell
 
 
 class Store:
@@ -17,11 +18,12 @@ class Store:
     Args:
         folder: The user's folder, where every alignment of this run ends.
         source: Name of the source.
+        tell: Receives a sentence if the cache cannot be written. This costs time only.
     """
 
-    def __init__(self, folder: Path, source: str) -> None:
-        self._folder, self._source = folder, source
-        self._cache = cache_dir() / "msa"
+    def __init__(self, folder: Path, source: str, tell: Tell = lambda text: None) -> None:
+        self._folder, self._source, self._tell = folder, source, tell
+        self._cache, self._is_cached = cache_dir() / "msa", True
 
     def get(self, role: str, sequences: Sequence[str]) -> Path | None:
         """Return the file of an alignment in the user's folder; None if it was not searched before.
@@ -31,22 +33,29 @@ class Store:
             sequences: The sequences that determine the alignment, the aligned one first.
         """
         name = self._name(role, sequences)
-        path, cached = self._folder / name, self._cache / name
+        path = self._folder / name
         if not path.is_file():
-            if not cached.is_file():
+            try:
+                text = (self._cache / name).read_text()
+            except (OSError, UnicodeDecodeError):
                 return None
-            write_text(path, cached.read_text())
+            write_text(path, text)
         return path
 
     def put(self, role: str, sequences: Sequence[str], text: str) -> Path:
         """Store an alignment. Return its file in the user's folder.
 
         Raises:
-            OSError: if it cannot be written.
+            OSError: if it cannot be written to the user's folder.
         """
         name = self._name(role, sequences)
-        for folder in (self._cache, self._folder):
-            write_text(folder / name, text)
+        write_text(self._folder / name, text)
+        if self._is_cached:
+            try:
+                write_text(self._cache / name, text)
+            except OSError as error:
+                self._is_cached = False
+                self._tell(f"the cache {self._cache} cannot be written ({error.strerror}): searches are not kept there")
         return self._folder / name
 
     def _name(self, role: str, sequences: Sequence[str]) -> str:

@@ -115,6 +115,20 @@ def test_nothing_is_asked_twice(tmp_path):
         assert len(server.submitted) == 2
 
 
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
+    """Regression: the cache was written first, and its error ended the run with nothing in the user's folder."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path / "file"))
+    told = []
+    with fake.msa_server() as server:
+        made = search_jobs(jobs_of([A, B], [C]), {"protein": Waits().server(server)}, tmp_path / "out", told.append)
+    assert len(made.specs) == 2
+    assert all(one.unpaired.file.path.parent == tmp_path / "out" for _, spec in made.specs for one in spec.entities)
+    assert [one for one in told if "cache" in one] == [
+        f"the cache {tmp_path / 'file' / 'msa'} cannot be written (Not a directory): searches are not kept there"
+    ]
+
+
 @pytest.mark.parametrize(
     ("faults", "told"),
     [
