@@ -28,6 +28,8 @@ from protenix_multiseed.search.base import Found, QueryError, SearchError, Tell
 UNPAIRED_MODE = "env"  # UniRef30 and environmental sequences, filtered
 PAIRED_MODE = "pairgreedy"  # also rows that only some of the chains have
 MAX_TRIES = 6  # of a request that fails
+MAX_UNKNOWN = 10  # answers in a row that the server does not know a ticket: some six minutes
+MAX_TICKETS = 3  # for the same sequences
 MAX_DOWNLOADS = 3  # of an archive that is damaged
 _TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 _FIRST_WAIT, _LONGEST_WAIT = 5.0, 60.0  # seconds
@@ -62,8 +64,7 @@ class Server:
 
     def _ask(self, path: str, mode: str, sequences: Sequence[str], read: Callable[..., list[Any]]) -> list[Any]:
         query = "".join(f">{number}\n{one}\n" for number, one in enumerate(sequences, start=FIRST_NUMBER))
-        ticket = self._submit(path, {"q": query, "mode": mode})
-        self._wait_for(ticket)
+        ticket = self._finished(path, {"q": query, "mode": mode})
         problem = ""
         for _ in range(MAX_DOWNLOADS):
             with tempfile.TemporaryDirectory(prefix="protenix-ms-") as folder:
@@ -74,19 +75,38 @@ class Server:
                     self._tell(f"{self._host}: the result is damaged ({problem}), downloading it again")
         raise QueryError(f"{self._host} sent a damaged result {MAX_DOWNLOADS} times: {problem}")
 
+    def _finished(self, path: str, data: dict[str, str]) -> str:
+        """Submit sequences, again if the server forgets them. Return the ticket, once its result is complete."""
+        for _ in range(MAX_TICKETS):
+            ticket = self._submit(path, data)
+            if self._wait_for(ticket):
+                return ticket
+            self._tell(f"{self._host}: the server has forgotten the sequences, submitting them again")
+        raise SearchError(
+            f"{self._host}: the server forgot the sequences {MAX_TICKETS} times; run the same command again later"
+        )
+
     def _submit(self, path: str, data: dict[str, str]) -> str:
         """Submit sequences. Return the ticket, once the server has taken them."""
         wait = _FIRST_WAIT
-        while True:
+        for _ in range(MAX_UNKNOWN):
             content = self._request("post", path, data=data)
             if self._status(content) != "UNKNOWN":
                 return str(content["id"])
             wait = self._sleep("the server is not ready", wait)
+        raise SearchError(
+            f"{self._host}: the server is not ready, {MAX_UNKNOWN} times; run the same command again later"
+        )
 
-    def _wait_for(self, ticket: str) -> None:
-        wait, begun = _FIRST_WAIT, time.monotonic()
+    def _wait_for(self, ticket: str) -> bool:
+        """Wait for a ticket. Return False if the server does not know it, as after a restart."""
+        wait, begun, n_unknown = _FIRST_WAIT, time.monotonic(), 0
         while (status := self._status(self._request("get", f"ticket/{ticket}"))) != "COMPLETE":
+            n_unknown = n_unknown + 1 if status == "UNKNOWN" else 0
+            if n_unknown == MAX_UNKNOWN:
+                return False
             wait = self._sleep(f"{status.lower()} for {time.monotonic() - begun:.0f} s", wait)
+        return True
 
     def _download(self, ticket: str, target: Path) -> Path:
         for _ in range(MAX_TRIES):
@@ -169,9 +189,8 @@ class Server:
         Args:
             told: Seconds that the server asks for; None if it does not say.
         """
-        wait = (
-            seconds + random.uniform(0, seconds / 5) if told is None else told
-        )  # many clients should not come at once
+        own = seconds + random.uniform(0, seconds / 5)  # many clients should not come at once
+        wait = own if told is None else max(told, _FIRST_WAIT)
         self._tell(f"{self._host}: {reason}; waiting {wait:.0f} s")
         self._pause(wait)
         return min(_LONGEST_WAIT, seconds * 1.5)

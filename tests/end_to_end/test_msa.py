@@ -35,7 +35,7 @@ def test_a_server_that_limits_and_drops_gives_a_job_file_that_predicts(surroundi
     with msa_server(faults) as server:
         made = run("msa", "in.json", "--server", server.url, "--out", "msa", **surroundings)
         assert made.returncode == 0, made.stderr
-        assert "limits the rate of requests; waiting 0 s" in made.stderr
+        assert "limits the rate of requests; waiting 5 s" in made.stderr
         assert "the result is damaged" in made.stderr
         assert [kind for kind, _, _ in server.submitted] == ["msa", "pair"]
     (job,) = json.loads((tmp_path / "msa" / "in_msa.json").read_text())

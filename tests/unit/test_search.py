@@ -12,7 +12,7 @@ from protenix_multiseed.search.archive import paired_header
 from protenix_multiseed.search.base import Found, QueryError, SearchError
 from protenix_multiseed.search.need import complex_of, need_of
 from protenix_multiseed.search.run import search_jobs
-from protenix_multiseed.search.server import MAX_DOWNLOADS, MAX_TRIES, Server
+from protenix_multiseed.search.server import MAX_DOWNLOADS, MAX_TICKETS, MAX_TRIES, MAX_UNKNOWN, Server
 
 A, B, C = "MKTAYIAKQR", "GHKLMNPQRS", "WWYYFFLLII"
 
@@ -132,9 +132,10 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("faults", "told"),
     [
-        ({"submit": ["ratelimit", "ratelimit"]}, "the server limits the rate of requests; waiting 0 s"),
-        ({"status": ["ratelimit"]}, "the server limits the rate of requests; waiting 0 s"),
-        ({"submit": ["UNKNOWN"]}, "the server is not ready"),
+        ({"submit": ["ratelimit", "ratelimit"]}, "the server limits the rate of requests; waiting 5 s"),
+        ({"status": ["ratelimit"]}, "the server limits the rate of requests; waiting 5 s"),
+        ({"submit": ["UNKNOWN"] * (MAX_UNKNOWN - 1)}, "the server is not ready"),
+        ({"status": ["UNKNOWN"]}, "unknown for"),
         ({"status": ["PENDING", "RUNNING"]}, "running for"),
         ({"submit": ["drop"], "status": ["drop"]}, "no answer"),
         ({"submit": [502]}, "HTTP status 502"),
@@ -160,6 +161,8 @@ def test_a_fault_that_passes_is_told_and_waited_for(faults, told, tmp_path):
     [
         ({"submit": ["MAINTENANCE"]}, "under maintenance"),
         ({"submit": ["drop"] * MAX_TRIES}, "no answer"),
+        ({"submit": ["UNKNOWN"] * MAX_UNKNOWN}, "is not ready, 10 times"),
+        ({"status": ["UNKNOWN"] * MAX_UNKNOWN * MAX_TICKETS}, "forgot the sequences 3 times"),
         ({"submit": [500] * MAX_TRIES}, "HTTP status 500"),
         ({"submit": [401]}, "user name and password"),
         ({"submit": [404]}, "is this the address of a ColabFold server"),
@@ -171,6 +174,17 @@ def test_a_fault_that_passes_is_told_and_waited_for(faults, told, tmp_path):
 def test_a_server_that_does_not_work_ends_the_search_and_says_why(faults, message, tmp_path):
     with fake.msa_server(faults) as server, pytest.raises(SearchError, match=message):
         search_jobs(jobs_of([A]), {"protein": Waits().server(server)}, tmp_path, print)
+
+
+def test_sequences_that_a_server_forgets_are_submitted_again(tmp_path):
+    """Regression: a ticket of a server that was restarted was asked for without end."""
+    with fake.msa_server({"status": ["RUNNING", *["UNKNOWN"] * MAX_UNKNOWN]}) as server:
+        waits = Waits()
+        made = search_jobs(jobs_of([A]), {"protein": waits.server(server)}, tmp_path, print)
+        assert [sequences for _, _, sequences in server.submitted] == [(A,), (A,)]
+    assert len(made.specs) == 1
+    assert any("has forgotten the sequences" in one for one in waits.told)
+    assert sum(waits) > 200  # seconds: a server that starts gets time
 
 
 def test_a_server_that_is_not_there(tmp_path):
