@@ -5,13 +5,17 @@ published one, if there is one, and recorded.
 """
 
 import errno
+import fcntl
 import http.client
+import json
 import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -19,6 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from protenix_multiseed import __version__
 from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.failures import advice_for
+from protenix_multiseed.files import write_text
 from protenix_multiseed.hashes import hash_file, recorded_sha256
 from protenix_multiseed.hashes import sha256 as sha256_of
 from protenix_multiseed.upstream.checkpoints import default_checkpoint_dir, download_urls, template_data_dir
@@ -107,42 +112,20 @@ def download(url: str, target: Path, console: Console, expected: str | None = No
     Raises:
         WeightsError: if the download fails; the message names the address and the way out.
     """
-    partial = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        have = partial.stat().st_size if partial.exists() else 0
-        request = urllib.request.Request(url, headers={"User-Agent": f"protenix-ms/{__version__}"})
-        if have:
-            request.add_header("Range", f"bytes={have}-")
-        with _open(request) as response:
-            resumed = response.status == http.client.PARTIAL_CONTENT
-            have = have if resumed else 0
-            length = response.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            with partial.open("ab" if resumed else "wb") as file, _progress(console) as progress:
-                task = progress.add_task(target.name, total=total, completed=have)
-                while block := response.read(_BLOCK):
-                    file.write(block)
-                    progress.advance(task, len(block))
-                file.flush()
-                os.fsync(file.fileno())
-        got = partial.stat().st_size
-        if total is not None and got != total:
-            raise WeightsError(f"{url}: {got} of {total} bytes received; run the same command again to resume")
-        found = sha256_of(partial)
-        if expected is not None and found != expected:
-            partial.unlink()
-            raise WeightsError(f"{url}: the file has SHA-256 {found}, not {expected}; it was removed")
-        hash_file(target).write_text(f"{found}  {target.name}\n")
-        os.replace(partial, target)
+        with _locked(target.with_name(f"{target.name}.part")) as file:
+            partial = Path(file.name)
+            _receive(url, file, target.name, console)
+            found = sha256_of(partial)
+            _origin_file(partial).unlink()
+            if expected is not None and found != expected:
+                partial.unlink()
+                raise WeightsError(f"{url}: the file has SHA-256 {found}, not {expected}; it was removed")
+            hash_file(target).write_text(f"{found}  {target.name}\n")
+            os.replace(partial, target)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            partial.unlink(missing_ok=True)
-            raise WeightsError(
-                f"{url}: the partial download does not match the server's file, so it was removed; "
-                "run the same command again"
-            ) from None
         raise WeightsError(
             f"{url}: the server answered {error.code} {error.reason}; download it by hand to {target}"
         ) from None
@@ -157,7 +140,104 @@ def download(url: str, target: Path, console: Console, expected: str | None = No
         ) from error
 
 
-def _open(request: urllib.request.Request) -> Any:
+@contextmanager
+def _locked(partial: Path) -> Iterator[BinaryIO]:
+    """Open a partial download, or make it, and keep other processes from writing it. Nothing is left of an empty one.
+
+    Raises:
+        WeightsError: if another process downloads the file.
+    """
+
+    def is_there() -> bool:
+        return partial.exists() and os.path.samestat(partial.stat(), os.fstat(file.fileno()))
+
+    with partial.open("ab") as file:
+        is_free = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_free = False
+        except OSError:
+            pass  # the file system has no locks
+        if not is_free or not is_there():  # another process that had the lock may have finished or removed the file
+            raise WeightsError(f"{partial}: another fetch downloads this file; wait for its end")
+        try:
+            yield file
+        finally:
+            if is_there() and not partial.stat().st_size:
+                partial.unlink()
+                _origin_file(partial).unlink(missing_ok=True)
+
+
+def _receive(url: str, file: BinaryIO, name: str, console: Console) -> None:
+    """Receive a file, or the rest of a partial download if it is of the same version of the file.
+
+    Raises:
+        WeightsError: if the file is cut short.
+        OSError, http.client.HTTPException, ValueError: if the download fails.
+    """
+    origin_file = _origin_file(Path(file.name))
+    have, origin = os.fstat(file.fileno()).st_size, {}
+    with suppress(OSError, ValueError):
+        origin = json.loads(origin_file.read_text())
+    response, have = _answer(url, have, origin if origin.get("url") == url else {})
+    with response:
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        if not have:
+            file.truncate(0)
+            write_text(origin_file, json.dumps({"url": url, "version": _version(response), "bytes": total}))
+        with _progress(console) as progress:
+            task = progress.add_task(name, total=total, completed=have)
+            while block := response.read(_BLOCK):
+                file.write(block)
+                progress.advance(task, len(block))
+            file.flush()
+            os.fsync(file.fileno())
+    got = os.fstat(file.fileno()).st_size
+    if total is not None and got != total:
+        raise WeightsError(f"{url}: {got} of {total} bytes received; run the same command again to resume")
+
+
+def _answer(url: str, have: int, origin: dict[str, Any]) -> tuple[Any, int]:
+    """Ask for the rest of a file, or for all of it if the partial download is not of the server's file.
+
+    Args:
+        have: Length of the partial download, bytes.
+        origin: What the server said of the file when the partial download began.
+
+    Returns:
+        The server's answer, and the length of what is kept of the partial download.
+    """
+    version, n_byte = origin.get("version"), origin.get("bytes")
+    if have and (version or n_byte):
+        try:
+            response = _open(url, {"Range": f"bytes={have}-", **({"If-Range": version} if version else {})})
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise
+        else:
+            if response.status != http.client.PARTIAL_CONTENT:
+                return response, 0
+            if n_byte in (None, have + int(response.headers.get("Content-Length") or 0)):
+                return response, have
+            response.close()
+    return _open(url, {}), 0
+
+
+def _version(response: Any) -> str | None:
+    """What tells this version of a file from others (RFC 9110, 13.1.5); None if the server does not say."""
+    tag = response.headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _origin_file(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.json")
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:
+    request = urllib.request.Request(url, headers={"User-Agent": f"protenix-ms/{__version__}", **headers})
     if not request.full_url.startswith(("http://", "https://")):
         raise ValueError("only http and https addresses are fetched")
     return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)

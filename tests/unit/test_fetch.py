@@ -15,27 +15,35 @@ CONTENT = bytes(range(256)) * 20_000
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """A server that resumes downloads unless ``resumes`` is False, and breaks off at byte ``breaks_at`` if set."""
+    """A server that resumes downloads unless ``resumes`` is False, and breaks off at byte ``breaks_at`` if set.
 
-    resumes, breaks_at, asked = True, None, []
+    With headers that name the version of its file, it obeys ``If-Range``.
+    """
+
+    resumes, breaks_at, asked, content, headers_sent = True, None, [], CONTENT, {}
+    meanwhile = staticmethod(lambda: None)
 
     def do_GET(self):
         type(self).asked.append(self.headers.get("Range"))
+        self.meanwhile()
         if self.path != "/model.pt":
             self.send_error(404)
             return
+        is_same = self.headers.get("If-Range") in (None, *self.headers_sent.values())
         start = (
             int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-            if self.headers.get("Range") and self.resumes
+            if self.headers.get("Range") and self.resumes and is_same
             else 0
         )
-        if start >= len(CONTENT):
+        if start >= len(self.content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.send_header("Content-Length", str(len(self.content) - start))
+        for key, value in self.headers_sent.items():
+            self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(CONTENT[start : self.breaks_at])
+        self.wfile.write(self.content[start : self.breaks_at])
 
     def log_message(self, *_):
         pass
@@ -73,6 +81,56 @@ def test_a_broken_download_is_resumed(server, tmp_path):
     download(url, target)
     assert target.read_bytes() == CONTENT
     assert handler.asked == [None, "bytes=1000000-"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "model.pt.sha256"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "n_asked"),
+    [
+        ({"ETag": '"1"'}, {"ETag": '"2"'}, 2),  # the server sends the new file at once
+        ({"Last-Modified": "Mon"}, {"Last-Modified": "Tue"}, 2),
+        ({"ETag": 'W/"1"', "Last-Modified": "Mon"}, {"ETag": 'W/"1"', "Last-Modified": "Tue"}, 2),
+        ({}, {}, 3),  # only the length shows it
+    ],
+)
+def test_a_partial_download_of_another_version_begins_anew(server, tmp_path, before, after, n_asked):
+    """Regression: the rest of the new file was appended to the start of the old one."""
+    handler, url = server
+    handler.breaks_at, handler.headers_sent = 1_000_000, before
+    with pytest.raises(WeightsError, match="run the same command again"):
+        download(url, tmp_path / "model.pt")
+    handler.breaks_at, handler.headers_sent, handler.content = None, after, CONTENT[::-1] + b"more"
+    download(url, tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").read_bytes() == handler.content
+    assert len(handler.asked) == n_asked
+
+
+def test_a_partial_download_of_another_address_begins_anew(server, tmp_path):
+    handler, url = server
+    handler.breaks_at = 1_000_000
+    with pytest.raises(WeightsError):
+        download(url, tmp_path / "model.pt")
+    handler.breaks_at = None
+    download(url.replace("127.0.0.1", "localhost"), tmp_path / "model.pt")
+    assert handler.asked == [None, None]
+
+
+def test_two_fetches_never_write_one_file(server, tmp_path):
+    """Regression: both appended to the same partial file."""
+    handler, url = server
+    refused = []
+
+    def second():
+        try:
+            download(url, tmp_path / "model.pt")
+        except WeightsError as error:
+            refused.append(str(error))
+
+    handler.meanwhile = staticmethod(second)
+    download(url, tmp_path / "model.pt")
+    assert refused == [f"{tmp_path / 'model.pt.part'}: another fetch downloads this file; wait for its end"]
+    assert (tmp_path / "model.pt").read_bytes() == CONTENT
+    assert handler.asked == [None]
 
 
 def test_a_download_starts_again_if_the_server_cannot_resume(server, tmp_path):
@@ -84,11 +142,16 @@ def test_a_download_starts_again_if_the_server_cannot_resume(server, tmp_path):
     assert target.read_bytes() == CONTENT
 
 
-def test_a_partial_file_that_is_too_long_is_removed(server, tmp_path):
+def test_a_partial_file_that_is_too_long_begins_anew(server, tmp_path):
+    handler, url = server
+    handler.breaks_at = 1_000_000
+    with pytest.raises(WeightsError):
+        download(url, tmp_path / "model.pt")
+    handler.breaks_at = None
     (tmp_path / "model.pt.part").write_bytes(CONTENT + b"more")
-    with pytest.raises(WeightsError, match="it was removed"):
-        download(server[1], tmp_path / "model.pt")
-    assert list(tmp_path.iterdir()) == []
+    download(url, tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").read_bytes() == CONTENT
+    assert handler.asked == [None, f"bytes={len(CONTENT) + 4}-", None]
 
 
 @pytest.mark.parametrize(
@@ -100,6 +163,7 @@ def test_failures_name_the_address_and_the_target_file(server, tmp_path, url, sa
         download(address, tmp_path / "model.pt")
     assert address in str(error.value)
     assert str(tmp_path / "model.pt") in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_target_that_cannot_be_written_is_no_fault_of_the_server(server, tmp_path):
