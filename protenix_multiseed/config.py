@@ -81,7 +81,7 @@ class RunConfig(_Strict):
     stop_when_stable: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="end a job when its last N seeds did not improve the best ranking score"
     )
-    assume_free: int | None = Field(
+    assume_free: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="plan for this much free device memory, such as 24GiB, instead of asking the device"
     )
     force: bool = Field(default=False, description="try jobs that seem too large for the device")

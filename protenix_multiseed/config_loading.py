@@ -103,7 +103,7 @@ def _resolve(config: RunConfig) -> RunConfig:
             f"store: slim keeps no per-pair errors, but {what} asks for them; use top:1, or leave {what} out"
         )
     _check_search(config)
-    _check_gpus(config)
+    config = _with_executor(config)
     if config.offline and config.templates.fetch:
         raise ConfigError(
             "templates.fetch: structures cannot be fetched with --offline; give templates.mmcif_dir instead"
@@ -114,7 +114,6 @@ def _resolve(config: RunConfig) -> RunConfig:
             "steps": config.steps or model.steps,
             "msa": model.msa if config.msa is None else config.msa,
             "workers": config.workers or max(1, min(8, (os.cpu_count() or 2) - 1)),
-            "executor": "ray" if config.ray or config.gpus not in (None, "1") else config.executor,
         }
     )
 
@@ -135,25 +134,30 @@ def _check_search(config: RunConfig) -> None:
         raise ConfigError("msa_gpu: only a search in msa_database can use a GPU; give one, or leave msa_gpu out")
 
 
-def _check_gpus(config: RunConfig) -> None:
-    """Refuse settings that do not go together with several GPUs.
+def _with_executor(config: RunConfig) -> RunConfig:
+    """Choose the executor, and refuse settings that do not go together with several GPUs.
 
     Raises:
         ConfigError: if there is one.
     """
-    if config.gpus is None and config.ray is None:
-        return
-    option = "ray" if config.ray else "gpus"
+    option = "ray" if config.ray else "gpus" if config.gpus else "executor"
+    if option != "executor" and config.executor not in ("local", "ray"):
+        raise ConfigError(f"executor: {config.executor!r} does not use {option}; leave one of the two out")
+    if config.ray or config.gpus not in (None, "1"):
+        config = config.model_copy(update={"executor": "ray"})
+    if config.executor != "ray" and config.gpus is None:
+        return config
     if config.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device: {config.device} is one GPU; leave it out, or leave --{option} out")
+        raise ConfigError(f"device: {config.device} is one GPU; leave it out, or leave {option} out")
     if config.ray and config.gpus and not config.gpus.isdigit():
         raise ConfigError(
             f"gpus: {config.gpus} names GPUs of this machine, but --ray uses a cluster; give a number, or leave it out"
         )
-    if config.spec.esm and config.gpus != "1":
+    if config.spec.esm and config.executor == "ray":
         raise ConfigError(
-            f"{option}: {config.model} embeds its proteins with a language model on one GPU; leave --{option} out"
+            f"{option}: {config.model} embeds its proteins with a language model on one GPU; leave {option} out"
         )
+    return config
 
 
 def _check_upstream(config: RunConfig) -> None:

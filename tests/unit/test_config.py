@@ -178,3 +178,38 @@ def test_precision_rules_equal_upstreams(model, n_token):
 def test_searches_that_cannot_be_made(options, message):
     with pytest.raises(ConfigError, match=message):
         load_config({"model": "demo", **options})
+
+
+ESM = "protenix_mini_esm_v0.5.0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"gpus": 2, "model": ESM}, "gpus: protenix_mini_esm_v0.5.0 embeds its proteins"),
+        ({"executor": "ray", "model": ESM}, "executor: protenix_mini_esm_v0.5.0 embeds its proteins"),
+        ({"ray": "auto", "gpus": "1", "model": ESM}, "ray: protenix_mini_esm_v0.5.0 embeds its proteins"),
+        ({"executor": "ray", "device": "cuda:1"}, "device: cuda:1 is one GPU; leave it out, or leave executor out"),
+        ({"gpus": "0,2", "device": "cuda:1"}, "device: cuda:1 is one GPU; leave it out, or leave gpus out"),
+        ({"ray": "auto", "gpus": "0,2"}, "gpus: 0,2 names GPUs of this machine"),
+        ({"executor": "toy", "gpus": 2}, "executor: 'toy' does not use gpus; leave one of the two out"),
+        ({"executor": "toy", "ray": "auto"}, "executor: 'toy' does not use ray; leave one of the two out"),
+        ({"assume_free": -5}, "assume_free: input should be greater than or equal to 1, found -5"),
+        ({"assume_free": 0}, "assume_free: input should be greater than or equal to 1, found 0"),
+    ],
+)
+def test_settings_that_do_not_go_with_several_gpus_are_refused(settings, says, tmp_path):
+    """Regression: ``executor: ray`` in a YAML file was not checked, and another executor became ray with ``gpus``."""
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load_config({}, write(tmp_path, yaml.safe_dump({"model": "demo", **settings})))
+
+
+@pytest.mark.parametrize(
+    ("settings", "executor"),
+    [
+        ({}, "local"), ({"gpus": "1"}, "local"), ({"gpus": "1", "model": ESM}, "local"), ({"gpus": "all"}, "ray"),
+        ({"ray": "auto"}, "ray"), ({"executor": "ray"}, "ray"), ({"executor": "toy"}, "toy"),
+    ],
+)  # fmt: skip
+def test_gpus_choose_the_executor(settings, executor):
+    assert load_config({"model": "demo", **settings}).executor == executor
