@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from protenix_multiseed.errors import FeaturizationError
-from protenix_multiseed.failures import failure_of, is_broken_pool
+from protenix_multiseed.failures import failure_of, is_worker_death
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Failure, Features, Job
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from protenix_multiseed.features.spawn import WorkerContext
 
 AHEAD = 2  # jobs submitted beyond one per worker: enough that the executor does not wait, few enough for memory
+MAX_TRIES = 3  # of a job whose worker is killed: memory that ran out is often another task's fault
 POLL_SECONDS = 0.1
 
 
 class WorkerPool:
-    """A pool of worker processes. If a worker is killed, only its task fails, and a new worker replaces it.
+    """A pool of worker processes. If a worker is killed, a new one replaces it; other tasks go on.
 
     The workers start when the first task is submitted, or with :meth:`start`. Any thread may submit tasks. Results
     travel through pipes. The pool needs two semaphores in ``/dev/shm``.
@@ -154,14 +155,16 @@ class WorkerPool:
         return bool(future.done())
 
     def finish(self, job: Job, future: Any, settings: FeatureSettings) -> list[Features] | Failure:
-        """Return the features of a job that was begun, when they are ready."""
+        """Return the features of a job that was begun, when they are ready. If its worker was killed, try again."""
         try:
-            try:
-                made: list[Features] = future.result()
-            except Exception as error:
-                if not is_broken_pool(error):  # if it is broken, this job is not the cause
-                    raise
-                made = self.submit(_featurize, job, settings).result()
+            for again in range(MAX_TRIES):
+                try:
+                    made: list[Features] = future.result()
+                    break
+                except Exception as error:
+                    if again + 1 == MAX_TRIES or not is_worker_death(error):
+                        raise
+                    future = self.begin(job, settings)
         except Exception as error:
             return failure_of(job, None, "featurize", error)
         return made

@@ -14,6 +14,12 @@ def act(job, _settings):
     match job.name:
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "killed twice":
+            with open(os.environ["KILLS"], "ab") as file:
+                file.write(b".")
+                n_try = file.tell()
+            if n_try < 3:
+                os.kill(os.getpid(), signal.SIGKILL)
         case "wrong":
             raise FeaturizationError("in.json[0] 'wrong': no such thing")
         case "noisy":

@@ -39,11 +39,21 @@ def test_results_come_in_the_order_of_the_jobs(made):
     assert [made[name][0] for name in ("slow", "a", "noisy", "b")] == ["slow", "a", "noisy", "b"]
 
 
-def test_a_killed_worker_fails_only_its_own_job(made):
+def test_a_worker_that_is_killed_each_time_fails_only_its_own_job(made):
     assert isinstance(made["killed"], Failure)
     assert made["killed"].job.name == "killed"
     assert "worker process ended (exit code -9)" in made["killed"].message
     assert "fewer --workers" in made["killed"].advice
+
+
+def test_a_job_whose_worker_is_killed_is_tried_again(monkeypatch, tmp_path):
+    """Regression: the first death of a worker failed all seeds of the job."""
+    monkeypatch.setattr(module, "_featurize", act)
+    monkeypatch.setenv("KILLS", str(tmp_path / "kills"))
+    with WorkerPool(1) as pool:
+        made = list(pool.featurize([job("killed twice"), job("b")], FeatureSettings()))
+    assert [one[0] for one in made] == ["killed twice", "b"]
+    assert (tmp_path / "kills").stat().st_size == 3
 
 
 def test_a_job_that_fails_says_why(made):
