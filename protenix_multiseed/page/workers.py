@@ -4,7 +4,6 @@ This module must not import NumPy: a worker imports it before it limits NumPy's 
 """
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -25,16 +24,13 @@ def in_parallel(function: Callable[[_Task], _Made], tasks: Sequence[_Task]) -> I
     if n_worker < 2:
         yield from map(function, tasks)
         return
-    import multiprocessing  # imported late: a single task needs neither
+    from pebble import ProcessPool  # imported late: a single task needs neither
 
-    from pebble import ProcessPool
+    from protenix_multiseed.features.spawn import WorkerContext, shielded
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # workers inherit this: only we act on Ctrl-C
-    try:
-        pool = ProcessPool(n_worker, context=multiprocessing.get_context("spawn"), initializer=_use_one_thread)
+    with shielded():
+        pool = ProcessPool(n_worker, context=WorkerContext(), initializer=_use_one_thread)
         futures = [pool.schedule(function, args=(task,)) for task in tasks]
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         for future in futures:
             yield future.result()
