@@ -5,16 +5,16 @@ Precedence, highest first: command-line option, YAML file, the model's default, 
 
 import difflib
 import os
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from protenix_multiseed.config import RunConfig, TemplateConfig
+from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, yaml_problem
+from protenix_multiseed.inputs.explain import Location, explain, path_of
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import model_names, model_spec
 
@@ -40,8 +40,6 @@ OWN_KEYS = {
 MAX_YAML_BYTES = 2**20
 MAX_PROBLEMS = 8  # problems of a configuration that one message explains
 DTYPES = ("bf16", "fp32")  # Protenix accepts fp16 too, but the kernels of this package are not tested with fp16
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2  # YAML aliases can nest without end
 SEQUENTIAL_VARIABLE = "PROTENIX_NOBATCHED_SEEDS"
 
 
@@ -60,10 +58,17 @@ def load_config(options: Mapping[str, Any], file: Path | None = None, *, prefix:
     if os.environ.get(SEQUENTIAL_VARIABLE, "").strip().lower() in {"1", "true", "yes"}:
         content = {**content, "sequential": True}
     given = {key: value for key, value in options.items() if value is not None}
+
+    def source(location: Location) -> str:
+        key = str(location[0])
+        if key in given and prefix:
+            return f"{prefix}{key.replace('_', '-')}"
+        return path_of(location) if key in given else f"{file.name if file else 'configuration'}: {path_of(location)}"
+
     try:
         config = RunConfig.model_validate({**content, **given})
     except ValidationError as error:
-        problems = [_explain(problem, given, file, prefix) for problem in error.errors()]
+        problems = explain(error, RunConfig, source)
         if len(problems) > MAX_PROBLEMS:  # each one may list all keys
             problems[MAX_PROBLEMS:] = [f"... and {len(problems) - MAX_PROBLEMS} more problems"]
         raise ConfigError("\n".join(problems)) from None
@@ -197,21 +202,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path.name}: expected lines of 'key: value'")
     return content
-
-
-def _explain(problem: Any, options: Mapping[str, Any], file: Path | None, prefix: str) -> str:
-    keys = [str(part) for part in problem["loc"]]
-    source = (
-        f"{prefix}{keys[0].replace('_', '-') if prefix else '.'.join(keys)}"
-        if keys[0] in options
-        else f"{file.name if file else 'configuration'}: {'.'.join(keys)}"
-    )
-    if problem["type"] == "extra_forbidden":
-        model: type[BaseModel] = TemplateConfig if keys[0] == "templates" and len(keys) > 1 else RunConfig
-        near = difflib.get_close_matches(keys[-1], list(model.model_fields), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(model.model_fields)}"
-        return f"{source}: unknown key; {hint}"
-    if problem["type"] == "value_error":
-        return f"{source}: {problem['ctx']['error']}"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{source}: {message}, found {_SHORT.repr(problem['input'])}"

@@ -1,20 +1,29 @@
 """Turn pydantic errors into sentences: the field, the value found, and the fix."""
 
 import difflib
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+Location = Sequence[int | str]
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2  # YAML aliases can nest without end
+_SHORT.maxstring = _SHORT.maxother = 1000
 
-def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+
+def explain(
+    error: ValidationError, model: type[BaseModel], source: Callable[[Location], str] | None = None
+) -> list[str]:
     """Return one sentence for every error of a validation.
 
     Args:
         error: Error that pydantic raised.
         model: Model that was validated. Its keys are suggested for a misspelt key.
+        source: Returns what a sentence calls the place of an error; None: :func:`path_of`.
     """
-    return [_explain(problem, model) for problem in error.errors(include_url=False)]
+    return [_explain(problem, model, (source or path_of)(problem["loc"])) for problem in error.errors()]
 
 
 def json_type(value: Any) -> str:
@@ -25,12 +34,11 @@ def json_type(value: Any) -> str:
 
 def shorten(value: Any) -> str:
     """Return the ``repr`` of a value, cut to 60 characters."""
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _explain(problem: Any, model: type[BaseModel]) -> str:
-    field = _path(problem["loc"])
+def _explain(problem: Any, model: type[BaseModel], field: str) -> str:
     found = problem.get("input")
     match problem["type"]:
         case "extra_forbidden":
@@ -52,7 +60,8 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
             return f"{field}: {message}, found {shorten(found)}"
 
 
-def _path(location: Sequence[int | str]) -> str:
+def path_of(location: Location) -> str:
+    """Return the path of a field, such as ``sequences[0].protein``."""
     text = ""
     for part in location:
         if isinstance(part, int):
@@ -62,7 +71,7 @@ def _path(location: Sequence[int | str]) -> str:
     return text
 
 
-def _keys_at(location: Sequence[int | str], model: Any) -> list[str]:
+def _keys_at(location: Location, model: Any) -> list[str]:
     for part in location:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation)

@@ -67,6 +67,7 @@ def test_folders_and_huge_files_are_refused(tmp_path):
     [
         ("samplse: 3", "run.yaml: samplse: unknown key; did you mean 'samples'"),
         ("templates: {kalin: x}", "templates.kalin: unknown key; did you mean 'kalign'"),
+        ("templates: 3", "run.yaml: templates: expected an object, found number"),
         ("a: [", "run.yaml: line 1, column 5: not valid YAML"),
         ("- 1", "expected lines of 'key: value'"),
         ("samples: 0", "samples: input should be greater than or equal to 1, found 0"),
