@@ -74,7 +74,8 @@ def load_config(options: Mapping[str, Any], file: Path | None = None, *, prefix:
         raise ConfigError("\n".join(problems)) from None
     known = model_names()
     if config.model not in known:
-        near = difflib.get_close_matches(config.model, known, n=1, cutoff=0.4)
+        near = [name for name in known if name.startswith(config.model)]
+        near = near or difflib.get_close_matches(config.model, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"model {config.model!r} is not known; {hint}known models: {', '.join(known)}")
     return _resolve(config)

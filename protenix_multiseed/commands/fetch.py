@@ -228,8 +228,9 @@ def _answer(url: str, have: int, origin: dict[str, Any]) -> tuple[Any, int]:
 
 def _version(response: Any) -> str | None:
     """What tells this version of a file from others (RFC 9110, 13.1.5); None if the server does not say."""
-    tag = response.headers.get("ETag")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    tag, changed = (response.headers.get(name) for name in ("ETag", "Last-Modified"))
+    found: str | None = tag if tag and not tag.startswith("W/") else changed
+    return found
 
 
 def _origin_file(partial: Path) -> Path:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from protenix_multiseed.commands.common import read_inputs
 from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_note
 from protenix_multiseed.config import RunConfig
+from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.units import counted, visible
 
 
@@ -19,13 +20,18 @@ def validate(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_a
     Args:
         config: Configuration, which decides what inputs may contain.
         inputs: Input files, or folders of them.
-        as_json: Print JSON instead of text.
+        as_json: Print JSON instead of text: a list of jobs, or a list of problems.
         show_all: Show every job; otherwise only the first 20.
 
     Raises:
         ProtenixMsError: if predict would refuse the inputs.
     """
-    jobs, _ = read_inputs(config, inputs)
+    try:
+        jobs, _ = read_inputs(config, inputs)
+    except RefusedInputsError as error:
+        if as_json:
+            typer.echo(json.dumps([{"problem": problem} for problem in error.problems], indent=2))
+        raise
     if as_json:
         rows = [
             {

@@ -98,6 +98,8 @@ class _Checker:
         if not set(sequence) <= allowed.keys():
             position, letter = next((i, one) for i, one in enumerate(sequence, start=1) if one not in allowed)
             hint = "write it in upper case" if letter.upper() in allowed else f"allowed: {''.join(sorted(allowed))}"
+            if letter == "-":
+                hint = "is it an alignment? Name that as the chain's unpairedMsaPath in a job file"
             self._problem(
                 f"{polymer.place}.sequence",
                 f"{letter!r} at position {position} is not a letter of a {polymer.kind} sequence; {hint}",

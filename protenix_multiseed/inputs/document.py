@@ -86,6 +86,11 @@ class Document:
         try:
             return json.loads(self.text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
+            if not self.text.lstrip().startswith(("{", "[")):
+                raise InputError(
+                    f"{self.path.name}: not an input: neither JSON, nor FASTA (whose records begin with '>'), nor Boltz "
+                    "YAML, mmCIF or PDB"
+                ) from None
             place = f"line {error.lineno}, column {error.colno}"
             raise InputError(f"{self.path.name}: {place}: not valid JSON: {error.msg}") from None
         except (InputError, ValueError) as error:

@@ -55,6 +55,8 @@ def _explain(problem: Any, model: type[BaseModel], field: str) -> str:
             return f"{field or 'job'}: expected an object, found {json_type(found)}"
         case "too_short" | "string_too_short":
             return f"{field}: empty"
+        case "string_pattern_mismatch" if text := model.model_fields[str(problem["loc"][0])].description:
+            return f"{field}: write {text}; found {shorten(found)}"
         case _:
             message = problem["msg"][0].lower() + problem["msg"][1:]
             return f"{field}: {message}, found {shorten(found)}"

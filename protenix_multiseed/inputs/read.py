@@ -1,5 +1,6 @@
 """Find input files, parse each in its dialect, check the jobs, their names and their seeds."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ MAX_JOBS = 100_000  # of one file
 MAX_PROBLEMS = 50
 MAX_PATH = 1000
 MAX_NAMES = 3  # of skipped files in a message
+_AMBIGUOUS = (".yaml", ".yml")
 _ALL_FILES = ReadSettings(msa=True, rna_msa=True, template=True)
 
 
@@ -53,6 +55,8 @@ def read_jobs(
     for source in sources:
         try:
             document = Document.read(source) if isinstance(source, Path) else source
+            if not document.text.strip():
+                raise InputError(f"{document.path}: the file is empty")
             for count, parsed in enumerate(dialects.dialect_of(document).parse(document)):
                 if count == MAX_JOBS:
                     raise InputError(f"{document.path.name}: more than {MAX_JOBS} jobs: split it into several files")
@@ -61,13 +65,13 @@ def read_jobs(
             problems.append(str(error))
     problems.extend(_duplicate_names(jobs))
     problems.extend(_without_conformer(jobs))
+    if skipped:
+        _tell_skipped(skipped, jobs, tell)
     if problems:
         hidden = len(problems) - MAX_PROBLEMS
         raise RefusedInputsError(
             [*problems[:MAX_PROBLEMS], *([f"... and {hidden} more problems"] if hidden > 0 else [])]
         )
-    if skipped:
-        _tell_skipped(skipped, jobs, tell)
     return jobs
 
 
@@ -87,7 +91,10 @@ def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path])
         elif path.is_dir():
             found = sorted(_files_in(path, skipped))
             if not found:
-                problems.append(f"{path}: the folder holds no input file ({', '.join(_suffixes())})")
+                problems.append(
+                    f"{path}: the folder holds no input file ({', '.join(_suffixes())}); structure files are inputs if "
+                    "they are named one by one, such as folder/*.cif"
+                )
             files.extend(found)
         elif path.is_file():
             files.append(path)
@@ -97,7 +104,8 @@ def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path])
             problems.append(f"{path}: no such file or folder")
     distinct = list(dict.fromkeys(map(absolute, files)))
     if len(distinct) < len(files):
-        problems.append("an input file is named twice: name each file once")
+        count = Counter(map(absolute, files))
+        problems.extend(f"{path}: named twice: name each input file once" for path in distinct if count[path] > 1)
     return distinct
 
 
@@ -114,7 +122,9 @@ def _files_in(folder: Path, skipped: list[Path]) -> Iterator[Path]:
 
 
 def _is_input(path: Path) -> bool:
-    """Whether a file of a folder is an input, by its ending and its content: a YAML file may be a configuration."""
+    """Whether a file of a folder is an input. Only a YAML file may be something else, such as a configuration."""
+    if path.suffix not in _AMBIGUOUS:
+        return True
     try:
         document = Document.read(path)
     except InputError:  # reading it again gives the message
@@ -210,6 +220,12 @@ def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:
         other = first.setdefault(job.name.casefold(), job)
         if other is not job:
             yield (
-                f"{job.where}: name: also the name of {other.where}, and both would write to the same result folder: "
-                "rename one"
+                f"{job.where}: name: also the name of {_apart(other, job)}, and both would write to the same result "
+                "folder: rename one"
             )
+
+
+def _apart(job: Job, from_: Job) -> str:
+    """Return a job's name in messages, with the whole path if the other job's file has the same name."""
+    is_clear = job.source == from_.source or job.source.name != from_.source.name
+    return job.where if is_clear else f"{job.source}[{job.index}] {job.name!r}"

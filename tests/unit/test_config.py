@@ -113,8 +113,8 @@ def test_only_sequential_numbers_ligands_as_protenix_does():
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    ({"store": "top:0"}, "--store: string should match pattern"),
-    ({"store": "best"}, "--store: string should match pattern"),
+    ({"store": "top:0"}, "--store: write full: all files"),
+    ({"store": "best"}, "--store: write full: all files"),
     ({"store": "slim", "pae": "npz"}, "store: slim keeps no per-pair errors, but pae asks for them; use top:1"),
     ({"store": "slim", "full_confidence": True}, "full_confidence asks for them"),
     ({"pae": "csv"}, "--pae: input should be 'none', 'json' or 'npz'"),
@@ -214,3 +214,13 @@ def test_settings_that_do_not_go_with_several_gpus_are_refused(settings, says, t
 )  # fmt: skip
 def test_gpus_choose_the_executor(settings, executor):
     assert load_config({"model": "demo", **settings}).executor == executor
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"device": "gpu"}, "--device: write auto, cpu, cuda or cuda:1; found 'gpu'"),
+    ({"store": "best"}, "--store: write full: all files; top:K"),
+    ({"model": "protenix_base"}, "did you mean 'protenix_base_default_v1.0.0'?"),
+])  # fmt: skip
+def test_a_wrong_value_is_answered_with_what_can_be_written(options, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(options)

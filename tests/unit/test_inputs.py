@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 from support.inputs import SEQUENCE, bond, job, ligand, protein
@@ -300,6 +301,28 @@ def test_folders_are_searched_and_missing_or_repeated_files_are_refused(tmp_path
         read_jobs([tmp_path / "no.json"], (1,), rules, dictionary)
     with pytest.raises(RefusedInputsError, match="named twice"):
         read_jobs([tmp_path, tmp_path / "sub" / "a.json"], (1,), rules, dictionary)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "empty.fasta: the file is empty"), ("MKTAYIAKQR\n", "empty.fasta: not an input: neither JSON, nor FASTA"),
+    (">a\nMKT-AYI\n", "is it an alignment?"),
+], ids=["empty", "no header", "alignment"])  # fmt: skip
+def test_a_file_of_a_folder_with_the_ending_of_an_input_is_read_or_an_error(tmp_path, dictionary, text, message):
+    (tmp_path / "good.fasta").write_text(f">protein\n{SEQUENCE}\n")
+    (tmp_path / "empty.fasta").write_text(text)
+    (tmp_path / "README").write_text("about these files")
+    told = []
+    with pytest.raises(RefusedInputsError, match=re.escape(message)):
+        read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
+    assert told == ["1 files in the input folders are no inputs, and are skipped: README"]
+
+
+def test_jobs_of_one_name_are_told_apart_by_the_paths_of_their_files(tmp_path, dictionary):
+    for folder in ("d1", "d2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.fasta").write_text(f">protein\n{SEQUENCE}\n")
+    with pytest.raises(RefusedInputsError, match=re.escape(f"also the name of {tmp_path / 'd1' / 'x.fasta'}[0] 'x'")):
+        read_jobs([tmp_path / "d1", tmp_path / "d2"], (1,), InputRules(model="m"), dictionary)
 
 
 def test_a_link_has_its_own_name_and_folder(tmp_path, dictionary):
