@@ -16,6 +16,7 @@ _ADVICE = {
     (errno.EROFS,): "mount its file system for writing",
     (errno.ENOENT,): "put it back",
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT): "check the disk or the network file system",
+    (errno.EINTR,): "wait until the other process has ended",
     (errno.EMFILE, errno.ENFILE): "allow more open files (ulimit -n)",
     (errno.ENAMETOOLONG,): "choose a shorter path for --out",
     (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL): "move it away",

@@ -9,7 +9,8 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from protenix_multiseed.files import check_inside, open_to_write
 from protenix_multiseed.paths import RUN_FOLDER
 
 LOCK_FILE = "locks"
+POLL_SECONDS = 0.05
 
 
 class Locks:
@@ -28,12 +30,15 @@ class Locks:
     Make only one object per process and folder: POSIX releases all of a process's locks on a file when the process
     closes any handle of the file.
 
+    Args:
+        should_stop: Called while :meth:`held` waits. If it returns True, the wait ends.
+
     Raises:
         ConfigError: if the folder cannot be written, or its file system does not support locks.
     """
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, out: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self._out, self._should_stop = out, should_stop
         path = out / RUN_FOLDER / LOCK_FILE
         try:
             check_inside(path.parent, out)
@@ -71,8 +76,16 @@ class Locks:
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """Wait for the lock of a name, and hold it inside the ``with`` block."""
-        self._lock(name, fcntl.LOCK_EX)
+        """Wait for the lock of a name, and hold it inside the ``with`` block.
+
+        Raises:
+            InterruptedError: if ``should_stop`` returned True meanwhile.
+        """
+        while not self.take(name):  # the system call that waits would not end at a signal
+            if self._should_stop():
+                text = "another process holds a lock, and this run was asked to stop"
+                raise InterruptedError(errno.EINTR, text, str(self._out / RUN_FOLDER / LOCK_FILE))
+            time.sleep(POLL_SECONDS)
         try:
             yield
         finally:
@@ -83,7 +96,7 @@ class Locks:
         try:
             fcntl.lockf(self._file, how, 1, place)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # the holder may wait for this process
                 return False
             raise RunError(
                 f"--out {self._out}: its file system does not support file locks ({error.strerror})"

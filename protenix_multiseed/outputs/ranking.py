@@ -7,6 +7,7 @@ from typing import Any
 
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings, gather
 from protenix_multiseed.errors import DamagedError
+from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.scan import done_seeds, read_seed
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.types import Identity, Sample
@@ -57,8 +58,19 @@ def read_seeds(job: str, folders: Mapping[int, Path]) -> Seeds:
     return seeds
 
 
+def ranking_lock(job: str) -> str:
+    """Return the name of the lock that a process holds while it ranks a job."""
+    return f"ranking:{job}"
+
+
+def rank_in_worker(out: Path, job: str, identity: Identity) -> tuple[Findings | None, dict[int, DamagedError]] | None:
+    """Rank a job as :func:`rank_job` does, in a process without locks. None if another process is ranking it now."""
+    with Locks(out) as locks:
+        return rank_job(out, job, identity) if locks.take(ranking_lock(job)) else None
+
+
 def rank_job(out: Path, job: str, identity: Identity) -> tuple[Findings | None, dict[int, DamagedError]]:
-    """Rank a job over all its seeds that are done, and write its tables.
+    """Rank a job over all its seeds that are done, and write its tables. The caller holds the :func:`ranking_lock`.
 
     Returns:
         The findings, None if no seed is done; and the reason why a damaged seed is left out.
@@ -68,3 +80,8 @@ def rank_job(out: Path, job: str, identity: Identity) -> tuple[Findings | None, 
     if findings is not None:
         write_findings(out / job, findings)
     return findings, seeds.damaged
+
+
+def ranked_seeds(findings: Findings | None, damaged: Mapping[int, DamagedError]) -> set[int]:
+    """Return the seeds that :func:`rank_job` has seen."""
+    return {sample.seed for sample in (findings.samples if findings else ())} | damaged.keys()

@@ -5,7 +5,7 @@ A unit of work is one seed of one job.
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,8 +18,9 @@ from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH, SHARED_BATCH_MAX_TOKE
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.progress import Progress
-from protenix_multiseed.outputs.ranking import rank_job
+from protenix_multiseed.outputs.ranking import rank_in_worker, rank_job, ranked_seeds, ranking_lock
 from protenix_multiseed.outputs.record import RunRecord, write_failures
+from protenix_multiseed.outputs.scan import seed_folders
 from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
@@ -40,10 +41,17 @@ class OutputFolder:
         workers: CPU workers, which write the predictions.
         tell: Receives failures, skipped seeds and stages.
         result: The result of the run, updated during the run.
+        should_stop: If it returns True, the run no longer waits for locks that other processes hold.
     """
 
     def __init__(
-        self, config: RunConfig, tasks: Sequence[Task], workers: WorkerPool, tell: Watcher, result: RunResult
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        workers: WorkerPool,
+        tell: Watcher,
+        result: RunResult,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config, self._tasks, self._workers, self._tell = config, tasks, workers, tell
         self._result = result
@@ -56,7 +64,7 @@ class OutputFolder:
         self._rankings: dict[str, Any] = {}  # the futures of jobs that are being ranked
         self._record: RunRecord | None = None
         self._progress: Progress | None = None
-        self._locks = Locks(config.out)
+        self._locks = Locks(config.out, should_stop)
         self._claims = Claims(self._locks, tasks, config.folder_settings)
 
     def __enter__(self) -> Self:
@@ -152,10 +160,9 @@ class OutputFolder:
     def _close(self, job: Job, count: int) -> None:
         """Count seeds that are written or given up. After the last one, rank the job in a worker."""
         self._open[job.name] -= count
-        if self._open[job.name] == 0 and self._locks.take(f"ranking:{job.name}"):
-            self._rankings[job.name] = self._workers.submit(
-                rank_job, self._config.out, job.name, self._identities[job.name]
-            )
+        if self._open[job.name] == 0:
+            identity = self._identities[job.name]
+            self._rankings[job.name] = self._workers.submit(rank_in_worker, self._config.out, job.name, identity)
 
     def _wait_for_oldest(self) -> None:
         """Wait until the oldest pending prediction is written, and record the outcome."""
@@ -171,36 +178,44 @@ class OutputFolder:
 
         Other processes may do the same at the same time. The last one to rank a job sees all its seeds.
         """
-        result, out = self._result, self._config.out
+        result = self._result
         result.n_elsewhere = self._claims.n_done_elsewhere
+        if result.failures:  # first, because ranking many jobs takes long, and the process may be killed meanwhile
+            self._write_failures(())
         if self._record is not None:
             self._tell(StageEntered(text="ranking"))
         for task in self._tasks:
-            name = task.job.name
-            with self._locks.held(f"ranking:{name}"):
-                try:
-                    self._rank(task)
-                except Exception as error:  # this job fails; the other jobs are still ranked
-                    self._fail_ranking(task.job, None, error)
-        with self._locks.held("summary"), contextlib.suppress(OSError):
-            write_summary(out, result.findings)
-        # On a full disk the list is not updated. The terminal and the exit code still report the failures.
-        with self._locks.held("failures"), contextlib.suppress(OSError):
-            done = {(sample.job, sample.seed) for samples in result.samples.values() for sample in samples}
-            write_failures(out, result.failures, done)
+            try:
+                self._rank(task)
+            except Exception as error:  # this job fails; the other jobs are still ranked
+                self._fail_ranking(task.job, None, error)
+        with contextlib.suppress(OSError), self._locks.held("summary"):
+            write_summary(self._config.out, result.findings)
+        self._write_failures({(sample.job, sample.seed) for samples in result.samples.values() for sample in samples})
         if self._record is not None:
             self._record.finish(result.summary())
         if self._progress is not None:
             self._progress.end()
 
+    def _write_failures(self, done: Collection[tuple[str, int]]) -> None:
+        """Update the list of failures. See :func:`protenix_multiseed.outputs.record.write_failures`.
+
+        On a full disk the list is not updated. The terminal and the exit code still report the failures.
+        """
+        with contextlib.suppress(OSError), self._locks.held("failures"):
+            write_failures(self._config.out, self._result.failures, done)
+
     def _rank(self, task: Task) -> None:
         """Rank a job over all its seeds that are done. A damaged seed is left out and reported."""
-        result, name = self._result, task.job.name
+        result, name, out = self._result, task.job.name, self._config.out
         made = None
         if name in self._rankings:
             with contextlib.suppress(Exception):  # the worker was killed, or found an error that is found again here
                 made = self._rankings.pop(name).result()
-        findings, damaged = made or rank_job(self._config.out, name, task.identity)
+        if made is None or ranked_seeds(*made) != seed_folders(out / name, out).keys():  # other processes may add seeds
+            with self._locks.held(ranking_lock(name)):
+                made = rank_job(out, name, task.identity)
+        findings, damaged = made
         for seed, error in damaged.items():
             self._fail_ranking(task.job, seed, error)
         if findings is not None:

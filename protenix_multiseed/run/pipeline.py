@@ -1,6 +1,7 @@
 """The main path: tasks -> executor -> files. Every command that predicts goes through it."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import Stopped
@@ -13,6 +14,8 @@ from protenix_multiseed.run.gate import RunGate
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Failure, Task
+
+LOCK_SECONDS = 10.0  # how long a run waits for other processes' locks after the grace time of a stop
 
 
 def run(
@@ -51,7 +54,8 @@ def run(
         except Stopped:
             result.stopped_by = signals.exit_code
             return
-        with OutputFolder(config, tasks, workers, tell, result) as folder:
+        is_late = partial(signals.is_over_by, LOCK_SECONDS)
+        with OutputFolder(config, tasks, workers, tell, result, is_late) as folder:
             if todo:
                 folder.begin(executor.facts())
             gate = RunGate(todo, signals, folder, EarlyStopping(config.stop_when_stable, tasks, config.out))

@@ -55,7 +55,11 @@ class Signals:
     @property
     def time_is_up(self) -> bool:
         """Whether the running batch must be abandoned."""
-        return time.monotonic() >= self._deadline
+        return self.is_over_by(0)
+
+    def is_over_by(self, seconds: float) -> bool:
+        """Whether the grace time has ended this many seconds ago."""
+        return time.monotonic() >= self._deadline + seconds
 
     @property
     def exit_code(self) -> int:

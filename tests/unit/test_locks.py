@@ -1,5 +1,6 @@
 """Locks between processes."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -80,3 +81,22 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(module.fcntl, "lockf", lockf)
     with pytest.raises(ConfigError, match="does not support file locks"):
         Locks(tmp_path)
+
+
+def test_a_wait_for_a_lock_ends_when_the_run_is_asked_to_stop(tmp_path, other):
+    other("one")
+    asked = iter([False, False, True])
+    with Locks(tmp_path, lambda: next(asked)) as locks:
+        text = "another process holds a lock, and this run was asked to stop"
+        with pytest.raises(InterruptedError, match=text), locks.held("one"):
+            pass
+        with locks.held("two"):  # a lock that is free is taken all the same
+            assert other("two")[1] == "[False]"
+
+
+def test_a_circle_of_processes_that_wait_is_no_fault_of_the_file_system(tmp_path, monkeypatch):
+    with Locks(tmp_path) as locks:
+        with monkeypatch.context() as patched:
+            patched.setattr(module.fcntl, "lockf", lambda *_: (_ for _ in ()).throw(OSError(errno.EDEADLK, "")))
+            assert not locks.take("one")
+        assert locks.take("one")
