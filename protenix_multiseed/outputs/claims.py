@@ -24,18 +24,15 @@ class Claims:
         locks: The locks of the output folder.
         tasks: All tasks of the run.
         settings: How results that already exist are treated.
-
-    Attributes:
-        n_done_elsewhere: Number of units that other processes did during this run.
     """
 
     def __init__(self, locks: Locks, tasks: Sequence[Task], settings: FolderSettings) -> None:
         self._locks, self._settings = locks, settings
         self._tasks: Mapping[str, Task] = {task.job.name: task for task in tasks}
-        self._elsewhere: dict[str, list[int]] = {}
+        self._elsewhere: dict[str, set[int]] = {}
         self._claimed: dict[str, set[int]] = {name: set() for name in self._tasks}
         self._leftovers: dict[str, tuple[float, dict[str, list[Path]]]] = {}  # when a job's folder was listed; by seed
-        self.n_done_elsewhere = 0
+        self._done_elsewhere: set[tuple[str, int]] = set()
 
     def delete_others(self) -> None:
         """With ``--overwrite``, delete results of other inputs or settings for seeds that this run does not predict.
@@ -62,11 +59,12 @@ class Claims:
         mine, failures = [], []
         for seed in seeds:
             if not self._locks.take(_name(job.name, seed)):
-                self._elsewhere.setdefault(job.name, []).append(seed)
+                self._elsewhere.setdefault(job.name, set()).add(seed)
                 continue
+            self._elsewhere.get(job.name, set()).discard(seed)
             found = self._found(job, seed)
             if found.state == "done":
-                self.n_done_elsewhere += 1
+                self._done_elsewhere.add((job.name, seed))
                 self.give_back(job, seed)
             elif found.state == "different" and not self._settings.overwrite:
                 message = f"another process wrote this seed meanwhile, with other inputs or settings: {found.detail}"
@@ -94,6 +92,11 @@ class Claims:
         self._locks.give_back(_name(job.name, seed))
 
     @property
+    def n_done_elsewhere(self) -> int:
+        """Number of units that other processes did during this run."""
+        return len(self._done_elsewhere)
+
+    @property
     def elsewhere(self) -> int:
         """Number of units that this process could not claim, because other processes had claimed them."""
         return sum(len(seeds) for seeds in self._elsewhere.values())
@@ -111,10 +114,11 @@ class Claims:
         while self._elsewhere:
             todo = []
             for name, task in self._tasks.items():
-                if free := [seed for seed in self._elsewhere.get(name, ()) if self._is_free(task.job, seed)]:
-                    self._elsewhere[name] = [seed for seed in self._elsewhere[name] if seed not in free]
+                claimed = self._elsewhere.get(name, set())
+                if free := [seed for seed in sorted(claimed) if self._is_free(task.job, seed)]:
+                    claimed.difference_update(free)
                     undone = tuple(seed for seed in free if self._found(task.job, seed).state != "done")
-                    self.n_done_elsewhere += len(free) - len(undone)
+                    self._done_elsewhere.update((name, seed) for seed in free if seed not in undone)
                     todo += [replace(task, todo=undone)] if undone else []
             self._elsewhere = {name: seeds for name, seeds in self._elsewhere.items() if seeds}
             if todo or (self._elsewhere and not pause()):

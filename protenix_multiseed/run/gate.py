@@ -18,7 +18,7 @@ class RunGate:
     ) -> None:
         self._signals, self._folder, self._early_stopping = signals, folder, early_stopping
         self._lock = threading.Lock()  # an executor admits the next job's first batch from a thread
-        self._claimed: dict[str, set[int]] = {task.job.name: set() for task in tasks}
+        self._skipped: dict[str, set[int]] = {task.job.name: set() for task in tasks}
         self._not_asked = {task.job.name: dict.fromkeys(task.todo) for task in tasks}
 
     @property
@@ -36,20 +36,18 @@ class RunGate:
         if self.is_closed:
             return ()
         with self._lock:
-            left = self._not_asked[job.name]
-            claimed = self._claimed[job.name]
+            left, skipped = self._not_asked[job.name], self._skipped[job.name]
             if self._early_stopping.is_stable(job):
-                again = claimed.intersection(seeds)  # an executor may ask again for seeds that it has not predicted
-                if skipped := [*left, *sorted(again)]:
-                    self._folder.skip(job, skipped)
+                # An executor asks again for seeds that it has not predicted, or that another process has left undone.
+                again = [seed for seed in seeds if seed not in left and seed not in skipped]
+                if more := [*left, *self._folder.claim(job, again)]:
+                    self._folder.skip(job, more)
                     left.clear()
-                    claimed -= again
+                    skipped.update(more)
                 return ()
             for seed in seeds:
                 left.pop(seed, None)
-            mine = self._folder.claim(job, seeds)
-            claimed.update(mine)
-            return mine
+            return self._folder.claim(job, seeds)
 
     def wait_until_known(self) -> None:
         """The run asks itself, so it knows."""

@@ -44,7 +44,7 @@ class RunResult:
 
     @property
     def n_left(self) -> int:
-        """Number of units that are not done, failed or skipped, because the run was stopped."""
+        """Number of units that are not done, failed or skipped."""
         lost = [failed for failed in self.failures if failed.stage != "rank"]
         failed = sum(1 if one.seed is not None else len(one.job.seeds) for one in lost)
         skipped = sum(map(len, self.skipped.values()))
@@ -52,10 +52,10 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal's number if a signal left units undone; else 1 if anything failed, 0 if all is done."""
+        """128 plus the signal's number if it left units undone; else 1 if any failed or is left; else 0."""
         if self.stopped_by is not None and self.n_left:
             return self.stopped_by
-        return 1 if self.failures else 0
+        return 1 if self.failures or self.n_left else 0
 
     def summary(self) -> dict[str, Any]:
         """Return the counts for the run's record."""

@@ -204,8 +204,9 @@ def claims(tmp_path, out, locks, seeds=(1, 2, 3), overwrite=False, names=("a",),
 def test_seeds_that_another_process_finished_are_not_done_again(tmp_path, out):
     with Locks(out) as locks:
         made, units = claims(tmp_path, out, locks)
-        assert units.claim(made, made.seeds) == ([3], [])
-        assert units.n_done_elsewhere == 2
+        for _ in range(2):  # an executor may ask again for seeds that it has not predicted
+            assert units.claim(made, made.seeds) == ([3], [])
+            assert units.n_done_elsewhere == 2
 
 
 def test_seeds_that_another_process_wrote_with_other_settings_are_failures(tmp_path, out):
