@@ -1,7 +1,10 @@
 """Runs that rank the same jobs in one folder at the same time."""
 
+import contextlib
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -63,15 +66,18 @@ def begin(out):
 
     def start(*names):
         command = [sys.executable, "-c", RUN, str(out), *names]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+        )
         started.append(process)
         assert process.stdout.readline() == "ranked\n"
         return process
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with its worker
+        process.wait()
 
 
 def end(process):
