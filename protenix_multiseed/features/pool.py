@@ -80,16 +80,18 @@ class WorkerPool:
             future.cancel()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function in a worker. Returns a future, whose ``result()`` returns the value or raises the error."""
+        """Run a function in a worker. Returns a future, whose ``result()`` returns the value or raises the error.
+
+        That the workers cannot be started, for example for lack of memory, is such an error too.
+        """
         with self._lock:
             self._given = [future for future in self._given if not future.done()]
             try:
                 future = self._schedule(function, arguments)
-            except RuntimeError as error:
+            except Exception as error:
                 broken: Future[Any] = Future()
-                broken.set_exception(
-                    FeaturizationError(f"the worker processes cannot continue ({error}); run the command again")
-                )
+                text = f"the worker processes cannot continue ({error}); run the command again"
+                broken.set_exception(FeaturizationError(text) if isinstance(error, RuntimeError) else error)
                 return broken
             self._given.append(future)
             return future

@@ -1,5 +1,6 @@
 """Worker processes: the order of results, killed workers, and the messages that the user gets."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -10,12 +11,14 @@ from concurrent.futures import Future
 import pytest
 from pebble import ProcessExpired
 from support.jobs import job_of
+from support.predictions import prediction
 from support.workers import act
 
+from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features import pool as module
 from protenix_multiseed.features.pool import AHEAD, WorkerPool
-from protenix_multiseed.settings import FeatureSettings
+from protenix_multiseed.settings import FeatureSettings, WriteSettings
 from protenix_multiseed.types import Failure
 
 
@@ -214,3 +217,16 @@ def test_processes_of_the_caller_are_left_alone():
     finally:
         other.kill()
         other.join()
+
+
+def test_workers_that_cannot_be_started_fail_the_task_and_not_the_run(monkeypatch, tmp_path):
+    """Regression: the error ended the run; in the process of a GPU, nobody heard of the seed any more."""
+    with WorkerPool(1) as pool:
+        monkeypatch.setattr(pool, "_start", lambda: (_ for _ in ()).throw(OSError(errno.EAGAIN, "no more processes")))
+        pending = PendingWrite(pool, prediction(), WriteSettings(out=tmp_path), {})
+        assert pending.is_over
+        failed = pending.outcome()
+        assert (failed.seed, failed.stage, failed.message) == (3, "write", "no more processes")
+        assert "run the same command again" in failed.advice
+        (failed,) = pool.featurize([job("a")], FeatureSettings())
+        assert (failed.stage, failed.message) == ("featurize", "no more processes")
