@@ -4,6 +4,7 @@ A unit of work is one seed of one job.
 """
 
 import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -61,6 +62,7 @@ class OutputFolder:
         self._pending: deque[PendingWrite] = deque()
         self._outcomes: deque[Written | Failure] = deque()
         self._open = {task.job.name: len(task.todo) for task in tasks}  # seeds that are neither written nor given up
+        self._open_lock = threading.Lock()  # an executor may claim seeds, and so fail or skip them, in another thread
         self._rankings: dict[str, Any] = {}  # the futures of jobs that are being ranked
         self._record: RunRecord | None = None
         self._progress: Progress | None = None
@@ -159,8 +161,10 @@ class OutputFolder:
 
     def _close(self, job: Job, count: int) -> None:
         """Count seeds that are written or given up. After the last one, rank the job in a worker."""
-        self._open[job.name] -= count
-        if self._open[job.name] == 0:
+        with self._open_lock:
+            self._open[job.name] -= count
+            is_last = self._open[job.name] == 0
+        if is_last:
             identity = self._identities[job.name]
             self._rankings[job.name] = self._workers.submit(rank_in_worker, self._config.out, job.name, identity)
 
