@@ -248,7 +248,6 @@ class RunConfig(_Strict):
             max_jobs=self.max_jobs_per_batch,
             max_entries=self.max_seeds_per_batch or MAX_SEEDS_PER_BATCH,
             max_tokens=self.spec.max_tokens,
-            assumed_free=self.assume_free,
             force=self.force,
             reference_reason=self.reference_reason,
         )

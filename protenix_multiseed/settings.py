@@ -94,7 +94,6 @@ class PlanSettings:
         max_jobs: Largest number of jobs in one batch; None: as many as pay on the device.
         max_entries: Largest number of seeds of all jobs in one batch.
         max_tokens: Largest number of tokens that the model accepts; None for no limit.
-        assumed_free: Free device memory to plan with, bytes; None to ask the device.
         force: Whether to plan jobs that seem too large for the device.
         reference_reason: Why every seed runs alone through Protenix's own modules; None if seeds run in batches.
     """
@@ -106,7 +105,6 @@ class PlanSettings:
     max_jobs: int | None = None
     max_entries: int = MAX_SEEDS_PER_BATCH
     max_tokens: int | None = None
-    assumed_free: int | None = None
     force: bool = False
     reference_reason: str | None = None
 

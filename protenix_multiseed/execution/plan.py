@@ -26,8 +26,7 @@ def plan_batches(
     """Plan the fewest batches that fit in ``budget`` bytes. Their sizes are even; seeds keep their order.
 
     Samples are split into chunks only if one seed does not fit with all its samples. If even one seed with one sample
-    at a time does not fit, the plan still has batches of that size. The caller decides whether to run them
-    (:func:`fits`).
+    at a time does not fit, the plan still has batches of that size.
 
     Args:
         seeds: Seeds to plan.
@@ -63,11 +62,6 @@ def arithmetic(sizes: Sizes) -> int:
     """
     tokens = sizes.n_token
     return tokens**2 + 240 * tokens + 20 * sizes.n_atom + sizes.n_msa * tokens // 125
-
-
-def fits(batches: Sequence[BatchPlan], budget: int) -> bool:
-    """Return whether every batch of a plan fits in ``budget`` bytes."""
-    return all(batch.estimated_bytes <= budget for batch in batches)
 
 
 def only(batch: BatchPlan, entries: Sequence[Entry], estimate: EntriesEstimate) -> BatchPlan:
