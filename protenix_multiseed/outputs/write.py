@@ -20,24 +20,21 @@ from protenix_multiseed.files import check_inside, make_scratch, publish_folder
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.identity import fingerprint
 from protenix_multiseed.outputs.modelcif import model_categories, without_ligand_numbers
-from protenix_multiseed.outputs.scan import RECORD, read_samples, seed_folder
+from protenix_multiseed.outputs.scan import RECORD, seed_folder
 from protenix_multiseed.settings import WriteSettings
-from protenix_multiseed.types import Identity, Prediction, Sample
+from protenix_multiseed.types import Identity, Prediction
 from protenix_multiseed.upstream.environment import data_dumper, silenced
 from protenix_multiseed.upstream.job_dictionary import with_components
 from protenix_multiseed.versions import version_of
 
 
-def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> list[Sample]:
+def write_prediction(prediction: Prediction, settings: WriteSettings, identity: Identity) -> None:
     """Write one seed's samples and its record. The complete folder appears in one atomic step.
 
     Args:
         prediction: The prediction of the seed.
         settings: How results are written.
         identity: The identity of the job, for the record.
-
-    Returns:
-        The samples, in the order of upstream's ranking.
 
     Raises:
         OSError: if the files cannot be written. In this case no file of the seed is left behind.
@@ -72,7 +69,6 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return read_samples(target, name, prediction.seed, record)
 
 
 def _is_orphan() -> bool:

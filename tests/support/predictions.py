@@ -4,6 +4,8 @@ import numpy as np
 from biotite.structure import AtomArray, BondList
 from support.jobs import job_of
 
+from protenix_multiseed.outputs.scan import read_seed, seed_folder
+from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.types import Prediction
 
 NAMES = ["N", "CA", "C", "O", "CB"]
@@ -39,3 +41,10 @@ def prediction(scores=(0.2, 0.9, 0.5), name='it\'s a "job" 1.2', chain="A", **ch
     }
     run = {"path": "reference", "seconds": 1.5}
     return Prediction(**{**made, "entity_poly_type": {"1": "polypeptide(L)"}, "run": run, **changes})
+
+
+def written(made, settings, identity):
+    """Write a prediction. Returns its samples as they are read back, best first."""
+    write_prediction(made, settings, identity)
+    folder = seed_folder(settings.out, made.job.name, made.seed)
+    return read_seed(folder, made.job.name, made.seed)[1]

@@ -8,10 +8,9 @@ from Bio.PDB import MMCIFParser
 from biotite.structure.io import pdbx
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from support.predictions import prediction
+from support.predictions import prediction, written
 
 from protenix_multiseed.inputs.names import chain_id_problem, job_name_problems
-from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.units import visible
 from protenix_multiseed.upstream import environment
@@ -36,7 +35,7 @@ def prepared():
 )
 def test_accepted_names_are_read_back_by_three_readers(tmp_path_factory, name, chain):
     assume(not list(job_name_problems(name)) and chain_id_problem(chain) is None)
-    (sample,) = write_prediction(
+    (sample,) = written(
         prediction(scores=(0.5,), name=name, chain=chain), WriteSettings(out=tmp_path_factory.mktemp("out")), {}
     )
     path = str(sample.structure)

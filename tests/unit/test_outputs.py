@@ -12,7 +12,7 @@ import pytest
 from biotite.structure import AtomArray, BondList, get_residue_starts
 from biotite.structure.io import pdbx
 from support.jobs import job_of, task_of
-from support.predictions import NAMES, prediction
+from support.predictions import NAMES, prediction, written
 
 from protenix_multiseed import files
 from protenix_multiseed.analysis.compact import compact
@@ -22,6 +22,7 @@ from protenix_multiseed.files import publish_folder, remove_leftovers, write_tex
 from protenix_multiseed.outputs import write
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.outputs.ranking import read_seeds
 from protenix_multiseed.outputs.record import write_failures
 from protenix_multiseed.outputs.scan import read_record
 from protenix_multiseed.outputs.summary import write_summary
@@ -46,7 +47,7 @@ def job(name='it\'s a "job" 1.2'):
 
 def test_written_samples_are_ranked_within_the_seed_and_can_be_read(tmp_path):
     made, started = prediction(), time.gmtime()[:6]
-    samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    samples = written(made, WriteSettings(out=tmp_path), IDENTITY)
     assert [sample.ranking_score for sample in samples] == pytest.approx([0.9, 0.5, 0.2])
     for sample, index in zip(samples, (1, 2, 0), strict=True):
         array = pdbx.get_structure(pdbx.CIFFile.read(sample.structure), model=1, extra_fields=["b_factor"])
@@ -71,7 +72,7 @@ def test_the_date_of_a_prediction_is_no_part_of_what_identifies_it(tmp_path, mon
         monkeypatch.setattr(
             write.time, "gmtime", lambda day=day: time.struct_time((2026, 1, 1 + day, 0, 0, 0, 3, 1, 0))
         )
-        (sample,) = write_prediction(prediction(scores=(0.5,)), WriteSettings(out=tmp_path), IDENTITY)
+        (sample,) = written(prediction(scores=(0.5,)), WriteSettings(out=tmp_path), IDENTITY)
         records.append(read_record(sample.folder))
     assert [record.pop("date") for record in records] == ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
     assert records[0] == records[1]
@@ -79,7 +80,7 @@ def test_the_date_of_a_prediction_is_no_part_of_what_identifies_it(tmp_path, mon
 
 def test_a_notice_is_in_every_file(tmp_path):
     made = prediction()
-    samples = write_prediction(made, WriteSettings(out=tmp_path, notice="This is made up."), IDENTITY)
+    samples = written(made, WriteSettings(out=tmp_path, notice="This is made up."), IDENTITY)
     for sample in samples:
         block = gemmi.cif.read(str(sample.structure)).sole_block()
         assert gemmi.cif.as_string(block.find_value("_struct.title")).strip() == "This is made up."
@@ -110,8 +111,8 @@ def glycoprotein():
 
 def test_ligands_have_no_number_in_their_sequence_but_as_protenix_writes_them(tmp_path):
     made = glycoprotein()
-    (theirs,) = write_prediction(made, WriteSettings(out=tmp_path / "exact", ligand_numbers=True), IDENTITY)
-    (ours,) = write_prediction(made, WriteSettings(out=tmp_path / "ours"), IDENTITY)
+    (theirs,) = written(made, WriteSettings(out=tmp_path / "exact", ligand_numbers=True), IDENTITY)
+    (ours,) = written(made, WriteSettings(out=tmp_path / "ours"), IDENTITY)
     columns = ["label_asym_id", "label_seq_id", "auth_seq_id"]
     blocks = [gemmi.cif.read(str(one.structure)).sole_block() for one in (ours, theirs)]
     mine, exact = ({tuple(row) for row in block.find("_atom_site.", columns)} for block in blocks)
@@ -127,7 +128,7 @@ def test_readers_find_the_residues_and_bonds_of_ligands(tmp_path):
     from Bio.PDB import MMCIFParser
 
     made = glycoprotein()
-    (sample,) = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    (sample,) = written(made, WriteSettings(out=tmp_path), IDENTITY)
     expected = [("A", "ALA", 1), ("A", "ALA", 2), ("G", "NAG", 1), ("G", "NAG", 2), ("I", "MG", 1)]
     array = pdbx.get_structure(pdbx.CIFFile.read(sample.structure), model=1, include_bonds=True)
     starts = get_residue_starts(array)
@@ -291,12 +292,27 @@ def test_a_worker_whose_run_was_killed_publishes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.glob("*/*")) == list(tmp_path.glob("*/.*")) == []
 
 
+def test_a_seed_that_is_published_is_no_failure_if_a_file_is_damaged_at_once(tmp_path, monkeypatch):
+    """Regression: the files were read back, and an error there failed the seed although the next run found it done."""
+
+    def publish(scratch, target):
+        publish_folder(scratch, target)
+        (confidence,) = target.glob("predictions/*_summary_confidence_sample_0.json")
+        confidence.write_bytes(b"\xff" * confidence.stat().st_size)
+
+    monkeypatch.setattr(write, "publish_folder", publish)
+    made = prediction()
+    write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    seeds = read_seeds(made.job.name, {3: tmp_path / made.job.name / "seed_3"})
+    assert list(seeds.damaged) == [3]  # the ranking reports it
+
+
 def test_structures_hold_confidence_and_software_as_modelcif(tmp_path):
     reader, qa_metric = (pytest.importorskip(f"modelcif.{part}") for part in ("reader", "qa_metric"))
     made = prediction(scores=(0.2,))
     varied = np.linspace(0.1, 0.9, len(made.atom_array), dtype=np.float32)
     made = replace(made, full=({**made.full[0], "atom_plddt": varied},))
-    (sample,) = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    (sample,) = written(made, WriteSettings(out=tmp_path), IDENTITY)
     with sample.structure.open() as file:
         (system,) = reader.read(file)
     (model,) = (model for group in system.model_groups for model in group)
@@ -336,7 +352,7 @@ def records_of(samples):
 
 def test_a_seed_keeps_the_structures_of_its_best_samples(tmp_path):
     settings = WriteSettings(out=tmp_path, kept=2, pae="npz")
-    samples = write_prediction(prediction(), settings, IDENTITY)
+    samples = written(prediction(), settings, IDENTITY)
     assert files_of(samples) == [
         "pae_sample_0.npz", "pae_sample_1.npz", "sample_0.cif", "sample_1.cif",
         *(f"summary_confidence_sample_{rank}.json" for rank in range(3)),
@@ -347,12 +363,12 @@ def test_a_seed_keeps_the_structures_of_its_best_samples(tmp_path):
     with (tmp_path / "tables" / "ranking.csv").open() as file:
         assert [bool(row["structure"]) for row in csv.DictReader(file)] == [True, True, False]
     assert (tmp_path / "tables" / "best.cif").read_bytes() == samples[0].structure.read_bytes()
-    everything = write_prediction(prediction(), WriteSettings(out=tmp_path / "full"), IDENTITY)
+    everything = written(prediction(), WriteSettings(out=tmp_path / "full"), IDENTITY)
     assert 0 < findings.n_bytes < gather(everything, records_of(everything)).n_bytes + 5000
 
 
 def test_all_structures_are_kept_if_there_are_fewer_than_kept(tmp_path):
-    samples = write_prediction(prediction(), WriteSettings(out=tmp_path, kept=9), IDENTITY)
+    samples = written(prediction(), WriteSettings(out=tmp_path, kept=9), IDENTITY)
     assert all(sample.structure.exists() for sample in samples)
 
 
@@ -361,7 +377,7 @@ def test_predicted_aligned_errors_are_written_to_their_own_files(tmp_path, kind)
     pae = np.array([[0.254, 31.75], [7.125, 0.5]], dtype=np.float32)
     made = prediction(scores=(0.3, 0.8))
     made = replace(made, full=tuple({**one, "token_pair_pae": pae + place} for place, one in enumerate(made.full)))
-    samples = write_prediction(made, WriteSettings(out=tmp_path, pae=kind), IDENTITY)
+    samples = written(made, WriteSettings(out=tmp_path, pae=kind), IDENTITY)
     path = samples[0].confidence.parent / f"{made.job.name}_pae_sample_0.{kind}"
     if kind == "npz":
         read = np.load(path)["pae"]
@@ -384,7 +400,7 @@ def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
     assert chains[2]["first_component"] == "MG"
     assert [one["msa_rows"] for one in chains] == [7, 7, None]
     assert [one["residues"] for one in chains] == [2, 2, 1]
-    samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY)
+    samples = written(made, WriteSettings(out=tmp_path), IDENTITY)
     write_findings(tmp_path, gather(samples, records_of(samples)))
     with (tmp_path / "chains.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -398,7 +414,7 @@ def test_a_protein_without_an_msa_is_said_in_every_table(tmp_path):
         made = prediction(name=name, job=job)
         assert [one["msa"] for one in write.chains_of(made, reads_msa=True)] == [says]
         assert [one["msa"] for one in write.chains_of(made, reads_msa=False)] == [""]
-        samples = write_prediction(made, WriteSettings(out=tmp_path), IDENTITY | {"msa": True})
+        samples = written(made, WriteSettings(out=tmp_path), IDENTITY | {"msa": True})
         findings = gather(samples, records_of(samples))
         write_findings(tmp_path / name, findings)
         assert ("no MSA, so accuracy suffers: A" in " ".join(findings.sentences)) == (says == "no")
@@ -410,7 +426,7 @@ def test_a_protein_without_an_msa_is_said_in_every_table(tmp_path):
 
 
 def test_the_summary_has_a_line_for_each_job_and_survives_damage(tmp_path):
-    samples = write_prediction(prediction(name="one"), WriteSettings(out=tmp_path), IDENTITY)
+    samples = written(prediction(name="one"), WriteSettings(out=tmp_path), IDENTITY)
     findings = gather(samples, records_of(samples))
     write_findings(tmp_path / "one", findings)
     (tmp_path / "gone").mkdir()
