@@ -90,10 +90,8 @@ def test_a_signal_ends_the_run_and_keeps_finished_seeds(tmp_path, number, code):
     (tmp_path / "in.json").write_text(json.dumps([job]))
     process = start(*OPTIONS, "--seeds", "1-200", "--max-seeds-per-batch", "1", cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("out/a/seed_*")))
-    began = time.monotonic()
     os.killpg(process.pid, number)
-    assert process.wait(30) == code, (tmp_path / "output").read_text()
-    assert time.monotonic() - began < 25
+    assert process.wait(300) == code, (tmp_path / "output").read_text()
     text = (tmp_path / "output").read_text()
     done = len(list((tmp_path / "out" / "a").glob("seed_*")))
     assert 1 <= done < 200
@@ -109,24 +107,24 @@ def test_a_signal_ends_a_run_of_many_jobs(tmp_path):
     process = start(*OPTIONS, "--seeds", "1", cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("out/*/seed_1")))
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(40) == 143, (tmp_path / "output").read_text()
+    assert process.wait(300) == 143, (tmp_path / "output").read_text()
     done = len(list(tmp_path.glob("out/*/seed_1")))
     assert f"stopped with {40 - done} of 40 seeds to do" in (tmp_path / "output").read_text()
     assert len(list(tmp_path.glob("out/*/ranking.csv"))) == done
 
 
 def test_a_second_signal_ends_the_run_at_once(tmp_path):
+    """At once: the batch had an hour to finish, and the run neither ranks nor says how many seeds are left."""
     write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
-    process = start(*OPTIONS, "--seeds", "1-200", "--samples", "60", "--steps", "500", cwd=tmp_path)
+    process = start(*OPTIONS, "--seeds", "1-200", "--samples", "60", "--steps", "500", "--grace", "3600", cwd=tmp_path)
     wait_for(lambda: "a: 10 tokens" in (tmp_path / "output").read_text())
     workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     wait_for(lambda: "stopping after SIGTERM" in (tmp_path / "output").read_text())
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
-    assert time.monotonic() - began < 3
-    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert process.wait(120) == 143
+    assert "seeds to do" not in (tmp_path / "output").read_text()
+    _, alive = psutil.wait_procs(workers, timeout=120)
     assert not alive
 
 
