@@ -1,8 +1,8 @@
 """``protenix-ms rank``: rank and compare finished results again, from one output folder or from several."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +14,10 @@ from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings
 from protenix_multiseed.commands.console import make_console, show_findings, show_note
 from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, ProtenixMsError, RunError
 from protenix_multiseed.failures import advice_for, reason_of
-from protenix_multiseed.files import check_inside
+from protenix_multiseed.files import check_inside, is_file
 from protenix_multiseed.outputs.identity import differences
-from protenix_multiseed.outputs.ranking import Seeds, read_seeds
+from protenix_multiseed.outputs.locks import LOCK_FILE, Locks
+from protenix_multiseed.outputs.ranking import Seeds, ranking_lock, read_seeds
 from protenix_multiseed.outputs.scan import RECORD, seed_folders
 from protenix_multiseed.outputs.summary import COLUMNS, write_summary
 from protenix_multiseed.outputs.tables import write_findings
@@ -71,25 +72,28 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
         parquet: Write the tables as Parquet too.
 
     Raises:
-        ConfigError: if a folder holds no results, if no job can be ranked, or if ``to`` holds files that rank did not
-            write.
+        ConfigError: if a folder holds no results, or if no job can be ranked.
     """
     if parquet and find_spec("pyarrow") is None:
         raise ConfigError("--parquet needs the package pyarrow: pip install pyarrow, or leave --parquet out")
-    console, target = make_console(), to or outs[0]
-    found, jobs = find_jobs(outs), []
+    console, target, found = make_console(), to or outs[0], find_jobs(outs)
     if all(target.resolve() != out.resolve() for out in outs):
         _refuse_other_files(target, found)
-    for job in rank_jobs(found, target, cluster_rmsd=cluster_rmsd, parquet=parquet):
-        show_problems(console, job)
-        if job.findings is not None:
-            show_findings(console, job.name, job.findings, target / job.name)
-        jobs.append(job)
-    refuse_if_none(jobs)
-    try:
-        write_summary(target, {job.name: job.findings for job in jobs if job.findings is not None})
-    except OSError as error:
-        raise RunError(f"{reason_of(error)}; {advice_for(error)}, or choose another --to") from None
+    jobs = []
+    with _locks(target) as held:
+        for one in found:
+            with held(ranking_lock(one.name)):
+                job = rank_job(one, target, cluster_rmsd=cluster_rmsd, parquet=parquet)
+            show_problems(console, job)
+            if job.findings is not None:
+                show_findings(console, job.name, job.findings, target / job.name)
+            jobs.append(job)
+        refuse_if_none(jobs)
+        try:
+            with held("summary"):
+                write_summary(target, {job.name: job.findings for job in jobs if job.findings is not None})
+        except OSError as error:
+            raise RunError(f"{reason_of(error)}; {advice_for(error)}, or choose another --to") from None
     return int(any(job.problems for job in jobs))
 
 
@@ -109,17 +113,26 @@ def _refuse_other_files(to: Path, jobs: Sequence[FoundJob]) -> None:
             raise ConfigError(f"--to: rank did not write {to / SUMMARY}, which it would replace; choose another --to")
 
 
-def rank_jobs(jobs: Sequence[FoundJob], to: Path, *, cluster_rmsd: float, parquet: bool) -> Iterator[RankedJob]:
-    """Rank each job and write its tables to ``to``."""
-    for job in jobs:
-        made = gather_job(job, cluster_rmsd)
-        if made.findings is not None:
-            try:
-                check_inside(to / job.name, to)
-                write_findings(to / job.name, made.findings, parquet=parquet)
-            except Exception as error:  # this job is skipped; the other jobs are still ranked
-                made = replace(skipped(job, error), is_begun=isinstance(error, OSError))
-        yield made
+@contextmanager
+def _locks(to: Path) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
+    """Return how to hold a lock of a folder, in which a run may write at the same time. Without a run it has none."""
+    if not is_file(to / RUN_FOLDER / LOCK_FILE, to):
+        yield lambda name: nullcontext()
+        return
+    with Locks(to) as locks:
+        yield locks.held
+
+
+def rank_job(job: FoundJob, to: Path, *, cluster_rmsd: float, parquet: bool) -> RankedJob:
+    """Rank a job and write its tables to ``to``."""
+    made = gather_job(job, cluster_rmsd)
+    if made.findings is not None:
+        try:
+            check_inside(to / job.name, to)
+            write_findings(to / job.name, made.findings, parquet=parquet)
+        except Exception as error:  # this job is skipped; the other jobs are still ranked
+            made = replace(skipped(job, error), is_begun=isinstance(error, OSError))
+    return made
 
 
 def find_jobs(places: Sequence[Path]) -> list[FoundJob]:

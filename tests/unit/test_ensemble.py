@@ -4,6 +4,8 @@ import io
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import biotite.structure as struc
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from support import docked
+from support.command import environment
 from typer.testing import CliRunner
 
 from protenix_multiseed.analysis.agreement import agreement, choose_core, cluster, superpose_pairs
@@ -21,6 +24,7 @@ from protenix_multiseed.analysis.convergence import convergence, expected_best, 
 from protenix_multiseed.analysis.findings import gather, loose_regions
 from protenix_multiseed.analysis.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
 from protenix_multiseed.cli import app
+from protenix_multiseed.commands import rank
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs import tables
 from protenix_multiseed.outputs.tables import write_findings
@@ -530,3 +534,41 @@ def test_a_job_whose_tables_cannot_be_written_is_no_refusal(tmp_path):
     done = run("rank", tmp_path)
     assert done.exit_code == 1, done.output
     assert "job/metrics.csv: Is a directory; move it away, or choose another --to" in " ".join(done.output.split())
+
+
+TAKE = """
+import sys
+from pathlib import Path
+from protenix_multiseed.outputs.locks import Locks
+with Locks(Path(sys.argv[1])) as locks:
+    print([locks.take(name) for name in sys.argv[2:]])
+"""
+
+
+def test_rank_writes_under_the_locks_of_the_folders_runs(tmp_path, monkeypatch):
+    """Regression: the line of a job that a run finished meanwhile was lost from the summary."""
+    job_on_disk(tmp_path, (1,))
+    names, got = ("ranking:job", "summary"), {}
+
+    def locked(write):
+        def run(*arguments, **named):
+            command = [sys.executable, "-c", TAKE, str(tmp_path), *names]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+            got[write.__name__] = done.stdout.strip()
+            return write(*arguments, **named)
+
+        return run
+
+    for write in (rank.write_findings, rank.write_summary):
+        monkeypatch.setattr(rank, write.__name__, locked(write))
+    (tmp_path / "protenix-ms").mkdir()
+    (tmp_path / "protenix-ms" / "locks").touch()
+    done = run("rank", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert got == {"write_findings": "[False, True]", "write_summary": "[True, False]"}
+
+
+def test_rank_makes_no_locks_in_a_folder_of_its_own(tmp_path):
+    job_on_disk(tmp_path / "out", (1,))
+    assert run("rank", tmp_path / "out", "--to", tmp_path / "tables").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["job", "summary.csv"]
