@@ -10,13 +10,16 @@ from rich.table import Table
 
 from protenix_multiseed.commands.console import MAX_ROWS, make_console
 from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import read_text
 from protenix_multiseed.inputs.seeds import format_seeds
-from protenix_multiseed.outputs.locks import LOCK_FILE, Locks
+from protenix_multiseed.outputs.locks import LOCK_FILE
 from protenix_multiseed.outputs.progress import read_progress
 from protenix_multiseed.outputs.record import read_failures
 from protenix_multiseed.outputs.scan import RECORD, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
+
+_STATES = {True: "running", False: "killed", None: "running or killed (its lock cannot be read)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +40,12 @@ def status(out: Path, *, as_json: bool) -> int:
     Raises:
         ConfigError: if no run has written to the folder.
     """
-    if not (out / RUN_FOLDER / LOCK_FILE).is_file():
-        raise ConfigError(f"{out}: no run has written here; give the folder that --out named")
-    content = read_status(out)
+    try:
+        if not (out / RUN_FOLDER / LOCK_FILE).is_file():
+            raise ConfigError(f"{out}: no run has written here; give the folder that --out named")
+        content = read_status(out)
+    except PermissionError as error:
+        raise ConfigError(f"{reason_of(error)}; {advice_for(error)}") from None
     console = make_console()
     if as_json:
         console.print_json(json.dumps(content))
@@ -54,9 +60,9 @@ def status(out: Path, *, as_json: bool) -> int:
     if len(jobs) > MAX_ROWS:
         console.print(f"[dim]{len(jobs) - MAX_ROWS} more jobs are not shown: use --json[/dim]")
     for run in content["runs"]:
-        state = "running" if run["is_alive"] else "killed"
+        state = _STATES[run["is_alive"]]
         console.print(f"{state}: {escape(run['run'])}, {run['done']} seeds in {run['seconds']:.0f} s", soft_wrap=True)
-        for batch in run["running"] if run["is_alive"] else ():
+        for batch in run["running"] if run["is_alive"] is not False else ():
             place = f"{batch['where']}: " if batch["where"] else ""
             others = f" and {len(batch['others'])} more jobs" if batch["others"] else ""
             text = f"  {place}{batch['job']} seeds {format_seeds(batch['seeds'])}{others}, "
@@ -70,15 +76,15 @@ def status(out: Path, *, as_json: bool) -> int:
 
 def read_status(out: Path) -> dict[str, Any]:
     """Return the state of an output folder: ``jobs``, ``total``, ``runs``, ``seeds_per_minute``, ``seconds_to_go``."""
-    with Locks(out) as locks:
-        runs = list(read_progress(out, locks))
+    runs = list(read_progress(out))
     asked: dict[str, set[int]] = {}
     for path in sorted((out / RUN_FOLDER / "runs").glob("*.json")):
         for job in _jobs(path):
             asked.setdefault(job["name"], set()).update(job["seeds"])
-    lost = [(line["job"], line["seed"]) for line in read_failures(out / RUN_FOLDER / "failures.jsonl")]
-    lost += [failed for run in runs for failed in run.failed]
-    alive = [run for run in runs if run.is_alive]
+    failures = read_failures(out / RUN_FOLDER / "failures.jsonl")
+    lost = {(line["job"], line["seed"]) for line in failures if line.get("stage") != "rank"}
+    lost.update(failed for run in runs for failed in run.failed)
+    alive = [run for run in runs if run.is_alive is not False]
     batches = [{batch["job"]: batch["seeds"], **batch["others"]} for run in alive for batch in run.running]
     jobs = []
     for name, seeds in asked.items():

@@ -42,8 +42,9 @@ class Claims:
         if not self._settings.overwrite:
             return
         for task in self._tasks.values():
+            asked = set(task.job.seeds)
             for seed, folder in seed_folders(self._settings.out / task.job.name, self._settings.out).items():
-                if seed in task.job.seeds or not self._locks.take(_name(task.job.name, seed)):
+                if seed in asked or not self._locks.take(_name(task.job.name, seed)):
                     continue
                 if self._found(task.job, seed).state == "different":
                     remove(folder)

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ from types import TracebackType
 from typing import Self
 
 from protenix_multiseed.errors import ConfigError, RunError
-from protenix_multiseed.files import check_inside, open_to_write
+from protenix_multiseed.files import check_inside, open_file, open_to_write
 from protenix_multiseed.paths import RUN_FOLDER
 
 LOCK_FILE = "locks"
 POLL_SECONDS = 0.05
+_FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, process
 
 
 class Locks:
@@ -92,9 +94,8 @@ class Locks:
             self.give_back(name)
 
     def _lock(self, name: str, how: int) -> bool:
-        place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
         try:
-            fcntl.lockf(self._file, how, 1, place)
+            fcntl.lockf(self._file, how, 1, _place(name))
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):  # the holder may wait for this process
                 return False
@@ -102,3 +103,22 @@ class Locks:
                 f"--out {self._out}: its file system does not support file locks ({error.strerror})"
             ) from None
         return True
+
+
+def is_locked(out: Path, name: str) -> bool:
+    """Return whether another process holds the lock of a name. It only reads.
+
+    A process that has a :class:`Locks` of the folder may not call it: closing the file would release its locks.
+
+    Raises:
+        OSError: if the lock file cannot be read.
+    """
+    with open_file(out / RUN_FOLDER / LOCK_FILE, out) as file:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _place(name), 1, 0)
+        kind, *_ = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def _place(name: str) -> int:
+    """Return the byte of the lock file that stands for a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])

@@ -14,7 +14,7 @@ from typing import Any
 
 from protenix_multiseed.events import BatchProgress, Event, Written
 from protenix_multiseed.files import read_text, write_text
-from protenix_multiseed.outputs.locks import Locks
+from protenix_multiseed.outputs.locks import Locks, is_locked
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Failure, Prediction
 
@@ -88,7 +88,7 @@ class Seen:
         done: Seeds that it has predicted.
         running: Job, seeds, other jobs with their seeds, stage and place of each batch.
         failed: Job and seed, None for all seeds of the job, of each failure.
-        is_alive: Whether the process still runs.
+        is_alive: Whether the process still runs; None if this account may not know.
     """
 
     run: str
@@ -96,18 +96,18 @@ class Seen:
     done: int
     running: tuple[dict[str, Any], ...]
     failed: tuple[tuple[str, int | None], ...]
-    is_alive: bool
+    is_alive: bool | None
 
 
-def read_progress(out: Path, locks: Locks) -> Iterator[Seen]:
-    """Yield the progress of each process that has not ended by itself."""
+def read_progress(out: Path) -> Iterator[Seen]:
+    """Yield the progress of each process that has not ended by itself. It only reads."""
     folder = out / RUN_FOLDER / "runs"
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it may end, or be damaged, just now
             content = json.loads(read_text(path, folder))
-            is_alive = not locks.take(_lock(content["run"]))
-            if not is_alive:
-                locks.give_back(_lock(content["run"]))
+            is_alive = None
+            with contextlib.suppress(OSError):  # the file of the locks belongs to another account
+                is_alive = is_locked(out, _lock(content["run"]))
             yield Seen(
                 run=content["run"],
                 seconds=float(content["seconds"]),

@@ -190,7 +190,7 @@ def scan(jobs: Sequence[Job], identities: Mapping[str, Identity], settings: Fold
         there = seed_folders(folder, settings.out)
         found = {seed: inspect(path, identity, seed, verify=settings.verify) for seed, path in there.items()}
         other = {seed: one.detail for seed, one in found.items() if one.state == "different"}
-        n_other += sum(seed not in job.seeds for seed in other)
+        n_other += len(other.keys() - set(job.seeds))
         for detail in dict.fromkeys(other.values()):
             seeds = [seed for seed in other if other[seed] == detail]
             problems.append(f"{folder}: seed {', '.join(map(str, seeds[:5]))}{'...' * (len(seeds) > 5)}: {detail}")

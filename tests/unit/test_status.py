@@ -1,8 +1,11 @@
 """``protenix-ms status`` on folders of finished, running and killed runs."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.command import environment
@@ -10,6 +13,7 @@ from typer.testing import CliRunner
 
 from protenix_multiseed.cli import app
 from protenix_multiseed.commands.status import read_status
+from protenix_multiseed.outputs import locks
 
 # A process that holds the folder as a run does. It ends when its standard input does.
 RUNNING = """
@@ -98,6 +102,46 @@ def test_a_killed_process_runs_nothing(out, running):
     assert made["jobs"][0]["running"] == 0
     assert made["seconds_to_go"] is None
     assert "killed: run1" in CliRunner().invoke(app, ["status", str(out)]).stdout
+
+
+def test_the_state_is_read_without_a_right_to_write(out, running, monkeypatch):
+    """Regression: the folder of another account could not be shown, because the lock file was opened for writing."""
+    opened = os.open
+
+    def may_only_read(path, flags, *more, **named):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *more, **named)
+
+    before = read_status(out)
+    monkeypatch.setattr(os, "open", may_only_read)
+    monkeypatch.setattr(Path, "mkdir", lambda self, **_: pytest.fail("a folder is made"))
+    made = read_status(out)
+    assert made["jobs"] == before["jobs"]
+    assert [run["is_alive"] for run in made["runs"]] == [True]
+    running.kill()
+    running.wait()
+    assert [run["is_alive"] for run in read_status(out)["runs"]] == [False]
+
+
+def test_what_another_account_lets_nobody_read_is_said(out, running, monkeypatch):
+    def refused(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(locks, "open_file", refused)
+    made = CliRunner().invoke(app, ["status", str(out)])
+    assert "running or killed (its lock cannot be read): run1" in made.stdout
+    assert "n1 GPU 0: a seeds 3-4, sample 1/2" in made.stdout
+    monkeypatch.setattr(Path, "is_file", refused)
+    made = CliRunner().invoke(app, ["status", str(out)])
+    assert made.exit_code == 2
+    assert "Permission denied; give this account access to it" in " ".join(made.output.split())
+
+
+def test_a_job_that_could_not_be_ranked_has_no_failed_seeds(out):
+    line = {"job": "a", "seed": None, "stage": "rank"}
+    (out / "protenix-ms" / "failures.jsonl").write_text(json.dumps(line) + "\n")
+    assert read_status(out)["jobs"][0] == {"job": "a", "asked": 6, "done": 1, "running": 0, "failed": 0, "left": 5}
 
 
 def test_json_is_the_whole_state(out):
