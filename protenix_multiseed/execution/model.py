@@ -137,15 +137,21 @@ class LoadedModel:
     # Memory
 
     def free_bytes(self) -> int:
-        """Return the bytes that a plan may use."""
-        free = self.config.assume_free or hardware.available_bytes(self.device)
-        return self.limit.budget(int(MARGIN * free))
+        """Return the bytes that a plan may use: less than are free, once an estimate was too low."""
+        return self.limit.budget(self._usable_bytes())
+
+    def _usable_bytes(self) -> int:
+        """Return the bytes that are free now, without the margin for other use."""
+        return int(MARGIN * (self.config.assume_free or hardware.available_bytes(self.device)))
 
     def refusal(self, sizes: Sizes) -> str | None:
-        """Return why a job of these sizes cannot be predicted; None if it can."""
+        """Return why a job of these sizes cannot be predicted with the memory that is free now; None if it can.
+
+        A batch that ran out of memory refuses no later job: another program may have had the memory for a while.
+        """
         if self.lost is not None:
             return f"the device no longer answers ({self.lost}); run the same command again: finished seeds are kept"
-        return self.planner.refusal(sizes, self.free_bytes())
+        return self.planner.refusal(sizes, self._usable_bytes())
 
     def may_share(self, jobs: Sequence[Features]) -> bool:
         """Return whether these jobs may be one batch, or others may join one job."""

@@ -37,7 +37,7 @@ class Retrying:
 
 @dataclass(slots=True)
 class MemoryLimit:
-    """The bytes that plans may use: the free memory, or less once an estimate was too low.
+    """The bytes that plans may use: the free memory, or less once an estimate was too low. It refuses no job.
 
     Attributes:
         learned: Upper limit of a batch's estimated bytes; None until a batch has run out of memory.

@@ -1,5 +1,7 @@
 """Out of memory during sampling, twice in a row, or during scoring: the retry gives the same results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.events import Note
 from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.group_run import GroupRun, Ready
+from protenix_multiseed.execution.memory import MARGIN
 from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.features.featurize import featurize
@@ -19,6 +22,7 @@ from protenix_multiseed.model import cuda_graphs
 from protenix_multiseed.model.fast import confidence, sampler
 from protenix_multiseed.settings import FeatureSettings, InputRules
 from protenix_multiseed.types import Failure, Prediction
+from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
@@ -114,6 +118,21 @@ def test_a_seed_that_never_fits_fails_with_its_size_in_the_message(features, mod
         assert (
             f"out of memory with {features.n_token} tokens, one seed, one sample at a time (estimated" in failed.message
         )
+
+
+def test_a_job_is_refused_by_the_free_memory_and_not_by_an_earlier_failure(features, model, monkeypatch):
+    """Regression: another program had the card for a moment, and every later job of that size was refused untried."""
+    one = replace(features, seeds=features.seeds[:1])
+    with monkeypatch.context() as busy:
+        busy.setattr(sampler, "take_step", failing(sampler.take_step, range(1000)))
+        (failed,) = predict(model, one)
+    assert failed.message.startswith("out of memory")
+    (made,) = predict(model, one)
+    assert isinstance(made, Prediction)
+    assert made.run["sample_chunk"] == 1  # the plan keeps to what was learned
+    monkeypatch.setattr(hardware, "available_bytes", lambda device: 2**20)
+    (failed,) = predict(model, one)
+    assert f"and {format_bytes(int(MARGIN * 2**20))} are free" in failed.message
 
 
 def test_graphs_kept_for_the_next_batch_do_not_change_results(features, model, truth, monkeypatch):
