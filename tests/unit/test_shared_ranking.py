@@ -40,7 +40,8 @@ result, config = RunResult.begin(tasks), load_config({"model": "demo", "out": Pa
 with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as workers:
     with OutputFolder(config, tasks, workers, lambda event: None, result) as folder:
         folder.take(Written(job=jobs[first], seed=1, scores=(0.5,), seconds=1.0))
-        folder._rankings[first].result()
+        if first in folder._rankings:
+            folder._rankings[first].result()
         print("ranked", flush=True)
         sys.stdin.read()
 seeds = {name: sorted({one.seed for one in samples}) for name, samples in result.samples.items()}
@@ -78,6 +79,9 @@ def begin(out):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # with its worker
         process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def end(process):
