@@ -94,6 +94,9 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
                 write_summary(target, {job.name: job.findings for job in jobs if job.findings is not None})
         except OSError as error:
             raise RunError(f"{reason_of(error)}; {advice_for(error)}, or choose another --to") from None
+    for notice in dict.fromkeys(job.findings.notice for job in jobs if job.findings is not None):
+        if notice:
+            console.print(f"[yellow]{escape(notice)}[/yellow]")
     return int(any(job.problems for job in jobs))
 
 

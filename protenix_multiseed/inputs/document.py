@@ -88,8 +88,8 @@ class Document:
         except json.JSONDecodeError as error:
             if not self.text.lstrip().startswith(("{", "[")):
                 raise InputError(
-                    f"{self.path.name}: not an input: neither JSON, nor FASTA (whose records begin with '>'), nor Boltz "
-                    "YAML, mmCIF or PDB"
+                    f"{self.path.name}: not an input: neither JSON, nor FASTA (whose records begin with '>'), nor "
+                    "Boltz YAML, mmCIF or PDB"
                 ) from None
             place = f"line {error.lineno}, column {error.colno}"
             raise InputError(f"{self.path.name}: {place}: not valid JSON: {error.msg}") from None

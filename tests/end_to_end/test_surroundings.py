@@ -81,7 +81,8 @@ def test_folders_that_cannot_be_entered_are_refused_with_a_sentence(folder):
         for out in (closed, closed / "out"):
             done = run_unprivileged(*OPTIONS, "--out", out, cwd=folder)
             assert_refused(done, "closed")
-            assert any(text in done.stderr for text in ("cannot be entered", "is not readable"))
+            said = " ".join(done.stderr.replace("│", " ").split())  # Typer's own refusal stands in a box
+            assert any(text in said for text in ("cannot be entered", "is not readable"))
             for command in ("rank", "report"):
                 assert_refused(run_unprivileged(command, out, cwd=folder), "closed")
         assert_refused(run_unprivileged("validate", closed / "in.json", cwd=folder), "closed", "access")
