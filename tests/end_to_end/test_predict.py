@@ -232,7 +232,7 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path):
     options = ("--model", "demo", "--seeds", "1-5", "--max-seeds-per-batch", "2", "--dry-run", "--assume-free", "24GiB")
     done = run("predict", "in.json", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"two\s+30\s+\d+\s+2 x 2 seeds, 1 x 1 seed", done.stdout)
+    assert re.search(r"two\s+30\s+none\s+2 x 2 seeds, 1 x 1 seed", done.stdout)
     assert "note two: protein 1 has no MSA" in done.stdout
     plans = json.loads(run("predict", "in.json", *options, "--json", cwd=tmp_path).stdout)
     assert [plan["job"] for plan in plans] == ["one", "two"]
