@@ -6,6 +6,7 @@ tests/ has no __init__.py, because Protenix installs a package named ``tests``.
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ os.environ["PROTENIX_MS_CACHE"] = tempfile.mkdtemp(prefix="protenix-ms-tests-")
 os.environ.pop("PROTENIX_ROOT_DIR", None)
 if "PYTEST_XDIST_WORKER" in os.environ:  # parallel test workers: one thread each, or they slow each other down
     os.environ["OMP_NUM_THREADS"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does so to background jobs, and processes inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 atexit.register(shutil.rmtree, os.environ["PROTENIX_MS_CACHE"], ignore_errors=True)
 
 
