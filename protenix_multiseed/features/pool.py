@@ -60,10 +60,9 @@ class WorkerPool:
             pool, context, given = self._pool, self._context, list(self._given)
         if pool is None or context is None:
             return
-        pool.stop()
-        context.kill_all()
-        pool.join()
-        context.kill_all()  # of workers that were starting: without the pool's semaphores they print tracebacks
+        from protenix_multiseed.features.spawn import end_pool  # imported late, like pebble
+
+        end_pool(pool, context)
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
 

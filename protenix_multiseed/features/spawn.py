@@ -44,6 +44,17 @@ class WorkerContext(SpawnContext):
                 process.join()
 
 
+def end_pool(pool: Any, context: WorkerContext) -> None:
+    """Kill the workers of a pool of pebble's, also those that are still starting.
+
+    A worker that starts when the pool's semaphores are gone prints a traceback.
+    """
+    pool.stop()
+    context.kill_all()
+    pool.join()
+    context.kill_all()
+
+
 @contextmanager
 def _without_main() -> Iterator[None]:
     """Hide the main script from multiprocessing, which looks for its file and its name."""

@@ -26,17 +26,17 @@ def in_parallel(function: Callable[[_Task], _Made], tasks: Sequence[_Task]) -> I
         return
     from pebble import ProcessPool  # imported late: a single task needs neither
 
-    from protenix_multiseed.features.spawn import WorkerContext, shielded
+    from protenix_multiseed.features.spawn import WorkerContext, end_pool, shielded
 
+    context = WorkerContext()
     with shielded():
-        pool = ProcessPool(n_worker, context=WorkerContext(), initializer=_use_one_thread)
+        pool = ProcessPool(n_worker, context=context, initializer=_use_one_thread)
         futures = [pool.schedule(function, args=(task,)) for task in tasks]
     try:
         for future in futures:
             yield future.result()
     finally:
-        pool.stop()
-        pool.join()
+        end_pool(pool, context)
 
 
 def _use_one_thread() -> None:

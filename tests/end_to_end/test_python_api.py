@@ -124,8 +124,9 @@ try:
         # As a notebook interrupts its kernel: the whole process group.
         threading.Timer(0.01, os.killpg, (0, signal.SIGINT)).start()
     predicted.close()
-except KeyboardInterrupt:
+except KeyboardInterrupt:  # in the run, or in the body of the loop if the next result was there at once
     print("interrupted")
+    predicted.close()
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
 
