@@ -22,7 +22,7 @@ FIRST_SECONDS = 3600.0  # the same while loading, and before the usual time is k
 LOOK_SECONDS = 5.0  # between two looks for stuck processes and for nodes that have joined
 GONE_SECONDS = 600.0  # a node that was taken away may come back within this time
 _POLL_SECONDS = 0.5
-_MAX_HANDLING_SECONDS = 1.0
+_MAX_HANDLING_SECONDS = 1.0  # of the time between two calls of answers(); more is the caller's own work
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -262,6 +262,12 @@ class RayExecutor:
         """Return how many seeds of a job a GPU predicts at once; 0 if it cannot predict the job, or has not loaded."""
         return 0 if gpu.loaded is None else self._capacity.seeds(number, gpu.loaded, gpu.place.node)
 
+    def _give_elsewhere(self, number: int, seeds: Sequence[int]) -> Iterator[Event]:
+        """Other GPUs predict seeds that one cannot predict. If none can, the job fails."""
+        self._schedule.give_back(number, seeds)
+        self._hungry.update(self._fleet.gpus)
+        yield from self._fail_if_nowhere([number])
+
     def _fail_if_nowhere(self, numbers: Iterable[int]) -> Iterator[Event]:
         """Of these jobs, those that no GPU can predict fail. Nothing is decided while a GPU may still come."""
         gpus = self._fleet.ready
@@ -303,10 +309,8 @@ class RayExecutor:
                 yield replace(message, job=task.job, where=gpu.name)
             case Failure(seed=None):
                 mine = [seed for seed in job.seeds if self._finished(gpu, number, seed)]
-                self._schedule.give_back(number, mine)
                 self._capacity.bar(number, gpu.place.node, message)
-                self._hungry.update(self._fleet.gpus)
-                yield from self._fail_if_nowhere([number])
+                yield from self._give_elsewhere(number, mine)
                 if self._schedule.left(number):
                     text = f"failed on {gpu.place.host}, other machines try it: {message.message}"
                     yield Note(job=task.job, text=text)
@@ -314,9 +318,7 @@ class RayExecutor:
                 if self._most(gpu, number):
                     yield replace(message, job=task.job)
                     return
-                self._schedule.give_back(number, [seed])  # the job is too large for this GPU, but maybe not for another
-                self._hungry.update(self._fleet.gpus)
-                yield from self._fail_if_nowhere([number])
+                yield from self._give_elsewhere(number, [seed])  # too large for this GPU, but maybe not for another
             case Featurized() if (job.name, "") not in self._told:
                 self._told.add((job.name, ""))
                 sizes = Sizes(n_token=message.n_token, n_atom=message.n_atom, n_msa=message.n_msa)

@@ -55,11 +55,17 @@ def _explain(problem: Any, model: type[BaseModel], field: str) -> str:
             return f"{field or 'job'}: expected an object, found {json_type(found)}"
         case "too_short" | "string_too_short":
             return f"{field}: empty"
-        case "string_pattern_mismatch" if text := model.model_fields[str(problem["loc"][0])].description:
+        case "string_pattern_mismatch" if text := _description(problem["loc"], model):
             return f"{field}: write {text}; found {shorten(found)}"
         case _:
             message = problem["msg"][0].lower() + problem["msg"][1:]
             return f"{field}: {message}, found {shorten(found)}"
+
+
+def _description(location: Location, model: type[BaseModel]) -> str | None:
+    """Return what a key of the model itself is for; None if the model does not say, or for a key further inside."""
+    known = model.model_fields.get(str(location[0])) if len(location) == 1 else None
+    return known.description if known else None
 
 
 def path_of(location: Location) -> str:

@@ -84,6 +84,14 @@ def test_a_broken_download_is_resumed(server, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "model.pt.sha256"]
 
 
+def break_off(handler, url, target):
+    """Download the first megabyte of a file."""
+    handler.breaks_at = 1_000_000
+    with pytest.raises(WeightsError):
+        download(url, target)
+    handler.breaks_at = None
+
+
 @pytest.mark.parametrize(
     ("before", "after", "n_asked"),
     [
@@ -107,10 +115,7 @@ def test_a_partial_download_of_another_version_begins_anew(server, tmp_path, bef
 
 def test_a_partial_download_of_another_address_begins_anew(server, tmp_path):
     handler, url = server
-    handler.breaks_at = 1_000_000
-    with pytest.raises(WeightsError):
-        download(url, tmp_path / "model.pt")
-    handler.breaks_at = None
+    break_off(handler, url, tmp_path / "model.pt")
     download(url.replace("127.0.0.1", "localhost"), tmp_path / "model.pt")
     assert handler.asked == [None, None]
 
@@ -144,10 +149,7 @@ def test_a_download_starts_again_if_the_server_cannot_resume(server, tmp_path):
 
 def test_a_partial_file_that_is_too_long_begins_anew(server, tmp_path):
     handler, url = server
-    handler.breaks_at = 1_000_000
-    with pytest.raises(WeightsError):
-        download(url, tmp_path / "model.pt")
-    handler.breaks_at = None
+    break_off(handler, url, tmp_path / "model.pt")
     (tmp_path / "model.pt.part").write_bytes(CONTENT + b"more")
     download(url, tmp_path / "model.pt")
     assert (tmp_path / "model.pt").read_bytes() == CONTENT
