@@ -98,7 +98,9 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
         padded = padded_sizes([sizes for _, sizes in members])
         for number, (job, sizes) in enumerate(members):
             one_seed = planner.estimate(sizes, 1, n_sample)
-            largest = planner.estimate(padded, len(widest.entries), widest.sample_chunk, len(members))
+            largest = planner.estimate(
+                padded, len(widest.entries), widest.sample_chunk, len(members), large_chunks=widest.large_chunks
+            )
             plans[job.name] = JobPlan(
                 job=job,
                 sizes=sizes,

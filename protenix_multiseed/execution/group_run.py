@@ -85,7 +85,7 @@ def _first_admitted(model: "LoadedModel", gate: Gate, group: Sequence[Features])
     batches = model.planner.plan_group(dict(enumerate(map(_planned, group))), model.free_bytes())
     for place, batch in enumerate(batches):
         if admitted := _admit(gate, group, batch.entries):
-            estimate = model.planner.entries_bytes([features.sizes for features in group])
+            estimate = model.planner.batch_bytes(_sizes(group))
             return (only(batch, admitted, estimate), *batches[place + 1 :])
     return ()
 
@@ -102,6 +102,10 @@ def _admit(gate: Gate, group: Sequence[Features], entries: Sequence[Entry]) -> t
 
 def _planned(features: Features) -> tuple[Sizes, list[int]]:
     return features.sizes, [seed.seed for seed in features.seeds]
+
+
+def _sizes(group: Sequence[Features]) -> dict[int, Sizes]:
+    return {number: features.sizes for number, features in enumerate(group)}
 
 
 def notes_of(features: Features) -> Iterator[Event]:
@@ -135,7 +139,7 @@ class GroupRun:
         left = [job for job in range(len(self._jobs)) if job not in refused and job not in self._ready.failed]
         if not left:
             return
-        estimate = planner.entries_bytes([features.sizes for features in self._jobs])
+        estimate = planner.batch_bytes(_sizes(self._jobs))
         if (ready := self._ready.batches) is None:
             batches = planner.plan_group({job: _planned(self._jobs[job]) for job in left}, model.free_bytes())
         else:

@@ -13,6 +13,7 @@ from protenix_multiseed.limits import (
     CUDA_GRAPH_MAX_KEPT_BYTES,
     CUDA_GRAPH_MAX_PAIRS,
     KEY_BLOCK,
+    LARGE_PAIR_ELEMENTS_GPU,
     MAX_PAIR_ELEMENTS_GPU,
     MAX_TEMPORARY_ELEMENTS_CPU,
     MAX_TEMPORARY_ELEMENTS_GPU,
@@ -108,6 +109,7 @@ class Settings:
         on_gpu: Whether the device is a GPU. On a GPU, loops are captured as CUDA graphs and kept for the next batch,
             and chunks are larger.
         fused: Whether Triton kernels run. They keep temporaries on the chip that PyTorch writes to memory.
+        large_chunks: Whether updates of the pair representation are made in large chunks (GPU only).
     """
 
     n_sample: int
@@ -119,6 +121,12 @@ class Settings:
     padding: int = 1
     on_gpu: bool = False
     fused: bool = True
+    large_chunks: bool = False
+
+    @property
+    def pair_elements(self) -> int:
+        """Maximum number of elements in one tensor of an update of the pair representation on a GPU."""
+        return LARGE_PAIR_ELEMENTS_GPU if self.large_chunks else MAX_PAIR_ELEMENTS_GPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +291,7 @@ def _triangle_bytes(n_pair: int, width: int, n_byte: int, settings: Settings) ->
     """
     if not settings.on_gpu:  # both gated factors, their transposed copy and the product
         return 4 * n_pair * width * n_byte
-    one, most = n_pair * width, MAX_PAIR_ELEMENTS_GPU
+    one, most = n_pair * width, settings.pair_elements
     groups = channel_groups(n_pair, width, most)
     factors = max(min(2 * one, most), 2 * one * MIN_CHANNELS // width) if width else 0
     # The product is made after its factors, or, in groups of channels, beside them.

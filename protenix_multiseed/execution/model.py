@@ -194,6 +194,7 @@ class LoadedModel:
             parts=tuple(jobs[job].only(plan.seeds_of(job)) for job in plan.jobs),
             sample_chunk=plan.sample_chunk,
             estimated_bytes=plan.estimated_bytes,
+            large_chunks=plan.large_chunks,
         )
         if self.config.reference_reason is None:
             return self._run_batched(batch, plan.entries, retries, gate)

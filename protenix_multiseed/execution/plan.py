@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from protenix_multiseed.execution.memory import MemoryEstimate, ModelSize, Settings, estimate_peak_bytes
-from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH, MAX_SHARED_PADDING_PERCENT, SHARED_BATCH_MAX_TOKENS
+from protenix_multiseed.limits import (
+    MAX_PAIR_ELEMENTS_GPU,
+    MAX_SEEDS_PER_BATCH,
+    MAX_SHARED_PADDING_PERCENT,
+    SHARED_BATCH_MAX_TOKENS,
+)
 from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.settings import PlanSettings
 from protenix_multiseed.types import BatchPlan, Entry, Sizes
@@ -16,8 +21,8 @@ from protenix_multiseed.units import format_bytes
 Estimate = Callable[[int, int], int]
 """Function of the number of seeds and the sample chunk. It returns the peak bytes of a batch and grows with both."""
 
-EntriesEstimate = Callable[[Sequence[Entry], int], int]
-"""The same for a batch of these entries, which may belong to several jobs of different sizes."""
+BatchEstimate = Callable[[BatchPlan], int]
+"""The same for a planned batch, whose entries may belong to several jobs of different sizes."""
 
 
 def plan_batches(
@@ -64,32 +69,37 @@ def arithmetic(sizes: Sizes) -> int:
     return tokens**2 + 240 * tokens + 20 * sizes.n_atom + sizes.n_msa * tokens // 125
 
 
-def only(batch: BatchPlan, entries: Sequence[Entry], estimate: EntriesEstimate) -> BatchPlan:
+def only(batch: BatchPlan, entries: Sequence[Entry], estimate: BatchEstimate) -> BatchPlan:
     """Return the batch with only these entries of it."""
     if tuple(entries) == batch.entries:
         return batch
-    estimated = estimate(entries, batch.sample_chunk) if batch.estimated_bytes else 0
-    return replace(batch, entries=tuple(entries), estimated_bytes=estimated)
+    made = replace(batch, entries=tuple(entries))
+    return _estimated(made, estimate) if batch.estimated_bytes else made
 
 
-def smaller(batch: BatchPlan, estimate: EntriesEstimate, left: Sequence[Entry] | None = None) -> tuple[BatchPlan, ...]:
+def smaller(batch: BatchPlan, estimate: BatchEstimate, left: Sequence[Entry] | None = None) -> tuple[BatchPlan, ...]:
     """Return smaller batches to run in place of a batch that did not fit.
 
-    A batch of several entries is split into batches of half its size. A batch of one entry runs half as many samples
-    at once. For one entry with one sample at a time, the result is empty.
+    A batch with large chunks runs with small ones. A batch of several entries is split into batches of half its size.
+    A batch of one entry runs half as many samples at once. For one entry with one sample at a time, the result is empty.
 
     Args:
         left: Entries of the batch that are not done yet; None for all.
     """
     entries = tuple(batch.entries if left is None else left)
+    if batch.large_chunks:
+        return (_estimated(replace(batch, entries=entries, large_chunks=False), estimate),)
     if len(batch.entries) > 1:
         half = (len(batch.entries) + 1) // 2
         parts = [entries[start : start + half] for start in range(0, len(entries), half)]
-        return tuple(replace(batch, entries=part, estimated_bytes=estimate(part, batch.sample_chunk)) for part in parts)
+        return tuple(_estimated(replace(batch, entries=part), estimate) for part in parts)
     if batch.sample_chunk > 1:
-        chunk = (batch.sample_chunk + 1) // 2
-        return (replace(batch, sample_chunk=chunk, estimated_bytes=estimate(entries, chunk)),)
+        return (_estimated(replace(batch, sample_chunk=(batch.sample_chunk + 1) // 2), estimate),)
     return ()
+
+
+def _estimated(batch: BatchPlan, estimate: BatchEstimate) -> BatchPlan:
+    return replace(batch, estimated_bytes=estimate(batch))
 
 
 def _largest(limit: int, holds: Callable[[int], bool]) -> int:
@@ -123,10 +133,13 @@ class Planner:
     memory: Settings
     settings: PlanSettings
 
-    def estimate(self, sizes: Sizes, seeds: int, sample_chunk: int, n_job: int = 1) -> MemoryEstimate:
+    def estimate(
+        self, sizes: Sizes, seeds: int, sample_chunk: int, n_job: int = 1, *, large_chunks: bool = False
+    ) -> MemoryEstimate:
         """Estimate the memory of a batch on the fast path."""
+        settings = replace(self.memory, large_chunks=large_chunks)
         return estimate_peak_bytes(
-            sizes, jobs=n_job, seeds=seeds, sample_chunk=sample_chunk, settings=self.memory, model=self.model
+            sizes, jobs=n_job, seeds=seeds, sample_chunk=sample_chunk, settings=settings, model=self.model
         )
 
     def peak_bytes(self, sizes: Sizes) -> Estimate:
@@ -140,12 +153,13 @@ class Planner:
             return 1
         return self.settings.max_jobs or (self.settings.max_entries if self.memory.on_gpu else 1)
 
-    def entries_bytes(self, jobs: Sequence[Sizes]) -> EntriesEstimate:
-        """Return the estimate for batches of these jobs as a function of the entries and the sample chunk."""
+    def batch_bytes(self, jobs: Mapping[int, Sizes]) -> BatchEstimate:
+        """Return the estimate for batches of these jobs as a function. Jobs are given by their number in the plan."""
 
-        def estimate(entries: Sequence[Entry], sample_chunk: int) -> int:
-            sizes = [jobs[job] for job in dict.fromkeys(job for job, _ in entries)]
-            return self.shared_bytes(sizes, len(entries), sample_chunk)
+        def estimate(batch: BatchPlan) -> int:
+            sizes, n_job = padded_sizes([jobs[job] for job in batch.jobs]), len(batch.jobs)
+            made = self.estimate(sizes, len(batch.entries), batch.sample_chunk, n_job, large_chunks=batch.large_chunks)
+            return made.peak_bytes
 
         return estimate
 
@@ -195,9 +209,9 @@ class Planner:
                 for batch in self.plan(sizes, seeds, budget)
             )
         entries = tuple((job, seed) for job, (_, seeds) in jobs.items() for seed in seeds)
-        chunk = self.settings.samples
-        estimated = self.shared_bytes([sizes for sizes, _ in jobs.values()], len(entries), chunk)
-        return (BatchPlan(entries=entries, sample_chunk=chunk, estimated_bytes=estimated),)
+        estimate = self.batch_bytes({job: sizes for job, (sizes, _) in jobs.items()})
+        batch = BatchPlan(entries=entries, sample_chunk=self.settings.samples, estimated_bytes=0)
+        return (_estimated(batch, estimate),)
 
     def plan(self, sizes: Sizes, seeds: Sequence[int], budget: int) -> tuple[BatchPlan, ...]:
         """Plan the batches of a job that fit in ``budget`` bytes.
@@ -207,7 +221,16 @@ class Planner:
         if self.settings.reference_reason is not None:
             return tuple(BatchPlan(entries=((0, seed),), sample_chunk=1, estimated_bytes=0) for seed in seeds)
         n_sample, most = self.settings.samples, self.settings.max_seeds
-        return plan_batches(seeds, n_sample, budget, self.peak_bytes(sizes), most)
+        batches = plan_batches(seeds, n_sample, budget, self.peak_bytes(sizes), most)
+        return tuple(self._with_large_chunks(batch, sizes, budget) for batch in batches)
+
+    def _with_large_chunks(self, batch: BatchPlan, sizes: Sizes, budget: int) -> BatchPlan:
+        """Return the batch of one job with large chunks, if it needs chunks and the memory allows large ones."""
+        elements = 3 * len(batch.entries) * sizes.n_token**2 * self.model.c_z  # queries, keys and values of all pairs
+        if not self.memory.on_gpu or elements <= MAX_PAIR_ELEMENTS_GPU:
+            return batch
+        large = _estimated(replace(batch, large_chunks=True), self.batch_bytes({0: sizes}))
+        return large if large.estimated_bytes <= budget else batch
 
     def refusal(self, sizes: Sizes, budget: int) -> str | None:
         """Return why a job of these sizes cannot run in ``budget`` bytes, with the sizes; None if it can."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from protenix_multiseed.errors import Stopped
-from protenix_multiseed.execution.plan import EntriesEstimate, only, smaller
+from protenix_multiseed.execution.plan import BatchEstimate, only, smaller
 from protenix_multiseed.types import BatchPlan, Entry
 
 Result = TypeVar("Result")
@@ -69,7 +69,7 @@ class Retry(Generic[Result, Other]):
     """
 
     run: "Callable[[BatchPlan], Iterator[Done[Result] | Other]]"
-    estimate: EntriesEstimate
+    estimate: BatchEstimate
     is_out_of_memory: Callable[[BaseException], bool]
     release: Callable[[], None]
     fail: Callable[[BatchPlan, Entry, Exception], Result]
@@ -144,7 +144,7 @@ class _Outcome:
 
 
 def _replacements(
-    batch: BatchPlan, left: tuple[Entry, ...], estimate: EntriesEstimate, *, ran_out: bool
+    batch: BatchPlan, left: tuple[Entry, ...], estimate: BatchEstimate, *, ran_out: bool
 ) -> tuple[BatchPlan, ...]:
     """Return the batches to run in place of a batch that failed with the entries ``left`` unfinished.
 

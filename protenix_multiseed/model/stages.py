@@ -143,6 +143,8 @@ def run_stages(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]
 
 
 def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
+    if batch.large_chunks:
+        network = replace(network, kernels=network.kernels.in_large_chunks())
     rngs = [SeedRng(seed, network.device) for _, seed in batch.entries]
     clock = _Clock(network.device)
     network.set_sizes([features.n_token for features in batch.parts])

@@ -25,7 +25,7 @@ class Model:
     def __init__(self, calls):
         self.calls = calls
         self.planner = SimpleNamespace(
-            entries_bytes=lambda jobs: lambda entries, chunk: 10 * len(entries), plan_group=self.plan
+            batch_bytes=lambda jobs: lambda batch: 10 * len(batch.entries), plan_group=self.plan
         )
         self.transfer = SimpleNamespace(upload=self.upload)
 

@@ -158,6 +158,19 @@ def test_no_plan_exceeds_the_budget_unless_refused(planner, sizes, budget):
         assert all(batch.estimated_bytes <= budget for batch in batches)
 
 
+@pytest.mark.parametrize(("tokens", "is_chunked"), [(1_600, False), (2_000, True), (5_120, True)])
+def test_large_chunks_are_planned_if_they_are_needed_and_fit(planner, tokens, is_chunked):
+    sizes = Sizes(n_token=tokens, n_atom=8 * tokens, n_msa=1000)
+    small, large = (planner.estimate(sizes, 1, 5, large_chunks=chunks).peak_bytes for chunks in (False, True))
+    (batch,) = planner.plan(sizes, [1], 140 * 2**30)
+    assert (batch.large_chunks, batch.estimated_bytes) == (is_chunked, large)
+    if not is_chunked:
+        assert large == small
+        return
+    (batch,) = planner.plan(sizes, [1], small)
+    assert (batch.large_chunks, batch.estimated_bytes) == (large == small, small)
+
+
 def test_a_refusal_states_the_bytes_and_the_way_out(planner):
     refusal = planner.refusal(Sizes(n_token=5000, n_atom=40_000, n_msa=1), 8 * 2**30)
     assert "5000 tokens need about" in refusal

@@ -47,12 +47,18 @@ def test_samples_are_chunked_only_if_one_seed_does_not_fit():
     assert (batch.seeds, batch.sample_chunk) == ((1,), 4)
 
 
+def test_a_batch_with_large_chunks_runs_with_small_ones_before_it_is_halved():
+    batch = BatchPlan(entries=((0, 1), (0, 2)), sample_chunk=5, estimated_bytes=9, large_chunks=True)
+    (small,) = smaller(batch, lambda part: 5 if part.large_chunks else 4, left=((0, 2),))
+    assert small == BatchPlan(entries=((0, 2),), sample_chunk=5, estimated_bytes=4)
+
+
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_halving_ends_at_one_seed_and_one_sample(n_seed, chunk):
     entries = tuple((0, seed) for seed in range(n_seed))
     batches = [BatchPlan(entries=entries, sample_chunk=chunk, estimated_bytes=0)]
     for _ in range(14):
-        halved = [(batch, smaller(batch, lambda entries, samples: len(entries) * samples)) for batch in batches]
+        halved = [(batch, smaller(batch, lambda part: len(part.entries) * part.sample_chunk)) for batch in batches]
         for batch, parts in halved:
             assert parts or (len(batch.seeds), batch.sample_chunk) == (1, 1)
             assert not parts or tuple(seed for part in parts for seed in part.seeds) == batch.seeds

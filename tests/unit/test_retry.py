@@ -45,8 +45,8 @@ class FakeDevice:
         self.released += 1
 
 
-def estimate(entries, chunk):
-    return 10 * len(entries) * chunk
+def estimate(batch):
+    return 10 * len(batch.entries) * batch.sample_chunk
 
 
 def events(device, seeds, n_sample, limit, budget=10_000, **more):
@@ -203,7 +203,7 @@ def run_mixed(device, entries):
         release=device.release, fail=lambda batch, entry, error: f"lost {entry}: {type(error).__name__}",
         limit=MemoryLimit(),
     )  # fmt: skip
-    plan = BatchPlan(entries=entries, sample_chunk=2, estimated_bytes=estimate(entries, 2))
+    plan = BatchPlan(entries=entries, sample_chunk=2, estimated_bytes=20 * len(entries))
     return {item.entry: item.result for item in retry.run_all([plan]) if isinstance(item, Done)}
 
 
