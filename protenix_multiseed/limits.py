@@ -3,11 +3,12 @@
 MAX_TEMPORARY_ELEMENTS_GPU = 2**27  # larger temporaries are computed in chunks
 MAX_TEMPORARY_ELEMENTS_CPU = 2**20  # the same on a CPU, where a chunk should fit in the processor's cache
 MAX_PAIR_ELEMENTS_GPU = 2**30  # the same for the tensors of a triangle update, which are fast only if they are large
-LARGE_PAIR_ELEMENTS_GPU = 2**32  # the same for a batch that fits in memory with such tensors
+MAX_PAIR_ELEMENTS_GPU_ROOMY = 2**32  # the same for a batch that leaves enough memory free
 KEY_BLOCK = 64  # rows of attention biases are padded to a multiple of this: the most keys that Triton reads at once
 TOKEN_PADDING_GPU = 16  # tokens are padded to a multiple of this: tensor cores and vector loads need aligned rows
 CUDA_GRAPH_MAX_PAIRS = 2**17  # below this many token pairs the Pairformer is launch-bound: capture a CUDA graph
 CUDA_GRAPH_MAX_KEPT_BYTES = 2**27  # a captured loop with larger tensors is not kept for the next batch
+CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY = 2**31  # the same for a batch that leaves enough memory free
 MAX_SEEDS_PER_BATCH = 20  # more seeds gain nothing measurable and delay the first result
 SHARED_BATCH_MAX_TOKENS = (
     400  # larger jobs gain less than a fifth by filling a batch: 1.95 x at 120, 1.4 x at 245, 1.08 x at 600

@@ -80,13 +80,14 @@ class BatchPlan:
         entries: Job and seed of each entry, in the order of the jobs.
         sample_chunk: Number of samples of each seed that are denoised and scored at once.
         estimated_bytes: Estimated peak device memory, bytes; 0 if there is no estimate.
-        large_chunks: Whether updates of the pair representation are made in larger chunks than usual, which is faster.
+        roomy: Whether the memory allows larger chunks of the pair representation, and to keep larger CUDA graphs for
+            the next batch. Both are faster.
     """
 
     entries: tuple[Entry, ...]
     sample_chunk: int
     estimated_bytes: int
-    large_chunks: bool = False
+    roomy: bool = False
 
     @property
     def jobs(self) -> tuple[int, ...]:
@@ -181,14 +182,13 @@ class Batch:
         sample_chunk: Number of samples of each seed that run at once. It changes the memory, not the result, because
             all random numbers are drawn beforehand.
         estimated_bytes: Estimated peak device memory, bytes; 0 if there is no estimate.
-        large_chunks: Whether updates of the pair representation are made in larger chunks than usual. It changes the
-            memory, not the result.
+        roomy: See :class:`BatchPlan`. It changes the memory, not the result.
     """
 
     parts: tuple[Features, ...]
     sample_chunk: int
     estimated_bytes: int = 0
-    large_chunks: bool = False
+    roomy: bool = False
 
     @property
     def entries(self) -> "tuple[tuple[Features, SeedFeatures], ...]":

@@ -197,9 +197,7 @@ def _batched(model: LoadedModel, precision: str, features: Features) -> dict[str
     stages: dict[str, float] = defaultdict(float)
     seeds = tuple(seed.seed for seed in features.seeds)
     for plan in planner.plan(features.sizes, seeds, model.free_bytes()):
-        batch = Batch(
-            parts=(features.only(plan.seeds),), sample_chunk=plan.sample_chunk, large_chunks=plan.large_chunks
-        )
+        batch = Batch(parts=(features.only(plan.seeds),), sample_chunk=plan.sample_chunk, roomy=plan.roomy)
         of_batch: Mapping[str, float] = {}
         for step in run_stages(FAST, network, batch):
             if isinstance(step, Scored):

@@ -99,7 +99,7 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
         for number, (job, sizes) in enumerate(members):
             one_seed = planner.estimate(sizes, 1, n_sample)
             largest = planner.estimate(
-                padded, len(widest.entries), widest.sample_chunk, len(members), large_chunks=widest.large_chunks
+                padded, len(widest.entries), widest.sample_chunk, len(members), roomy=widest.roomy
             )
             plans[job.name] = JobPlan(
                 job=job,

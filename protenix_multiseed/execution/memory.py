@@ -11,10 +11,11 @@ from typing import Any
 
 from protenix_multiseed.limits import (
     CUDA_GRAPH_MAX_KEPT_BYTES,
+    CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY,
     CUDA_GRAPH_MAX_PAIRS,
     KEY_BLOCK,
-    LARGE_PAIR_ELEMENTS_GPU,
     MAX_PAIR_ELEMENTS_GPU,
+    MAX_PAIR_ELEMENTS_GPU_ROOMY,
     MAX_TEMPORARY_ELEMENTS_CPU,
     MAX_TEMPORARY_ELEMENTS_GPU,
     MIN_CHANNELS,
@@ -109,7 +110,7 @@ class Settings:
         on_gpu: Whether the device is a GPU. On a GPU, loops are captured as CUDA graphs and kept for the next batch,
             and chunks are larger.
         fused: Whether Triton kernels run. They keep temporaries on the chip that PyTorch writes to memory.
-        large_chunks: Whether updates of the pair representation are made in large chunks (GPU only).
+        roomy: Whether a batch on a GPU uses larger chunks, and keeps larger CUDA graphs.
     """
 
     n_sample: int
@@ -121,12 +122,17 @@ class Settings:
     padding: int = 1
     on_gpu: bool = False
     fused: bool = True
-    large_chunks: bool = False
+    roomy: bool = False
 
     @property
     def pair_elements(self) -> int:
         """Maximum number of elements in one tensor of an update of the pair representation on a GPU."""
-        return LARGE_PAIR_ELEMENTS_GPU if self.large_chunks else MAX_PAIR_ELEMENTS_GPU
+        return MAX_PAIR_ELEMENTS_GPU_ROOMY if self.roomy else MAX_PAIR_ELEMENTS_GPU
+
+    @property
+    def kept_bytes(self) -> int:
+        """Maximum size of the tensors of a captured loop that is kept for the next batch."""
+        return CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY if self.roomy else CUDA_GRAPH_MAX_KEPT_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,9 +228,7 @@ def estimate_peak_bytes(
         loop = sum(shared_by_steps.values()) - shared_by_steps["atom pairs"]
         # Loops with larger tensors are not kept. They still count here, up to the limit, because planning needs an
         # estimate that never falls when seeds are added.
-        resident["last batch's steps and their graph"] = min(
-            loop + sum(step.values()), CUDA_GRAPH_MAX_KEPT_BYTES * 5 // 4
-        )
+        resident["last batch's steps and their graph"] = min(loop + sum(step.values()), settings.kept_bytes * 5 // 4)
         small = min(seeds * pairs, CUDA_GRAPH_MAX_PAIRS)
         resident["last batch's trunk and its graph"] = small * model.c_z * trunk + _triangle_bytes(
             small, model.c_z, trunk, settings

@@ -141,8 +141,12 @@ class LoadedModel:
         return self.limit.budget(self._usable_bytes())
 
     def _usable_bytes(self) -> int:
-        """Return the bytes that are free now, without the margin for other use."""
-        return int(MARGIN * (self.config.assume_free or hardware.available_bytes(self.device)))
+        """Return the bytes that are free now, without the margin for other use.
+
+        What is kept of the last batch counts as free: the next batch drops it, or its estimate contains it.
+        """
+        free = self.config.assume_free or hardware.available_bytes(self.device) + self.network.graphs.nbytes
+        return int(MARGIN * free)
 
     def refusal(self, sizes: Sizes) -> str | None:
         """Return why a job of these sizes cannot be predicted with the memory that is free now; None if it can.
@@ -194,7 +198,7 @@ class LoadedModel:
             parts=tuple(jobs[job].only(plan.seeds_of(job)) for job in plan.jobs),
             sample_chunk=plan.sample_chunk,
             estimated_bytes=plan.estimated_bytes,
-            large_chunks=plan.large_chunks,
+            roomy=plan.roomy,
         )
         if self.config.reference_reason is None:
             return self._run_batched(batch, plan.entries, retries, gate)

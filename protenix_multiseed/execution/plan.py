@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from protenix_multiseed.execution.memory import MemoryEstimate, ModelSize, Settings, estimate_peak_bytes
 from protenix_multiseed.limits import (
-    MAX_PAIR_ELEMENTS_GPU,
     MAX_SEEDS_PER_BATCH,
     MAX_SHARED_PADDING_PERCENT,
     SHARED_BATCH_MAX_TOKENS,
@@ -80,15 +79,15 @@ def only(batch: BatchPlan, entries: Sequence[Entry], estimate: BatchEstimate) ->
 def smaller(batch: BatchPlan, estimate: BatchEstimate, left: Sequence[Entry] | None = None) -> tuple[BatchPlan, ...]:
     """Return smaller batches to run in place of a batch that did not fit.
 
-    A batch with large chunks runs with small ones. A batch of several entries is split into batches of half its size.
-    A batch of one entry runs half as many samples at once. For one entry with one sample at a time, the result is empty.
+    A roomy batch runs as a usual one. A batch of several entries is split into batches of half its size. A batch of one
+    entry runs half as many samples at once. For one entry with one sample at a time, the result is empty.
 
     Args:
         left: Entries of the batch that are not done yet; None for all.
     """
     entries = tuple(batch.entries if left is None else left)
-    if batch.large_chunks:
-        return (_estimated(replace(batch, entries=entries, large_chunks=False), estimate),)
+    if batch.roomy:
+        return (_estimated(replace(batch, entries=entries, roomy=False), estimate),)
     if len(batch.entries) > 1:
         half = (len(batch.entries) + 1) // 2
         parts = [entries[start : start + half] for start in range(0, len(entries), half)]
@@ -134,10 +133,10 @@ class Planner:
     settings: PlanSettings
 
     def estimate(
-        self, sizes: Sizes, seeds: int, sample_chunk: int, n_job: int = 1, *, large_chunks: bool = False
+        self, sizes: Sizes, seeds: int, sample_chunk: int, n_job: int = 1, *, roomy: bool = False
     ) -> MemoryEstimate:
         """Estimate the memory of a batch on the fast path."""
-        settings = replace(self.memory, large_chunks=large_chunks)
+        settings = replace(self.memory, roomy=roomy)
         return estimate_peak_bytes(
             sizes, jobs=n_job, seeds=seeds, sample_chunk=sample_chunk, settings=settings, model=self.model
         )
@@ -155,13 +154,11 @@ class Planner:
 
     def batch_bytes(self, jobs: Mapping[int, Sizes]) -> BatchEstimate:
         """Return the estimate for batches of these jobs as a function. Jobs are given by their number in the plan."""
+        return lambda batch: self._of_batch(batch, jobs).peak_bytes
 
-        def estimate(batch: BatchPlan) -> int:
-            sizes, n_job = padded_sizes([jobs[job] for job in batch.jobs]), len(batch.jobs)
-            made = self.estimate(sizes, len(batch.entries), batch.sample_chunk, n_job, large_chunks=batch.large_chunks)
-            return made.peak_bytes
-
-        return estimate
+    def _of_batch(self, batch: BatchPlan, jobs: Mapping[int, Sizes]) -> MemoryEstimate:
+        sizes = padded_sizes([jobs[job] for job in batch.jobs])
+        return self.estimate(sizes, len(batch.entries), batch.sample_chunk, len(batch.jobs), roomy=batch.roomy)
 
     def shared_bytes(self, jobs: Sequence[Sizes], n_entry: int, sample_chunk: int) -> int:
         """Return the estimated peak bytes of one batch of these jobs, which is padded if there are several."""
@@ -211,7 +208,7 @@ class Planner:
         entries = tuple((job, seed) for job, (_, seeds) in jobs.items() for seed in seeds)
         estimate = self.batch_bytes({job: sizes for job, (sizes, _) in jobs.items()})
         batch = BatchPlan(entries=entries, sample_chunk=self.settings.samples, estimated_bytes=0)
-        return (_estimated(batch, estimate),)
+        return (self._roomy(_estimated(batch, estimate), {job: sizes for job, (sizes, _) in jobs.items()}, budget),)
 
     def plan(self, sizes: Sizes, seeds: Sequence[int], budget: int) -> tuple[BatchPlan, ...]:
         """Plan the batches of a job that fit in ``budget`` bytes.
@@ -222,15 +219,14 @@ class Planner:
             return tuple(BatchPlan(entries=((0, seed),), sample_chunk=1, estimated_bytes=0) for seed in seeds)
         n_sample, most = self.settings.samples, self.settings.max_seeds
         batches = plan_batches(seeds, n_sample, budget, self.peak_bytes(sizes), most)
-        return tuple(self._with_large_chunks(batch, sizes, budget) for batch in batches)
+        return tuple(self._roomy(batch, {0: sizes}, budget) for batch in batches)
 
-    def _with_large_chunks(self, batch: BatchPlan, sizes: Sizes, budget: int) -> BatchPlan:
-        """Return the batch of one job with large chunks, if it needs chunks and the memory allows large ones."""
-        elements = 3 * len(batch.entries) * sizes.n_token**2 * self.model.c_z  # queries, keys and values of all pairs
-        if not self.memory.on_gpu or elements <= MAX_PAIR_ELEMENTS_GPU:
+    def _roomy(self, batch: BatchPlan, jobs: Mapping[int, Sizes], budget: int) -> BatchPlan:
+        """Return the batch as a roomy one, if that makes a difference and the memory allows it."""
+        usual, roomy = (self._of_batch(replace(batch, roomy=roomy), jobs) for roomy in (False, True))
+        if roomy == usual or roomy.peak_bytes > budget:
             return batch
-        large = _estimated(replace(batch, large_chunks=True), self.batch_bytes({0: sizes}))
-        return large if large.estimated_bytes <= budget else batch
+        return replace(batch, roomy=True, estimated_bytes=roomy.peak_bytes)
 
     def refusal(self, sizes: Sizes, budget: int) -> str | None:
         """Return why a job of these sizes cannot run in ``budget`` bytes, with the sizes; None if it can."""

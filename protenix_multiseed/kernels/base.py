@@ -19,8 +19,8 @@ import torch
 
 from protenix_multiseed.limits import (
     KEY_BLOCK,
-    LARGE_PAIR_ELEMENTS_GPU,
     MAX_PAIR_ELEMENTS_GPU,
+    MAX_PAIR_ELEMENTS_GPU_ROOMY,
     MAX_TEMPORARY_ELEMENTS_CPU,
     MAX_TEMPORARY_ELEMENTS_GPU,
 )
@@ -66,9 +66,9 @@ class Kernels:
             self._identities[key] = torch.eye(MAX_IDENTITY, device=like.device, dtype=like.dtype)
         return self._identities[key]
 
-    def in_large_chunks(self) -> "Kernels":
-        """The same settings with larger tensors in updates of a pair representation, for a batch that has the memory."""
-        return replace(self, pair_elements=LARGE_PAIR_ELEMENTS_GPU, factor_elements=LARGE_PAIR_ELEMENTS_GPU)
+    def roomy(self) -> "Kernels":
+        """The same settings with larger tensors in updates of a pair representation."""
+        return replace(self, pair_elements=MAX_PAIR_ELEMENTS_GPU_ROOMY, factor_elements=MAX_PAIR_ELEMENTS_GPU_ROOMY)
 
     def n_block(self, device: torch.device, n_tile: int, per_multiprocessor: int) -> int:
         """Number of thread blocks that a persistent kernel launches on ``device`` to process ``n_tile`` tiles.

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from protenix_multiseed.limits import CUDA_GRAPH_MAX_KEPT_BYTES
+from protenix_multiseed.limits import CUDA_GRAPH_MAX_KEPT_BYTES, CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY
 
 
 def can_capture(device: torch.device) -> bool:
@@ -78,18 +78,24 @@ class GraphCache:
     """Keeps loops of one batch for the next batch of the same sizes, which then captures no graphs again.
 
     A graph replays on the tensors with which it was captured, so the values of the next batch are copied into these
-    tensors. A loop with more than ``CUDA_GRAPH_MAX_KEPT_BYTES`` of tensors is not kept, because it would take memory
-    from the next batch.
+    tensors. A loop with many bytes of tensors is not kept, because it would take memory from the next batch.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, GraphedLoop] = {}
         self._sizes: tuple[int, ...] | None = None
+        self._most_bytes = CUDA_GRAPH_MAX_KEPT_BYTES
 
-    def begin(self, *sizes: int) -> None:
-        """Begin a batch of these sizes. Drops loops of a batch of other sizes."""
+    def begin(self, *sizes: int, roomy: bool = False) -> None:
+        """Begin a batch of these sizes. Drops loops of a batch of other sizes, and loops that are too large to keep.
+
+        Args:
+            roomy: Whether the batch leaves memory for larger loops.
+        """
+        self._most_bytes = CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY if roomy else CUDA_GRAPH_MAX_KEPT_BYTES
         if sizes != self._sizes:
             self.forget()
+        self._kept = {name: loop for name, loop in self._kept.items() if loop.nbytes <= self._most_bytes}
         self._sizes = sizes
 
     def take(self, name: str, fresh: GraphedLoop) -> GraphedLoop:
@@ -106,9 +112,14 @@ class GraphCache:
         if kept is not None and kept.is_like(fresh):
             kept.load(fresh)
             fresh = kept
-        if fresh.captures and fresh.nbytes <= CUDA_GRAPH_MAX_KEPT_BYTES:
+        if fresh.captures and fresh.nbytes <= self._most_bytes:
             self._kept[name] = fresh
         return fresh
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensors of all kept loops in bytes."""
+        return sum(loop.nbytes for loop in self._kept.values())
 
     def forget(self) -> None:
         """Drop all loops."""

@@ -143,13 +143,13 @@ def run_stages(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]
 
 
 def _run(stages: Stages, network: Network, batch: Batch) -> Iterator[Step]:
-    if batch.large_chunks:
-        network = replace(network, kernels=network.kernels.in_large_chunks())
+    if batch.roomy:
+        network = replace(network, kernels=network.kernels.roomy())
     rngs = [SeedRng(seed, network.device) for _, seed in batch.entries]
     clock = _Clock(network.device)
     network.set_sizes([features.n_token for features in batch.parts])
     sizes = padded_sizes([features.sizes for features in batch.parts])
-    network.graphs.begin(len(rngs), sizes.n_token, sizes.n_atom, batch.sample_chunk)
+    network.graphs.begin(len(rngs), sizes.n_token, sizes.n_atom, batch.sample_chunk, roomy=batch.roomy)
     inputs = make_inputs(network, batch)
     yield from clock.lap("inputs")
     trunk = yield from clock.follow(stages.run_trunk(network, inputs, rngs))

@@ -158,17 +158,18 @@ def test_no_plan_exceeds_the_budget_unless_refused(planner, sizes, budget):
         assert all(batch.estimated_bytes <= budget for batch in batches)
 
 
-@pytest.mark.parametrize(("tokens", "is_chunked"), [(1_600, False), (2_000, True), (5_120, True)])
-def test_large_chunks_are_planned_if_they_are_needed_and_fit(planner, tokens, is_chunked):
-    sizes = Sizes(n_token=tokens, n_atom=8 * tokens, n_msa=1000)
-    small, large = (planner.estimate(sizes, 1, 5, large_chunks=chunks).peak_bytes for chunks in (False, True))
-    (batch,) = planner.plan(sizes, [1], 140 * 2**30)
-    assert (batch.large_chunks, batch.estimated_bytes) == (is_chunked, large)
-    if not is_chunked:
-        assert large == small
-        return
-    (batch,) = planner.plan(sizes, [1], small)
-    assert (batch.large_chunks, batch.estimated_bytes) == (large == small, small)
+@pytest.mark.parametrize(("tokens", "seeds", "is_roomy"), [(60, 1, False), (200, 20, True), (2_000, 1, True)])
+def test_a_batch_is_roomy_if_that_makes_a_difference_and_the_memory_allows_it(planner, tokens, seeds, is_roomy):
+    """Of 200 tokens and 20 seeds, the steps are kept for the next batch; of 2,000 tokens, chunks are larger."""
+    sizes = Sizes(n_token=tokens, n_atom=8 * tokens, n_msa=100)
+    usual, roomy = (planner.estimate(sizes, seeds, 5, roomy=roomy).peak_bytes for roomy in (False, True))
+    assert (roomy > usual) == is_roomy
+    for budget, wanted in ((roomy, is_roomy), (roomy - 1, False)):
+        for batch in planner.plan(sizes, range(seeds), budget):
+            assert (batch.roomy, batch.estimated_bytes) == (wanted, roomy if wanted else batch.estimated_bytes)
+    jobs = {3: (sizes, range(seeds)), 5: (sizes, range(seeds))}
+    (batch,) = planner.plan_group(jobs, 2**40)
+    assert (batch.roomy, batch.jobs) == (is_roomy, (3, 5))
 
 
 def test_a_refusal_states_the_bytes_and_the_way_out(planner):

@@ -47,9 +47,9 @@ def test_samples_are_chunked_only_if_one_seed_does_not_fit():
     assert (batch.seeds, batch.sample_chunk) == ((1,), 4)
 
 
-def test_a_batch_with_large_chunks_runs_with_small_ones_before_it_is_halved():
-    batch = BatchPlan(entries=((0, 1), (0, 2)), sample_chunk=5, estimated_bytes=9, large_chunks=True)
-    (small,) = smaller(batch, lambda part: 5 if part.large_chunks else 4, left=((0, 2),))
+def test_a_roomy_batch_runs_as_a_usual_one_before_it_is_halved():
+    batch = BatchPlan(entries=((0, 1), (0, 2)), sample_chunk=5, estimated_bytes=9, roomy=True)
+    (small,) = smaller(batch, lambda part: 5 if part.roomy else 4, left=((0, 2),))
     assert small == BatchPlan(entries=((0, 2),), sample_chunk=5, estimated_bytes=4)
 
 

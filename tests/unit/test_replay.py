@@ -98,6 +98,20 @@ def test_loops_that_are_forgotten_or_too_large_are_not_kept(captured, monkeypatc
     assert loops.take("a", second) is second
     monkeypatch.setattr(module, "CUDA_GRAPH_MAX_KEPT_BYTES", 3)
     loops.forget()
+    loops.begin(1)
     loops.take("a", doubling([1.0], []))
     third = doubling([3.0], [])
     assert loops.take("a", third) is third
+    assert loops.nbytes == 0
+
+
+def test_a_batch_with_enough_memory_keeps_larger_loops_until_one_without_it(captured, monkeypatch):
+    monkeypatch.setattr(module, "CUDA_GRAPH_MAX_KEPT_BYTES", 3)
+    loops = GraphCache()
+    loops.begin(1, roomy=True)
+    first = loops.take("a", doubling([1.0], []))
+    assert loops.nbytes == first.nbytes
+    loops.begin(1, roomy=True)
+    assert loops.take("a", doubling([2.0], [])) is first
+    loops.begin(1)
+    assert loops.nbytes == 0
