@@ -102,6 +102,7 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
     write_compact(folder / COMPACT, compact(prediction, order))
     software = {"protenix": version_of("protenix"), "protenix-ms": __version__}
     predictions = folder / "predictions"
+    has_ligands = not set(prediction.atom_array.label_entity_id.tolist()) <= set(prediction.entity_poly_type)
     for rank, index in enumerate(order):
         structure = predictions / f"{prediction.job.name}_sample_{rank}.cif"
         if settings.kept is not None and rank >= settings.kept:
@@ -114,7 +115,8 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         confidence = model_categories(prediction.atom_array, prediction.entity_poly_type, plddt, software)
         text = structure.read_text(encoding="utf-8")
         text = _named(text, prediction.job.name, settings.notice)
-        text = text if settings.ligand_numbers else without_ligand_numbers(text)
+        if not settings.ligand_numbers and (has_ligands or "_struct_conn." in text):
+            text = without_ligand_numbers(text)
         structure.write_text(text + confidence, encoding="utf-8")
     if settings.notice:
         for full in predictions.glob("*_full_data_sample_*.json"):

@@ -1,8 +1,11 @@
 """Write tables of mmCIF files fast. biotite escapes and pads every value by itself, but most values are equal."""
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+_MAX_KEPT_ROWS = 10_000  # columns with more rows are not kept, so that the kept ones take at most some 100 MB
 _SPECIAL = re.compile(r"""[\n\t '"]|\r_""")  # signs that biotite escapes; with a return before each value
 
 
@@ -16,16 +19,24 @@ def speed_up() -> None:
 
 def serialize_looped(category: Any) -> list[str]:
     """Return the lines of a category with several rows: the same text as biotite's ``_serialize_looped``."""
-    from biotite.structure.io.pdbx.cif import _escape
-
     columns = []
     for column in category.values():
         values = column.as_array(str).tolist()
-        distinct = set(values)
-        is_plain = "" not in distinct and _SPECIAL.search("\r".join(("", *distinct))) is None
-        escaped = {value: value if is_plain else _escape(value) for value in distinct}
-        width = 1 + max(map(len, escaped.values()))
-        padded = {value: text.ljust(width) for value, text in escaped.items()}
-        columns.append([padded[value] for value in values])
+        columns.append(_padded(values) if len(values) > _MAX_KEPT_ROWS else _kept(tuple(values)))
     lines = ["".join(row).strip() for row in zip(*columns, strict=True)]
     return ["loop_", *(f"_{category._name}.{name} " for name in category), *lines]
+
+
+def _padded(values: Sequence[str]) -> list[str]:
+    """Escape the values of a column, and pad them to the same width."""
+    from biotite.structure.io.pdbx.cif import _escape
+
+    distinct = set(values)
+    is_plain = "" not in distinct and _SPECIAL.search("\r".join(("", *distinct))) is None
+    escaped = {value: value if is_plain else _escape(value) for value in distinct}
+    width = 1 + max(map(len, escaped.values()))
+    padded = {value: text.ljust(width) for value, text in escaped.items()}
+    return [padded[value] for value in values]
+
+
+_kept = lru_cache(maxsize=128)(_padded)  # samples of a job differ in four columns of some 60

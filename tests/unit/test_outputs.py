@@ -124,6 +124,13 @@ def test_ligands_have_no_number_in_their_sequence_but_as_protenix_writes_them(tm
     assert categories[0] == categories[1]
 
 
+def test_a_file_without_ligands_and_bonds_between_residues_is_as_protenix_writes_it(tmp_path):
+    made = prediction(scores=(0.5,))
+    (theirs,) = written(made, WriteSettings(out=tmp_path / "exact", ligand_numbers=True), IDENTITY)
+    (ours,) = written(made, WriteSettings(out=tmp_path / "ours"), IDENTITY)
+    assert ours.structure.read_text() == theirs.structure.read_text()
+
+
 def test_readers_find_the_residues_and_bonds_of_ligands(tmp_path):
     from Bio.PDB import MMCIFParser
 
