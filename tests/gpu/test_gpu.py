@@ -13,11 +13,14 @@ from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.base import torch_kernels
 from protenix_multiseed.kernels.language import HAS_GLUON
-from protenix_multiseed.model import demo
+from protenix_multiseed.model import cuda_graphs, demo
+from protenix_multiseed.model.fast import FAST
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed
+from protenix_multiseed.model.stages import Scored, run_stages
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.types import Batch
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 from protenix_multiseed.upstream.models import model_spec
@@ -106,6 +109,25 @@ def test_a_cuda_graph_replay_allocates_no_memory(network, features, monkeypatch)
     predictions(network, features, features.seeds)
     assert len(counted) >= 9
     assert set(counted) == {0}
+
+
+def test_batches_with_enough_memory_capture_each_shape_once_and_give_the_same_bytes(network, features, monkeypatch):
+    """Also if their loops are larger than those that every batch may keep. Without memory, each batch captures anew."""
+    monkeypatch.setattr(cuda_graphs, "CUDA_GRAPH_MAX_KEPT_BYTES", 1)
+    captured = []
+    capture = cuda_graphs.capture
+    monkeypatch.setattr(cuda_graphs, "capture", lambda body: captured.append(body) or capture(body))
+    made, counts = {}, {}
+    for roomy in (False, True):
+        network.graphs.forget()
+        captured.clear()
+        for seed in features.seeds:
+            batch = Batch(parts=(features.only((seed.seed,)),), sample_chunk=5, roomy=roomy)
+            (step,) = (step for step in run_stages(FAST, network, batch) if isinstance(step, Scored))
+            made[roomy, seed.seed] = step.raw["coordinate"].clone()
+        counts[roomy] = len(captured)
+    assert counts[True] < counts[False]
+    assert all(torch.equal(made[True, seed.seed], made[False, seed.seed]) for seed in features.seeds)
 
 
 @pytest.mark.parametrize("precision", ["reference", "fast"])

@@ -52,16 +52,22 @@ BY_COLUMN = gl.constexpr(gl.BlockedLayout([1, 8], [16, 2], [1, 4], [1, 0]))
 
 
 @gluon.jit
-def store_channels(out, block, made, channel, first, lengths, size, n):
+def are_real(first, lengths, size, n):
+    """Return for 64 pairs whether both tokens are real and not padding."""
+    pair = first + gl.arange(0, ROWS, gl.SliceLayout(1, PRODUCT))
+    n_token = gl.load(lengths + pair // n // n, mask=pair < size, other=0)
+    return (pair // n % n < n_token) & (pair % n < n_token)
+
+
+@gluon.jit
+def store_channels(out, block, made, real, channel, first):
     """Store 64 gated channels of 64 pairs as rows of ``out``, through shared memory and the TMA.
 
-    ``made``: eight values and their eight gates in turn [64, 128].
+    ``made``: eight values and their eight gates in turn [64, 128]. Channels of pairs that are not ``real`` are zero.
     """
     value, gates = gl.split(gl.permute(gl.reshape(made, (ROWS, 8, 2, 8)), (0, 1, 3, 2)))
     gated = gl.reshape(value * sigmoid(gates), (ROWS, PART))
-    pair = first + gl.arange(0, ROWS, gl.SliceLayout(1, gated.type.layout))
-    n_token = gl.load(lengths + pair // n // n, mask=pair < size, other=0)
-    real = (pair // n % n < n_token) & (pair % n < n_token)
+    real = gl.convert_layout(real, gl.SliceLayout(1, gated.type.layout), assert_trivial=True)
     gated = gl.where(real[:, None], gated, 0.0).to(gl.bfloat16)
     hopper.tma.store_wait(0)  # the block is free once its last store has read it
     gl.thread_barrier()
@@ -78,12 +84,13 @@ def gate_pairs(out, made_blocks, rows, weights, norm, lengths, size, n, n_out, G
     turn, step = 0, 0
     for tile in range(gl.program_id(0), gl.cdiv(size, 4 * ROWS), gl.num_programs(0)):
         first = (tile * 4 + GROUP * 2) * ROWS
+        real0, real1 = are_real(first, lengths, size, n), are_real(first + ROWS, lengths, size, n)
         norm_twice(rows, GROUP, turn, norm)
         for channel in range(0, n_out, PART):
             made0, made1 = multiply_twice(rows, GROUP, weights, step, FACTOR_SLOTS)
             step += PARTS
-            store_channels(out, made_blocks.index(GROUP), made0, channel, first, lengths, size, n)
-            store_channels(out, made_blocks.index(GROUP), made1, channel, first + ROWS, lengths, size, n)
+            store_channels(out, made_blocks.index(GROUP), made0, real0, channel, first)
+            store_channels(out, made_blocks.index(GROUP), made1, real1, channel, first + ROWS)
         hopper.mbarrier.arrive(empty.index(GROUP * 2), count=1)
         hopper.mbarrier.arrive(empty.index(GROUP * 2 + 1), count=1)
         turn += 1
