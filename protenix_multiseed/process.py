@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import ctypes
 import errno
+import gc
 import io
 import locale
 import os
@@ -146,7 +147,7 @@ def own_process() -> Iterator[None]:
     The exit code is that of the ``SystemExit`` which the block raises. It is 1 if all else went well, but the output
     could not be written.
     """
-    atexit.register(_ignore_signals)  # the first to be registered is the last to be called
+    atexit.register(_prepare_end)  # the first to be registered is the last to be called
     _open_missing()
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
@@ -189,9 +190,10 @@ def settle_output() -> None:
         sys.stdout.wait(lambda: True)
 
 
-def _ignore_signals() -> None:
+def _prepare_end() -> None:
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
+    gc.freeze()  # else Python searches all objects for cycles before it ends, which takes a second with torch
 
 
 def _open_missing() -> None:

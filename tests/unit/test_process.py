@@ -88,6 +88,14 @@ def test_a_signal_after_the_work_does_not_change_the_exit_code():
         assert done.returncode == 5, done.stderr
 
 
+def test_the_end_of_a_process_does_not_search_for_cycles():
+    """The search takes a second with torch."""
+    cycle = "import os\nclass Cycle:\n def __del__(self, write=os.write):\n  write(1, b'found')\nsys.late = Cycle()\n"
+    script = f"{cycle}sys.late.itself = sys.late\n"
+    assert run(script, stdout=subprocess.PIPE).stdout == "found"
+    assert run(f"{script}with own_process():\n print('text')", stdout=subprocess.PIPE).stdout == "text\n"
+
+
 def test_a_signal_ends_the_wait_for_a_reader():
     with subprocess.Popen(
         [sys.executable, "-c", f"{PREFIX}with own_process():\n print('x' * 200_000)\n print('ready', file=sys.stderr)"],
