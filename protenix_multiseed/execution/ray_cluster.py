@@ -20,6 +20,7 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.fleet import Place
 from protenix_multiseed.execution.gpu_worker import GpuWorker
 from protenix_multiseed.execution.gpus import visible_gpus
+from protenix_multiseed.upstream.environment import replaced
 
 _STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
 _RAY = "ray>=2.60,<2.61"  # as in pyproject.toml
@@ -49,6 +50,9 @@ def import_ray(*, is_local: bool) -> None:
     if is_local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # in spite of its name it holds for Linux too
         os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 the ranking slows the GPUs' processes down
+        # Ray's node looks for its own store before the store is there, then waits this long (Ray: 1 s), so often (10).
+        os.environ.setdefault("RAY_raylet_client_connect_timeout_milliseconds", "50")
+        os.environ.setdefault("RAY_raylet_client_num_connect_attempts", "1200")
     else:
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # Ray's 20 tries take 15 minutes
     global ray, NodeAffinity
@@ -158,13 +162,14 @@ class Cluster:
                 raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
             n_gpu = count or len(here)
         quiet["include_dashboard"] = False
-        ray.init(
-            address="local",
-            num_cpus=n_cpu,
-            num_gpus=n_gpu,
-            object_store_memory=_STORE_BYTES,
-            **quiet,
-        )
+        with _without_helpers():
+            ray.init(
+                address="local",
+                num_cpus=n_cpu,
+                num_gpus=n_gpu,
+                object_store_memory=_STORE_BYTES,
+                **quiet,
+            )
 
     def _chosen(self, here: list[str]) -> list[str]:
         wanted = [int(part) for part in (self._config.gpus or "").split(",") if part]
@@ -199,6 +204,20 @@ def reachable(wanted: str) -> str:
 def _kill(process: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _without_helpers() -> Iterator[None]:
+    """Inside the ``with`` block Ray starts no dashboard, autoscaler or log monitor, which a run does not use.
+
+    Ray starts a dashboard without pages even if none is asked for, and waits for it. Each of the three is a Python
+    process that takes a second or more to start, and Ray waits for its end too.
+    """
+    node = importlib.import_module("ray._private.node").Node
+    with contextlib.ExitStack() as replacements:
+        for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+            replacements.enter_context(replaced(node, name, lambda *_, **__: None))
+        yield
 
 
 @contextlib.contextmanager

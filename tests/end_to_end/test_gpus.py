@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import tomllib
+from pathlib import Path
 
 import psutil
 import pytest
@@ -64,6 +65,10 @@ def test_40_units_on_two_gpus_equal_one_process_although_a_gpu_is_killed(tmp_pat
     process = start(*COMMON, *SEEDS, "--gpus", "2", "--out", "out", "--log-format", "json", cwd=tmp_path, **ONE_THREAD)
     wait_for(lambda: n_written(out) >= 4 and len(gpu_processes(process)) == 2, process)
     everyone = descendants(process)
+    started = {Path(part).name for one in everyone for part in one.cmdline()}
+    assert not started & {"dashboard.py", "monitor.py", "log_monitor.py"}, (
+        "a run does not need them, and waits for them"
+    )
     first = gpu_processes(process)[0]
     assert first.nice() == psutil.Process(process.pid).nice(), "Ray starts its workers at nice level 15"
     first.kill()
