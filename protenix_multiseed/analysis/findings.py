@@ -1,5 +1,6 @@
 """Results over all seeds of a job: ranking, agreement and convergence, as numbers and as sentences."""
 
+import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,6 +85,12 @@ def ranked(samples: Sequence[Sample]) -> list[Sample]:
     Equal scores are sorted by seed and sample, so that the order never depends on the course of the run.
     """
     return sorted(samples, key=lambda sample: (-sample.ranking_score, sample.seed, sample.sample))
+
+
+def import_ahead() -> None:
+    """Import biotite and SciPy, which :func:`gather` needs, and a process that receives its result."""
+    for name in ("agreement", "dockq"):
+        importlib.import_module(f"protenix_multiseed.analysis.{name}")
 
 
 def gather(

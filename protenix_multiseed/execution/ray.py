@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from protenix_multiseed.analysis.findings import import_ahead
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, Stopped
 from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Watcher, Written
@@ -39,7 +40,7 @@ class RayExecutor:
     """See :class:`protenix_multiseed.execution.base.Executor`. The CPU workers of this process only rank."""
 
     def __init__(self, config: RunConfig, workers: WorkerPool, tell: Watcher) -> None:
-        self._config, self._tell = config, tell
+        self._config, self._workers, self._tell = config, workers, tell
         self._mark, self._opened = ExitStack(), ExitStack()
         self._refusals, self._differing = list[str](), list[str]()
         self._rate = 0.0  # the slowest seconds per cost that was seen
@@ -80,12 +81,14 @@ class RayExecutor:
         self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
         if self._differing:
             raise ConfigError("\n".join(dict.fromkeys(self._differing)))
+        import_ahead()  # while the GPUs' processes load: rankings come from the workers at the end of the run
         self._wait(lambda: not fleet.ready, should_stop)
         while problems := too_large(tasks, fleet.kinds):
             if len(fleet.ready) == len(fleet.gpus):
                 raise ConfigError("\n".join(problems))
             count = len(fleet.ready)
             self._wait(lambda: len(fleet.ready) == count < len(fleet.gpus), should_stop)  # noqa: B023  called at once
+        self._workers.start(only_rank=True)
         self._tell(StageEntered(text=f"predicting on {len(fleet.gpus)} GPUs"))
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:

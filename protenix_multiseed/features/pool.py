@@ -42,7 +42,7 @@ class WorkerPool:
     def __init__(self, workers: int, *, offline: bool = False) -> None:
         self._workers, self._offline = workers, offline
         self._lock = threading.Lock()  # guards all attributes below
-        self._has_left, self._takes_jobs = False, True
+        self._has_left, self._takes_jobs, self._only_rank = False, True, False
         self._given: list[Any] = []  # futures that somebody may wait for
         self._ahead: list[Any] = []  # the futures of features
         self._pool: ProcessPool | None = None
@@ -66,8 +66,14 @@ class WorkerPool:
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
 
-    def start(self) -> None:
-        """Start the workers before there is a task, because they need seconds to import what they need."""
+    def start(self, *, only_rank: bool = False) -> None:
+        """Start the workers before there is a task, because they need seconds to import what they need.
+
+        Args:
+            only_rank: Whether the only tasks are rankings, which need neither torch nor upstream.
+        """
+        with self._lock:
+            self._only_rank = only_rank
         self.submit(os.getpid)
 
     def drop_features(self) -> None:
@@ -195,12 +201,12 @@ class WorkerPool:
             max_workers=self._workers,
             context=self._context,
             initializer=_start_worker,
-            initargs=(self._offline,),
+            initargs=(self._offline, self._only_rank),
         )
 
 
-def _start_worker(offline: bool) -> None:
-    """Ignore signals, send all output to /dev/null, use one thread, and prepare upstream.
+def _start_worker(offline: bool, only_rank: bool) -> None:
+    """Ignore signals, send all output to /dev/null, use one thread, and import what the tasks need.
 
     The main process handles signals and output. Upstream is prepared here because a worker may write a prediction
     before it featurizes a job, and both tasks need upstream with its dictionary.
@@ -217,6 +223,9 @@ def _start_worker(offline: bool) -> None:
         setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for the life of the worker
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
+    if only_rank:
+        importlib.import_module("protenix_multiseed.analysis.findings").import_ahead()
+        return
     import torch
 
     from protenix_multiseed.upstream import environment

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -28,6 +29,11 @@ def act(job, _settings):
         case "slow":
             time.sleep(0.5)
     return job.name, os.getpid()
+
+
+def imported(names):
+    """Return those of the modules that this process has imported."""
+    return [name for name in names if name in sys.modules]
 
 
 def make_features(cache_folder, made):

@@ -12,7 +12,7 @@ import pytest
 from pebble import ProcessExpired
 from support.jobs import job_of
 from support.predictions import prediction
-from support.workers import act
+from support.workers import act, imported
 
 from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import failure_of
@@ -205,6 +205,13 @@ def test_a_worker_that_starts_while_the_pool_ends_is_killed_too(monkeypatch):
 
         monkeypatch.setattr(inner, "join", start_one_more)
     assert multiprocessing.active_children() == []
+
+
+def test_workers_that_only_rank_have_imported_what_ranking_needs_and_no_torch():
+    names = ["protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq", "torch", "protenix"]
+    with WorkerPool(1) as pool:
+        pool.start(only_rank=True)
+        assert pool.submit(imported, names).result() == names[:2]
 
 
 def test_processes_of_the_caller_are_left_alone():

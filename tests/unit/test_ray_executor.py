@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from support.fleet import Machines
@@ -43,7 +44,9 @@ class Run:
         monkeypatch.setattr(module, "Cluster", lambda config: machines)
         config = load_config({"model": "demo", "gpus": "2", "device": "cpu", "out": tmp_path / "out", "workers": 1})
         self.lines, self.failures, written = [], [], []
-        with module.RayExecutor(config, None, self.hear) as executor:
+        workers = SimpleNamespace(start=lambda **options: self.lines.append(f"workers: {options}"))
+        monkeypatch.setattr(module, "import_ahead", lambda: self.lines.append("imports"))
+        with module.RayExecutor(config, workers, self.hear) as executor:
             executor.load(tasks, lambda: False)
             for event in executor.predict(tasks, gate or OpenGate()):
                 self.hear(event)
@@ -73,6 +76,12 @@ def test_all_seeds_of_all_jobs_come_once_and_every_gpu_gets_some(monkeypatch, tm
     assert run.all == everything(tasks) == sorted(machines.written)
     assert not run.failures
     assert run.lines[:2] == ["starting Ray", "loading demo on 3 GPUs of 3 machines"]
+
+
+def test_workers_and_imports_for_the_ranking_begin_before_the_prediction(monkeypatch, tmp_path):
+    """At the end of the run they took 4 s, in which no GPU had anything to do."""
+    run = Run(monkeypatch, tmp_path, Machines(2), tasks_of(3))
+    assert run.lines[2:] == ["imports", "workers: {'only_rank': True}", "predicting on 2 GPUs"]
 
 
 def test_a_seed_that_kills_its_process_three_times_fails_alone(monkeypatch, tmp_path):
