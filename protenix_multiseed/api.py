@@ -1,9 +1,12 @@
 """The Python interface: predict structures and read results, on the same way as the command."""
 
+import atexit
+import inspect
 import json
 import logging
 import operator
 import os
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -37,6 +40,7 @@ Job: TypeAlias = Mapping[str, Any]
 Jobs: TypeAlias = StrPath | Job | Sequence[StrPath] | Sequence[Job]
 _IN_MEMORY = Path("jobs")  # the name of jobs without a file, in messages: jobs[0] 'kras'
 _folders_in_use: set[Path] = set()
+_unfinished: weakref.WeakSet[Generator[SeedResult, None, None]] = weakref.WeakSet()
 
 
 class TemplateSettings(TypedDict, total=False):
@@ -127,7 +131,16 @@ def predict(
     options = {**settings, "seeds": _seeds(seeds), "out": None if out is None else Path(out)}
     loaded = load_config(options, None if config is None else Path(config), prefix="")
     prepared = prepare(loaded, _inputs(jobs), warn, searching if progress else _searching)
-    return _results(prepared, on_failure, progress=progress)
+    results = _results(prepared, on_failure, progress=progress)
+    _unfinished.add(results)
+    return results
+
+
+def _close_unfinished() -> None:
+    """Close the iterators that the caller still has at the end of the process, so that their jobs are ranked."""
+    for results in list(_unfinished):
+        if inspect.getgeneratorstate(results) != inspect.GEN_RUNNING:  # in another thread
+            results.close()
 
 
 def _results(
@@ -156,6 +169,10 @@ def _results(
     ):
         # The signals' handlers are the caller's: Python raises KeyboardInterrupt, and the run ends as after an error.
         for outcome in run(config, tasks, Watchers(log, display), Signals(config.grace), result):
+            # Python calls the newest handler first: before those of the libraries that this run has imported, which end
+            # its workers.
+            atexit.unregister(_close_unfinished)
+            atexit.register(_close_unfinished)
             if not isinstance(outcome, Failure):
                 yield take(outcome.job.name, outcome.seed)
             elif on_failure is not None:

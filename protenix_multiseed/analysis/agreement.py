@@ -5,7 +5,7 @@ biotite computes lDDT and the superposition on the best sample. SciPy computes t
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -140,7 +140,11 @@ def superpose_pairs(coordinates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tm[index, index + 1 :] = tm[index + 1 :, index] = (1 / (1 + squared / d0**2)).mean(axis=-1)
 
     with ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0)), -(-n // _SAMPLES_PER_THREAD))) as pool:
-        list(pool.map(superpose, range(n - 1)))
+        try:
+            done: Iterator[None] = pool.map(superpose, range(n - 1))
+        except RuntimeError:  # Python starts no threads while it ends, when a script's last results are ranked
+            done = map(superpose, range(n - 1))
+        list(done)
     return rmsd, tm
 
 

@@ -151,6 +151,33 @@ def test_a_run_that_is_left_early_can_be_continued(tmp_path, how):
     assert [line.split(" (")[0] for line in again.stdout.splitlines()[1:]] == [f"a {seed}" for seed in (1, 2, 3, 4)]
 
 
+KEPT = f"""
+import signal
+from protenix_multiseed import predict
+def main():
+    predicted = predict("in.json", seeds="1-4", out="out", {SETTINGS}, max_seeds_per_batch=1)
+    for result in predicted:
+        print(result.seed, flush=True)
+        END
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [('raise ValueError("mine")', "ValueError: mine"), ("signal.raise_signal(signal.SIGINT)", "KeyboardInterrupt")],
+)
+def test_a_script_that_ends_in_its_loop_leaves_ranked_results_though_it_keeps_the_iterator(tmp_path, end, shown):
+    write_jobs(tmp_path, {"a": "MKTAYIAKQR"})
+    ended = python(KEPT.replace("END", end), tmp_path)
+    assert ended.returncode != 0
+    assert ended.stdout == "1\n"
+    assert ended.stderr.splitlines()[-1] == shown
+    assert not leftovers(tmp_path / "out")
+    n_seed = len(list((tmp_path / "out" / "a").glob("seed_*/record.json")))
+    assert (tmp_path / "out" / "a" / "ranking.csv").read_text().count("\n") == 1 + 2 * n_seed
+
+
 def test_the_display_is_shown_if_it_is_asked_for(folder, done):
     code = f'from protenix_multiseed import predict\nlist(predict("in.json", 1, "new", {SETTINGS}, progress=True))\n'
     made = python(code, folder)

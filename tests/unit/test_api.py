@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import weakref
 
 import pandas
 import pytest
@@ -11,7 +12,7 @@ from support.command import environment
 from support.jobs import job_of
 
 from protenix_multiseed import FailedError, ProtenixMsWarning, load_results, predict
-from protenix_multiseed.api import Settings, TemplateSettings, _inputs, _seeds
+from protenix_multiseed.api import Settings, TemplateSettings, _inputs, _seeds, _unfinished
 from protenix_multiseed.commands.rank import rank
 from protenix_multiseed.config import RunConfig, TemplateConfig
 from protenix_multiseed.errors import ConfigError, DamagedError, RefusedInputsError
@@ -67,6 +68,15 @@ def test_inputs_are_refused_by_name_before_the_first_result_is_taken(tmp_path):
         predict(tmp_path / "none.json", out=tmp_path, model="demo")
     with pytest.raises(ConfigError, match="jobs: cannot be written as JSON"):
         predict({"name": {1}}, out=tmp_path, model="demo")
+
+
+def test_an_iterator_that_nobody_has_is_not_kept(tmp_path):
+    results = predict(JOB, out=tmp_path, model="demo")
+    seen = weakref.ref(results)
+    assert seen in _unfinished.data
+    del results
+    assert seen() is None
+    assert not _unfinished
 
 
 def test_a_job_may_have_the_form_of_alphafold_3(tmp_path):
