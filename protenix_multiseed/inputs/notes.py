@@ -8,6 +8,7 @@ from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED
 from protenix_multiseed.job_spec import JobSpec, Polymer
 from protenix_multiseed.settings import InputRules
 
+LESS_ACCURATE = "no MSA, so the structure will be less accurate"  # read again from records of runs
 _MAKE_MSA = "add --msa-server or --msa-database, or make one with 'protenix-ms msa'"
 
 
@@ -38,7 +39,7 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
         if found:
             yield f"{_proteins(found)} no MSA yet; the run will search for one, so MSA rows are unknown"
         if left:
-            yield f"{_proteins(left)} no MSA, so the structure will be less accurate; {_MAKE_MSA}"
+            yield f"{_proteins(left)} {LESS_ACCURATE}; {_MAKE_MSA}"
 
 
 def _proteins(numbers: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from protenix_multiseed.analysis.compact import NAME, PAE_STEP, Compact, read_co
 from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.files import is_file, read_text
+from protenix_multiseed.inputs.notes import LESS_ACCURATE
 from protenix_multiseed.outputs.scan import RECORD, read_record, read_summary
 from protenix_multiseed.types import Sample
 
@@ -63,7 +64,7 @@ def collect(name: str, findings: Findings, notes: Sequence[str], *, slim: bool) 
         "name": name,
         "samples_in_all": len(findings.samples),
         "notice": findings.notice,
-        "notes": list(notes),
+        "notes": [note for note in notes if not (findings.without_msa and LESS_ACCURATE in note)],  # it is in "found"
         "found": list(findings.sentences),
         "about": list(_about(findings, records)),
         "chains": list(findings.chains),

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from support import docked
+from support import docked, page_results
 from support.command import environment
+from support.jobs import spec_of
 from typer.testing import CliRunner
 
 from protenix_multiseed.analysis.agreement import agreement, choose_core, cluster, superpose_pairs
@@ -25,7 +26,9 @@ from protenix_multiseed.analysis.findings import gather, loose_regions
 from protenix_multiseed.analysis.interfaces import Interface, interfaces, ipsae, lis, pdockq2, strongest
 from protenix_multiseed.cli import app
 from protenix_multiseed.commands import rank
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.hashes import sha256
+from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.outputs import tables
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.page.collect import collect, pack_text, structures_of
@@ -466,6 +469,18 @@ def test_the_page_shows_only_kept_structures(tmp_path):
     arrays = collect("job", findings, (), slim=False).arrays
     shown = {name: content for name, content in arrays.items() if name.startswith("cif-")}
     assert shown == {f"cif-{place}": pack_text(samples[place].structure.read_text()) for place in (0, 2, 3)}
+
+
+def test_the_page_says_once_that_a_protein_has_no_msa(tmp_path):
+    page_results.write(tmp_path, ["job"])
+    findings = rank.gather_job(rank.find_jobs([tmp_path])[0]).findings
+    bare = spec_of({"sequences": [{"proteinChain": {"sequence": "MKT", "count": 1}}]})
+    notes = (*notes_of(bare, load_config({"model": "demo"}).input_rules), "another note")
+    said = collect("job", findings, notes, slim=True).summary
+    assert ["no MSA" in text for text in (*said["notes"], *said["found"])].count(True) == 1
+    assert said["notes"] == ["another note"]
+    of_older_records = collect("job", replace(findings, chains=()), notes, slim=True).summary
+    assert of_older_records["notes"] == list(notes)
 
 
 def test_one_sample_is_said_to_have_no_comparison(tmp_path):
