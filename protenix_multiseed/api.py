@@ -147,7 +147,7 @@ def _results(
     prepared: Prepared, on_failure: Callable[[Failure], None] | None, *, progress: bool
 ) -> Generator[SeedResult, None, None]:
     config, tasks = prepared.config, prepared.scan.tasks
-    result = RunResult.begin(tasks)
+    result = RunResult.begin(tasks, prepared.notes)
     left = {(task.job.name, seed): None for task in tasks for seed in task.job.seeds}
 
     def take(job: str, seed: int) -> SeedResult:
@@ -167,6 +167,8 @@ def _results(
         EventLog(config.log_path, inside, as_json=config.log_format == "json") as log,
         _shown(prepared, progress=progress) as display,
     ):
+        for text in prepared.notes:  # they were warnings of predict()
+            log(Note(job=None, text=text))
         # The signals' handlers are the caller's: Python raises KeyboardInterrupt, and the run ends as after an error.
         for outcome in run(config, tasks, Watchers(log, display), Signals(config.grace), result):
             # Python calls the newest handler first: before those of the libraries that this run has imported, which end

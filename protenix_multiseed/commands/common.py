@@ -31,9 +31,16 @@ def show_input_note(text: str) -> None:
     say(f"note: {text}", err=True)
 
 
+def show_nothing(text: str) -> None:
+    """Print no note, because the user asked for errors only."""
+
+
 @contextmanager
-def searching() -> Iterator[Tell]:
+def searching(*, is_quiet: bool = False) -> Iterator[Tell]:
     """Show sentences on the progress of a search: on a terminal the last one with a spinner, else each on its line."""
+    if is_quiet:
+        yield show_nothing
+        return
     if not sys.stderr.isatty():
         yield lambda text: say(f"msa: {text}", err=True)
         return

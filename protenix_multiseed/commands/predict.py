@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from protenix_multiseed.commands.common import searching, show_input_note
+from protenix_multiseed.commands.common import searching, show_input_note, show_nothing
 from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_findings
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.events import Watchers
+from protenix_multiseed.events import Note, Watchers
 from protenix_multiseed.outputs.scan import Scan
 from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 from protenix_multiseed.process import finish_output
@@ -39,7 +40,9 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
 
 
 def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals: Signals) -> int:
-    prepared = prepare(config, inputs, show_input_note, searching)
+    is_quiet = verbosity < 0
+    show_note = show_nothing if is_quiet else show_input_note
+    prepared = prepare(config, inputs, show_note, partial(searching, is_quiet=is_quiet))
     config, found = prepared.config, prepared.scan
     console = make_console()
     if verbosity >= 0:
@@ -49,9 +52,11 @@ def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals:
     from protenix_multiseed.run.result import RunResult
     from protenix_multiseed.run.terminal import Terminal
 
-    terminal, result = Terminal(console, found.n_todo, verbosity), RunResult.begin(found.tasks)
+    terminal, result = Terminal(console, found.n_todo, verbosity), RunResult.begin(found.tasks, prepared.notes)
     inside = config.out if config.log_file is None else None
     with EventLog(config.log_path, inside, as_json=config.log_format == "json") as log:
+        for text in prepared.notes:  # they are on the screen already
+            log(Note(job=None, text=text))
         watchers = Watchers(log, terminal)  # the log first, so that it misses no event
         with signals.begun(watchers):
             with terminal.shown():

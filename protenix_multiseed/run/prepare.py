@@ -37,10 +37,12 @@ class Prepared:
     Attributes:
         config: The configuration, with what the checks have found out.
         scan: The tasks, and what the output folder holds already.
+        notes: Sentences about the inputs as a whole, for the log and the record of the run.
     """
 
     config: RunConfig
     scan: Scan
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -63,7 +65,13 @@ def prepare(
     if config.offline:
         forbid_network(loopback=config.executor == "ray")
     checkpoint_hash = CheckpointHash(config)
-    jobs, dictionary = read_inputs(config, inputs, note)
+    notes: list[str] = []
+
+    def tell(text: str) -> None:
+        notes.append(text)
+        note(text)
+
+    jobs, dictionary = read_inputs(config, inputs, tell)
     config = check_surroundings(config, has_hits=has_hits(jobs))
     jobs = _with_alignments(config, jobs, dictionary, searching)
     _import_ahead(config, jobs)
@@ -71,7 +79,7 @@ def prepare(
     found = scan(jobs, identities, config.folder_settings)
     if found.n_todo:
         check_workers()
-    return Prepared(config=config, scan=found)
+    return Prepared(config=config, scan=found, notes=tuple(notes))
 
 
 def read_inputs(config: RunConfig, inputs: Sequence[Path | Document], note: Tell) -> tuple[list[Job], Dictionary]:

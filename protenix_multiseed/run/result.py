@@ -24,6 +24,7 @@ class RunResult:
         failures: Jobs and seeds that failed.
         skipped: Seeds of each job skipped by early stopping.
         stopped_by: 128 plus the number of the signal that stopped the run; None if no signal came.
+        notes: Sentences about the inputs as a whole.
     """
 
     n_unit: int = 0
@@ -35,12 +36,13 @@ class RunResult:
     failures: list[Failure] = field(default_factory=list)
     skipped: dict[str, list[int]] = field(default_factory=dict)
     stopped_by: int | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def begin(cls, tasks: Sequence[Task]) -> Self:
+    def begin(cls, tasks: Sequence[Task], notes: tuple[str, ...] = ()) -> Self:
         """Return the result of a run that has not begun."""
         n_unit = sum(len(task.job.seeds) for task in tasks)
-        return cls(n_unit=n_unit, n_before=n_unit - sum(len(task.todo) for task in tasks))
+        return cls(n_unit=n_unit, n_before=n_unit - sum(len(task.todo) for task in tasks), notes=notes)
 
     @property
     def n_left(self) -> int:
@@ -58,7 +60,7 @@ class RunResult:
         return 1 if self.failures or self.n_left else 0
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts for the run's record."""
+        """Return the counts and the notes for the run's record."""
         made: dict[str, Any] = {
             "failures": len(self.failures),
             "samples": sum(map(len, self.samples.values())),
@@ -71,6 +73,8 @@ class RunResult:
                 "left": self.n_left,
             },
         }
+        if self.notes:
+            made["notes"] = list(self.notes)
         if self.skipped:
             made["stopped_when_stable"] = {name: {"seeds_not_run": seeds} for name, seeds in self.skipped.items()}
         return made

@@ -13,7 +13,7 @@ import gemmi
 import pytest
 from biotite.structure.io import pdbx
 from support import cases
-from support.command import COMMAND, DELETE_ALIGNMENT, run
+from support.command import COMMAND, DELETE_ALIGNMENT, run, write_jobs
 
 from protenix_multiseed.upstream.models import DEMO_NOTICE
 
@@ -168,6 +168,18 @@ def test_a_refused_run_writes_nothing(tmp_path, arguments, content, says):
     assert says in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_quiet_run_prints_no_note_and_its_log_and_record_keep_it(tmp_path):
+    (tmp_path / "inputs").mkdir()
+    write_jobs(tmp_path / "inputs", {"a": "MKTAYIAKQR"})
+    arguments = ("predict", "inputs", "--config", "inputs/quick.yaml", "--out", "out")
+    note = "1 files in the input folders are no inputs, and are skipped: quick.yaml"
+    quiet = run(*arguments, "-q", cwd=tmp_path)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert json.loads((tmp_path / "out" / "protenix-ms" / "run.json").read_text())["notes"] == [note]
+    assert f"note: {note}" in (tmp_path / "out" / "protenix-ms" / "run.log").read_text()
+    assert f"note: {note}" in run(*arguments, cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize(("arguments", "code", "absent"), [
