@@ -29,6 +29,7 @@ from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.run.terminal import Terminal
 from protenix_multiseed.search.base import Tell
 from protenix_multiseed.types import Failure
+from protenix_multiseed.wording import errors_in_python, failure_in_python, in_python
 
 __all__ = [
     "FailedError", "Failure", "ProtenixMsError", "ProtenixMsWarning", "RankedSample", "SampleResult", "SeedResult",
@@ -129,8 +130,9 @@ def predict(
         FailedError: after the last result, if a job or seed has failed and ``on_failure`` is None.
     """
     options = {**settings, "seeds": _seeds(seeds), "out": None if out is None else Path(out)}
-    loaded = load_config(options, None if config is None else Path(config), prefix="")
-    prepared = prepare(loaded, _inputs(jobs), warn, searching if progress else _searching)
+    with errors_in_python():
+        loaded = load_config(options, None if config is None else Path(config), prefix="")
+        prepared = prepare(loaded, _inputs(jobs), _warn, searching if progress else _searching)
     results = _results(prepared, on_failure, progress=progress)
     _unfinished.add(results)
     return results
@@ -155,7 +157,7 @@ def _results(
         return read_seed_result(config.out, job, seed)
 
     for word, text in prepared.scan.remarks():
-        warn(f"{word} {text}")
+        _warn(f"{word} {text}")
     for task in tasks:
         todo = set(task.todo)
         for seed in task.job.seeds:
@@ -163,6 +165,7 @@ def _results(
                 yield take(task.job.name, seed)
     inside = config.out if config.log_file is None else None
     with (
+        errors_in_python(),
         _used(config.out.resolve()),
         EventLog(config.log_path, inside, as_json=config.log_format == "json") as log,
         _shown(prepared, progress=progress) as display,
@@ -178,14 +181,14 @@ def _results(
             if not isinstance(outcome, Failure):
                 yield take(outcome.job.name, outcome.seed)
             elif on_failure is not None:
-                on_failure(outcome)
+                on_failure(failure_in_python(outcome))
     if log.problem:
         warn(f"lines are missing in the log: {log.problem}")
     elsewhere = {(sample.job, sample.seed) for samples in result.samples.values() for sample in samples}
     for job, seed in [one for one in left if one in elsewhere]:  # other processes have predicted them
         yield take(job, seed)
     if result.failures and on_failure is None:
-        raise FailedError(result.failures)
+        raise FailedError([failure_in_python(failure) for failure in result.failures])
 
 
 @contextmanager
@@ -213,7 +216,11 @@ def _shown(prepared: Prepared, *, progress: bool) -> Iterator[Watcher]:
 
 def _warn_of_notes(event: Event) -> None:
     if isinstance(event, Note):
-        warn(f"{event.job.name}: {event.text}" if event.job else event.text)
+        _warn(f"{event.job.name}: {event.text}" if event.job else event.text)
+
+
+def _warn(text: str) -> None:
+    warn(in_python(text))
 
 
 def _searching() -> AbstractContextManager[Tell]:

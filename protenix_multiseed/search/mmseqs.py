@@ -110,7 +110,10 @@ class Mmseqs:
         self._more = ["--threads", str(threads)]
         self._search_more = ["--gpu", "1", "--prefilter-mode", "1"] if gpu else ["-s", "8"]
         if gpu and "--gpu " not in self._output_of(["search", "-h"]):
-            raise ConfigError("--gpu: this MMseqs2 cannot use a GPU; install release 16 or later, or leave --gpu out")
+            raise ConfigError(
+                "msa_gpu (--gpu of 'protenix-ms msa'): this MMseqs2 cannot use a GPU; install release 16 or later, or "
+                "leave it out"
+            )
         self.name = " ".join(["mmseqs", *(one.name for one in databases), *self._search_more])
 
     def search(self, sequences: Sequence[str]) -> list[Found]:
