@@ -47,14 +47,14 @@ class FailedError(ProtenixMsError):
         return type(self), (self.failures,)
 
 
-def is_worker_death(error: BaseException) -> bool:
+def is_worker_death(error: BaseException | None) -> bool:
     """Return whether an error says that a worker process ended, or that the whole pool is broken."""
     from pebble import ProcessExpired  # imported late: a run with nothing to do starts no workers
 
     return isinstance(error, ProcessExpired) or is_broken_pool(error)
 
 
-def is_broken_pool(error: BaseException) -> bool:
+def is_broken_pool(error: BaseException | None) -> bool:
     """Return whether an error says that the whole pool is broken, because an idle worker was killed."""
     from concurrent.futures.process import BrokenProcessPool
 

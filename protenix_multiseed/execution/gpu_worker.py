@@ -24,7 +24,7 @@ from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.execution.shared import Shared, differences
 from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import reason_of
-from protenix_multiseed.features.pool import POLL_SECONDS, WorkerPool
+from protenix_multiseed.features.pool import POLL_SECONDS, Featurization, WorkerPool
 from protenix_multiseed.job_spec import JobSpec
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.types import Failure, Features, Identity, Job, Prediction, Task
@@ -90,7 +90,7 @@ class GpuWorker:
         self._workers, self._n_worker = WorkerPool(workers, offline=config.offline), workers
         self._workers.start()
         self._executor = LocalExecutor(config, self._workers, self._tell)
-        self._given: SimpleQueue[tuple[Job, Any] | None] = SimpleQueue()  # jobs and the futures of their features
+        self._given: SimpleQueue[Featurization | None] = SimpleQueue()
         self._identities: dict[str, Identity] = {}
         self._waiting: set[tuple[str, int]] = set()  # (job, seed) that may still be taken back
         self._alone: set[tuple[str, int]] = set()  # (job, seed) that must not share a batch with other jobs
@@ -132,7 +132,7 @@ class GpuWorker:
             self._identities[job.name] = task.identity
             with self._changed:
                 self._waiting.update((job.name, seed) for seed in task.todo)
-            self._given.put((job, self._workers.begin(job, self._config.feature_settings)))
+            self._given.put(self._workers.begin(job, self._config.feature_settings))
 
     def take_back(self, wanted: Sequence[tuple[str, Sequence[int]]]) -> list[list[int]]:
         """Give up those of the seeds of these jobs that have not begun. Returns them, for each job."""
@@ -211,12 +211,11 @@ class GpuWorker:
                 continue
             if given is None:
                 return
-            job, future = given
-            while not self._workers.is_ready(future):
+            while not given.is_ready():
                 if self.is_closed:
                     return
                 yield None
-            yield self._workers.finish(job, future, self._config.feature_settings)
+            yield given.result()
 
     def _is_alone(self, features: Features) -> bool:
         return any((features.job.name, seed.seed) in self._alone for seed in features.seeds)

@@ -124,57 +124,43 @@ class WorkerPool:
             should_stop: Called while the generator waits for a result. Once it returns True, the generator ends.
             more: How many more jobs than usual may be featurized in advance, if this one was the last to be begun.
         """
-        waiting: deque[tuple[Job, Any]] = deque()
+        waiting: deque[Featurization] = deque()
         coming = iter(jobs)
 
         def has_room() -> bool:
-            return len(waiting) < self._workers + AHEAD + (more(waiting[-1][0]) if waiting else 0)
+            return len(waiting) < self._workers + AHEAD + (more(waiting[-1].job) if waiting else 0)
 
         def fill() -> None:
             while has_room() and self._takes_jobs and (job := next(coming, None)) is not None:
-                waiting.append((job, self.begin(job, settings)))
+                waiting.append(self.begin(job, settings))
 
         def gather() -> Iterator[list[Features] | Failure | None]:
             while waiting:
-                if not self.is_ready(waiting[0][1]):
+                if not waiting[0].is_ready():
                     if should_stop():
                         return
                     yield None
                     continue
-                made = self.finish(*waiting.popleft(), settings)
+                made = waiting.popleft().result()
                 fill()
                 yield made
 
         fill()
         return gather()
 
-    def begin(self, job: Job, settings: FeatureSettings) -> Any:
-        """Start to featurize a job. Returns a future for :meth:`finish`."""
+    def begin(self, job: Job, settings: FeatureSettings) -> "Featurization":
+        """Start to featurize a job."""
+        return Featurization(self, job, settings)
+
+    def submit_features(self, job: Job, settings: FeatureSettings) -> Any:
+        """Featurize a job in a worker. Returns a future, which is cancelled after :meth:`drop_features`."""
         future = self.submit(_featurize, job, settings)
         with self._lock:
             self._ahead = [*(one for one in self._ahead if not one.done()), future]
+            is_late = not self._takes_jobs
+        if is_late:
+            future.cancel()
         return future
-
-    def is_ready(self, future: Any) -> bool:
-        """Return whether the features of a job that was begun have come. Waits a short time for them."""
-        if not future.done():  # wait() alone is not enough: it does not notice a cancelled future
-            wait([future], timeout=POLL_SECONDS)
-        return bool(future.done())
-
-    def finish(self, job: Job, future: Any, settings: FeatureSettings) -> list[Features] | Failure:
-        """Return the features of a job that was begun, when they are ready. If its worker was killed, try again."""
-        try:
-            for again in range(MAX_TRIES):
-                try:
-                    made: list[Features] = future.result()
-                    break
-                except Exception as error:
-                    if again + 1 == MAX_TRIES or not is_worker_death(error):
-                        raise
-                    future = self.begin(job, settings)
-        except Exception as error:
-            return failure_of(job, None, "featurize", error)
-        return made
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Give a task to the pool. If a killed idle worker has broken the whole pool, start a new pool."""
@@ -203,6 +189,42 @@ class WorkerPool:
             initializer=_start_worker,
             initargs=(self._offline, self._only_rank),
         )
+
+
+class Featurization:
+    """The features of one job, which a worker makes. If the worker is killed, another one tries again.
+
+    Attributes:
+        job: The job.
+    """
+
+    def __init__(self, workers: WorkerPool, job: Job, settings: FeatureSettings) -> None:
+        self.job, self._workers, self._settings = job, workers, settings
+        self._n_try = 0
+        self._begin()
+
+    def is_ready(self) -> bool:
+        """Return whether the result has come. Waits a short time for it."""
+        if not self._future.done():  # wait() alone is not enough: it does not notice a cancelled future
+            wait([self._future], timeout=POLL_SECONDS)
+        if not self._future.done():
+            return False
+        if self._future.cancelled() or self._n_try == MAX_TRIES or not is_worker_death(self._future.exception()):
+            return True
+        self._begin()
+        return False
+
+    def result(self) -> list[Features] | Failure:
+        """Return the features, or why there are none. Call it when :meth:`is_ready`."""
+        try:
+            made: list[Features] = self._future.result()
+        except Exception as error:
+            return failure_of(self.job, None, "featurize", error)
+        return made
+
+    def _begin(self) -> None:
+        self._n_try += 1
+        self._future = self._workers.submit_features(self.job, self._settings)
 
 
 def _start_worker(offline: bool, only_rank: bool) -> None:

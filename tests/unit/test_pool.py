@@ -59,6 +59,33 @@ def test_a_job_whose_worker_is_killed_is_tried_again(monkeypatch, tmp_path):
     assert (tmp_path / "kills").stat().st_size == 3
 
 
+def test_a_job_that_is_tried_again_does_not_hold_up_a_stop(monkeypatch, tmp_path):
+    """Regression: whoever waited for the second try did not ask whether the run has to stop."""
+    monkeypatch.setattr(module, "_featurize", act)
+    monkeypatch.setenv("KILLS", str(kills := tmp_path / "kills"))
+
+    def is_tried_again():
+        return kills.exists() and kills.stat().st_size == 2
+
+    made = []
+    with WorkerPool(1) as pool:
+        results = pool.featurize([job("killed, then asleep")], FeatureSettings(), is_tried_again)
+        waiting = threading.Thread(target=lambda: made.append(list(results)), daemon=True)
+        waiting.start()
+        waiting.join(200)
+        assert made == [[]]
+
+
+def test_no_features_are_made_after_they_were_dropped(monkeypatch):
+    """Regression: a job that was tried again at that moment kept a worker from writing."""
+    monkeypatch.setattr(module, "_featurize", act)
+    with WorkerPool(1) as pool:
+        pool.drop_features()
+        begun = pool.begin(job("a"), FeatureSettings())
+        assert begun.is_ready()
+        assert isinstance(begun.result(), Failure)
+
+
 def test_a_job_that_fails_says_why(made):
     assert made["wrong"].message == "in.json[0] 'wrong': no such thing"
     assert made["wrong"].stage == "featurize"
