@@ -117,6 +117,24 @@ def test_a_batch_may_take_20_times_its_usual_time_and_at_least_ten_minutes(rate_
     assert made.stuck(gpu, []) == "the process did not answer for 200 s"
 
 
+@pytest.mark.parametrize(("handling", "reason"), [
+    ([500.0], None),  # a script that works on one result
+    ([5.0] * 170, None),  # at most one second of each counts: answers may still wait in the queue
+    ([5.0] * 190, "the process did not answer for 190 s"),
+    ([0.5] * 362, "the process did not answer for 181 s"),  # the run's own work counts whole
+])  # fmt: skip
+def test_a_slow_caller_makes_no_process_look_stuck(monkeypatch, handling, reason):
+    seconds = [0.0]
+    monkeypatch.setattr(fleet, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(fleet, "_POLL_SECONDS", 0.0)
+    made = fleet.Fleet(Machines(1), None)
+    gpu = fleet.Gpu(0, None, None, loaded=object())
+    for one in handling:
+        seconds[0] += one
+        assert made.answers() == []
+    assert made.stuck(gpu, []) == reason
+
+
 def test_a_gpu_that_never_starts_is_left_out_and_the_others_do_the_work(monkeypatch, tmp_path):
     tasks = tasks_of(200)
     run = Run(monkeypatch, tmp_path, Machines(2, broken={"node0"}, seconds=0.01), tasks)
