@@ -15,6 +15,7 @@ from protenix_multiseed.units import counted, format_bytes, visible
 
 if TYPE_CHECKING:
     from protenix_multiseed.analysis.findings import Findings
+    from protenix_multiseed.outputs.found import RankedJob
 
 _FILE_COLUMNS = 140  # line width if the output goes to a file
 
@@ -64,6 +65,14 @@ def make_console(stream: TextIO | None = None) -> Console:
 def show_note(console: Console, job: str, text: str) -> None:
     """Print a note on a job."""
     console.print(f"[yellow]note[/yellow] {escape(job)}: {escape(text)}", soft_wrap=True)
+
+
+def show_problems(console: Console, job: "RankedJob") -> None:
+    """Print which results of a job were left out, and why."""
+    for note in job.notes:
+        show_note(console, job.name, note)
+    for problem in job.problems:
+        console.print(f"[red]failed[/red] {escape(job.name)}: {escape(problem)}", soft_wrap=True)
 
 
 def show_findings(console: Console, name: str, findings: "Findings", folder: Path) -> None:

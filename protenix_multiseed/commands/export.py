@@ -4,19 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.console import make_console, show_problems
 from protenix_multiseed.commands.message import say
-from protenix_multiseed.commands.rank import (
-    RankedJob,
-    find_jobs,
-    gather_job,
-    refuse_if_none,
-    show_problems,
-    skipped,
-)
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import make_scratch, publish_folder, read_text, remove
 from protenix_multiseed.outputs.export import alphafold3_files, pdb_files
+from protenix_multiseed.outputs.found import RankedJob, find_jobs, gather_job, refuse_if_none, skipped
 
 FORMATS = {"alphafold3": alphafold3_files, "pdb": pdb_files}
 MARKER = ".protenix-ms-export"  # lists the files of an export, so that the next one replaces these and no others

@@ -1,63 +1,31 @@
 """``protenix-ms rank``: rank and compare finished results again, from one output folder or from several."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 
-from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings
-from protenix_multiseed.commands.console import make_console, show_findings, show_note
-from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, ProtenixMsError, RunError
+from protenix_multiseed.commands.console import make_console, show_findings, show_problems
+from protenix_multiseed.errors import ConfigError, RunError
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import check_inside, is_file
-from protenix_multiseed.outputs.identity import differences
+from protenix_multiseed.outputs.found import (
+    FoundJob,
+    RankedJob,
+    find_jobs,
+    gather_job,
+    is_ours,
+    refuse_if_none,
+    skipped,
+)
 from protenix_multiseed.outputs.locks import LOCK_FILE, Locks
-from protenix_multiseed.outputs.ranking import Seeds, ranking_lock, read_seeds
-from protenix_multiseed.outputs.scan import RECORD, seed_folders
+from protenix_multiseed.outputs.ranking import ranking_lock
 from protenix_multiseed.outputs.summary import COLUMNS, write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
-
-
-@dataclass(slots=True, kw_only=True)
-class FoundJob:
-    """Finished seeds of one job in all output folders.
-
-    Attributes:
-        name: Name of the job.
-        seeds: Folder of each seed.
-        notes: Sentences that say which results were left out on purpose.
-        problems: Sentences that say which results cannot be used.
-    """
-
-    name: str
-    seeds: dict[int, Path] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedJob:
-    """Results of one job from all output folders.
-
-    Attributes:
-        name: Name of the job.
-        findings: Ranked and compared samples; None if the job was skipped.
-        notes: Sentences that say which results were left out on purpose.
-        problems: Sentences that say which results cannot be used. The reason why a job was skipped is the last one.
-        is_begun: Whether a skipped job was skipped while its files were written.
-    """
-
-    name: str
-    findings: Findings | None
-    notes: tuple[str, ...]
-    problems: tuple[str, ...]
-    is_begun: bool = False
 
 
 def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet: bool) -> int:
@@ -109,7 +77,7 @@ def _refuse_other_files(to: Path, jobs: Sequence[FoundJob]) -> None:
     for folder in (to / job.name for job in jobs):
         with suppress(OSError):  # of a folder that cannot be read: the job is skipped later, which names the reason
             entries = list(folder.iterdir())
-            if entries and not any(map(_is_ours, entries)):
+            if entries and not any(map(is_ours, entries)):
                 raise ConfigError(f"--to: {folder} holds files that rank did not write; choose another --to")
     with suppress(OSError):
         if not (to / SUMMARY).read_bytes().startswith(",".join(COLUMNS).encode()):
@@ -136,137 +104,3 @@ def rank_job(job: FoundJob, to: Path, *, cluster_rmsd: float, parquet: bool) -> 
         except Exception as error:  # this job is skipped; the other jobs are still ranked
             made = replace(skipped(job, error), is_begun=isinstance(error, OSError))
     return made
-
-
-def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
-    """Find the finished seeds of every job. If several folders hold the same seed, the first folder counts.
-
-    Raises:
-        ConfigError: if a folder holds no results, or cannot be read.
-    """
-    jobs: dict[str, FoundJob] = {}
-    for place in places:
-        found = _jobs(place)
-        if not found:
-            raise ConfigError(
-                f"{place}: no results of protenix-ms in this folder; give the folder that predict wrote with --out"
-            )
-        for job in found:
-            known = jobs.setdefault(job.name, FoundJob(name=job.name))
-            known.problems += job.problems
-            for seed, folder in job.seeds.items():
-                if seed in known.seeds:
-                    known.notes.append(
-                        f"seed {seed} is in two folders: {known.seeds[seed]} is used, {folder} is left out"
-                    )
-                else:
-                    known.seeds[seed] = folder
-    return [jobs[name] for name in sorted(jobs)]
-
-
-def gather_job(job: FoundJob, cluster_rmsd: float = CLUSTER_RMSD) -> RankedJob:
-    """Rank and compare the samples of a job. Damaged seeds are left out, and named in the problems."""
-    try:
-        seeds = read_seeds(job.name, job.seeds)
-        _refuse_mixed(job, seeds)
-        findings = seeds.rank(cluster_rmsd)
-    except Exception as error:  # this job is skipped; the other jobs are still ranked
-        return skipped(job, error)
-    for damaged in seeds.damaged.values():
-        leave_out(job, damaged)
-    if findings is None:
-        text = "its seeds hold no predictions any more; predict the job again, or move its folder away"
-        return skipped(job, ConfigError("none of its seeds can be read" if seeds.damaged else text))
-    return RankedJob(name=job.name, findings=findings, notes=tuple(job.notes), problems=tuple(job.problems))
-
-
-def leave_out(job: FoundJob, error: DamagedError) -> None:
-    """Leave a damaged seed out of a job, and name it."""
-    job.seeds = {seed: folder for seed, folder in job.seeds.items() if folder != error.folder}
-    job.problems.append(f"{error}; the seed is left out: {error.way_out}")
-
-
-def skipped(job: FoundJob, error: Exception, what: str = "ranked") -> RankedJob:
-    """Return a job that was skipped because of an error.
-
-    Args:
-        what: What could not be done with the job.
-    """
-    if isinstance(error, DamagedError):
-        reason = f"{error}; {error.way_out}"
-    elif isinstance(error, ProtenixMsError):
-        reason = str(error)
-    elif isinstance(error, OSError):
-        reason = f"{reason_of(error)}; {advice_for(error)}, or choose another --to"
-    else:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}; {VERIFY}"
-    text = f"the job is skipped, because it cannot be {what}: {reason}"
-    return RankedJob(name=job.name, findings=None, notes=tuple(job.notes), problems=(*job.problems, text))
-
-
-def show_problems(console: Console, job: RankedJob) -> None:
-    """Print which results of a job were left out, and why."""
-    for note in job.notes:
-        show_note(console, job.name, note)
-    for problem in job.problems:
-        console.print(f"[red]failed[/red] {escape(job.name)}: {escape(problem)}", soft_wrap=True)
-
-
-def refuse_if_none(jobs: Sequence[RankedJob], what: str = "ranked") -> None:
-    """Refuse the command if every job was skipped before anything was written.
-
-    Raises:
-        ConfigError: if nothing can be done with any job.
-    """
-    if all(job.findings is None and not job.is_begun for job in jobs):
-        raise ConfigError(f"no job can be {what}")
-
-
-def _jobs(place: Path) -> list[FoundJob]:
-    """Return the jobs in one output folder."""
-    try:
-        names = sorted(entry.name for entry in place.iterdir())
-    except OSError as error:
-        raise ConfigError(f"{reason_of(error)}; give the folder that predict wrote with --out") from None
-    names = [name for name in names if name not in (RUN_FOLDER, "lost+found") and not name.startswith(".")]
-    return [job for name in names if (job := _job(place, name)) is not None]
-
-
-def _job(place: Path, name: str) -> FoundJob | None:
-    """Return the job in one folder, with the seeds that this program wrote; None if no job is there."""
-    folder, job = place / name, FoundJob(name=name)
-    if not folder.is_dir():
-        return None
-    if os.access(folder, os.R_OK | os.X_OK) and not any(_is_ours(path) for path in folder.iterdir()):
-        return None
-    try:
-        seeds = seed_folders(folder, place)
-    except ConfigError as error:
-        job.problems.append(str(error))
-        return job
-    for seed, path in seeds.items():
-        is_foreign = path.is_dir() and os.access(path, os.X_OK) and not os.path.lexists(path / RECORD)
-        if not is_foreign:
-            job.seeds[seed] = path
-    return job
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether an entry of a folder shows that this program wrote results there."""
-    return path.name in ("ranking.csv", "ensemble.json") or os.path.lexists(path / RECORD)
-
-
-def _refuse_mixed(job: FoundJob, seeds: Seeds) -> None:
-    """Refuse seeds that were made with different settings, inputs or versions.
-
-    Raises:
-        ConfigError: if there are any.
-    """
-    records = seeds.records
-    first = min(records, default=0)
-    for seed, record in records.items():
-        if changed := list(differences(records[first]["made_from"], record["made_from"])):
-            raise ConfigError(
-                f"{job.seeds[seed]}: made with other settings, inputs or versions than {job.seeds[first]}: "
-                f"{'; '.join(changed)}; their scores are not comparable. Rank the two folders separately"
-            )

@@ -9,20 +9,12 @@ from typing import Any
 
 from rich.progress import Progress
 
-from protenix_multiseed.commands.console import make_console
+from protenix_multiseed.commands.console import make_console, show_problems
 from protenix_multiseed.commands.message import say
-from protenix_multiseed.commands.rank import (
-    FoundJob,
-    RankedJob,
-    find_jobs,
-    gather_job,
-    leave_out,
-    show_problems,
-    skipped,
-)
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import check_inside, open_file, remove, write_bytes, write_text
+from protenix_multiseed.outputs.found import FoundJob, RankedJob, find_jobs, gather_job, leave_out, skipped
 from protenix_multiseed.outputs.record import read_notes
 from protenix_multiseed.page.build import MARK, VIEWER, index_page, job_page, page_name, single_page
 from protenix_multiseed.page.collect import JobData, collect

@@ -30,6 +30,7 @@ from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.outputs import tables
+from protenix_multiseed.outputs.found import find_jobs, gather_job
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.page.collect import collect, pack_text, structures_of
 from protenix_multiseed.types import Sample
@@ -473,7 +474,7 @@ def test_the_page_shows_only_kept_structures(tmp_path):
 
 def test_the_page_says_once_that_a_protein_has_no_msa(tmp_path):
     page_results.write(tmp_path, ["job"])
-    findings = rank.gather_job(rank.find_jobs([tmp_path])[0]).findings
+    findings = gather_job(find_jobs([tmp_path])[0]).findings
     bare = spec_of({"sequences": [{"proteinChain": {"sequence": "MKT", "count": 1}}]})
     notes = (*notes_of(bare, load_config({"model": "demo"}).input_rules), "another note")
     said = collect("job", findings, notes, slim=True).summary

@@ -18,7 +18,8 @@ PACKAGE = cases.REPOSITORY / "protenix_multiseed"
 # Modules whose messages only the command shows, or that run MMseqs2.
 OF_COMMAND = {
     *PACKAGE.glob("commands/*.py"),
-    *(PACKAGE / name for name in ("aliases.py", "cli.py", "options.py", "outputs/export.py", "search/mmseqs.py")),
+    *(PACKAGE / name for name in ("aliases.py", "cli.py", "options.py", "search/mmseqs.py")),
+    *(PACKAGE / "outputs" / name for name in ("export.py", "found.py")),
 }
 # Options of other programs, and of the command's that Python does not have.
 FOREIGN = {"--head", "--shm-size", "--server", "--database"}
