@@ -106,6 +106,34 @@ def test_a_structure_is_the_job_written_by_hand(read, write):
     assert "2 water molecules of the structure are left out" in made.notes
 
 
+def test_a_ligand_of_several_components_is_one_ligand_again(read):
+    """Regression: it was read as copies of one component, and the bond inside it as a bond between copies."""
+    made = structure()
+    single = gemmi.EntityType.NonPolymer
+    glycan, ions = gemmi.Chain("G"), gemmi.Chain("I")
+    for number in (1, 2):
+        glycan.add_residue(residue("NAG", number, ["C1", "O4"], single, "G", 400 + 3 * number))
+        ions.add_residue(residue("MG", number, ["MG"], single, "I", 500 + 9 * number))
+    for chain in (glycan, ions):
+        made[0].add_chain(chain)
+    made.setup_entities()
+    bond = gemmi.Connection()
+    bond.type, bond.name = gemmi.ConnectionType.Covale, "covale2"
+    for end, number, atom in (("partner1", 1, "O4"), ("partner2", 2, "C1")):
+        address = getattr(bond, end)
+        address.chain_name, address.atom_name = "G", atom
+        address.res_id.name, address.res_id.seqid = "NAG", gemmi.SeqId(number, " ")
+    made.connections.append(bond)
+    (found,) = read(made.make_mmcif_document().as_string(), "in.cif")
+    (job,) = BY_HAND
+    ions, glycan = ({"ligand": {"ligand": code, "count": n}} for code, n in (("CCD_MG", 3), ("CCD_NAG_NAG", 1)))
+    inside = {"entity1": 5, "copy1": 1, "position1": 1, "atom1": "O4",
+              "entity2": 5, "copy2": 1, "position2": 2, "atom2": "C1"}  # fmt: skip
+    sequences, bonds = [*job["sequences"][:3], ions, glycan], [*job["covalent_bonds"], inside]
+    (by_hand,) = read([{**job, "sequences": sequences, "covalent_bonds": bonds}])
+    assert content_of(found.spec, READS) == content_of(by_hand.spec, READS)
+
+
 @pytest.mark.parametrize("kind", ["cif", "pdb"])
 def test_a_bond_to_a_symmetry_mate_is_left_out(read, kind):
     """Regression: it became a bond of the atom inside the job that has the same name."""

@@ -155,14 +155,18 @@ class _Reader:
         self._remember(chain.name, residues, positions if whole else range(1, len(residues) + 1))
 
     def _ligands(self, chain: Any) -> Iterator[list[Any]]:
-        """Yield molecules: the residues of one subchain that bonds join (sugars), else one residue each."""
+        """Yield molecules: the residues of one subchain of an entity that the file states, else one residue each.
+
+        Sugars and predicted ligands of several components have more than one residue. Ions of one subchain are apart.
+        """
         by_subchain: dict[str, list[Any]] = {}
         for residue in (*chain.get_ligands(), *chain.get_waters()):
             by_subchain.setdefault(residue.subchain, []).append(residue)
         for residues in by_subchain.values():
             entity = self.structure.get_entity(residues[0].entity_id) if residues[0].entity_id else None
             is_branched = entity is not None and entity.entity_type.name == "Branched"
-            yield from [residues] if is_branched or residues[0].name in _WATER else [[one] for one in residues]
+            is_molecule = is_branched or (entity is not None and all(len(one) > 1 for one in residues))
+            yield from [residues] if is_molecule or residues[0].name in _WATER else [[one] for one in residues]
 
     def _add(self, entity: Entity) -> None:
         """Add a chain, as another copy if an equal one is there."""
