@@ -262,7 +262,7 @@ class RunConfig(_Strict):
             pae=self.pae,
             kept=kept[self.store] if self.store in kept else int(self.store.removeprefix("top:")),
             notice=self.spec.notice,
-            ligand_numbers=self.sequential,
+            as_protenix=self.sequential,
         )
 
     @property

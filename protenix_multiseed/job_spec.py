@@ -232,6 +232,12 @@ class JobSpec:
         return any(polymer.has_msa for _, polymer in self.polymers())
 
     @property
+    def has_own_molecules(self) -> bool:
+        """Whether a molecule may be in no dictionary: a component of the job's own, or a ligand without components."""
+        ligands = (entity for entity in self.entities if isinstance(entity, Ligand))
+        return bool(self.components) or any(not ligand.components for ligand in ligands)
+
+    @property
     def summary(self) -> str:
         """What the job holds, for people, such as ``2 x protein 120, ligand GTP``."""
         return ", ".join(

@@ -120,7 +120,8 @@ class WriteSettings:
         kept: Number of best-ranked samples of a seed that keep all their files. The other samples keep only their
             scores. None: all samples keep all their files.
         notice: A sentence that every file must contain, such as that the model is a demo.
-        ligand_numbers: Whether ligands keep a ``label_seq_id``, as in Protenix's files. mmCIF wants none.
+        as_protenix: Whether structures stay as Protenix writes them: ligands have a ``label_seq_id``, which mmCIF does
+            not want, and the bonds of molecules that are in no dictionary are missing.
     """
 
     out: Path
@@ -128,7 +129,7 @@ class WriteSettings:
     pae: str = "none"
     kept: int | None = None
     notice: str | None = None
-    ligand_numbers: bool = False
+    as_protenix: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

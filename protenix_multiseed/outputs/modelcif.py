@@ -1,10 +1,12 @@
 """What is added to and changed in the mmCIF files that upstream writes.
 
 Added are ModelCIF categories: the confidence of the model, and the software that made it. ChimeraX and Mol* colour by
-``ma_qa_metric_local``. Definitions: https://mmcif.wwpdb.org/dictionaries/mmcif_ma.dic.
+``ma_qa_metric_local``. Definitions: https://mmcif.wwpdb.org/dictionaries/mmcif_ma.dic. The bonds inside components are
+added if programs cannot know them.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import gemmi
@@ -12,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
+    from biotite.structure.io.pdbx import CIFCategory
 
 _DICTIONARY = "https://raw.githubusercontent.com/ihmwg/ModelCIF/master/dist/mmcif_ma.dic"
 _STYLE = gemmi.cif.WriteOptions()  # as upstream's: columns in line, "#" after each category
@@ -30,7 +33,7 @@ def model_categories(
         software: Version of each program, by its name.
     """
     from biotite.structure import get_residue_starts
-    from biotite.structure.io.pdbx import CIFBlock, CIFCategory
+    from biotite.structure.io.pdbx import CIFCategory
 
     starts = get_residue_starts(atoms)
     sizes = np.diff([*starts, len(atoms)])
@@ -67,8 +70,34 @@ def model_categories(
             "metric_value": [f"{value:.2f}" for value in of_residue],
         },
     }
-    block = CIFBlock({name: CIFCategory(columns) for name, columns in categories.items()}, name="model")
-    text: str = block.serialize().partition("\n#\n")[2]  # without the data block's header, which the file already has
+    return _text({name: CIFCategory(columns) for name, columns in categories.items()})
+
+
+def bond_category(atoms: "AtomArray") -> str:
+    """Return the bonds inside all components of a structure as mmCIF text.
+
+    The components of the dictionary are among them: from a file with this category biotite reads no other bonds.
+
+    Args:
+        atoms: The atoms of the structure that was written, with their bonds.
+    """
+    from biotite.structure import get_residue_starts
+    from biotite.structure.io.pdbx import CIFFile, set_structure
+
+    different: dict[tuple[str, ...], range] = {}  # one residue of each kind: biotite takes long for all atoms
+    for start, stop in pairwise(get_residue_starts(atoms, add_exclusive_stop=True).tolist()):
+        different.setdefault((atoms.res_name[start], *atoms.atom_name[start:stop]), range(start, stop))
+    file = CIFFile()
+    set_structure(file, atoms[np.concatenate(list(different.values()))], data_block="model")
+    bonds = file.block.get("chem_comp_bond")  # None: all components are single atoms
+    return "" if bonds is None else _text({"chem_comp_bond": bonds})
+
+
+def _text(categories: Mapping[str, "CIFCategory"]) -> str:
+    """Return categories without the data block's header, which the file already has."""
+    from biotite.structure.io.pdbx import CIFBlock
+
+    text: str = CIFBlock(categories, name="model").serialize().partition("\n#\n")[2]
     return text
 
 

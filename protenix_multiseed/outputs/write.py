@@ -19,7 +19,7 @@ from protenix_multiseed.errors import RunError
 from protenix_multiseed.files import check_inside, make_scratch, publish_folder
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.identity import fingerprint
-from protenix_multiseed.outputs.modelcif import model_categories, without_ligand_numbers
+from protenix_multiseed.outputs.modelcif import bond_category, model_categories, without_ligand_numbers
 from protenix_multiseed.outputs.scan import RECORD, seed_folder
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Identity, Prediction
@@ -103,6 +103,8 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
     software = {"protenix": version_of("protenix"), "protenix-ms": __version__}
     predictions = folder / "predictions"
     has_ligands = not set(prediction.atom_array.label_entity_id.tolist()) <= set(prediction.entity_poly_type)
+    is_known = settings.as_protenix or not prediction.job.spec.has_own_molecules
+    bonds = "" if is_known else bond_category(prediction.atom_array)
     for rank, index in enumerate(order):
         structure = predictions / f"{prediction.job.name}_sample_{rank}.cif"
         if settings.kept is not None and rank >= settings.kept:
@@ -115,9 +117,9 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         confidence = model_categories(prediction.atom_array, prediction.entity_poly_type, plddt, software)
         text = structure.read_text(encoding="utf-8")
         text = _named(text, prediction.job.name, settings.notice)
-        if not settings.ligand_numbers and (has_ligands or "_struct_conn." in text):
+        if not settings.as_protenix and (has_ligands or "_struct_conn." in text):
             text = without_ligand_numbers(text)
-        structure.write_text(text + confidence, encoding="utf-8")
+        structure.write_text(text + confidence + bonds, encoding="utf-8")
     if settings.notice:
         for full in predictions.glob("*_full_data_sample_*.json"):
             full.write_text(json.dumps(notice | json.loads(full.read_text(encoding="utf-8"))), encoding="utf-8")

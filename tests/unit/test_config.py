@@ -107,9 +107,9 @@ def test_store_sets_the_number_of_kept_structures(store, kept):
     assert load_config({"store": store}).write_settings.kept == kept
 
 
-def test_only_sequential_numbers_ligands_as_protenix_does():
-    numbers = [load_config(given).write_settings.ligand_numbers for given in ({"sequential": True}, {"guidance": True})]
-    assert numbers == [True, False]
+def test_only_sequential_writes_structures_as_protenix_does():
+    exact = [load_config(given).write_settings.as_protenix for given in ({"sequential": True}, {"guidance": True})]
+    assert exact == [True, False]
 
 
 @pytest.mark.parametrize(("options", "says"), [

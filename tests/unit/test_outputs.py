@@ -111,7 +111,7 @@ def glycoprotein():
 
 def test_ligands_have_no_number_in_their_sequence_but_as_protenix_writes_them(tmp_path):
     made = glycoprotein()
-    (theirs,) = written(made, WriteSettings(out=tmp_path / "exact", ligand_numbers=True), IDENTITY)
+    (theirs,) = written(made, WriteSettings(out=tmp_path / "exact", as_protenix=True), IDENTITY)
     (ours,) = written(made, WriteSettings(out=tmp_path / "ours"), IDENTITY)
     columns = ["label_asym_id", "label_seq_id", "auth_seq_id"]
     blocks = [gemmi.cif.read(str(one.structure)).sole_block() for one in (ours, theirs)]
@@ -126,7 +126,7 @@ def test_ligands_have_no_number_in_their_sequence_but_as_protenix_writes_them(tm
 
 def test_a_file_without_ligands_and_bonds_between_residues_is_as_protenix_writes_it(tmp_path):
     made = prediction(scores=(0.5,))
-    (theirs,) = written(made, WriteSettings(out=tmp_path / "exact", ligand_numbers=True), IDENTITY)
+    (theirs,) = written(made, WriteSettings(out=tmp_path / "exact", as_protenix=True), IDENTITY)
     (ours,) = written(made, WriteSettings(out=tmp_path / "ours"), IDENTITY)
     assert ours.structure.read_text() == theirs.structure.read_text()
 
@@ -149,6 +149,29 @@ def test_readers_find_the_residues_and_bonds_of_ligands(tmp_path):
     assert ends == [(2, 1), (1, 2)]
     chains = MMCIFParser(QUIET=True).get_structure("x", str(sample.structure))[0]
     assert [(chain.id, one.resname, one.id[1]) for chain in chains for one in chain] == expected
+
+
+def test_bonds_of_molecules_that_no_dictionary_has_are_written(tmp_path):
+    """Regression: programs read no bond of a ligand that is given as SMILES, or of a component of the job's own."""
+    made = glycoprotein()
+    atoms = made.atom_array
+    atoms.res_name[5:10], atoms.res_id[5:10], atoms.atom_name[5:10] = "l01", 1, ["C1", "C2", "C3", "O1", "O2"]
+    bonds = {(0, 1, 1), (2, 3, 2), (5, 6, 1), (6, 7, 5), (7, 8, 2)}
+    atoms.bonds = BondList(len(atoms), np.array(sorted(bonds)))
+    protein = {"proteinChain": {"sequence": "AA", "count": 1}}
+    known, smiles = (
+        replace(made, job=job_of({"sequences": [protein, {"ligand": {"ligand": ligand, "count": 1}}]}))
+        for ligand in ("CCD_NAG_NAG", "CCO")
+    )
+    files = {}
+    for name, one, settings in (
+        ("known", known, {}), ("exact", smiles, {"as_protenix": True}), ("smiles", smiles, {}),
+    ):  # fmt: skip
+        (sample,) = written(one, WriteSettings(out=tmp_path / name, **settings), IDENTITY)
+        files[name] = pdbx.CIFFile.read(sample.structure)
+    assert ["chem_comp_bond" in file.block for file in files.values()] == [False, False, True]
+    array = pdbx.get_structure(files["smiles"], model=1, include_bonds=True)
+    assert {tuple(map(int, bond)) for bond in array.bonds.as_array()} >= bonds
 
 
 def test_writing_again_replaces_the_whole_seed_folder(tmp_path):
