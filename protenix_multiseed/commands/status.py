@@ -16,7 +16,7 @@ from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.outputs.locks import LOCK_FILE
 from protenix_multiseed.outputs.progress import read_progress
 from protenix_multiseed.outputs.record import read_failures
-from protenix_multiseed.outputs.scan import RECORD, seed_folders
+from protenix_multiseed.outputs.seed_files import RECORD, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
 
 _STATES = {True: "running", False: "killed", None: "running or killed (its lock cannot be read)"}

@@ -7,7 +7,8 @@ from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.events import Written
 from protenix_multiseed.failures import failure_of, is_worker_death
 from protenix_multiseed.features.pool import WorkerPool
-from protenix_multiseed.outputs.scan import inspect, read_seed, seed_folder
+from protenix_multiseed.outputs.scan import inspect
+from protenix_multiseed.outputs.seed_files import read_seed, seed_folder
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Failure, Identity, Prediction, Task

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from protenix_multiseed.files import find_leftovers, remove
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.scan import Found, inspect, seed_folder, seed_folders
+from protenix_multiseed.outputs.scan import Found, inspect
+from protenix_multiseed.outputs.seed_files import seed_folder, seed_folders
 from protenix_multiseed.settings import FolderSettings
 from protenix_multiseed.types import Failure, Job, Task
 

@@ -16,7 +16,7 @@ from protenix_multiseed.analysis.compact import Tokens, read_compact
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import read_text
 from protenix_multiseed.outputs.modelcif import without_ligand_numbers
-from protenix_multiseed.outputs.scan import read_summary
+from protenix_multiseed.outputs.seed_files import read_summary
 from protenix_multiseed.types import Sample
 
 MAX_PDB_ATOMS = 99_999  # the format's columns hold no larger number

@@ -10,7 +10,7 @@ from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, Proteni
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.outputs.identity import differences
 from protenix_multiseed.outputs.ranking import Seeds, read_seeds
-from protenix_multiseed.outputs.scan import RECORD, seed_folders
+from protenix_multiseed.outputs.seed_files import RECORD, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings, gather
 from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.scan import done_seeds, read_seed
+from protenix_multiseed.outputs.scan import done_seeds
+from protenix_multiseed.outputs.seed_files import read_seed
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.types import Identity, Sample
 

@@ -15,7 +15,7 @@ from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import read_compact
 from protenix_multiseed.errors import ConfigError, DamagedError, warn
 from protenix_multiseed.files import check_inside, read_text
-from protenix_multiseed.outputs.scan import RECORD, read_seed, read_summary, seed_folder, seed_folders
+from protenix_multiseed.outputs.seed_files import RECORD, read_seed, read_summary, seed_folder, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Sample
 

@@ -23,7 +23,7 @@ from protenix_multiseed.analysis.convergence import TOLERANCE
 from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import is_file, read_bytes, write_bytes
-from protenix_multiseed.outputs.scan import OF_CHAIN, OF_PAIR, read_summary
+from protenix_multiseed.outputs.seed_files import OF_CHAIN, OF_PAIR, read_summary
 
 _ROW = ("ranking_score", "plddt", "ptm", "iptm")
 COLUMNS = (

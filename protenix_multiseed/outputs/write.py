@@ -20,7 +20,7 @@ from protenix_multiseed.files import check_inside, make_scratch, publish_folder
 from protenix_multiseed.hashes import sha256
 from protenix_multiseed.outputs.identity import fingerprint
 from protenix_multiseed.outputs.modelcif import bond_category, model_categories, without_ligand_numbers
-from protenix_multiseed.outputs.scan import RECORD, seed_folder
+from protenix_multiseed.outputs.seed_files import RECORD, seed_folder
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.types import Identity, Prediction
 from protenix_multiseed.upstream.environment import data_dumper, silenced

@@ -16,7 +16,7 @@ from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.files import is_file, read_text
 from protenix_multiseed.inputs.notes import LESS_ACCURATE
-from protenix_multiseed.outputs.scan import RECORD, read_record, read_summary
+from protenix_multiseed.outputs.seed_files import RECORD, read_record, read_summary
 from protenix_multiseed.types import Sample
 
 MOST_SAMPLES = 100  # best-ranked samples of a job that the page shows; the sentences are about all samples

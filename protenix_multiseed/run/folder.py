@@ -21,7 +21,7 @@ from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.progress import Progress
 from protenix_multiseed.outputs.ranking import rank_in_worker, rank_job, ranked_seeds, ranking_lock
 from protenix_multiseed.outputs.record import RunRecord, write_failures
-from protenix_multiseed.outputs.scan import seed_folders
+from protenix_multiseed.outputs.seed_files import seed_folders
 from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals

@@ -4,7 +4,7 @@ import numpy as np
 from biotite.structure import AtomArray, BondList
 from support.jobs import job_of
 
-from protenix_multiseed.outputs.scan import read_seed, seed_folder
+from protenix_multiseed.outputs.seed_files import read_seed, seed_folder
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.types import Prediction
 

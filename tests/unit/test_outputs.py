@@ -24,7 +24,7 @@ from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.ranking import read_seeds
 from protenix_multiseed.outputs.record import write_failures
-from protenix_multiseed.outputs.scan import read_record
+from protenix_multiseed.outputs.seed_files import read_record
 from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.outputs.write import write_prediction
