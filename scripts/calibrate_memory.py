@@ -20,7 +20,7 @@ import torch
 
 from protenix_multiseed.commands.bench import make_job
 from protenix_multiseed.config_loading import load_config
-from protenix_multiseed.execution.model import make_planner
+from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
 from protenix_multiseed.limits import TOKEN_PADDING_GPU

@@ -165,7 +165,7 @@ def _groups(
 def _planner(config: RunConfig) -> "tuple[Planner, int]":
     """Return the run's planner and the bytes of device memory that a plan may fill."""
     from protenix_multiseed.execution import hardware
-    from protenix_multiseed.execution.model import make_planner
+    from protenix_multiseed.execution.plan import make_planner
     from protenix_multiseed.kernels.probe import known_outcomes
     from protenix_multiseed.model.weights import build_model
     from protenix_multiseed.upstream.configs import build_configs

@@ -1,7 +1,6 @@
 """The local executor's model on its device: load it, decide which jobs fit in memory, run one batch."""
 
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,8 +16,8 @@ from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.base import Gate
 from protenix_multiseed.execution.figures import share_done, stage_seconds
 from protenix_multiseed.execution.gpus import driver_version
-from protenix_multiseed.execution.memory import DIFFUSION_BYTES, MARGIN, ModelSize, Settings
-from protenix_multiseed.execution.plan import Planner
+from protenix_multiseed.execution.memory import MARGIN
+from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
 from protenix_multiseed.execution.transfer import Transfer
 from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
@@ -30,38 +29,10 @@ from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
 from protenix_multiseed.model.weights import build_model, load_model
-from protenix_multiseed.settings import PlanSettings
 from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features, Prediction, Sizes
 from protenix_multiseed.upstream.configs import build_configs
-from protenix_multiseed.upstream.models import model_spec
 
 _KEPT = ("coordinate", "summary_confidence", "full_data")  # entries of upstream's output that predictions need
-
-
-def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bool, fused: bool) -> Planner:
-    """Return the planner of a run. The model's weights need not be loaded.
-
-    Args:
-        configs: Upstream's configuration.
-        model: Upstream's model.
-        fused: Whether Triton kernels run.
-    """
-    spec = model_spec(settings.model)
-    return Planner(
-        model=ModelSize.of(configs, model),
-        memory=Settings(
-            n_sample=settings.samples,
-            n_step=configs.sample_diffusion.N_step,
-            trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
-            diffusion_bytes=DIFFUSION_BYTES[settings.precision],
-            sampling_full_precision_max_tokens=spec.sampling_full_precision_max_tokens if on_gpu else sys.maxsize,
-            confidence_full_precision_max_tokens=spec.confidence_full_precision_max_tokens if on_gpu else sys.maxsize,
-            padding=TOKEN_PADDING_GPU if on_gpu else 1,
-            on_gpu=on_gpu,
-            fused=fused,
-        ),
-        settings=settings,
-    )
 
 
 class LoadedModel:

@@ -3,19 +3,29 @@
 A plan changes memory and time, but never a result, because each seed has its own random numbers.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from protenix_multiseed.execution.memory import MemoryEstimate, ModelSize, Settings, estimate_peak_bytes
+from protenix_multiseed.execution.memory import (
+    DIFFUSION_BYTES,
+    MemoryEstimate,
+    ModelSize,
+    Settings,
+    estimate_peak_bytes,
+)
 from protenix_multiseed.limits import (
     MAX_SEEDS_PER_BATCH,
     MAX_SHARED_PADDING_PERCENT,
     SHARED_BATCH_MAX_TOKENS,
+    TOKEN_PADDING_GPU,
 )
 from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.settings import PlanSettings
 from protenix_multiseed.types import BatchPlan, Entry, Sizes
 from protenix_multiseed.units import format_bytes
+from protenix_multiseed.upstream.models import model_spec
 
 Estimate = Callable[[int, int], int]
 """Function of the number of seeds and the sample chunk. It returns the peak bytes of a batch and grows with both."""
@@ -257,3 +267,29 @@ class Planner:
 
         # Not a binary search: above some sizes parts run in 16 bits, and a larger complex can take less memory.
         return next((n for n in range(sizes.n_token // 16 * 16, 0, -16) if fits(n)), 0)
+
+
+def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bool, fused: bool) -> Planner:
+    """Return the planner of a run. The model's weights need not be loaded.
+
+    Args:
+        configs: Upstream's configuration.
+        model: Upstream's model.
+        fused: Whether Triton kernels run.
+    """
+    spec = model_spec(settings.model)
+    return Planner(
+        model=ModelSize.of(configs, model),
+        memory=Settings(
+            n_sample=settings.samples,
+            n_step=configs.sample_diffusion.N_step,
+            trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
+            diffusion_bytes=DIFFUSION_BYTES[settings.precision],
+            sampling_full_precision_max_tokens=spec.sampling_full_precision_max_tokens if on_gpu else sys.maxsize,
+            confidence_full_precision_max_tokens=spec.confidence_full_precision_max_tokens if on_gpu else sys.maxsize,
+            padding=TOKEN_PADDING_GPU if on_gpu else 1,
+            on_gpu=on_gpu,
+            fused=fused,
+        ),
+        settings=settings,
+    )

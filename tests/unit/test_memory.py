@@ -15,7 +15,7 @@ from support.jobs import network_of, scored
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution import memory
 from protenix_multiseed.execution.memory import MARGIN, ModelSize, Settings, estimate_peak_bytes
-from protenix_multiseed.execution.model import make_planner
+from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels import language
