@@ -3,20 +3,20 @@
 Mistakes that would fail later in the run are found here, before work starts.
 """
 
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs import alignments, modifications, molecules, structures, templates
+from protenix_multiseed.inputs.atom_refs import AtomRefs
 from protenix_multiseed.inputs.bonds import bond_problems
 from protenix_multiseed.inputs.components import component_problems
 from protenix_multiseed.inputs.content import alignments_read, structures_read
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.names import chain_id_problem
-from protenix_multiseed.inputs.residues import COMPONENTS, component_at
+from protenix_multiseed.inputs.residues import COMPONENTS
 from protenix_multiseed.job_spec import AtomRef, Bond, Entity, Ion, JobSpec, Ligand, Polymer, SourceFile
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.component import ComponentFacts
@@ -48,6 +48,7 @@ class _Checker:
         self.problems: list[str] = []
         self.n_token = 0
         self._molecules: dict[int, Molecule | None] = {}  # SMILES and file ligands only, by entity number
+        self._atoms = AtomRefs(spec, self._names, self._molecules, exact=rules.reads.exact)
 
     def run(self) -> None:
         for component, text in self._broken.items():
@@ -66,7 +67,7 @@ class _Checker:
         self._single_atoms()
         exist = [self._bond(bond) for bond in self.spec.bonds]
         if all(exist):
-            self.problems.extend(bond_problems(self.spec, self._facts, self._name))
+            self.problems.extend(bond_problems(self.spec, self._facts, self._atoms.name_of))
         self._constraints()
         limit = self.rules.max_tokens
         if limit is not None and self.n_token > limit and not self.problems:
@@ -255,79 +256,7 @@ class _Checker:
 
     def _exists(self, where: str, end: str, atom: AtomRef) -> bool:
         """Whether entity, copy, position and atom exist. The first missing one is recorded as a problem."""
-        n_entity = len(self.spec.entities)
-        if not 1 <= atom.entity <= n_entity:
-            self._problem(f"{where}.entity{end}", f"{atom.entity}: the job has entities 1 to {n_entity}")
-            return False
-        entity = self.spec.entities[atom.entity - 1]
-        if atom.copy is not None and not 1 <= atom.copy <= entity.copies:
-            text = f"{atom.copy}: entity {atom.entity} has copies 1 to {entity.copies}"
-            self._problem(f"{where}.copy{end}", text)
-            return False
-        n_position = _positions(entity)
-        if atom.position is not None and not 1 <= atom.position <= n_position:
-            text = f"{atom.position}: entity {atom.entity} has positions 1 to {n_position}"
-            self._problem(f"{where}.position{end}", text)
-            return False
-        return atom.position is None or atom.atom is None or self._atom_exists(f"{where}.atom{end}", atom, entity)
-
-    def _atom_exists(self, field: str, atom: AtomRef, entity: Entity) -> bool:
-        if isinstance(atom.atom, int):
-            return self._number_exists(field, atom.atom, atom.entity, entity)
-        known = self._atoms_at(atom.entity, entity, atom.position or 1)
-        if known is None or atom.atom in known:
-            return True
-        near = difflib.get_close_matches(str(atom.atom), sorted(known), n=3, cutoff=0.3) or sorted(known)[:6]
-        more = ", ..." if len(known) > len(near) else ""
-        self._problem(
-            field,
-            f"atom {atom.atom!r} does not exist at position {atom.position} of entity {atom.entity}; "
-            f"it has {', '.join(near)}{more}",
-        )
-        return False
-
-    def _number_exists(self, field: str, number: int, entity_number: int, entity: Entity) -> bool:
-        if entity_number not in self._molecules:
-            self._problem(field, f"{number}: atoms are numbered only in a SMILES or FILE_ ligand; here use a name")
-            return False
-        molecule = self._molecules[entity_number]
-        if molecule is None:  # refused already
-            return False
-        if number in molecule.repeated:
-            self._problem(field, f"several atoms of the SMILES string have the number {number}: label only one of them")
-            return False
-        if number in self._numbers(molecule):
-            return True
-        if isinstance(entity, Ligand) and entity.file:
-            last = max(self._numbers(molecule))
-            text = f"no atom {number} in {entity.file.path.name}, or a hydrogen: atoms are counted from 0 to {last}"
-        else:
-            text = f"no atom {number} in the SMILES string; label it there, as in [C:{number}]"
-        self._problem(field, text)
-        return False
-
-    def _numbers(self, molecule: Molecule) -> Mapping[int, str]:
-        """The atom that each number means in this run."""
-        return molecule.upstream_numbers if self.rules.reads.exact else molecule.numbers
-
-    def _name(self, atom: AtomRef) -> str:
-        """Name of an atom that exists."""
-        molecule = self._molecules.get(atom.entity)
-        return self._numbers(molecule)[atom.atom] if molecule and isinstance(atom.atom, int) else str(atom.atom)
-
-    def _atoms_at(self, number: int, entity: Entity, position: int) -> frozenset[str] | None:
-        """Names of the heavy atoms at a position of an entity; None if they are not known."""
-        if isinstance(entity, Polymer):
-            return self._names(component_at(entity, position))
-        if isinstance(entity, Ion):
-            return self._names(entity.component)
-        if entity.components:
-            return self._names(entity.components[position - 1])
-        molecule = self._molecules[number]
-        return molecule.names if molecule else None
-
-
-def _positions(entity: Entity) -> int:
-    if isinstance(entity, Polymer):
-        return len(entity.sequence)
-    return max(1, len(entity.components)) if isinstance(entity, Ligand) else 1
+        problem = self._atoms.problem_of(where, end, atom)
+        if problem:
+            self.problems.append(problem)
+        return problem is None
