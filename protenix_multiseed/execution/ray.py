@@ -88,7 +88,6 @@ class RayExecutor:
                 raise ConfigError("\n".join(problems))
             count = len(fleet.ready)
             self._wait(lambda: len(fleet.ready) == count < len(fleet.gpus), should_stop)  # noqa: B023  called at once
-        self._workers.start(only_rank=True)
         self._tell(StageEntered(text=f"predicting on {len(fleet.gpus)} GPUs"))
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
@@ -306,6 +305,7 @@ class RayExecutor:
         match message:
             case Started():
                 self._schedule.started(gpu.number, number, message.seeds)
+                self._workers.start(only_rank=True)  # now a GPU has work, and no features wait for the processors
             case Written() if self._finished(gpu, number, message.seed):
                 self._fleet.forgive(gpu)
                 self._rate = max(self._rate, message.seconds / self._schedule.cost(number))

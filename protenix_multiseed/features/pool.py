@@ -73,6 +73,8 @@ class WorkerPool:
             only_rank: Whether the only tasks are rankings, which need neither torch nor upstream.
         """
         with self._lock:
+            if self._pool is not None:
+                return
             self._only_rank = only_rank
         self.submit(os.getpid)
 
