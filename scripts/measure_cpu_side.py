@@ -1,9 +1,10 @@
 """Measure what a screening run needs of the CPU: featurize jobs, and write, rank and show made-up results.
 
-    python scripts/measure_cpu_side.py --jobs 20 --tokens 150 --msa-rows 500
+    python scripts/measure_cpu_side.py --jobs 200 --tokens 150 --msa-rows 500
 
 The first part featurizes jobs in this process, on one core. The second part is the whole ``predict`` command with an
-executor that has all answers at once, so that only claims, writing, ranking, display and log are left. Processor seconds do not depend on what else the machine does; wall times do.
+executor that has all answers at once, so that only claims, writing, ranking, display and log are left. Processor seconds
+depend less on what else the machine does than wall times.
 """
 
 import argparse
@@ -66,7 +67,7 @@ if __name__ == "__main__":
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=200, help="few jobs cost less than the spread of the start")
     parser.add_argument("--tokens", type=int, default=150)
     parser.add_argument("--msa-rows", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
