@@ -142,20 +142,17 @@ def _with_alignments(
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:
-    """Import what takes long in a thread during the remaining checks, if this is most likely a first run of these jobs.
+    """Import Ray, if it is needed, in a thread during the remaining checks. Not if results of one of the jobs exist.
 
-    That is torch, or Ray if other processes will need torch.
+    Torch is not imported ahead: the CPU workers would start a second later, because imports wait for each other.
     """
-    if any((config.out / job.name).exists() for job in jobs):
+    if executor_name(config) != "ray" or any((config.out / job.name).exists() for job in jobs):
         return
     importlib.import_module("protenix_multiseed.run.pipeline")
-    importlib.import_module("concurrent.futures.thread")  # torch imports it, which fails while a refused run is exiting
+    importlib.import_module("concurrent.futures.thread")  # Ray imports it, which fails while a refused run is exiting
     threading.Thread(target=_import_slow, args=(config,)).start()
 
 
 def _import_slow(config: RunConfig) -> None:
     with contextlib.suppress(Exception):  # the module that needs it will fail the same way and report it
-        if executor_name(config) == "ray":
-            importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
-        else:
-            importlib.import_module("torch")
+        importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
