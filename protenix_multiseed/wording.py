@@ -11,7 +11,7 @@ from protenix_multiseed.types import Failure
 
 _SWITCHES = {name for name, field in RunConfig.model_fields.items() if field.annotation in (bool, bool | None)}
 _NAMES = {*RunConfig.model_fields, "config"}
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?: (auto|cpu|cuequivariance|fast|full|torch)\b)?")
+_OPTION = re.compile(r"(?<![^\s('\"])--([a-z][a-z-]*)(?: (auto|cpu|cuequivariance|fast|full|torch)\b)?")
 
 
 def in_python(text: str) -> str:

@@ -281,7 +281,12 @@ def _record(plan: JobPlan) -> dict[str, Any]:
         "resident": dict(plan.largest.resident),
         "stages": {name: dict(terms) for name, terms in plan.largest.stages.items()},
         "batches": [
-            {"seeds": list(b.seeds), "sample_chunk": b.sample_chunk, "estimated_bytes": b.estimated_bytes}
+            {
+                "seeds": list(b.seeds),
+                "sample_chunk": b.sample_chunk,
+                "roomy": b.roomy,
+                "estimated_bytes": b.estimated_bytes,
+            }
             for b in plan.batches
         ],
         **({"shared_with": list(plan.shared_with)} if plan.shared_with else {}),

@@ -202,9 +202,10 @@ class GroupRun:
 
     def _note(self, item: Retrying) -> Note:
         """Record that a batch failed, and return a note that says what runs instead."""
-        was, now = (
-            f"{_width(batch)}, {batch.sample_chunk} samples at a time" for batch in (item.batch, item.instead[0])
-        )
+        first = item.instead[0]
+        was, now = (f"{_width(batch)}, {batch.sample_chunk} samples at a time" for batch in (item.batch, first))
+        if item.batch.roomy and not first.roomy:
+            now += ", in smaller chunks"
         text = f"{was} (estimated {format_bytes(item.batch.estimated_bytes)}): {item.reason}; trying {now}"
         self._retries.append(text)
         return Note(job=self._jobs[item.batch.jobs[0]].job, text=text)

@@ -129,11 +129,6 @@ class Settings:
         """Maximum number of elements in one tensor of an update of the pair representation on a GPU."""
         return MAX_PAIR_ELEMENTS_GPU_ROOMY if self.roomy else MAX_PAIR_ELEMENTS_GPU
 
-    @property
-    def kept_bytes(self) -> int:
-        """Maximum size of the tensors of a captured loop that is kept for the next batch."""
-        return CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY if self.roomy else CUDA_GRAPH_MAX_KEPT_BYTES
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
@@ -228,7 +223,12 @@ def estimate_peak_bytes(
         loop = sum(shared_by_steps.values()) - shared_by_steps["atom pairs"]
         # Loops with larger tensors are not kept. They still count here, up to the limit, because planning needs an
         # estimate that never falls when seeds are added.
-        resident["last batch's steps and their graph"] = min(loop + sum(step.values()), settings.kept_bytes * 5 // 4)
+        of_step = sum(step.values())  # a graph keeps the working memory of a step
+        resident["last batch's steps and their graph"] = (
+            min(loop, CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY) + of_step
+            if settings.roomy
+            else min(loop + of_step, CUDA_GRAPH_MAX_KEPT_BYTES * 5 // 4)
+        )
         small = min(seeds * pairs, CUDA_GRAPH_MAX_PAIRS)
         resident["last batch's trunk and its graph"] = small * model.c_z * trunk + _triangle_bytes(
             small, model.c_z, trunk, settings

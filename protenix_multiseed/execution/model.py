@@ -116,8 +116,7 @@ class LoadedModel:
 
         What is kept of the last batch counts as free: the next batch drops it, or its estimate contains it.
         """
-        free = self.config.assume_free or hardware.available_bytes(self.device) + self.network.graphs.nbytes
-        return int(MARGIN * free)
+        return int(MARGIN * (self.config.assume_free or hardware.available_bytes(self.device)))
 
     def refusal(self, sizes: Sizes) -> str | None:
         """Return why a job of these sizes cannot be predicted with the memory that is free now; None if it can.
@@ -210,6 +209,7 @@ class LoadedModel:
                     "batch": list(seeds_of[features.job.name]),
                     **({"batch_jobs": {name: list(seeds) for name, seeds in seeds_of.items()}} if others else {}),
                     "sample_chunk": batch.sample_chunk,
+                    "roomy": batch.roomy,
                     "precision": self.config.precision,
                     "kernels": self.kernels["batched"],
                     "stage_seconds": dict(step.seconds),

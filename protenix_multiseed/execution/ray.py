@@ -305,7 +305,7 @@ class RayExecutor:
         match message:
             case Started():
                 self._schedule.started(gpu.number, number, message.seeds)
-                self._workers.start(only_rank=True)  # now a GPU has work, and no features wait for the processors
+                self._workers.start()  # now a GPU has work, and no features wait for the processors
             case Written() if self._finished(gpu, number, message.seed):
                 self._fleet.forgive(gpu)
                 self._rate = max(self._rate, message.seconds / self._schedule.cost(number))

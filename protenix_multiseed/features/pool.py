@@ -37,12 +37,13 @@ class WorkerPool:
     Args:
         workers: Number of worker processes.
         offline: Whether to keep the workers off the network.
+        only_rank: Whether the only tasks are rankings, which need neither torch nor upstream.
     """
 
-    def __init__(self, workers: int, *, offline: bool = False) -> None:
-        self._workers, self._offline = workers, offline
+    def __init__(self, workers: int, *, offline: bool = False, only_rank: bool = False) -> None:
+        self._workers, self._offline, self._only_rank = workers, offline, only_rank
         self._lock = threading.Lock()  # guards all attributes below
-        self._has_left, self._takes_jobs, self._only_rank = False, True, False
+        self._has_left, self._takes_jobs = False, True
         self._given: list[Any] = []  # futures that somebody may wait for
         self._ahead: list[Any] = []  # the futures of features
         self._pool: ProcessPool | None = None
@@ -66,16 +67,11 @@ class WorkerPool:
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
 
-    def start(self, *, only_rank: bool = False) -> None:
-        """Start the workers before there is a task, because they need seconds to import what they need.
-
-        Args:
-            only_rank: Whether the only tasks are rankings, which need neither torch nor upstream.
-        """
+    def start(self) -> None:
+        """Start the workers before there is a task, because they need seconds to import what they need."""
         with self._lock:
             if self._pool is not None:
                 return
-            self._only_rank = only_rank
         self.submit(os.getpid)
 
     def drop_features(self) -> None:

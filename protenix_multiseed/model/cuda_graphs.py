@@ -116,11 +116,6 @@ class GraphCache:
             self._kept[name] = fresh
         return fresh
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the tensors of all kept loops in bytes."""
-        return sum(loop.nbytes for loop in self._kept.values())
-
     def forget(self) -> None:
         """Drop all loops."""
         self._kept.clear()

@@ -6,7 +6,7 @@ from functools import partial
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import Stopped
 from protenix_multiseed.events import Note, Watcher, Written
-from protenix_multiseed.execution.base import make_executor
+from protenix_multiseed.execution.base import executor_name, make_executor
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.run.early_stopping import EarlyStopping
 from protenix_multiseed.run.folder import OutputFolder
@@ -46,7 +46,11 @@ def run(
             tell(Note(job=task.job, text=note))
     # Two spare workers write the last job's seeds while no job is left to featurize.
     n_worker = min(config.workers or 1, len(todo) + 2)
-    with WorkerPool(n_worker, offline=config.offline) as workers, make_executor(config, workers, tell) as executor:
+    only_rank = executor_name(config) == "ray"  # the processes of the GPUs have workers for everything else
+    with (
+        WorkerPool(n_worker, offline=config.offline, only_rank=only_rank) as workers,
+        make_executor(config, workers, tell) as executor,
+    ):
         try:
             if todo:
                 signals.shield_workers()

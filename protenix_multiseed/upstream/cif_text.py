@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-_MAX_KEPT_ROWS = 10_000  # columns with more rows are not kept, so that the kept ones take at most some 100 MB
+_MAX_KEPT_ROWS = 5_000  # columns with more rows are not kept, so that the kept ones take at most 60 MB of each worker
 _SPECIAL = re.compile(r"""[\n\t '"]|\r_""")  # signs that biotite escapes; with a return before each value
 
 
@@ -39,4 +39,4 @@ def _padded(values: Sequence[str]) -> list[str]:
     return [padded[value] for value in values]
 
 
-_kept = lru_cache(maxsize=128)(_padded)  # samples of a job differ in four columns of some 60
+_kept = lru_cache(maxsize=80)(_padded)  # samples of a job differ in four columns of some 60

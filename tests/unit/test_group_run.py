@@ -1,6 +1,7 @@
 """Groups of one and several jobs on models that only record their calls: claims, uploads, failures of one job."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,8 @@ from support.jobs import job_of
 from support.planners import PLANNER
 
 from protenix_multiseed.errors import PredictionError
-from protenix_multiseed.execution.group_run import GroupRun, make_ready
-from protenix_multiseed.execution.retry import Done, MemoryLimit
+from protenix_multiseed.execution.group_run import GroupRun, Ready, make_ready
+from protenix_multiseed.execution.retry import Done, MemoryLimit, Retrying
 from protenix_multiseed.execution.transfer import Arriving
 from protenix_multiseed.types import BatchPlan, Failure, Sizes
 
@@ -140,6 +141,17 @@ def run_group(model, taken=(), *, claims_ahead=True):
     events = [] if made is None else list(GroupRun(model, made, gate).events())
     failed = [(one.job.name, one.seed, one.message) for one in events if isinstance(one, Failure)]
     return [one for one in events if isinstance(one, tuple)], failed
+
+
+def test_the_note_on_a_retry_says_that_chunks_are_smaller():
+    arriving = tuple(SimpleNamespace(features=features) for features in GROUP)
+    group = GroupRun(SharingModel(), Ready(arriving), SimpleNamespace())
+    roomy = BatchPlan(entries=((1, 1), (1, 2)), sample_chunk=5, estimated_bytes=2**30, roomy=True)
+    note = group._note(Retrying(roomy, "out of memory", (replace(roomy, roomy=False),)))
+    assert note.text == (
+        "2 seeds, 5 samples at a time (estimated 1.0 GiB): out of memory; "
+        "trying 2 seeds, 5 samples at a time, in smaller chunks"
+    )
 
 
 @pytest.mark.parametrize("claims_ahead", [True, False])

@@ -236,9 +236,9 @@ def test_a_worker_that_starts_while_the_pool_ends_is_killed_too(monkeypatch):
 
 def test_workers_that_only_rank_have_imported_what_ranking_needs_and_no_torch():
     names = ["protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq", "torch", "protenix"]
-    with WorkerPool(1) as pool:
+    with WorkerPool(1, only_rank=True) as pool:
         for _ in range(2):
-            pool.start(only_rank=True)
+            pool.start()
         assert pool.submit(imported, names).result() == names[:2]
 
 

@@ -44,7 +44,7 @@ class Run:
         monkeypatch.setattr(module, "Cluster", lambda config: machines)
         config = load_config({"model": "demo", "gpus": "2", "device": "cpu", "out": tmp_path / "out", "workers": 1})
         self.lines, self.failures, written = [], [], []
-        workers = SimpleNamespace(start=lambda **options: self.lines.append(f"{len(written)} written, {options}"))
+        workers = SimpleNamespace(start=lambda: self.lines.append(f"workers start with {len(written)} written"))
         monkeypatch.setattr(module, "import_ahead", lambda: self.lines.append("imports"))
         with module.RayExecutor(config, workers, self.hear) as executor:
             executor.load(tasks, lambda: False)
@@ -81,7 +81,7 @@ def test_all_seeds_of_all_jobs_come_once_and_every_gpu_gets_some(monkeypatch, tm
 def test_workers_and_imports_for_the_ranking_begin_with_the_first_batch(monkeypatch, tmp_path):
     """At the end of the run they took 4 s, in which no GPU had anything to do."""
     run = Run(monkeypatch, tmp_path, Machines(2), tasks_of(3))
-    assert run.lines[2:5] == ["imports", "predicting on 2 GPUs", "0 written, {'only_rank': True}"]
+    assert run.lines[2:5] == ["imports", "predicting on 2 GPUs", "workers start with 0 written"]
 
 
 def test_a_seed_that_kills_its_process_three_times_fails_alone(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ from protenix_multiseed.errors import RefusedInputsError
 from protenix_multiseed.inputs import structures
 from protenix_multiseed.inputs.content import content_of
 from protenix_multiseed.inputs.read import read_jobs
+from protenix_multiseed.job_spec import Ligand
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
@@ -132,6 +133,22 @@ def test_a_ligand_of_several_components_is_one_ligand_again(read):
     sequences, bonds = [*job["sequences"][:3], ions, glycan], [*job["covalent_bonds"], inside]
     (by_hand,) = read([{**job, "sequences": sequences, "covalent_bonds": bonds}])
     assert content_of(found.spec, READS) == content_of(by_hand.spec, READS)
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_molecules_of_one_subchain_that_nothing_connects_are_apart_but_in_a_file_of_protenix(read, is_ours):
+    made, single = structure(), gemmi.EntityType.NonPolymer
+    if is_ours:
+        made.name = "in_sample_0_predicted_by_protenix"
+    chain = gemmi.Chain("L")
+    for number, code in enumerate(("SO4", "SO4", "GOL"), start=1):
+        subchain = "Ls" if code == "SO4" else "Lg"
+        chain.add_residue(residue(code, number, ["S1", "O1"], single, subchain, 500 + 9 * number))
+    made[0].add_chain(chain)
+    made.setup_entities()
+    (found,) = read(made.make_mmcif_document().as_string(), "in.cif")
+    ligands = [(one.components, one.copies) for one in found.spec.entities if isinstance(one, Ligand)][2:]
+    assert ligands == [(("SO4", "SO4"), 1), (("GOL",), 1)] if is_ours else [(("SO4",), 2), (("GOL",), 1)]
 
 
 @pytest.mark.parametrize("kind", ["cif", "pdb"])

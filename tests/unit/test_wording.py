@@ -37,6 +37,7 @@ FOREIGN = {"--head", "--shm-size", "--server", "--database"}
         ("add --msa-server or --msa-database", "add msa_server or msa_database"),
         ("no effect without --template", "no effect without template=True"),
         ("leave --protenix-exact out", "leave protenix_exact=True out"),
+        ("/data/my--seeds/x--out/in.json: job 'kras--model'", "/data/my--seeds/x--out/in.json: job 'kras--model'"),
         ("start one with 'ray start --head'", "start one with 'ray start --head'"),
     ],
 )

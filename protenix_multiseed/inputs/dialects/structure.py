@@ -30,6 +30,7 @@ NAME = "mmCIF or PDB"
 SUFFIXES: tuple[str, ...] = ()  # never searched for in folders, where structures are results, templates or ligands
 _PDB_LINES = ("HEADER", "TITLE ", "REMARK", "CRYST1", "SEQRES", "MODEL ", "ATOM  ", "HETATM")
 _WATER = ("HOH", "DOD", "WAT")
+_WRITTEN_BY_PROTENIX = "_predicted_by_protenix"  # end of the data block's name
 _KINDS: dict[str, PolymerKind] = {"PeptideL": "protein", "Dna": "dna", "Rna": "rna"}  # gemmi's names
 _BONDS = {
     "Covale": "to atoms that are not in the job",
@@ -155,18 +156,35 @@ class _Reader:
         self._remember(chain.name, residues, positions if whole else range(1, len(residues) + 1))
 
     def _ligands(self, chain: Any) -> Iterator[list[Any]]:
-        """Yield molecules: the residues of one subchain of an entity that the file states, else one residue each.
+        """Yield molecules: residues of one subchain that bonds connect, or that are branched by their entity.
 
-        Sugars and predicted ligands of several components have more than one residue. Ions of one subchain are apart.
+        In a file that Protenix has written each molecule has a subchain of its own, so it needs no bonds.
         """
-        by_subchain: dict[str, list[Any]] = {}
+        by_subchain: dict[tuple[str, str], list[Any]] = {}
         for residue in (*chain.get_ligands(), *chain.get_waters()):
-            by_subchain.setdefault(residue.subchain, []).append(residue)
-        for residues in by_subchain.values():
-            entity = self.structure.get_entity(residues[0].entity_id) if residues[0].entity_id else None
+            by_subchain.setdefault((residue.subchain, residue.entity_id), []).append(residue)
+        is_ours = self.structure.name.endswith(_WRITTEN_BY_PROTENIX)
+        for (_, name), residues in by_subchain.items():
+            entity = self.structure.get_entity(name) if name else None
             is_branched = entity is not None and entity.entity_type.name == "Branched"
-            is_molecule = is_branched or (entity is not None and all(len(one) > 1 for one in residues))
-            yield from [residues] if is_molecule or residues[0].name in _WATER else [[one] for one in residues]
+            is_molecule = is_ours or is_branched or residues[0].name in _WATER
+            yield from [residues] if is_molecule else self._bonded(chain.name, residues)
+
+    def _bonded(self, chain: str, residues: list[Any]) -> list[list[Any]]:
+        """Divide residues into those that covalent bonds of the file connect. Their order is kept."""
+        places = {(chain, str(one.seqid), one.name): place for place, one in enumerate(residues)}
+        molecules = list(range(len(residues)))  # of each residue
+        for connection in self.structure.connections:
+            if connection.type.name == "Covale" and connection.asu.name != "Different":
+                ends = (connection.partner1, connection.partner2)
+                found = [places.get((end.chain_name, str(end.res_id.seqid), end.res_id.name)) for end in ends]
+                first, second = (None if place is None else molecules[place] for place in found)
+                if first is not None and second is not None:
+                    molecules = [first if molecule == second else molecule for molecule in molecules]
+        made: dict[int, list[Any]] = {}
+        for residue, molecule in zip(residues, molecules, strict=True):
+            made.setdefault(molecule, []).append(residue)
+        return list(made.values())
 
     def _add(self, entity: Entity) -> None:
         """Add a chain, as another copy if an equal one is there."""
