@@ -166,7 +166,7 @@ def test_a_batch_is_roomy_if_that_makes_a_difference_and_the_memory_allows_it(pl
     assert (roomy > usual) == is_roomy
     for budget, wanted in ((roomy, is_roomy), (roomy - 1, False)):
         for batch in planner.plan(sizes, range(seeds), budget):
-            expected = planner.estimate(sizes, len(batch.entries), 5, roomy=wanted).peak_bytes
+            expected = planner.estimate(sizes, len(batch.entries), batch.sample_chunk, roomy=wanted).peak_bytes
             assert (batch.roomy, batch.estimated_bytes) == (wanted, expected)
     jobs = {3: (sizes, range(seeds)), 5: (sizes, range(seeds))}
     (batch,) = planner.plan_group(jobs, 2**40)
