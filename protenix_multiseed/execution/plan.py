@@ -216,9 +216,9 @@ class Planner:
                 for batch in self.plan(sizes, seeds, budget)
             )
         entries = tuple((job, seed) for job, (_, seeds) in jobs.items() for seed in seeds)
-        estimate = self.batch_bytes({job: sizes for job, (sizes, _) in jobs.items()})
+        of_jobs = {job: sizes for job, (sizes, _) in jobs.items()}
         batch = BatchPlan(entries=entries, sample_chunk=self.settings.samples, estimated_bytes=0)
-        return (self._roomy(_estimated(batch, estimate), {job: sizes for job, (sizes, _) in jobs.items()}, budget),)
+        return (self._roomy(_estimated(batch, self.batch_bytes(of_jobs)), of_jobs, budget),)
 
     def plan(self, sizes: Sizes, seeds: Sequence[int], budget: int) -> tuple[BatchPlan, ...]:
         """Plan the batches of a job that fit in ``budget`` bytes.
