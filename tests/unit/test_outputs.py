@@ -124,6 +124,16 @@ def test_ligands_have_no_number_in_their_sequence_but_as_protenix_writes_them(tm
     assert categories[0] == categories[1]
 
 
+def test_ligands_without_bonds_to_other_residues_have_no_number_either(tmp_path):
+    made = glycoprotein()
+    made.atom_array.bonds = BondList(len(made.atom_array))
+    (ours,) = written(made, WriteSettings(out=tmp_path), IDENTITY)
+    block = gemmi.cif.read(str(ours.structure)).sole_block()
+    assert not block.find_mmcif_category("_struct_conn.")
+    numbers = {tuple(row) for row in block.find("_atom_site.", ["label_asym_id", "label_seq_id"])}
+    assert numbers == {("A", "1"), ("A", "2"), ("G", "."), ("I", ".")}
+
+
 def test_a_file_without_ligands_and_bonds_between_residues_is_as_protenix_writes_it(tmp_path):
     made = prediction(scores=(0.5,))
     (theirs,) = written(made, WriteSettings(out=tmp_path / "exact", as_protenix=True), IDENTITY)
