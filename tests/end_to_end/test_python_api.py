@@ -109,7 +109,7 @@ def test_a_failure_stops_no_other_job_and_is_raised_at_the_end(tmp_path):
 STOPPED = f"""
 import os, signal, sys, threading
 from protenix_multiseed import ProtenixMsError, predict
-predicted = predict("in.json", seeds="1-4", out="out", {SETTINGS}, max_seeds_per_batch=1)
+predicted = predict("in.json", seeds="1-12", out="out", {SETTINGS}, max_seeds_per_batch=1)
 try:
     for result in predicted:
         print(result.job, result.seed, flush=True)
@@ -121,8 +121,10 @@ try:
             raise AssertionError("a second run was not refused")
         if HOW == "break":
             break
-        # As a notebook interrupts its kernel: the whole process group.
-        threading.Timer(0.01, os.killpg, (0, signal.SIGINT)).start()
+        # As a notebook interrupts its kernel: the whole process group. Only once, because a second interrupt ends the
+        # ranking too.
+        if result.seed == 1:
+            threading.Timer(0.01, os.killpg, (0, signal.SIGINT)).start()
     predicted.close()
 except KeyboardInterrupt:  # in the run, or in the body of the loop if the next result was there at once
     print("interrupted")
@@ -146,9 +148,9 @@ def test_a_run_that_is_left_early_can_be_continued(tmp_path, how):
     assert (tmp_path / "out" / "a" / "ranking.csv").read_text().count("\n") == 1 + 2 * n_seed
     if how == "break":
         return
-    again = python(PREDICT.replace("SEEDS", '"1-4"'), tmp_path)
+    again = python(PREDICT.replace("SEEDS", '"1-12"'), tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert [line.split(" (")[0] for line in again.stdout.splitlines()[1:]] == [f"a {seed}" for seed in (1, 2, 3, 4)]
+    assert [line.split(" (")[0] for line in again.stdout.splitlines()[1:]] == [f"a {seed}" for seed in range(1, 13)]
 
 
 KEPT = f"""
