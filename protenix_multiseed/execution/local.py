@@ -72,7 +72,7 @@ class LocalExecutor:
         if config.spec.esm:
             self._embed(tasks, should_stop)
         self._probe.start_early()
-        self._begun = (tasks, self._featurize(tasks, should_stop))
+        self._workers.start()
         self._tell(StageEntered(text=f"loading {config.model}"))
         _check(should_stop)
         importlib.import_module("torch")
@@ -80,6 +80,8 @@ class LocalExecutor:
         prepare(dictionary)
         from protenix_multiseed.execution.model import LoadedModel
 
+        # The workers are ready by now: they import much of what this process has imported meanwhile.
+        self._begun = (tasks, self._featurize(tasks, should_stop))
         self._model = LoadedModel(config, self._probe)
         if self._probe.is_at_work:
             text = f"loading {config.model} and compiling kernels (on the first run with this GPU model)"

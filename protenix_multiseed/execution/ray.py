@@ -7,7 +7,7 @@ units (:mod:`protenix_multiseed.execution.schedule`), receives small messages, a
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -305,7 +305,8 @@ class RayExecutor:
         match message:
             case Started():
                 self._schedule.started(gpu.number, number, message.seeds)
-                self._workers.start()  # now a GPU has work, and no features wait for the processors
+                with suppress(ConfigError):  # without workers, this process ranks at the end
+                    self._workers.start()  # now a GPU has work, and no features wait for the processors
             case Written() if self._finished(gpu, number, message.seed):
                 self._fleet.forgive(gpu)
                 self._rate = max(self._rate, message.seconds / self._schedule.cost(number))

@@ -1,13 +1,10 @@
 """CPU workers: processes that featurize jobs for the executor in advance, and write its results."""
 
-import contextlib
 import importlib
-import os
 import signal
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,18 +18,21 @@ from protenix_multiseed.types import Failure, Features, Job
 if TYPE_CHECKING:
     from pebble import ProcessPool
 
-    from protenix_multiseed.features.spawn import WorkerContext
+    from protenix_multiseed.features.processes import WorkerContext
 
 AHEAD = 2  # jobs submitted beyond one per worker: enough that the executor does not wait, few enough for memory
 MAX_TRIES = 3  # of a job whose worker is killed: memory that ran out is often another task's fault
 POLL_SECONDS = 0.1
+# What the workers' server imports.
+ALL = ("protenix_multiseed.features.ahead",)
+RANKING = ("protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq")
 
 
 class WorkerPool:
     """A pool of worker processes. If a worker is killed, a new one replaces it; other tasks go on.
 
-    The workers start when the first task is submitted, or with :meth:`start`. Any thread may submit tasks. Results
-    travel through pipes. The pool needs two semaphores in ``/dev/shm``.
+    The workers start when the first task is submitted, which waits for their imports. Any thread may submit tasks.
+    Results travel through pipes. The pool needs two semaphores in ``/dev/shm``.
 
     Args:
         workers: Number of worker processes.
@@ -41,7 +41,8 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int, *, offline: bool = False, only_rank: bool = False) -> None:
-        self._workers, self._offline, self._only_rank = workers, offline, only_rank
+        self._workers, self._offline = workers, offline
+        self._modules = RANKING if only_rank else ALL
         self._lock = threading.Lock()  # guards all attributes below
         self._has_left, self._takes_jobs = False, True
         self._given: list[Any] = []  # futures that somebody may wait for
@@ -59,20 +60,20 @@ class WorkerPool:
         with self._lock:
             self._has_left = True
             pool, context, given = self._pool, self._context, list(self._given)
-        if pool is None or context is None:
+        if context is None:
             return
-        from protenix_multiseed.features.spawn import end_pool  # imported late, like pebble
-
-        end_pool(pool, context)
+        context.end(pool)
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
 
     def start(self) -> None:
-        """Start the workers before there is a task, because they need seconds to import what they need."""
+        """Begin the imports of the workers, which take seconds, before there is a task. Does not wait for them.
+
+        Raises:
+            ConfigError: if the workers cannot be started.
+        """
         with self._lock:
-            if self._pool is not None:
-                return
-        self.submit(os.getpid)
+            self._begin()
 
     def drop_features(self) -> None:
         """Cancel all featurization, waiting or running, so that the workers only write results."""
@@ -162,7 +163,7 @@ class WorkerPool:
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """Give a task to the pool. If a killed idle worker has broken the whole pool, start a new pool."""
-        from protenix_multiseed.features.spawn import shielded  # imported late, like pebble, which it starts
+        from protenix_multiseed.features.processes import shielded  # imported late, like pebble, which it starts
 
         with shielded():  # the first task of a pool starts its workers
             if self._pool is None:
@@ -175,17 +176,22 @@ class WorkerPool:
                 self._pool = self._start()
                 return self._pool.schedule(function, args=arguments)
 
+    def _begin(self) -> "WorkerContext":
+        from protenix_multiseed.features.processes import WorkerContext  # late: a run with nothing to do needs it not
+
+        if self._context is None:
+            self._context = WorkerContext(self._modules)
+        self._context.begin()
+        return self._context
+
     def _start(self) -> "ProcessPool":
-        from pebble import ProcessPool  # imported late: a run with nothing to do starts no workers
+        from pebble import ProcessPool
 
-        from protenix_multiseed.features.spawn import WorkerContext
-
-        self._context = self._context or WorkerContext()
         return ProcessPool(
             max_workers=self._workers,
-            context=self._context,
+            context=self._begin(),
             initializer=_start_worker,
-            initargs=(self._offline, self._only_rank),
+            initargs=(self._offline, self._modules),
         )
 
 
@@ -225,38 +231,21 @@ class Featurization:
         self._future = self._workers.submit_features(self.job, self._settings)
 
 
-def _start_worker(offline: bool, only_rank: bool) -> None:
-    """Ignore signals, send all output to /dev/null, use one thread, and import what the tasks need.
+def _start_worker(offline: bool, modules: Sequence[str]) -> None:
+    """Ignore signals, open the dictionary, and import what the server could not import."""
+    from protenix_multiseed.features.processes import SETUP
 
-    The main process handles signals and output. Upstream is prepared here because a worker may write a prediction
-    before it featurizes a job, and both tasks need upstream with its dictionary.
-    """
     if offline:
         forbid_network()
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a batch system sends these to all processes
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        sink = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(sink, 1)
-        os.dup2(sink, 2)
-    for stream in ("stdout", "stderr"):
-        setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115  for the life of the worker
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
-    if only_rank:
-        importlib.import_module("protenix_multiseed.analysis.findings").import_ahead()
-        return
-    import torch
+    for name in (SETUP, *modules):
+        importlib.import_module(name)
+    if modules == ALL:
+        from protenix_multiseed.upstream.dictionary import find_dictionary
+        from protenix_multiseed.upstream.environment import prepare
 
-    from protenix_multiseed.upstream import environment
-    from protenix_multiseed.upstream.dictionary import find_dictionary
-
-    torch.set_num_threads(1)
-    environment.prepare(find_dictionary())
-    # Import these modules while the worker is idle, so that the first job and the first prediction do not wait.
-    with environment.without_sklearn():
-        importlib.import_module("protenix_multiseed.features.featurize")
-    environment.load_data_dumper()
+        prepare(find_dictionary())
 
 
 def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:

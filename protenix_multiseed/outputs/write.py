@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import re
 import shutil
 import time
@@ -74,7 +73,7 @@ def write_prediction(prediction: Prediction, settings: WriteSettings, identity: 
 def _is_orphan() -> bool:
     """Return whether this is a worker whose run was killed."""
     parent = multiprocessing.parent_process()
-    return parent is not None and parent.pid != os.getppid()
+    return parent is not None and not parent.is_alive()
 
 
 def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None:

@@ -26,7 +26,7 @@ def in_parallel(function: Callable[[_Task], _Made], tasks: Sequence[_Task]) -> I
         return
     from pebble import ProcessPool  # imported late: a single task needs neither
 
-    from protenix_multiseed.features.spawn import WorkerContext, end_pool, shielded
+    from protenix_multiseed.features.processes import WorkerContext, shielded
 
     context = WorkerContext()
     with shielded():
@@ -36,7 +36,7 @@ def in_parallel(function: Callable[[_Task], _Made], tasks: Sequence[_Task]) -> I
         for future in futures:
             yield future.result()
     finally:
-        end_pool(pool, context)
+        context.end(pool)
 
 
 def _use_one_thread() -> None:

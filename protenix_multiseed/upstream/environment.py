@@ -21,7 +21,14 @@ from protenix_multiseed.upstream.dictionary import Dictionary, EmbeddedDictionar
 
 
 def prepare(dictionary: Dictionary) -> None:
-    """Set upstream's environment, silence its log, and give it the dictionary. It is safe to call this again."""
+    """Prepare the imports of upstream, and give it the dictionary. It is safe to call this again."""
+    prepare_imports()
+    if isinstance(dictionary, EmbeddedDictionary):
+        _embed(dictionary)
+
+
+def prepare_imports() -> None:
+    """Set upstream's environment, and silence its log."""
     # Upstream's fused layer norm compiles CUDA code at its first call, a known cause of failed starts. PyTorch's layer
     # norm needs no compiler.
     os.environ.setdefault("LAYERNORM_TYPE", "torch")
@@ -29,8 +36,6 @@ def prepare(dictionary: Dictionary) -> None:
     for name in ("rdkit", "pdbeccdutils", "absl", "graphviz"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"biotite|protenix|torch|pdbeccdutils|cuequivariance.*")
-    if isinstance(dictionary, EmbeddedDictionary):
-        _embed(dictionary)
 
 
 def _embed(dictionary: EmbeddedDictionary) -> None:

@@ -84,7 +84,7 @@ def test_a_run_ends_although_its_workers_are_killed(tmp_path):
     while killed < 2 and process.poll() is None and time.monotonic() < end:
         for worker in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "spawn_main" in " ".join(worker.cmdline()) and list(tmp_path.glob("out/*/seed_*")):
+                if "forkserver" in " ".join(worker.cmdline()) and list(tmp_path.glob("out/*/seed_*")):
                     worker.kill()
                     killed += 1
         time.sleep(0.2)

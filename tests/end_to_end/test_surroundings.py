@@ -287,7 +287,7 @@ def test_a_worker_that_is_interrupted_while_it_starts_prints_nothing(folder):
 
         def has_worker():
             children = psutil.Process(process.pid).children()
-            return any("spawn_main" in " ".join(child.cmdline()) for child in children)
+            return any("forkserver" in " ".join(child.cmdline()) for child in children)
 
         wait(has_worker)
         assert process.poll() is None

@@ -326,7 +326,7 @@ def test_the_leftovers_of_a_claimed_seed_are_removed_also_when_it_is_claimed_aga
 
 
 def test_a_worker_whose_run_was_killed_publishes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(write.multiprocessing, "parent_process", lambda: SimpleNamespace(pid=-1))
+    monkeypatch.setattr(write.multiprocessing, "parent_process", lambda: SimpleNamespace(is_alive=lambda: False))
     with pytest.raises(RunError, match="the run that predicted it was killed"):
         write_prediction(prediction(), WriteSettings(out=tmp_path), IDENTITY)
     assert list(tmp_path.glob("*/*")) == list(tmp_path.glob("*/.*")) == []

@@ -4,10 +4,13 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import Future
 
+import psutil
 import pytest
 from pebble import ProcessExpired
 from support.jobs import job_of
@@ -265,3 +268,51 @@ def test_workers_that_cannot_be_started_fail_the_task_and_not_the_run(monkeypatc
         assert "run the same command again" in failed.advice
         (failed,) = pool.featurize([job("a")], FeatureSettings())
         assert (failed.stage, failed.message) == ("featurize", "no more processes")
+
+
+def running_servers():
+    return [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
+
+
+def test_workers_are_forks_of_a_server_that_has_imported_what_they_need(tmp_path, monkeypatch):
+    """The server ignores modules of the working folder, as the command does."""
+    for name in ("torch", "protenix"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    with WorkerPool(2) as pool:
+        pool.start()
+        servers = {pool.submit(os.getppid).result() for _ in range(4)}
+        (server,) = running_servers()
+        assert servers == {server.pid}
+        names = ["protenix_multiseed.features.featurize", "torch", "sklearn"]
+        assert pool.submit(imported, names).result() == names[:2]
+    assert not server.is_running()
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_pool_that_got_no_task_leaves_no_server():
+    with WorkerPool(2) as pool:
+        pool.start()
+        assert len(running_servers()) == 1
+    assert running_servers() == []
+
+
+LONG = """
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.features.pool import WorkerPool
+with WorkerPool(1) as pool:
+    try:
+        pool.start()
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_refused(tmp_path):
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    environment = os.environ | {"TMPDIR": str(folder)}
+    made = subprocess.run([sys.executable, "-c", LONG], env=environment, capture_output=True, text=True, timeout=300)
+    assert made.stdout.startswith(f"the workers' socket cannot be made in {folder}/pymp-")
+    assert "set TMPDIR to a folder with a short path" in made.stdout
+    assert made.stderr == ""
