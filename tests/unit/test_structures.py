@@ -171,6 +171,18 @@ def test_a_bond_to_a_symmetry_mate_is_left_out(read, kind):
     assert "bonds of the structure are left out: 1 to atoms that are not in the job" in made.notes
 
 
+@pytest.mark.parametrize("kind", ["cif", "pdb"])
+def test_a_bond_of_atoms_with_alternative_positions_is_one_bond(read, kind):
+    """Regression: the file has a row for each alternative, and the job was refused for giving one bond twice."""
+    made = structure()
+    made.connections.append(made.connections[0])
+    for bond, place in zip(made.connections, "AB", strict=True):
+        bond.name, bond.partner1.altloc, bond.partner2.altloc = f"covale{place}", place, place
+    (found,) = read(made.make_mmcif_document().as_string() if kind == "cif" else made.make_pdb_string(), f"in.{kind}")
+    assert [(one.first.atom, one.second.atom) for one in found.spec.bonds] == [("ND2", "C1")]
+    assert not any("bonds" in note for note in found.notes)
+
+
 def test_signs_that_are_not_ascii_do_no_harm(read):
     """Regression: gemmi divides the fixed columns of a PDB file between bytes, which ended in a traceback."""
     text = structure().make_pdb_string()

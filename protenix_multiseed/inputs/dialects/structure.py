@@ -97,7 +97,7 @@ class _Reader:
     """Reads the first model of a gemmi structure.
 
     Attributes:
-        places: Place of each residue of the job, by chain and residue number.
+        places: Place of each residue of the job, by chain, residue number and component.
     """
 
     structure: Any
@@ -172,15 +172,14 @@ class _Reader:
 
     def _bonded(self, chain: str, residues: list[Any]) -> list[list[Any]]:
         """Divide residues into those that covalent bonds of the file connect. Their order is kept."""
-        places = {(chain, str(one.seqid), one.name): place for place, one in enumerate(residues)}
+        numbers = {_key(chain, one): number for number, one in enumerate(residues)}
         molecules = list(range(len(residues)))  # of each residue
-        for connection in self.structure.connections:
-            if connection.type.name == "Covale" and connection.asu.name != "Different":
-                ends = (connection.partner1, connection.partner2)
-                found = [places.get((end.chain_name, str(end.res_id.seqid), end.res_id.name)) for end in ends]
-                first, second = (None if place is None else molecules[place] for place in found)
-                if first is not None and second is not None:
-                    molecules = [first if molecule == second else molecule for molecule in molecules]
+        for connection in filter(_is_covalent, self.structure.connections):
+            ends = (connection.partner1, connection.partner2)
+            found = [numbers.get(_key(end.chain_name, end.res_id)) for end in ends]
+            first, second = (None if number is None else molecules[number] for number in found)
+            if first is not None and second is not None:
+                molecules = [first if molecule == second else molecule for molecule in molecules]
         made: dict[int, list[Any]] = {}
         for residue, molecule in zip(residues, molecules, strict=True):
             made.setdefault(molecule, []).append(residue)
@@ -200,26 +199,35 @@ class _Reader:
     def _remember(self, chain: str, residues: Any, positions: Any) -> None:
         entity, copy = self._last
         for residue, position in zip(residues, positions, strict=True):
-            self.places[chain, str(residue.seqid), residue.name] = _Place(entity, copy, position)
+            self.places[_key(chain, residue)] = _Place(entity, copy, position)
 
     def _connections(self) -> None:
         left_out: Counter[str] = Counter()
-        for number, connection in enumerate(self.structure.connections):
-            if connection.type.name != "Covale":
+        bonds: dict[frozenset[AtomRef], Bond] = {}  # alternative positions of atoms repeat their bonds
+        for number, connection in enumerate(self.structure.connections, start=1):
+            first, second = self._atom(connection.partner1), self._atom(connection.partner2)
+            if first is None or second is None or not _is_covalent(connection):
                 left_out[connection.type.name] += 1
                 continue
-            first, second = self._atom(connection.partner1), self._atom(connection.partner2)
-            is_to_mate = connection.asu.name == "Different"  # the atom of a symmetry mate, which has the same name
-            if first is None or second is None or is_to_mate:
-                left_out["Covale"] += 1
-            else:
-                self.bonds.append(Bond(first=first, second=second, place=f"bond {number + 1} of the structure"))
+            bond = Bond(first=first, second=second, place=f"bond {number} of the structure")
+            bonds.setdefault(frozenset((first, second)), bond)
+        self.bonds += bonds.values()
         if left_out:
             text = ", ".join(f"{count} {_BONDS.get(name, name)}" for name, count in sorted(left_out.items()))
             self.notes.append(f"bonds of the structure are left out: {text}")
 
     def _atom(self, partner: Any) -> AtomRef | None:
-        place = self.places.get((partner.chain_name, str(partner.res_id.seqid), partner.res_id.name))
+        place = self.places.get(_key(partner.chain_name, partner.res_id))
         if place is None:
             return None
         return AtomRef(entity=place.entity, copy=place.copy, position=place.position, atom=partner.atom_name)
+
+
+def _key(chain: str, residue: Any) -> tuple[str, str, str]:
+    """Return what identifies a residue of the file: its chain, its number and its component."""
+    return chain, str(residue.seqid), residue.name
+
+
+def _is_covalent(connection: Any) -> bool:
+    """Whether this is a covalent bond between atoms of the file. The atom of a symmetry mate has the same name."""
+    return bool(connection.type.name == "Covale" and connection.asu.name != "Different")
