@@ -87,7 +87,7 @@ class RayExecutor:
             if len(fleet.ready) == len(fleet.gpus):
                 raise ConfigError("\n".join(problems))
             count = len(fleet.ready)
-            self._wait(lambda: len(fleet.ready) == count < len(fleet.gpus), should_stop)  # noqa: B023  called at once
+            self._wait(lambda: not fleet.ready or len(fleet.ready) == count < len(fleet.gpus), should_stop)  # noqa: B023  called at once
         self._tell(StageEntered(text=f"predicting on {len(fleet.gpus)} GPUs"))
 
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:

@@ -311,6 +311,44 @@ def test_a_job_that_fits_on_one_kind_of_gpu_goes_there(monkeypatch, tmp_path):
     assert not run.failures
 
 
+def test_a_gpu_that_is_lost_while_the_others_load_leaves_no_run_without_a_gpu(monkeypatch, tmp_path):
+    """Regression: no GPU was left to refuse the job, and the run began without one: its record ended in a traceback."""
+
+    class Slow(Machines):
+        def start(self, place):
+            process = super().start(place)
+            if place.node == "node1":
+                load = process.load
+                process.load = lambda: self.lose_first() or load()
+            return process
+
+        def lose_first(self):
+            is_ready.wait(60)
+            self.broken = {"node0"}
+            self.processes[0].die("a fault")
+            is_lost.wait(60)
+
+    is_ready, is_lost = threading.Event(), threading.Event()
+    machines, tasks = Slow(2, max_atoms={"node0": 5}), tasks_of(3)
+    monkeypatch.setattr(module, "Cluster", lambda config: machines)
+    monkeypatch.setattr(module, "import_ahead", lambda: None)
+    too_large = module.too_large
+
+    def watched(tasks, kinds):
+        is_ready.set()
+        return too_large(tasks, kinds)
+
+    def hear(event):
+        if isinstance(event, Note) and "a fault" in event.text:
+            is_lost.set()
+
+    monkeypatch.setattr(module, "too_large", watched)
+    config = load_config({"model": "demo", "gpus": "2", "device": "cpu", "out": tmp_path / "out", "workers": 1})
+    with module.RayExecutor(config, SimpleNamespace(start=lambda: None), hear) as executor:
+        executor.load(tasks, lambda: False)
+        assert [gpu["host"] for gpu in executor.facts()["gpus"]] == ["node1"]
+
+
 def test_a_job_that_cannot_be_featurized_on_one_node_goes_to_another(monkeypatch, tmp_path):
     tasks = tasks_of(8, 6)
     run = Run(monkeypatch, tmp_path, Machines(2, lacking={"node0"}, seconds=0.01), tasks)
