@@ -66,7 +66,9 @@ class Locks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        # A thread may still ask for a lock. The number of a closed file soon belongs to another file.
+        closed, self._file = self._file, -1
+        os.close(closed)
 
     def take(self, name: str) -> bool:
         """Try to lock a name. Return False if another process holds the lock."""

@@ -51,6 +51,16 @@ def test_a_lock_has_one_holder(tmp_path, other):
         assert got == "[True, False]"
 
 
+def test_locks_that_are_closed_lock_no_other_file(tmp_path):
+    """Regression: a thread of a run that had ended could take and give back the locks of the next run."""
+    with Locks(tmp_path) as before:
+        pass
+    with Locks(tmp_path):  # its file has the number that is free now
+        for ask in (before.take, before.give_back):
+            with pytest.raises(ValueError, match="negative"):
+                ask("one")
+
+
 def test_a_holder_that_is_killed_leaves_nothing_locked(tmp_path, other):
     process, got = other("one")
     assert got == "[True]"
