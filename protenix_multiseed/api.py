@@ -9,6 +9,7 @@ import os
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
@@ -230,7 +231,7 @@ def _searching() -> AbstractContextManager[Tell]:
 def _seeds(seeds: int | str | Iterable[int] | None) -> Any:
     if seeds is None or isinstance(seeds, str):
         return seeds
-    return [operator.index(seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)]
+    return [operator.index(seed) for seed in ([seeds] if isinstance(seeds, int | Integral) else seeds)]
 
 
 def _inputs(jobs: Jobs) -> Sequence[Path | Document]:

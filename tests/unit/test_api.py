@@ -5,6 +5,7 @@ import subprocess
 import sys
 import weakref
 
+import numpy as np
 import pandas
 import pytest
 from support import page_results
@@ -90,6 +91,7 @@ def test_a_job_may_have_the_form_of_alphafold_3(tmp_path):
 
 def test_seeds_and_jobs_are_given_as_python_has_them(tmp_path):
     assert [_seeds(one) for one in (3, range(1, 4), [7], "1-3", None)] == [[3], [1, 2, 3], [7], "1-3", None]
+    assert [_seeds(one) for one in (np.int64(3), np.arange(1, 4))] == [[3], [1, 2, 3]]
     with pytest.raises(TypeError):
         _seeds([1.5])
     assert _inputs("a.json") == _inputs(["a.json"])
