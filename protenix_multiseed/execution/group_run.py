@@ -7,7 +7,8 @@ its number in the group.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,10 @@ class Ready:
     Attributes:
         batches: The plan of the group. The entries of the first batch are admitted already. None: nothing is planned
             or admitted yet.
-        failed: The failures of jobs whose upload failed, by number.
     """
 
     arriving: "tuple[Arriving, ...]"
     batches: tuple[BatchPlan, ...] | None = None
-    failed: Mapping[int, Failure] = field(default_factory=dict)
 
     @property
     def jobs(self) -> tuple[Features, ...]:
@@ -69,15 +68,10 @@ def make_ready(model: "LoadedModel", gate: Gate | None, group: Sequence[Features
     if batches == ():
         return None
     wanted = range(len(group)) if batches is None else {job for batch in batches for job in batch.jobs}
-    failed = {}
     for job in wanted:
-        try:
+        with suppress(Exception):  # such as no memory now: the batch itself moves the features, with retry
             arriving[job] = model.transfer.upload(group[job])
-        except RuntimeError:  # no memory now: the batch itself moves the features, and retry handles errors
-            continue
-        except Exception as error:
-            failed[job] = failure_of(group[job].job, None, "featurize", error)
-    return Ready(tuple(arriving), batches, failed)
+    return Ready(tuple(arriving), batches)
 
 
 def _first_admitted(model: "LoadedModel", gate: Gate, group: Sequence[Features]) -> tuple[BatchPlan, ...]:
@@ -133,10 +127,9 @@ class GroupRun:
     def events(self) -> Iterator[Event]:
         """Yield the prediction or failure of every admitted entry, and the progress of the batches."""
         model, planner = self._model, self._model.planner
-        yield from self._ready.failed.values()
         refused = self._refusals()
         yield from self._refuse(refused)
-        left = [job for job in range(len(self._jobs)) if job not in refused and job not in self._ready.failed]
+        left = [job for job in range(len(self._jobs)) if job not in refused]
         if not left:
             return
         estimate = planner.batch_bytes(_sizes(self._jobs))
@@ -174,7 +167,7 @@ class GroupRun:
         except RuntimeError as error:  # the device failed between two groups
             model.lost = str(error).splitlines()[0]
             refusals = [model.refusal(features.sizes) for features in self._jobs]
-        return {job: refusal for job, refusal in enumerate(refusals) if refusal and job not in self._ready.failed}
+        return {job: refusal for job, refusal in enumerate(refusals) if refusal}
 
     def _refuse(self, refused: Mapping[int, str]) -> Iterator[Failure]:
         """Fail every seed of these jobs that is admitted already, or may start now."""

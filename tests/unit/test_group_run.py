@@ -78,22 +78,23 @@ class SharingModel:
     """Runs any batch. Some jobs fail in one way.
 
     Args:
-        unsent: Jobs whose upload fails.
+        unsent: Jobs whose upload fails, with the error.
+        broken: Jobs whose features cannot be used.
         refused: Numbers of tokens that are refused, from the call after ``make_ready`` on.
         wrong: Jobs whose results are not finite, which shows when they are downloaded.
     """
 
     device, limit = None, MemoryLimit()
 
-    def __init__(self, unsent=(), refused=(), wrong=()):
-        self.unsent, self.refused, self.wrong = unsent, refused, wrong
+    def __init__(self, unsent=(), refused=(), wrong=(), broken=()):
+        self.unsent, self.refused, self.wrong, self.broken = dict(unsent), refused, wrong, broken
         self.uploaded, self.batches, self.known = [], [], []
         self.planner = PLANNER
         self.transfer = SimpleNamespace(upload=self.upload)
 
     def upload(self, features):
         if features.job.name in self.unsent:
-            raise ValueError("no such template")
+            raise self.unsent[features.job.name]
         self.uploaded.append(features.job.name)
         return Arriving(features)
 
@@ -111,6 +112,8 @@ class SharingModel:
 
     def run_batch(self, jobs, retries, gate, plan):
         self.batches.append([(jobs[job].job.name, seed) for job, seed in plan.entries])
+        if any(jobs[job].job.name in self.broken for job, _ in plan.entries):
+            raise ValueError("no such template")
         for job, seed in plan.entries:
             made = Future()
             if jobs[job].job.name in self.wrong:
@@ -180,10 +183,21 @@ def test_a_group_that_others_do_is_not_uploaded():
 
 
 @pytest.mark.parametrize("claims_ahead", [True, False])
-def test_a_job_whose_upload_fails_fails_alone(claims_ahead):
-    made, failed = run_group(SharingModel(unsent={"b"}), claims_ahead=claims_ahead)
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("out of memory")], ids=repr)
+def test_a_job_whose_upload_fails_is_predicted_nevertheless(error, claims_ahead):
+    """Regression: a job failed as a whole, because the host's memory was used up for a moment."""
+    model = SharingModel(unsent={"b": error})
+    everything = [("a", 1), ("b", 1), ("b", 2), ("c", 1)]
+    assert run_group(model, claims_ahead=claims_ahead) == (everything, [])
+    assert (model.batches, model.uploaded) == ([everything], ["a", "c"])
+
+
+@pytest.mark.parametrize("claims_ahead", [True, False])
+def test_a_job_whose_features_cannot_be_used_fails_alone_with_each_of_its_seeds(claims_ahead):
+    error = ValueError("no such template")
+    made, failed = run_group(SharingModel(unsent={"b": error}, broken={"b"}), claims_ahead=claims_ahead)
     assert made == [("a", 1), ("c", 1)]
-    assert failed == [("b", None, "ValueError: no such template")]
+    assert failed == [("b", seed, "ValueError: no such template") for seed in (1, 2)]
 
 
 @pytest.mark.parametrize("claims_ahead", [True, False])
