@@ -1,8 +1,9 @@
-"""Chains by name, for dialects whose bonds and constraints name chains instead of numbering entities."""
+"""Chains that several dialects handle alike: chains by name, and equal chains, which become copies of one entity."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from protenix_multiseed.job_spec import AtomRef
+from protenix_multiseed.job_spec import AtomRef, Entity
 
 
 class Chains:
@@ -31,3 +32,14 @@ class Chains:
             self.problems.append(f"{place}: no chain is called {chain!r}; chains: {', '.join(self._places)}")
         entity, copy = self._places.get(chain, (1, 1))
         return AtomRef(entity=entity, copy=copy, position=position, atom=atom)
+
+
+def is_copy(first: Entity, second: Entity) -> bool:
+    """Whether two chains differ in nothing but their names. Chains with names join only chains with names."""
+    same = replace(first, copies=1, chain_ids=()) == replace(second, copies=1, chain_ids=())
+    return same and bool(first.chain_ids) == bool(second.chain_ids)
+
+
+def with_copy(entity: Entity, chain: Entity) -> Entity:
+    """Return the entity with one more copy, which has the chain's name."""
+    return replace(entity, copies=entity.copies + 1, chain_ids=(*entity.chain_ids, *chain.chain_ids))

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.dialects.chains import is_copy, with_copy
 from protenix_multiseed.inputs.dialects.glycans import Glycan, parse_glycan
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.residues import letter_of
@@ -90,25 +91,17 @@ def _complex(document: Document, index: int, name: str, records: Sequence[_Recor
         except InputError as error:
             problems.append(str(error))
             continue
-        copies = (place for place, other in enumerate(entities) if _is_copy(other, entity))
+        copies = (place for place, other in enumerate(entities) if is_copy(other, entity))
         place = next((place for place in copies if glycans.get(place + 1) == glycan), None)
         if place is None:
             entities.append(entity)
             if glycan is not None:
                 glycans[len(entities)] = glycan
         else:
-            other = entities[place]
-            ids = (*other.chain_ids, *entity.chain_ids)
-            entities[place] = replace(other, copies=other.copies + 1, chain_ids=ids)
+            entities[place] = with_copy(entities[place], entity)
     bonds = tuple(bond for number, one in glycans.items() for bond in one.bonds(number, entities[number - 1].place))
     spec = None if problems else JobSpec(name=name, entities=tuple(entities), bonds=bonds)
     return ParsedJob(index=index, name=name, spec=spec, problems=tuple(problems), notes=tuple(notes))
-
-
-def _is_copy(first: Entity, second: Entity) -> bool:
-    """Whether two chains differ in nothing but their names. Chains with names join only chains with names."""
-    same = replace(first, copies=1, chain_ids=()) == replace(second, copies=1, chain_ids=())
-    return same and bool(first.chain_ids) == bool(second.chain_ids)
 
 
 def _glycan(record: _Record, notes: list[str]) -> Glycan | None:

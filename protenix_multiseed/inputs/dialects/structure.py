@@ -5,11 +5,12 @@ Coordinates are used only on request, as templates. A sequence is the whole one 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protenix_multiseed.errors import InputError
+from protenix_multiseed.inputs.dialects.chains import is_copy, with_copy
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.residues import COMPONENTS, letter_of
 from protenix_multiseed.inputs.structures import read_structure
@@ -84,20 +85,11 @@ def _read(document: Document) -> Any:
 
 
 @dataclass(slots=True)
-class _Place:
-    """Where a residue of the file is in the job."""
-
-    entity: int  # from 1
-    copy: int
-    position: int
-
-
-@dataclass(slots=True)
 class _Reader:
     """Reads the first model of a gemmi structure.
 
     Attributes:
-        places: Place of each residue of the job, by chain, residue number and component.
+        places: Each residue of the job, by its chain, number and component in the file.
     """
 
     structure: Any
@@ -105,8 +97,7 @@ class _Reader:
     bonds: list[Bond] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    places: dict[tuple[str, str, str], _Place] = field(default_factory=dict)
-    _last: tuple[int, int] = (0, 0)  # entity and copy that were added last
+    places: dict[tuple[str, str, str], AtomRef] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         model = self.structure[0]
@@ -118,8 +109,8 @@ class _Reader:
                 if residues[0].name in _WATER:
                     waters += len(residues)
                 else:
-                    self._add(Ligand(components=tuple(one.name for one in residues), place=f"chain {chain.name}"))
-                    self._remember(chain.name, residues, range(1, len(residues) + 1))
+                    ligand = Ligand(components=tuple(one.name for one in residues), place=f"chain {chain.name}")
+                    self._add(ligand, chain.name, residues, range(1, len(residues) + 1))
         if waters:
             self.notes.append(f"{waters} water molecules of the structure are left out")
         if len(self.structure) > 1:
@@ -142,18 +133,16 @@ class _Reader:
         for position, component in enumerate(names, start=1):
             if component not in COMPONENTS[kind].values():
                 changes.append(Modification(component=component, position=position, place=f"chain {chain.name}"))
-        self._add(
-            Polymer(
-                kind=kind,
-                sequence=sequence,
-                modifications=tuple(changes),
-                chain_ids=(chain.name,),
-                place=f"chain {chain.name}",
-            )
+        made = Polymer(
+            kind=kind,
+            sequence=sequence,
+            modifications=tuple(changes),
+            chain_ids=(chain.name,),
+            place=f"chain {chain.name}",
         )
         residues = list(polymer.first_conformer())
         positions = [residue.label_seq or place for place, residue in enumerate(residues, start=1)]
-        self._remember(chain.name, residues, positions if whole else range(1, len(residues) + 1))
+        self._add(made, chain.name, residues, positions if whole else range(1, len(residues) + 1))
 
     def _ligands(self, chain: Any) -> Iterator[list[Any]]:
         """Yield molecules: residues of one subchain that bonds connect, or that are branched by their entity.
@@ -185,21 +174,17 @@ class _Reader:
             made.setdefault(molecule, []).append(residue)
         return list(made.values())
 
-    def _add(self, entity: Entity) -> None:
-        """Add a chain, as another copy if an equal one is there."""
-        for number, other in enumerate(self.entities):
-            if replace(other, copies=1, chain_ids=(), place="") == replace(entity, chain_ids=(), place=""):
-                ids = (*other.chain_ids, *entity.chain_ids)
-                self.entities[number] = replace(other, copies=other.copies + 1, chain_ids=ids)
-                self._last = number + 1, other.copies + 1
-                return
-        self.entities.append(entity)
-        self._last = len(self.entities), 1
-
-    def _remember(self, chain: str, residues: Any, positions: Any) -> None:
-        entity, copy = self._last
+    def _add(self, entity: Entity, chain: str, residues: Sequence[Any], positions: Sequence[int]) -> None:
+        """Add a chain, as another copy if an equal one is there. Its residues have these positions in the job."""
+        copies = (number for number, other in enumerate(self.entities, start=1) if is_copy(other, entity))
+        if (number := next(copies, None)) is None:
+            self.entities.append(entity)
+            number = len(self.entities)
+        else:
+            self.entities[number - 1] = with_copy(self.entities[number - 1], entity)
+        copy = self.entities[number - 1].copies
         for residue, position in zip(residues, positions, strict=True):
-            self.places[_key(chain, residue)] = _Place(entity, copy, position)
+            self.places[_key(chain, residue)] = AtomRef(entity=number, copy=copy, position=position)
 
     def _connections(self) -> None:
         left_out: Counter[str] = Counter()
@@ -217,10 +202,8 @@ class _Reader:
             self.notes.append(f"bonds of the structure are left out: {text}")
 
     def _atom(self, partner: Any) -> AtomRef | None:
-        place = self.places.get(_key(partner.chain_name, partner.res_id))
-        if place is None:
-            return None
-        return AtomRef(entity=place.entity, copy=place.copy, position=place.position, atom=partner.atom_name)
+        residue = self.places.get(_key(partner.chain_name, partner.res_id))
+        return None if residue is None else replace(residue, atom=partner.atom_name)
 
 
 def _key(chain: str, residue: Any) -> tuple[str, str, str]:
