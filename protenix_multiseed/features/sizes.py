@@ -16,7 +16,7 @@ from protenix_multiseed.inputs.alignments import rows_of
 from protenix_multiseed.inputs.content import alignments_read
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.modifications import FIRST_CAPS, LAST_CAPS
-from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED, components_of
+from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED, component_at, components_of
 from protenix_multiseed.job_spec import Alignment, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Sizes
@@ -146,16 +146,10 @@ def _count_leaving(spec: JobSpec) -> tuple[int, int]:
             bonded.setdefault((end.entity, end.position or 1, copy), Counter())[str(end.atom)] += 1
     n_token = n_atom = 0
     for (number, position, _), counts in bonded.items():
-        entity, present = spec.entities[number - 1], None
-        if isinstance(entity, Polymer):
-            code, before, after = _place(components_of(entity), position)
-            present = _residue_atoms(code, before, after)
-        elif isinstance(entity, Ion):
-            code = entity.component
-        elif entity.components:
-            code = entity.components[position - 1]
-        else:
+        entity = spec.entities[number - 1]
+        if (code := component_at(entity, position)) is None:
             continue
+        present = _residue_atoms(*_place(components_of(entity), position)) if isinstance(entity, Polymer) else None
         atoms = _n_leaving(code, frozenset(counts.items()), present)
         n_atom += atoms
         n_token += 0 if isinstance(entity, Polymer) and _is_one_token(code) else atoms

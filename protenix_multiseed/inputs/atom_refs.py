@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.residues import component_at
-from protenix_multiseed.job_spec import AtomRef, Entity, Ion, JobSpec, Ligand, Polymer
+from protenix_multiseed.job_spec import AtomRef, Entity, JobSpec, Ligand, Polymer
 
 Names = Callable[[str], frozenset[str] | None]
 
@@ -84,12 +84,8 @@ class AtomRefs:
 
     def _atoms_at(self, number: int, entity: Entity, position: int) -> frozenset[str] | None:
         """Names of the heavy atoms at a position of an entity; None if they are not known."""
-        if isinstance(entity, Polymer):
-            return self._names(component_at(entity, position))
-        if isinstance(entity, Ion):
-            return self._names(entity.component)
-        if entity.components:
-            return self._names(entity.components[position - 1])
+        if (code := component_at(entity, position)) is not None:
+            return self._names(code)
         molecule = self._molecules[number]
         return molecule.names if molecule else None
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from protenix_multiseed.inputs.modifications import links_of
 from protenix_multiseed.inputs.residues import component_at
-from protenix_multiseed.job_spec import AtomRef, Bond, Ion, JobSpec, Polymer
+from protenix_multiseed.job_spec import AtomRef, Bond, JobSpec, Polymer
 from protenix_multiseed.upstream.component import ComponentFacts
 
 Facts = Callable[[str], ComponentFacts | None]
@@ -46,16 +46,8 @@ def _leaves_with(spec: JobSpec, atom: AtomRef, facts: Facts) -> str | None:
     If several groups can leave, upstream picks at random, so an atom of any of them counts as leaving.
     """
     entity, position = spec.entities[atom.entity - 1], atom.position or 1
-    if isinstance(entity, Polymer):
-        code = component_at(entity, position)
-    elif isinstance(entity, Ion):
-        code = entity.component
-    elif entity.components:
-        code = entity.components[position - 1]
-    else:
-        return None
-    known = facts(code)
-    if known is None:
+    code = component_at(entity, position)
+    if code is None or (known := facts(code)) is None:
         return None
     bonded = set(links_of(entity, position)) if isinstance(entity, Polymer) else set()
     bonded |= {str(end.atom) for end in _ends(spec.bonds) if _is_beside(end, atom)}

@@ -1,6 +1,6 @@
 """Map one-letter residue codes to components of the dictionary, as upstream's ``json_parser`` does."""
 
-from protenix_multiseed.job_spec import Ion, JobSpec, Ligand, Polymer, PolymerKind
+from protenix_multiseed.job_spec import Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
 
 SHORTEST_ALIGNED = 5  # residues; upstream gives shorter chains no alignment and no template
 _PROTEIN = {
@@ -24,10 +24,14 @@ def letter_of(component: str, kind: PolymerKind) -> str:
     return letters.get(component) or (parent if parent in COMPONENTS[kind] else "X")
 
 
-def component_at(polymer: Polymer, position: int) -> str:
-    """Return the component at a residue position, counted from 1, with modifications applied."""
-    modified = {one.position: one.component for one in polymer.modifications}
-    return modified.get(position) or COMPONENTS[polymer.kind].get(polymer.sequence[position - 1], "UNK")
+def component_at(entity: Entity, position: int) -> str | None:
+    """Return the component at a position of an entity, counted from 1; None in a SMILES or file ligand."""
+    if isinstance(entity, Polymer):
+        modified = {one.position: one.component for one in entity.modifications}
+        return modified.get(position) or COMPONENTS[entity.kind].get(entity.sequence[position - 1], "UNK")
+    if isinstance(entity, Ion):
+        return entity.component
+    return entity.components[position - 1] if entity.components else None
 
 
 def components_of(polymer: Polymer) -> tuple[str, ...]:
