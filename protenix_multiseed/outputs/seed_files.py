@@ -14,7 +14,7 @@ from protenix_multiseed.files import check_inside, file_size, file_sizes, is_fil
 from protenix_multiseed.types import Sample
 
 RECORD = "record.json"
-_SCORES = ("ranking_score", "plddt", "ptm", "iptm")
+SCORES = ("ranking_score", "plddt", "ptm", "iptm")
 OF_CHAIN = ("chain_plddt", "chain_ptm", "chain_iptm", "chain_gpde")
 OF_PAIR = ("chain_pair_plddt", "chain_pair_iptm", "chain_pair_iptm_global", "chain_pair_gpde")
 
@@ -143,7 +143,7 @@ def read_samples(folder: Path, job: str, seed: int, record: Mapping[str, Any]) -
                 job=job,
                 seed=seed,
                 sample=rank,
-                **{name: float(summary[name]) for name in _SCORES},
+                **{name: float(summary[name]) for name in SCORES},
                 has_clash=bool(summary["has_clash"]),
                 structure=structure if is_kept else None,
                 confidence=path,
@@ -161,7 +161,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     folder = path.parents[1]
     try:
         summary: dict[str, Any] = json.loads(read_text(path, folder))
-        if not all(math.isfinite(float(summary[name])) for name in (*_SCORES, "has_clash")):
+        if not all(math.isfinite(float(summary[name])) for name in (*SCORES, "has_clash")):
             raise ValueError("a score is not finite")
         rows = [summary[name] for name in OF_CHAIN if name in summary]
         rows += [row for name in OF_PAIR if name in summary for row in summary[name]]

@@ -8,10 +8,10 @@ from typing import Any
 
 from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.files import read_text, write_bytes
+from protenix_multiseed.outputs.seed_files import SCORES
 from protenix_multiseed.outputs.tables import BEST, rounded, table
 from protenix_multiseed.paths import SUMMARY
 
-_SCORES = ("ranking_score", "plddt", "ptm", "iptm")
 COLUMNS = (
     "job", "seeds", "samples", "clusters", "best_seed", "best_sample", "ranking_score", "plddt_of_100", "ptm", "iptm",
     "ipsae", "has_clash", "chains_without_msa", "structure",
@@ -48,7 +48,7 @@ def _row(out: Path, name: str, found: Findings) -> list[Any]:
         len(found.agreement.clusters) if found.agreement else "",
         best.seed,
         best.sample,
-        *(getattr(best, score) for score in _SCORES),
+        *(getattr(best, score) for score in SCORES),
         rounded(found.interface_scores(best).get("ipsae")),
         int(best.has_clash),
         " ".join(found.without_msa),

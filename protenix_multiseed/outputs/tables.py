@@ -23,11 +23,10 @@ from protenix_multiseed.analysis.convergence import TOLERANCE
 from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import is_file, read_bytes, write_bytes
-from protenix_multiseed.outputs.seed_files import OF_CHAIN, OF_PAIR, read_summary
+from protenix_multiseed.outputs.seed_files import OF_CHAIN, OF_PAIR, SCORES, read_summary
 
-_ROW = ("ranking_score", "plddt", "ptm", "iptm")
 COLUMNS = (
-    "rank", "job", "seed", "sample", *_ROW, "has_clash", "ipsae", "pdockq2", "lis", "cluster", "rmsd_to_best",
+    "rank", "job", "seed", "sample", *SCORES, "has_clash", "ipsae", "pdockq2", "lis", "cluster", "rmsd_to_best",
     "lddt_to_best", "interface_lddt_to_best", "dockq_to_best", "structure", "confidence",
     "chains_without_msa",
 )  # fmt: skip
@@ -136,7 +135,7 @@ def _ranking(folder: Path, findings: Findings) -> Iterator[list[Any]]:
             sample.job,
             sample.seed,
             sample.sample,
-            *(getattr(sample, name) for name in _ROW),
+            *(getattr(sample, name) for name in SCORES),
             int(sample.has_clash),
             *(rounded(scores.get(name)) for name in ("ipsae", "pdockq2", "lis")),
             cluster_of.get(place, ""),
