@@ -194,7 +194,6 @@ def estimate_peak_bytes(
     }
     elements = MAX_TEMPORARY_ELEMENTS_GPU if settings.on_gpu else MAX_TEMPORARY_ELEMENTS_CPU
     most_rows = elements // (8 * model.c_z)
-    row = (8 + 4) * model.c_z  # elements of one token pair in a transition: expanded and gated
     products = 1 if is_fused else 2  # without Triton, the outer products are also copied into the order of pairs
     # These tensors exist in addition to z. z is counted as the trunk output: the two exist together only after all
     # other tensors are freed.
@@ -274,10 +273,11 @@ def estimate_peak_bytes(
         "score, summary": scores | {"logits, probabilities and their copy": 4 * logits},
     }
     if not is_fused:
-        rows = min(scored * pairs, most_rows) * row * confidence
+        row = (8 + 4) * model.c_z  # elements of one token pair in a transition: expanded and gated
+        in_trunk, in_score = (min(n_pair, most_rows) * row for n_pair in (seeds * pairs, scored * pairs))
         stages |= {
-            "trunk, transition": kept | {"rows expanded and gated": min(seeds * pairs, most_rows) * row * trunk},
-            "score, transition": sample_pairs | {"rows expanded and gated": rows},
+            "trunk, transition": kept | {"rows expanded and gated": in_trunk * trunk},
+            "score, transition": sample_pairs | {"rows expanded and gated": in_score * confidence},
         }
     return MemoryEstimate(resident=resident, stages=stages)
 

@@ -262,8 +262,8 @@ class Planner:
         """
 
         def fits(n_token: int) -> bool:
-            smaller = replace(sizes, n_token=n_token, n_atom=sizes.n_atom * n_token // sizes.n_token)
-            return self.estimate(smaller, 1, 1).peak_bytes <= budget
+            part = replace(sizes, n_token=n_token, n_atom=sizes.n_atom * n_token // sizes.n_token)
+            return self.estimate(part, 1, 1).peak_bytes <= budget
 
         # Not a binary search: above some sizes parts run in 16 bits, and a larger complex can take less memory.
         return next((n for n in range(sizes.n_token // 16 * 16, 0, -16) if fits(n)), 0)
