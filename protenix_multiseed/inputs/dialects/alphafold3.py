@@ -91,8 +91,7 @@ class _Ligand(_Chain):
 
     @model_validator(mode="after")
     def _one(self) -> "_Ligand":
-        if (self.ccdCodes is None) == (self.smiles is None):
-            raise ValueError("expected either ccdCodes or smiles")
+        schema.one_of(self.ccdCodes, self.smiles, "ccdCodes or smiles")
         return self
 
 

@@ -54,8 +54,7 @@ class _Ligand(schema.NamedChains):
 
     @model_validator(mode="after")
     def _one(self) -> "_Ligand":
-        if (self.ccd is None) == (self.smiles is None):
-            raise ValueError("expected either smiles or ccd")
+        schema.one_of(self.smiles, self.ccd, "smiles or ccd")
         return self
 
 

@@ -68,7 +68,7 @@ class TemplateIndices(Strict):
         return tuple(zip(self.queryIndices, self.templateIndices, strict=True))
 
 
-def one_of(first: str | None, second: str | None, names: str) -> None:
+def one_of(first: object, second: object, names: str) -> None:
     """Refuse two keys of which not exactly one is given."""
     if (first is None) == (second is None):
         raise ValueError(f"expected either {names}")
