@@ -183,6 +183,21 @@ def test_a_bond_of_atoms_with_alternative_positions_is_one_bond(read, kind):
     assert not any("bonds" in note for note in found.notes)
 
 
+def test_a_residue_that_the_stated_sequence_lacks_is_left_out_with_its_bonds(read):
+    """Regression: its bond became one of another residue."""
+    made = structure()
+    residue_id = made.connections[0].partner1.res_id
+    made.connections[0].partner1.atom_name, residue_id.name, residue_id.seqid = "N", "MET", gemmi.SeqId(1, " ")
+    text = made.make_pdb_string()
+    for chain in "AB":
+        text = text.replace(f"{chain}    5  MET ASN GLY SEP LYS", f"{chain}    4  ASN GLY SEP LYS    ")
+    (found,) = read(text, "in.pdb")
+    assert (found.spec.entities[0].sequence, found.spec.bonds) == ("NGSK", ())
+    assert "bonds of the structure are left out: 1 to atoms that are not in the job" in found.notes
+    left_out = "1 residues with coordinates are not in the sequence that the file states, and are left out"
+    assert {f"chain {chain}: {left_out}" for chain in "AB"} <= set(found.notes)
+
+
 def test_signs_that_are_not_ascii_do_no_harm(read):
     """Regression: gemmi divides the fixed columns of a PDB file between bytes, which ended in a traceback."""
     text = structure().make_pdb_string()

@@ -5,7 +5,7 @@ Coordinates are used only on request, as templates. A sequence is the whole one 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -110,7 +110,7 @@ class _Reader:
                     waters += len(residues)
                 else:
                     ligand = Ligand(components=tuple(one.name for one in residues), place=f"chain {chain.name}")
-                    self._add(ligand, chain.name, residues, range(1, len(residues) + 1))
+                    self._add(ligand, chain.name, enumerate(residues, start=1))
         if waters:
             self.notes.append(f"{waters} water molecules of the structure are left out")
         if len(self.structure) > 1:
@@ -140,9 +140,13 @@ class _Reader:
             chain_ids=(chain.name,),
             place=f"chain {chain.name}",
         )
-        residues = list(polymer.first_conformer())
-        positions = [residue.label_seq or place for place, residue in enumerate(residues, start=1)]
-        self._add(made, chain.name, residues, positions if whole else range(1, len(residues) + 1))
+        numbered = enumerate(polymer.first_conformer(), start=1)
+        residues = [(residue.label_seq if whole else number, residue) for number, residue in numbered]
+        inside = [(position, residue) for position, residue in residues if position is not None]
+        self._add(made, chain.name, inside)
+        if left := len(residues) - len(inside):
+            text = f"{left} residues with coordinates are not in the sequence that the file states, and are left out"
+            self.notes.append(f"chain {chain.name}: {text}")
 
     def _ligands(self, chain: Any) -> Iterator[list[Any]]:
         """Yield molecules: residues of one subchain that bonds connect, or that are branched by their entity.
@@ -174,8 +178,8 @@ class _Reader:
             made.setdefault(molecule, []).append(residue)
         return list(made.values())
 
-    def _add(self, entity: Entity, chain: str, residues: Sequence[Any], positions: Sequence[int]) -> None:
-        """Add a chain, as another copy if an equal one is there. Its residues have these positions in the job."""
+    def _add(self, entity: Entity, chain: str, residues: Iterable[tuple[int, Any]]) -> None:
+        """Add a chain, as another copy if an equal one is there. Each residue comes with its position in the job."""
         copies = (number for number, other in enumerate(self.entities, start=1) if is_copy(other, entity))
         if (number := next(copies, None)) is None:
             self.entities.append(entity)
@@ -183,7 +187,7 @@ class _Reader:
         else:
             self.entities[number - 1] = with_copy(self.entities[number - 1], entity)
         copy = self.entities[number - 1].copies
-        for residue, position in zip(residues, positions, strict=True):
+        for position, residue in residues:
             self.places[_key(chain, residue)] = AtomRef(entity=number, copy=copy, position=position)
 
     def _connections(self) -> None:
