@@ -198,6 +198,27 @@ def test_a_residue_that_the_stated_sequence_lacks_is_left_out_with_its_bonds(rea
     assert {f"chain {chain}: {left_out}" for chain in "AB"} <= set(found.notes)
 
 
+@pytest.mark.parametrize("kind", ["cif", "pdb"])
+def test_of_alternative_ligands_the_first_is_read(read, kind):
+    """Regression: both anomers of a sugar became ligands, bonded to one atom of the protein."""
+    made = structure()
+    chain = made[0]["A"]
+    place = next(number for number, one in enumerate(chain) if one.name == "NAG")
+    chain.add_residue(residue("NDG", 101, ["C1", "O4"], gemmi.EntityType.NonPolymer, "Ax", 5), place + 1)
+    for one, alternative in ((chain[place], "A"), (chain[place + 1], "B")):
+        for atom in one:
+            atom.altloc = alternative
+    made.setup_entities()
+    made.connections.append(made.connections[0])
+    for bond, code, alternative in zip(made.connections, ("NAG", "NDG"), "AB", strict=True):
+        bond.name, bond.partner2.res_id.name, bond.partner2.altloc = f"covale{alternative}", code, alternative
+    (found,) = read(made.make_mmcif_document().as_string() if kind == "cif" else made.make_pdb_string(), f"in.{kind}")
+    assert [one.components for one in found.spec.entities if isinstance(one, Ligand)] == [("NAG",), ("MG",)]
+    assert len(found.spec.bonds) == 1
+    assert "chain A: NDG 101 is an alternative of NAG, and is left out" in found.notes
+    assert "bonds of the structure are left out: 1 to atoms that are not in the job" in found.notes
+
+
 def test_signs_that_are_not_ascii_do_no_harm(read):
     """Regression: gemmi divides the fixed columns of a PDB file between bytes, which ended in a traceback."""
     text = structure().make_pdb_string()

@@ -151,10 +151,17 @@ class _Reader:
     def _ligands(self, chain: Any) -> Iterator[list[Any]]:
         """Yield molecules: residues of one subchain that bonds connect, or that are branched by their entity.
 
-        In a file that Protenix has written each molecule has a subchain of its own, so it needs no bonds.
+        In a file that Protenix has written each molecule has a subchain of its own, so it needs no bonds. Of
+        alternatives with one number, such as both anomers of a sugar, the first is read.
         """
         by_subchain: dict[tuple[str, str], list[Any]] = {}
+        by_number: dict[str, Any] = {}
         for residue in (*chain.get_ligands(), *chain.get_waters()):
+            other = by_number.setdefault(str(residue.seqid), residue)
+            if residue.name != other.name and residue[0].has_altloc():
+                text = f"{residue.name} {residue.seqid} is an alternative of {other.name}, and is left out"
+                self.notes.append(f"chain {chain.name}: {text}")
+                continue
             by_subchain.setdefault((residue.subchain, residue.entity_id), []).append(residue)
         is_ours = self.structure.name.endswith(_WRITTEN_BY_PROTENIX)
         for (_, name), residues in by_subchain.items():
