@@ -6,9 +6,9 @@ from typing import Any
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs import structures
 from protenix_multiseed.inputs.components import TEXT, text_of
-from protenix_multiseed.job_spec import Alignment, AtomRef, Entity, Ion, JobSpec, Ligand, Polymer, TemplateStructure
+from protenix_multiseed.job_spec import AtomRef, Entity, Ion, JobSpec, Ligand, Polymer, TemplateStructure
 from protenix_multiseed.types import Job
-from protenix_multiseed.upstream.job_dict import to_upstream
+from protenix_multiseed.upstream.job_dict import alignments_of, to_upstream
 
 _PDB = (".pdb", ".ent")
 
@@ -102,7 +102,7 @@ def _entity(job: Job, entity: Entity, ids: list[str]) -> dict[str, Any]:
         }
     if entity.templates:
         raise InputError(f"{job.where}: {entity.templates.place}: AlphaFold 3's format has no files of template hits")
-    made = {"id": ids, "sequence": entity.sequence, **_modifications(entity), **_alignments(entity)}
+    made = {"id": ids, "sequence": entity.sequence, **_modifications(entity), **alignments_of(entity)}
     for one in entity.structures:
         if one.mapping is None or one.chain is not None or (one.file and one.file.path.suffix in _PDB):
             raise InputError(
@@ -127,15 +127,6 @@ def _modifications(polymer: Polymer) -> dict[str, Any]:
     code, place = ("ptmType", "ptmPosition") if polymer.kind == "protein" else ("modificationType", "basePosition")
     made = [{code: one.component, place: one.position} for one in polymer.modifications]
     return {"modifications": made} if made else {}
-
-
-def _alignments(polymer: Polymer) -> dict[str, str]:
-    given: tuple[tuple[str, Alignment | None], ...] = (("pairedMsa", polymer.paired), ("unpairedMsa", polymer.unpaired))
-    made: dict[str, str] = {}
-    for key, one in given:
-        if one is not None:
-            made |= {f"{key}Path": str(one.file.path)} if one.file else {key: one.text or ""}
-    return made
 
 
 def _copies(spec: JobSpec, first: AtomRef, second: AtomRef) -> range:

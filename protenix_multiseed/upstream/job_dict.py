@@ -3,7 +3,6 @@
 from typing import Any
 
 from protenix_multiseed.job_spec import (
-    Alignment,
     AtomRef,
     Bond,
     Contact,
@@ -50,9 +49,7 @@ def _polymer(polymer: Polymer) -> dict[str, Any]:
     made: dict[str, Any] = {}
     if polymer.modifications:
         made["modifications"] = [_modification(polymer.kind, one) for one in polymer.modifications]
-    for key, alignment in (("pairedMsa", polymer.paired), ("unpairedMsa", polymer.unpaired)):
-        if alignment is not None:
-            made |= _alignment(key, alignment)
+    made |= alignments_of(polymer)
     if polymer.templates is not None:
         made["templatesPath"] = str(polymer.templates.file.path)
     return made
@@ -63,8 +60,13 @@ def _modification(kind: PolymerKind, one: Modification) -> dict[str, Any]:
     return {code: f"CCD_{one.component}", position: one.position}
 
 
-def _alignment(key: str, alignment: Alignment) -> dict[str, str]:
-    return {key: alignment.text or ""} if alignment.file is None else {f"{key}Path": str(alignment.file.path)}
+def alignments_of(polymer: Polymer) -> dict[str, str]:
+    """Return the alignments of a polymer by key, as text or as a path. AlphaFold 3's format has the same keys."""
+    made: dict[str, str] = {}
+    for key, one in (("pairedMsa", polymer.paired), ("unpairedMsa", polymer.unpaired)):
+        if one is not None:
+            made |= {f"{key}Path": str(one.file.path)} if one.file else {key: one.text or ""}
+    return made
 
 
 def _ligand(ligand: Ligand) -> str:
