@@ -149,7 +149,7 @@ class Cluster:
                     "'ray start --head', or use --gpus for the GPUs of this machine"
                 ) from None
             return
-        here = visible_gpus()
+        here, visible = visible_gpus(), contextlib.ExitStack()
         count = int(config.gpus) if config.gpus is not None and config.gpus.isdigit() else 0
         if self._kind == "CPU":
             n_cpu, n_gpu = count or os.cpu_count() or 1, 0
@@ -157,12 +157,12 @@ class Cluster:
             n_cpu = os.cpu_count() or 1
             if "," in (config.gpus or ""):
                 here = self._chosen(here)
-                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(here)
+                visible.enter_context(_visible(here))
             elif count > len(here):
                 raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
             n_gpu = count or len(here)
         quiet["include_dashboard"] = False
-        with _without_helpers():
+        with visible, _without_helpers():
             ray.init(
                 address="local",
                 num_cpus=n_cpu,
@@ -204,6 +204,21 @@ def reachable(wanted: str) -> str:
 def _kill(process: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _visible(gpus: list[str]) -> Iterator[None]:
+    """Inside the ``with`` block the processes that start see only these GPUs. A later run may choose others."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    os.environ[name] = ",".join(gpus)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextlib.contextmanager

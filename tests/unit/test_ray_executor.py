@@ -1,5 +1,7 @@
 """The executor for several GPUs on a cluster of threads: whatever ends or stands still, each seed comes out once."""
 
+import contextlib
+import os
 import random
 import socket
 import threading
@@ -407,6 +409,22 @@ def test_an_error_after_the_connection_is_reported_and_ends_the_cluster(monkeypa
     with pytest.raises(OSError, match="No space left"):
         Run(monkeypatch, tmp_path, machines, tasks_of(1))
     assert closed
+
+
+def test_a_second_run_of_a_process_may_choose_gpus_again(monkeypatch, tmp_path):
+    """Regression: the second one counted the GPUs that the first had chosen, and was refused."""
+    seen = []
+    init = SimpleNamespace(init=lambda **_: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(ray_cluster, "ray", init)
+    monkeypatch.setattr(ray_cluster, "_without_helpers", contextlib.nullcontext)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    cluster = object.__new__(ray_cluster.Cluster)
+    cluster._config = load_config({"model": "demo", "gpus": "0,2", "out": tmp_path / "out"})
+    cluster._kind = "GPU"
+    for _ in range(2):
+        cluster._connect()
+    assert seen == ["4,6", "4,6"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6"
 
 
 def test_the_cluster_that_is_found_is_the_named_one_or_the_one_that_ray_start_left(tmp_path, monkeypatch):
