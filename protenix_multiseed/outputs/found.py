@@ -57,7 +57,7 @@ def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
         ConfigError: if a folder holds no results, or cannot be read.
     """
     jobs: dict[str, FoundJob] = {}
-    for place in places:
+    for place in {os.path.realpath(place): place for place in places}.values():  # a folder may be named twice
         found = _jobs(place)
         if not found:
             raise ConfigError(

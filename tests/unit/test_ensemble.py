@@ -472,6 +472,16 @@ def test_the_page_shows_only_kept_structures(tmp_path):
     assert shown == {f"cif-{place}": pack_text(samples[place].structure.read_text()) for place in (0, 2, 3)}
 
 
+def test_a_folder_that_is_named_twice_counts_once(tmp_path):
+    """Regression: each of its seeds was said to be in two folders."""
+    page_results.write(tmp_path / "out", ["job"])
+    (tmp_path / "link").symlink_to("out")
+    for other in ("out", "link"):
+        (found,) = find_jobs([tmp_path / "out", tmp_path / other])
+        assert found.seeds
+        assert found.notes == []
+
+
 def test_the_page_says_once_that_a_protein_has_no_msa(tmp_path):
     page_results.write(tmp_path, ["job"])
     findings = gather_job(find_jobs([tmp_path])[0]).findings
