@@ -8,7 +8,7 @@ import operator
 import os
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
@@ -170,11 +170,12 @@ def _results(
         _used(config.out.resolve()),
         EventLog(config.log_path, inside, as_json=config.log_format == "json") as log,
         _shown(prepared, progress=progress) as display,
+        # The signals' handlers are the caller's: Python raises KeyboardInterrupt, and the run ends as after an error.
+        closing(run(config, tasks, Watchers(log, display), Signals(config.grace), result)) as outcomes,
     ):
         for text in prepared.notes:  # they were warnings of predict()
             log(Note(job=None, text=text))
-        # The signals' handlers are the caller's: Python raises KeyboardInterrupt, and the run ends as after an error.
-        for outcome in run(config, tasks, Watchers(log, display), Signals(config.grace), result):
+        for outcome in outcomes:
             # Python calls the newest handler first: before those of the libraries that this run has imported, which end
             # its workers.
             atexit.unregister(_close_unfinished)

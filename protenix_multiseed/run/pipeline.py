@@ -1,6 +1,6 @@
 """The main path: tasks -> executor -> files. Every command that predicts goes through it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 
 from protenix_multiseed.config import RunConfig
@@ -20,7 +20,7 @@ LOCK_SECONDS = 10.0  # how long a run waits for other processes' locks after the
 
 def run(
     config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signals, result: RunResult
-) -> Iterator[Written | Failure]:
+) -> Generator[Written | Failure, None, None]:
     """Predict the remaining seeds of checked tasks, write the results, and rank each job.
 
     The caller takes all outcomes. If it stops earlier, what is predicted is still written, and the jobs are ranked.

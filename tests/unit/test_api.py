@@ -10,14 +10,18 @@ import pandas
 import pytest
 from support import page_results
 from support.command import environment
-from support.jobs import job_of
+from support.jobs import job_of, task_of
 
-from protenix_multiseed import FailedError, ProtenixMsWarning, load_results, predict
+from protenix_multiseed import FailedError, ProtenixMsWarning, api, load_results, predict
 from protenix_multiseed.api import Settings, TemplateSettings, _inputs, _seeds, _unfinished
 from protenix_multiseed.commands.rank import rank
 from protenix_multiseed.config import RunConfig, TemplateConfig
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError, DamagedError, RefusedInputsError
 from protenix_multiseed.failures import failure_of
+from protenix_multiseed.outputs.scan import Scan
+from protenix_multiseed.run.prepare import Prepared
+from protenix_multiseed.types import Failure
 
 PROTEIN = {"proteinChain": {"sequence": "MKTAYIAKQR", "count": 1}}
 JOB = {"name": "a", "sequences": [PROTEIN]}
@@ -122,6 +126,25 @@ def test_a_row_reads_its_files(ranked):
         best.atoms()
     with pytest.raises(ConfigError, match=r"hinge seed 1 sample 0: the structure was not kept; predict with store"):
         dataclasses.replace(best, structure=None).atoms()
+
+
+def test_ctrl_c_at_the_end_of_a_run_is_not_lost_after_an_error_of_the_caller(tmp_path, monkeypatch):
+    """Regression: the run was ended by Python's collector of garbage, which only prints exceptions."""
+
+    def run(*_):
+        try:
+            yield Failure(job=job_of(), seed=1, stage="predict", message="x")
+        finally:
+            raise KeyboardInterrupt
+
+    def refuse(failure):
+        raise ValueError
+
+    monkeypatch.setattr(api, "run", run)
+    config = load_config({"model": "demo", "out": tmp_path / "out"})
+    scan = Scan(tasks=(task_of(job_of()),), n_done=0, damaged=(), left_out=(), n_other=0)
+    with pytest.raises(KeyboardInterrupt):
+        list(api._results(Prepared(config=config, scan=scan), refuse, progress=False))
 
 
 def test_finished_seeds_that_are_not_ranked_are_named(ranked):
