@@ -11,7 +11,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -142,11 +142,11 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
         return {}
 
 
-def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tuple[str, int]]) -> None:
+def write_failures(out: Path, failures: Sequence[Failure], done: Set[tuple[str, int]]) -> None:
     """Update ``failures.jsonl``: one line per failed job or seed. Remove the file if nothing failed.
 
-    Lines of other runs stay, unless their job or seed is done now or has failed again. The caller holds the file's
-    lock.
+    Lines of other runs stay, unless all their seeds are done now, or the job or seed has failed again. The caller
+    holds the file's lock.
 
     Args:
         out: The output folder.
@@ -158,6 +158,7 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tupl
         {
             "job": failed.job.name,
             "seed": failed.seed,
+            **({"seeds": list(failed.job.seeds)} if failed.seed is None else {}),
             "stage": failed.stage,
             "message": failed.message,
             "try": failed.advice,
@@ -166,19 +167,22 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Collection[tupl
         for failed in failures
         if failed.seed is None or (failed.job.name, failed.seed) not in done  # another process may have done it
     ]
-    mine = {(line["job"], line["seed"]) for line in lines}
-    finished_jobs = {job for job, _ in done}
+    mine = {(line["job"], tuple(_seeds(line))) for line in lines}
     kept = [
         line
         for line in read_failures(path)
-        if (line["job"], line["seed"]) not in mine
-        and (line["job"], line["seed"]) not in done
-        and not (line["seed"] is None and line["job"] in finished_jobs)
+        if (line["job"], tuple(_seeds(line))) not in mine and not {(line["job"], seed) for seed in _seeds(line)} <= done
     ]
     if kept or lines:
         write_text(path, "".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
     else:
         path.unlink(missing_ok=True)
+
+
+def _seeds(line: Mapping[str, Any]) -> Sequence[int | None]:
+    """Return the seeds that a line of ``failures.jsonl`` is about. Lines of a job were once without seeds."""
+    seeds: Sequence[int | None] = line.get("seeds") or [line["seed"]]
+    return seeds
 
 
 def read_failures(path: Path) -> list[dict[str, Any]]:
@@ -193,6 +197,8 @@ def read_failures(path: Path) -> list[dict[str, Any]]:
             content = json.loads(line)
             if not (isinstance(content, dict) and isinstance(content.get("job"), str)):
                 continue
-            if "seed" in content and type(content["seed"]) in (int, type(None)):
+            seeds = content.get("seeds", [])
+            is_seed = "seed" in content and type(content["seed"]) in (int, type(None))
+            if is_seed and isinstance(seeds, list) and all(type(seed) is int for seed in seeds):
                 found.append(content)
     return found

@@ -6,7 +6,7 @@ A unit of work is one seed of one job.
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from types import TracebackType
 from typing import Any, Self
 
@@ -185,7 +185,7 @@ class OutputFolder:
         result = self._result
         result.n_elsewhere = self._claims.n_done_elsewhere
         if result.failures:  # first, because ranking many jobs takes long, and the process may be killed meanwhile
-            self._write_failures(())
+            self._write_failures(set())
         if self._record is not None:
             self._tell(StageEntered(text="ranking"))
         for task in self._tasks:
@@ -201,7 +201,7 @@ class OutputFolder:
         if self._progress is not None:
             self._progress.end()
 
-    def _write_failures(self, done: Collection[tuple[str, int]]) -> None:
+    def _write_failures(self, done: Set[tuple[str, int]]) -> None:
         """Update the list of failures. See :func:`protenix_multiseed.outputs.record.write_failures`.
 
         On a full disk the list is not updated. The terminal and the exit code still report the failures.

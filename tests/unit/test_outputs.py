@@ -282,8 +282,18 @@ def test_failures_of_other_runs_stay_until_their_seeds_are_done(tmp_path):
     assert [(line["job"], line["seed"], line["message"]) for line in lines(tmp_path)] == [
         ("b", None, "no"), ("a", 2, "again"), ("c", 1, "no")
     ]  # fmt: skip
-    write_failures(tmp_path, [], {("a", 2), ("b", 5), ("c", 1)})
+    write_failures(tmp_path, [], {("a", 2), *(("b", seed) for seed in job("b").seeds), ("c", 1)})
     assert not (tmp_path / "protenix-ms" / "failures.jsonl").exists()
+
+
+def test_a_failure_of_a_job_stays_until_all_its_seeds_are_done(tmp_path):
+    """Regression: a run of another seed of the job, which was done, removed it."""
+    first = Failure(job=replace(job("a"), seeds=(2, 3)), seed=None, stage="featurize", message="no", advice="try")
+    write_failures(tmp_path, [first], set())
+    write_failures(tmp_path, [replace(first, job=replace(first.job, seeds=(4,)))], {("a", 1), ("a", 2)})
+    assert [line["seeds"] for line in lines(tmp_path)] == [[2, 3], [4]]
+    write_failures(tmp_path, [], {("a", 1), ("a", 2), ("a", 3)})
+    assert [line["seeds"] for line in lines(tmp_path)] == [[4]]
 
 
 def test_damaged_lines_in_the_list_of_failures_are_ignored(tmp_path):
@@ -296,6 +306,7 @@ def test_damaged_lines_in_the_list_of_failures_are_ignored(tmp_path):
         '{"jo',
         '{"job": [], "seed": 1}',
         '{"job": "a", "seed": {}}',
+        '{"job": "a", "seed": null, "seeds": [{}]}',
         "[" * 5000,
     ]
     path.write_text("\n".join(lines_))
