@@ -165,16 +165,13 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Set[tuple[str, 
             "traceback": failed.traceback,
         }
         for failed in failures
-        if failed.seed is None or (failed.job.name, failed.seed) not in done  # another process may have done it
     ]
     mine = {(line["job"], tuple(_seeds(line))) for line in lines}
-    kept = [
-        line
-        for line in read_failures(path)
-        if (line["job"], tuple(_seeds(line))) not in mine and not {(line["job"], seed) for seed in _seeds(line)} <= done
-    ]
-    if kept or lines:
-        write_text(path, "".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
+    kept = [line for line in read_failures(path) if (line["job"], tuple(_seeds(line))) not in mine]
+    # Another process may have done what failed here.
+    left = [line for line in [*kept, *lines] if not {(line["job"], seed) for seed in _seeds(line)} <= done]
+    if left:
+        write_text(path, "".join(json.dumps(line) + "\n" for line in left))
     else:
         path.unlink(missing_ok=True)
 
