@@ -1,11 +1,13 @@
 """The local executor: one model on one device of this machine."""
 
 import importlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, Stopped
@@ -23,6 +25,10 @@ from protenix_multiseed.upstream.environment import prepare
 
 if TYPE_CHECKING:  # these modules import torch, which takes seconds; the workers and the probe start before that
     from protenix_multiseed.execution.model import LoadedModel
+
+
+Coming: TypeAlias = Iterator[list[Features] | Failure | None]
+_Made = TypeVar("_Made")
 
 
 def make_probe(config: RunConfig, *, keep: bool = True) -> KernelProbe:
@@ -47,7 +53,7 @@ class LocalExecutor:
         self._config, self._workers, self._tell = config, workers, tell
         self._probe = make_probe(config)
         self._model: LoadedModel | None = None
-        self._begun: tuple[Sequence[Task], Iterator[list[Features] | Failure | None]] | None = None
+        self._begun: tuple[Sequence[Task], Future[Coming]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +69,8 @@ class LocalExecutor:
     def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
         """Start the workers and the probe. Load torch and the model while they run.
 
+        A thread gives the workers their first jobs, because it has to wait for their imports.
+
         Raises:
             ConfigError: if the device or the kernels are missing, or a job is too large for the device.
             WeightsError: if the checkpoint cannot be used.
@@ -73,6 +81,7 @@ class LocalExecutor:
             self._embed(tasks, should_stop)
         self._probe.start_early()
         self._workers.start()
+        self._begun = (tasks, _in_thread(partial(self._featurize, tasks, should_stop)))
         self._tell(StageEntered(text=f"loading {config.model}"))
         _check(should_stop)
         importlib.import_module("torch")
@@ -80,8 +89,6 @@ class LocalExecutor:
         prepare(dictionary)
         from protenix_multiseed.execution.model import LoadedModel
 
-        # The workers are ready by now: they import much of what this process has imported meanwhile.
-        self._begun = (tasks, self._featurize(tasks, should_stop))
         self._model = LoadedModel(config, self._probe)
         if self._probe.is_at_work:
             text = f"loading {config.model} and compiling kernels (on the first run with this GPU model)"
@@ -96,7 +103,7 @@ class LocalExecutor:
     def predict(self, tasks: Sequence[Task], gate: Gate) -> Iterator[Event]:
         """Predict tasks, small ones of like size together. The features of the next ones are uploaded meanwhile."""
         if self._begun is not None and self._begun[0] is tasks:
-            coming = self._begun[1]
+            coming = self._begun[1].result()
         else:
             coming = self._featurize(tasks, lambda: gate.is_closed)
         self._begun = None
@@ -104,7 +111,7 @@ class LocalExecutor:
 
     def run(
         self,
-        coming: Iterator[list[Features] | Failure | None],
+        coming: Coming,
         gate: Gate,
         *,
         claims_ahead: bool = True,
@@ -151,9 +158,7 @@ class LocalExecutor:
             raise RuntimeError("load() comes before predict()")
         return self._model
 
-    def _featurize(
-        self, tasks: Sequence[Task], should_stop: Callable[[], bool]
-    ) -> Iterator[list[Features] | Failure | None]:
+    def _featurize(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> Coming:
         jobs = (_with_seeds(task) for task in tasks)
         return self._workers.stream(jobs, self._config.feature_settings, should_stop, self._more)
 
@@ -204,6 +209,19 @@ class LocalExecutor:
 def _check(should_stop: Callable[[], bool]) -> None:
     if should_stop():
         raise Stopped
+
+
+def _in_thread(function: Callable[[], _Made]) -> "Future[_Made]":
+    made: Future[_Made] = Future()
+
+    def work() -> None:
+        try:
+            made.set_result(function())
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=work, daemon=True, name="featurize").start()
+    return made
 
 
 def _with_seeds(task: Task) -> Job:
