@@ -1,7 +1,7 @@
 """``protenix-ms status``: what of an output folder is done, running, failed and left. It only reads."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,20 @@ from protenix_multiseed.outputs.record import read_failures
 from protenix_multiseed.outputs.seed_files import RECORD, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
 
+_COUNTS = ("asked", "done", "running", "failed", "skipped", "left")
 _STATES = {True: "running", False: "killed", None: "running or killed (its lock cannot be read)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """The numbers of seeds of one job, over all runs of the folder."""
+    """The numbers of seeds of one job, over all runs of the folder. Early stopping has skipped the skipped ones."""
 
     job: str
     asked: int
     done: int
     running: int
     failed: int
+    skipped: int
     left: int
 
 
@@ -52,13 +54,17 @@ def status(out: Path, *, as_json: bool) -> int:
         return 0
     jobs, total = content["jobs"], content["total"]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("job", "asked", "done", "running", "failed", "left"):
-        table.add_column(column, justify="left" if column == "job" else "right")
+    table.add_column("job")
+    for column in _COUNTS:
+        table.add_column(column, justify="right")
     for row in [*jobs[:MAX_ROWS], {**total, "job": "all jobs"}]:
-        table.add_row(escape(row["job"]), *(str(row[name]) for name in ("asked", "done", "running", "failed", "left")))
+        table.add_row(escape(row["job"]), *(str(row[name]) for name in _COUNTS))
     console.print(table)
     if len(jobs) > MAX_ROWS:
         console.print(f"[dim]{len(jobs) - MAX_ROWS} more jobs are not shown: use --json[/dim]")
+    if total["skipped"]:
+        text = "skipped: the last seeds of the job did not improve its best score (--stop-when-stable)"
+        console.print(text, soft_wrap=True)
     for run in content["runs"]:
         state = _STATES[run["is_alive"]]
         console.print(f"{state}: {escape(run['run'])}, {run['done']} seeds in {run['seconds']:.0f} s", soft_wrap=True)
@@ -77,10 +83,15 @@ def status(out: Path, *, as_json: bool) -> int:
 def read_status(out: Path) -> dict[str, Any]:
     """Return the state of an output folder: ``jobs``, ``total``, ``runs``, ``seeds_per_minute``, ``seconds_to_go``."""
     runs = list(read_progress(out))
+    skips = {run.run: run.skipped for run in runs}
     asked: dict[str, set[int]] = {}
-    for path in sorted((out / RUN_FOLDER / "runs").glob("*.json")):
-        for job in _jobs(path):
-            asked.setdefault(job["name"], set()).update(job["seeds"])
+    stable: set[tuple[str, int]] = set()  # what the last run that was asked for a seed has skipped
+    for path in sorted((out / RUN_FOLDER / "runs").glob("*.json")):  # the oldest first
+        record = _record(path)
+        for name, seeds in record.asked.items():
+            asked.setdefault(name, set()).update(seeds)
+            stable.difference_update((name, seed) for seed in seeds)
+        stable.update(record.skipped, skips.get(path.stem, ()))
     failures = read_failures(out / RUN_FOLDER / "failures.jsonl")
     lost = {(line["job"], line["seed"]) for line in failures if line.get("stage") != "rank"}
     lost.update(failed for run in runs for failed in run.failed)
@@ -93,12 +104,13 @@ def read_status(out: Path) -> dict[str, Any]:
         failed = {seed for seed in seeds - done if (name, seed) in lost or (name, None) in lost}
         running = {seed for parts in batches for seed in parts.get(name, ())}
         running &= seeds - done - failed
-        left = len(seeds) - len(done) - len(failed) - len(running)
+        skipped = {seed for seed in seeds - done - failed - running if (name, seed) in stable}
+        parts = {"done": done, "running": running, "failed": failed, "skipped": skipped}
+        left = seeds.difference(*parts.values())
         jobs.append(
-            JobStatus(job=name, asked=len(seeds), done=len(done), running=len(running), failed=len(failed), left=left)
+            JobStatus(job=name, asked=len(seeds), left=len(left), **{part: len(found) for part, found in parts.items()})
         )
-    names = ("asked", "done", "running", "failed", "left")
-    total = {name: sum(getattr(job, name) for job in jobs) for name in names}
+    total = {name: sum(getattr(job, name) for job in jobs) for name in _COUNTS}
     rate = sum(run.done / run.seconds for run in alive if run.seconds)
     return {
         "jobs": [asdict(job) for job in jobs],
@@ -109,10 +121,20 @@ def read_status(out: Path) -> dict[str, Any]:
     }
 
 
-def _jobs(path: Path) -> list[dict[str, Any]]:
-    """Return the jobs of a run's record; none if it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What the record of a run says: the seeds of each job, and the seeds that early stopping has skipped."""
+
+    asked: dict[str, set[int]] = field(default_factory=dict)
+    skipped: set[tuple[str, int]] = field(default_factory=set)
+
+
+def _record(path: Path) -> _Record:
+    """Read the record of a run. It is empty if it cannot be read."""
     try:
-        jobs = json.loads(read_text(path, path.parent))["jobs"]
-        return [job for job in jobs if isinstance(job["name"], str) and all(type(seed) is int for seed in job["seeds"])]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return []
+        content = json.loads(read_text(path, path.parent))
+        asked = {str(job["name"]): {int(seed) for seed in job["seeds"]} for job in content["jobs"]}
+        stable = content.get("stopped_when_stable", {})
+        return _Record(asked, {(name, seed) for name, job in stable.items() for seed in job["seeds_not_run"]})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _Record()

@@ -6,14 +6,17 @@ it holds the lock ``run:<run>``, so a file without the lock belongs to a process
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protenix_multiseed.events import BatchProgress, Event, Written
+from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.events import BatchProgress, Event, Skipped, Written
 from protenix_multiseed.files import read_text, write_text
+from protenix_multiseed.inputs.seeds import format_seeds, parse_seeds
 from protenix_multiseed.outputs.locks import Locks, is_locked
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Failure, Prediction
@@ -36,12 +39,18 @@ class Progress:
         self._started, self._written = time.monotonic(), float("-inf")
         self._running: dict[str, dict[str, Any]] = {}
         self._failed: list[tuple[str, int | None]] = []
+        self._skipped: list[tuple[str, str]] = []
+        self._lock = threading.Lock()  # an executor may skip seeds in another thread
         self._n_done = 0
         locks.take(_lock(run))
         self._write()
 
     def see(self, event: Event) -> None:
         """Follow the events of the run."""
+        with self._lock:
+            self._see(event)
+
+    def _see(self, event: Event) -> None:
         match event:
             case BatchProgress():
                 self._running[event.where] = {
@@ -56,6 +65,8 @@ class Progress:
                 self._n_done += 1
             case Failure():
                 self._failed.append((event.job.name, event.seed))
+            case Skipped():
+                self._skipped.append((event.job.name, format_seeds(event.seeds)))
         if time.monotonic() > self._written + WRITE_SECONDS:
             self._write()
 
@@ -74,6 +85,7 @@ class Progress:
             "done": self._n_done,
             "running": running,
             "failed": self._failed,
+            "skipped": self._skipped,
         }
         with contextlib.suppress(OSError):  # a full disk, which the run reports
             write_text(self._path, json.dumps(content) + "\n")
@@ -88,6 +100,7 @@ class Seen:
         done: Seeds that it has predicted.
         running: Job, seeds, other jobs with their seeds, stage and place of each batch.
         failed: Job and seed, None for all seeds of the job, of each failure.
+        skipped: Job and seed of each seed that early stopping has skipped.
         is_alive: Whether the process still runs; None if this account may not know.
     """
 
@@ -96,6 +109,7 @@ class Seen:
     done: int
     running: tuple[dict[str, Any], ...]
     failed: tuple[tuple[str, int | None], ...]
+    skipped: tuple[tuple[str, int], ...]
     is_alive: bool | None
 
 
@@ -103,7 +117,9 @@ def read_progress(out: Path) -> Iterator[Seen]:
     """Yield the progress of each process that has not ended by itself. It only reads."""
     folder = out / RUN_FOLDER / "runs"
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it may end, or be damaged, just now
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, ConfigError
+        ):  # it may end, or be damaged, just now
             content = json.loads(read_text(path, folder))
             is_alive = None
             with contextlib.suppress(OSError):  # the file of the locks belongs to another account
@@ -114,6 +130,7 @@ def read_progress(out: Path) -> Iterator[Seen]:
                 done=int(content["done"]),
                 running=tuple({"others": {}, **batch} for batch in content["running"]),
                 failed=tuple((str(job), seed) for job, seed in content["failed"]),
+                skipped=tuple((str(job), seed) for job, text in content["skipped"] for seed in parse_seeds(text)),
                 is_alive=is_alive,
             )
 

@@ -138,7 +138,10 @@ class OutputFolder:
         self._result.skipped.setdefault(job.name, []).extend(seeds)
         for seed in seeds:
             self._claims.give_back(job, seed)
-        self._tell(Skipped(job=job, seeds=tuple(seeds)))
+        event = Skipped(job=job, seeds=tuple(seeds))
+        if self._progress is not None:
+            self._progress.see(event)
+        self._tell(event)
         self._close(job, len(seeds))
 
     def settle(self) -> None:

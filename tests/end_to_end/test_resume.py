@@ -216,6 +216,8 @@ def test_early_stopping_skips_seeds_that_a_later_run_does(tmp_path):
     skipped = record["stopped_when_stable"]["a"]["seeds_not_run"]
     assert record["units"]["skipped"] == len(skipped) > 0
     assert record["units"]["left"] == 0
+    (status,) = json.loads(run("status", "out", "--json", cwd=tmp_path).stdout)["jobs"]
+    assert (status["skipped"], status["left"]) == (len(skipped), 0)
     done = {int(path.name[5:]) for path in (tmp_path / "out" / "a").glob("seed_*")}
     assert done == set(range(1, 10)) - set(skipped)
     again = run(*common, "--out", "out", cwd=tmp_path)

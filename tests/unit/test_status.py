@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from support.jobs import job_of
-from protenix_multiseed.events import BatchProgress, Written
+from protenix_multiseed.events import BatchProgress, Skipped, Written
 from protenix_multiseed.outputs import progress
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.types import Failure
@@ -36,7 +36,9 @@ batch = dict(stage="sample", done=1, total=2, share=0.5)
 made.see(BatchProgress(job=job, seeds=(3, 4), where="n1 GPU 0", **batch))
 made.see(BatchProgress(job=job_of(name="c"), seeds=(1,), where="n1 GPU 1", others=(("a", (5,)), ("d", (1,))), **batch))
 print("ready", flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    made.see(Skipped(job=job, seeds=(6,)))
+    print("skipped", flush=True)
 """
 
 
@@ -72,26 +74,35 @@ def running(out):
 def test_a_folder_without_a_running_process(out):
     made = read_status(out)
     assert made["jobs"] == [
-        {"job": "a", "asked": 6, "done": 1, "running": 0, "failed": 0, "left": 5},
-        {"job": "b", "asked": 3, "done": 1, "running": 0, "failed": 2, "left": 0},
+        {"job": "a", "asked": 6, "done": 1, "running": 0, "failed": 0, "skipped": 0, "left": 5},
+        {"job": "b", "asked": 3, "done": 1, "running": 0, "failed": 2, "skipped": 0, "left": 0},
     ]
-    assert made["total"] == {"asked": 9, "done": 2, "running": 0, "failed": 2, "left": 5}
+    assert made["total"] == {"asked": 9, "done": 2, "running": 0, "failed": 2, "skipped": 0, "left": 5}
     assert (made["runs"], made["seconds_to_go"]) == ([], None)
 
 
 def test_a_running_process_is_seen_with_its_batches_rate_and_time_to_go(out, running):
     made = read_status(out)
-    assert made["jobs"][0] == {"job": "a", "asked": 6, "done": 1, "running": 3, "failed": 1, "left": 1}
+    assert made["jobs"][0] == {"job": "a", "asked": 6, "done": 1, "running": 3, "failed": 1, "skipped": 0, "left": 1}
     (run,) = made["runs"]
     assert run["is_alive"]
     assert made["seeds_per_minute"] == pytest.approx(1, abs=0.3)
     assert made["seconds_to_go"] == pytest.approx(4 * 60, rel=0.4)
     text = " ".join(CliRunner().invoke(app, ["status", str(out)]).stdout.split())
-    assert "a 6 1 3 1 1" in text
-    assert "all jobs 9 2 3 3 1" in text
+    assert "a 6 1 3 1 0 1" in text
+    assert "all jobs 9 2 3 3 0 1" in text
     assert "running: run1, 1 seeds in" in text
     assert "n1 GPU 0: a seeds 3-4, sample 1/2" in text
     assert "n1 GPU 1: c seeds 1 and 2 more jobs, sample 1/2" in text
+
+
+def test_seeds_that_a_running_process_has_skipped_are_seen(out, running):
+    running.stdin.write("skip\n")
+    running.stdin.flush()
+    assert running.stdout.readline() == "skipped\n"
+    assert read_status(out)["jobs"][0] == {
+        "job": "a", "asked": 6, "done": 1, "running": 3, "failed": 1, "skipped": 1, "left": 0
+    }  # fmt: skip
 
 
 def test_a_killed_process_runs_nothing(out, running):
@@ -141,7 +152,32 @@ def test_what_another_account_lets_nobody_read_is_said(out, running, monkeypatch
 def test_a_job_that_could_not_be_ranked_has_no_failed_seeds(out):
     line = {"job": "a", "seed": None, "stage": "rank"}
     (out / "protenix-ms" / "failures.jsonl").write_text(json.dumps(line) + "\n")
-    assert read_status(out)["jobs"][0] == {"job": "a", "asked": 6, "done": 1, "running": 0, "failed": 0, "left": 5}
+    assert read_status(out)["jobs"][0] == {
+        "job": "a",
+        "asked": 6,
+        "done": 1,
+        "running": 0,
+        "failed": 0,
+        "skipped": 0,
+        "left": 5,
+    }
+
+
+def write_record(out, run, **content):
+    (out / "protenix-ms" / "runs" / f"{run}.json").write_text(json.dumps({"jobs": [], **content}))
+
+
+def test_seeds_skipped_by_early_stopping_are_not_left(out):
+    """Regression: they were shown as left, although the run was over and had done all that it should."""
+    jobs = [{"name": "a", "seeds": [1, 2, 3, 4, 5, 6]}]
+    write_record(out, "run2", jobs=jobs, stopped_when_stable={"a": {"seeds_not_run": [4, 5, 6]}})
+    a = read_status(out)["jobs"][0]
+    assert a == {"job": "a", "asked": 6, "done": 1, "running": 0, "failed": 0, "skipped": 3, "left": 2}
+    text = " ".join(CliRunner().invoke(app, ["status", str(out)]).stdout.split())
+    assert "a 6 1 0 0 3 2" in text
+    assert "skipped: the last seeds of the job did not improve its best score (--stop-when-stable)" in text
+    write_record(out, "run3", jobs=[{"name": "a", "seeds": [4]}])  # a later run that was asked for one of them
+    assert read_status(out)["jobs"][0]["skipped"] == 2
 
 
 def test_json_is_the_whole_state(out):
