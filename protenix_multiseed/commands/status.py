@@ -1,6 +1,7 @@
 """``protenix-ms status``: what of an output folder is done, running, failed and left. It only reads."""
 
 import json
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,22 @@ from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import read_text
 from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.outputs.locks import LOCK_FILE
-from protenix_multiseed.outputs.progress import read_progress
+from protenix_multiseed.outputs.progress import Seen, read_progress
 from protenix_multiseed.outputs.record import read_failures
 from protenix_multiseed.outputs.seed_files import RECORD, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.units import counted, format_seconds
 
 _COUNTS = ("asked", "done", "running", "failed", "skipped", "left")
-_STATES = {True: "running", False: "killed", None: "running or killed (its lock cannot be read)"}
+# By whether the run was asked to stop, and whether its process still runs.
+_STATES = {
+    (False, True): "running",
+    (False, False): "killed",
+    (False, None): "running or killed (its lock cannot be read)",
+    (True, True): "stopping",
+    (True, False): "stopped",
+    (True, None): "stopping or stopped (its lock cannot be read)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +76,9 @@ def status(out: Path, *, as_json: bool) -> int:
         text = "skipped: the last seeds of the job did not improve its best score (--stop-when-stable)"
         console.print(text, soft_wrap=True)
     for run in content["runs"]:
-        state = _STATES[run["is_alive"]]
-        console.print(f"{state}: {escape(run['run'])}, {run['done']} seeds in {run['seconds']:.0f} s", soft_wrap=True)
+        state = _STATES[run["is_stopping"], run["is_alive"]]
+        made = f"{counted(run['done'], 'seed')} in {format_seconds(run['seconds'])}"
+        console.print(f"{state}: {escape(run['run'])}, {made}", soft_wrap=True)
         for batch in run["running"] if run["is_alive"] is not False else ():
             place = f"{batch['where']}: " if batch["where"] else ""
             others = f" and {len(batch['others'])} more jobs" if batch["others"] else ""
@@ -86,8 +97,11 @@ def read_status(out: Path) -> dict[str, Any]:
     skips = {run.run: run.skipped for run in runs}
     asked: dict[str, set[int]] = {}
     stable: set[tuple[str, int]] = set()  # what the last run that was asked for a seed has skipped
+    asked_by: dict[str, Mapping[str, Set[int]]] = {}
     for path in sorted((out / RUN_FOLDER / "runs").glob("*.json")):  # the oldest first
         record = _record(path)
+        asked_by[path.stem] = record.asked
+        runs += [record.stopped] if record.stopped else []
         for name, seeds in record.asked.items():
             asked.setdefault(name, set()).update(seeds)
             stable.difference_update((name, seed) for seed in seeds)
@@ -97,7 +111,7 @@ def read_status(out: Path) -> dict[str, Any]:
     lost.update(failed for run in runs for failed in run.failed)
     alive = [run for run in runs if run.is_alive is not False]
     batches = [{batch["job"]: batch["seeds"], **batch["others"]} for run in alive for batch in run.running]
-    jobs = []
+    jobs, to_do = [], {}
     for name, seeds in asked.items():
         there = seed_folders(out / name, out)
         done = {seed for seed in seeds if seed in there and (there[seed] / RECORD).is_file()}
@@ -106,7 +120,7 @@ def read_status(out: Path) -> dict[str, Any]:
         running &= seeds - done - failed
         skipped = {seed for seed in seeds - done - failed - running if (name, seed) in stable}
         parts = {"done": done, "running": running, "failed": failed, "skipped": skipped}
-        left = seeds.difference(*parts.values())
+        to_do[name] = left = seeds.difference(*parts.values())
         jobs.append(
             JobStatus(job=name, asked=len(seeds), left=len(left), **{part: len(found) for part, found in parts.items()})
         )
@@ -115,18 +129,30 @@ def read_status(out: Path) -> dict[str, Any]:
     return {
         "jobs": [asdict(job) for job in jobs],
         "total": total,
-        "runs": [asdict(run) for run in runs],
+        "runs": [asdict(run) for run in runs if run.is_alive is not False or _is_undone(asked_by.get(run.run), to_do)],
         "seeds_per_minute": round(60 * rate, 2),
         "seconds_to_go": round((total["left"] + total["running"]) / rate) if rate else None,
     }
 
 
+def _is_undone(asked: Mapping[str, Set[int]] | None, left: Mapping[str, Set[int]]) -> bool:
+    """Whether a run was asked for seeds that are still left; True if it is not known what it was asked for."""
+    return asked is None or any(not seeds.isdisjoint(left[name]) for name, seeds in asked.items())
+
+
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What the record of a run says: the seeds of each job, and the seeds that early stopping has skipped."""
+    """What the record of a run says.
+
+    Attributes:
+        asked: The seeds of each job.
+        skipped: Job and seed of each seed that early stopping has skipped.
+        stopped: The progress of a run that a signal ended; None for other runs.
+    """
 
     asked: dict[str, set[int]] = field(default_factory=dict)
     skipped: set[tuple[str, int]] = field(default_factory=set)
+    stopped: Seen | None = None
 
 
 def _record(path: Path) -> _Record:
@@ -135,6 +161,13 @@ def _record(path: Path) -> _Record:
         content = json.loads(read_text(path, path.parent))
         asked = {str(job["name"]): {int(seed) for seed in job["seeds"]} for job in content["jobs"]}
         stable = content.get("stopped_when_stable", {})
-        return _Record(asked, {(name, seed) for name, job in stable.items() for seed in job["seeds_not_run"]})
+        skipped = {(name, seed) for name, job in stable.items() for seed in job["seeds_not_run"]}
+        stopped = None
+        if "stopped_by" in content:
+            stopped = Seen(
+                run=path.stem, seconds=float(content["seconds"]), done=int(content["units"]["done"]),
+                running=(), failed=(), skipped=(), is_stopping=True, is_alive=False,
+            )  # fmt: skip
+        return _Record(asked, skipped, stopped)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _Record()

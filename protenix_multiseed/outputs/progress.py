@@ -1,7 +1,8 @@
 """The progress of a run, in a file that ``protenix-ms status`` reads on any machine.
 
 Each process writes ``<out>/protenix-ms/runs/<run>.progress`` every few seconds and deletes it at its end. While it runs
-it holds the lock ``run:<run>``, so a file without the lock belongs to a process that was killed.
+it holds the lock ``run:<run>``, so a file without the lock belongs to a process that was killed, or that a second
+signal ended.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.events import BatchProgress, Event, Skipped, Written
+from protenix_multiseed.events import BatchProgress, Event, Skipped, Stopping, Written
 from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.inputs.seeds import format_seeds, parse_seeds
 from protenix_multiseed.outputs.locks import Locks, is_locked
@@ -40,8 +41,9 @@ class Progress:
         self._running: dict[str, dict[str, Any]] = {}
         self._failed: list[tuple[str, int | None]] = []
         self._skipped: list[tuple[str, str]] = []
-        self._lock = threading.Lock()  # an executor may skip seeds in another thread
+        self._lock = threading.Lock()  # other threads skip seeds, and tell that the run was asked to stop
         self._n_done = 0
+        self._is_stopping = self._is_over = False
         locks.take(_lock(run))
         self._write()
 
@@ -49,6 +51,8 @@ class Progress:
         """Follow the events of the run."""
         with self._lock:
             self._see(event)
+            if isinstance(event, Stopping) or time.monotonic() > self._written + WRITE_SECONDS:
+                self._write()
 
     def _see(self, event: Event) -> None:
         match event:
@@ -67,16 +71,19 @@ class Progress:
                 self._failed.append((event.job.name, event.seed))
             case Skipped():
                 self._skipped.append((event.job.name, format_seeds(event.seeds)))
-        if time.monotonic() > self._written + WRITE_SECONDS:
-            self._write()
+            case Stopping():
+                self._is_stopping = True
 
     def end(self) -> None:
         """The run has ended."""
-        with contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError):
+            self._is_over = True
             self._path.unlink(missing_ok=True)
         self._locks.give_back(_lock(self._run))
 
     def _write(self) -> None:
+        if self._is_over:
+            return
         self._written = time.monotonic()
         running = [{"where": where, **batch} for where, batch in sorted(self._running.items())]
         content = {
@@ -86,6 +93,7 @@ class Progress:
             "running": running,
             "failed": self._failed,
             "skipped": self._skipped,
+            "stopping": self._is_stopping,
         }
         with contextlib.suppress(OSError):  # a full disk, which the run reports
             write_text(self._path, json.dumps(content) + "\n")
@@ -96,11 +104,13 @@ class Seen:
     """The progress of one process, as read from its file.
 
     Attributes:
+        run: The name of the run's record.
         seconds: Time since the process began to predict, seconds.
         done: Seeds that it has predicted.
         running: Job, seeds, other jobs with their seeds, stage and place of each batch.
         failed: Job and seed, None for all seeds of the job, of each failure.
         skipped: Job and seed of each seed that early stopping has skipped.
+        is_stopping: Whether the user asked the process to stop.
         is_alive: Whether the process still runs; None if this account may not know.
     """
 
@@ -110,6 +120,7 @@ class Seen:
     running: tuple[dict[str, Any], ...]
     failed: tuple[tuple[str, int | None], ...]
     skipped: tuple[tuple[str, int], ...]
+    is_stopping: bool
     is_alive: bool | None
 
 
@@ -131,6 +142,7 @@ def read_progress(out: Path) -> Iterator[Seen]:
                 running=tuple({"others": {}, **batch} for batch in content["running"]),
                 failed=tuple((str(job), seed) for job, seed in content["failed"]),
                 skipped=tuple((str(job), seed) for job, text in content["skipped"] for seed in parse_seeds(text)),
+                is_stopping=bool(content["stopping"]),
                 is_alive=is_alive,
             )
 

@@ -96,10 +96,14 @@ class OutputFolder:
         self._progress = Progress(self._config.out, self._record.name, self._locks)
         self._tell(OutputOpened())
 
-    def take(self, event: Event) -> None:
-        """Write a prediction in the background, or record that a seed is written or failed. Ignore other events."""
+    def note(self, event: Event) -> None:
+        """Add an event to the run's progress, which ``protenix-ms status`` shows."""
         if self._progress is not None:
             self._progress.see(event)
+
+    def take(self, event: Event) -> None:
+        """Write a prediction in the background, or record that a seed is written or failed. Ignore other events."""
+        self.note(event)
         self._take(event)
 
     def _take(self, event: Event) -> None:
@@ -139,8 +143,7 @@ class OutputFolder:
         for seed in seeds:
             self._claims.give_back(job, seed)
         event = Skipped(job=job, seeds=tuple(seeds))
-        if self._progress is not None:
-            self._progress.see(event)
+        self.note(event)
         self._tell(event)
         self._close(job, len(seeds))
 

@@ -62,6 +62,7 @@ def run(
         with OutputFolder(config, tasks, workers, tell, result, is_late) as folder:
             if todo:
                 folder.begin(executor.facts())
+                signals.follow(folder.note)
             gate = RunGate(todo, signals, folder, EarlyStopping(config.stop_when_stable, tasks, config.out))
             while todo:
                 for event in executor.predict(todo, gate):

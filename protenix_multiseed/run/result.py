@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from signal import Signals
 from typing import TYPE_CHECKING, Any, Self
 
 from protenix_multiseed.types import Failure, Sample, Task
@@ -73,6 +74,8 @@ class RunResult:
                 "left": self.n_left,
             },
         }
+        if self.stopped_by is not None and self.n_left:
+            made["stopped_by"] = Signals(self.stopped_by - 128).name
         if self.notes:
             made["notes"] = list(self.notes)
         if self.skipped:

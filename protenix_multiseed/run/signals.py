@@ -46,6 +46,7 @@ class Signals:
         self._wakeup_before = -1
         self._reader: threading.Thread | None = None
         self._teller: threading.Thread | None = None
+        self._followers: list[Watcher] = []
 
     @property
     def is_asked(self) -> bool:
@@ -100,6 +101,10 @@ class Signals:
         finally:
             self._end()
 
+    def follow(self, watcher: Watcher) -> None:
+        """Let one more watcher get the event of the first signal."""
+        self._followers.append(watcher)
+
     def shield_workers(self) -> None:
         """Block the signals in this thread, because the processes and threads that it starts inherit this.
 
@@ -145,8 +150,13 @@ class Signals:
             _kill_all(number)
         event = Stopping(signal=signal.Signals(number).name, grace=self._grace)
         # In a separate thread: a log on a disk that does not answer must not delay the second signal.
-        self._teller = threading.Thread(target=self._tell, args=(event,), daemon=True, name="stopping")
+        self._teller = threading.Thread(target=self._tell_all, args=(event,), daemon=True, name="stopping")
         self._teller.start()
+
+    def _tell_all(self, event: Stopping) -> None:
+        for tell in (self._tell, *self._followers):
+            if tell is not None:
+                tell(event)
 
 
 def _watch(pipe: int, on_first: Callable[[int], None]) -> None:

@@ -37,6 +37,15 @@ def test_the_first_signal_asks_the_run_to_stop_and_is_reported():
     assert [(event.signal, event.grace) for event in events] == [("SIGTERM", 60)]
 
 
+def test_a_follower_gets_the_event_too():
+    events, more = [], []
+    with Signals(60, events.append) as signals:
+        signals.follow(more.append)
+        send()
+        wait_for(lambda: more)
+    assert more == events
+
+
 def test_time_is_up_after_the_grace_period():
     with Signals(0.05, lambda event: None) as signals:
         send()

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from support.jobs import job_of
-from protenix_multiseed.events import BatchProgress, Skipped, Written
+from protenix_multiseed.events import BatchProgress, Skipped, Stopping, Written
 from protenix_multiseed.outputs import progress
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.types import Failure
@@ -38,6 +39,7 @@ made.see(BatchProgress(job=job_of(name="c"), seeds=(1,), where="n1 GPU 1", other
 print("ready", flush=True)
 for line in sys.stdin:
     made.see(Skipped(job=job, seeds=(6,)))
+    made.see(Stopping(signal="SIGINT", grace=20.0))
     print("skipped", flush=True)
 """
 
@@ -91,7 +93,7 @@ def test_a_running_process_is_seen_with_its_batches_rate_and_time_to_go(out, run
     text = " ".join(CliRunner().invoke(app, ["status", str(out)]).stdout.split())
     assert "a 6 1 3 1 0 1" in text
     assert "all jobs 9 2 3 3 0 1" in text
-    assert "running: run1, 1 seeds in" in text
+    assert "running: run1, 1 seed in" in text
     assert "n1 GPU 0: a seeds 3-4, sample 1/2" in text
     assert "n1 GPU 1: c seeds 1 and 2 more jobs, sample 1/2" in text
 
@@ -178,6 +180,38 @@ def test_seeds_skipped_by_early_stopping_are_not_left(out):
     assert "skipped: the last seeds of the job did not improve its best score (--stop-when-stable)" in text
     write_record(out, "run3", jobs=[{"name": "a", "seeds": [4]}])  # a later run that was asked for one of them
     assert read_status(out)["jobs"][0]["skipped"] == 2
+
+
+def lines_of_runs(out):
+    text = CliRunner().invoke(app, ["status", str(out)]).stdout
+    return [line for line in text.splitlines() if re.match(r"\w+: run\d", line)]
+
+
+def test_a_run_that_a_second_signal_ended_was_stopped_and_not_killed(out, running):
+    """Regression: it was called killed, also after another run had done its seeds."""
+    running.stdin.write("stop\n")
+    running.stdin.flush()
+    assert running.stdout.readline() == "skipped\n"
+    assert lines_of_runs(out)[0].startswith("stopping: run1, 1 seed in")
+    running.kill()
+    running.wait()
+    assert [run["is_stopping"] for run in read_status(out)["runs"]] == [True]
+    assert lines_of_runs(out)[0].startswith("stopped: run1, 1 seed in")
+    for seed in (4, 5):  # 2 and b have failed, and 6 was skipped
+        (out / "a" / f"seed_{seed}").mkdir(exist_ok=True)
+        (out / "a" / f"seed_{seed}" / "record.json").write_text("{}")
+    assert read_status(out)["total"]["left"] == 1
+    assert lines_of_runs(out) == []  # run0 was asked for the last seed, run1 was not
+
+
+def test_a_run_that_one_signal_stopped_is_named_until_its_seeds_are_done(out):
+    """Regression: nothing said why seeds were left."""
+    jobs = [{"name": "b", "seeds": [1]}, {"name": "a", "seeds": [1, 3]}]
+    write_record(out, "run2", jobs=jobs, stopped_by="SIGINT", seconds=37.2, units={"done": 1})
+    assert lines_of_runs(out) == ["stopped: run2, 1 seed in 37 s"]
+    (out / "a" / "seed_3").mkdir()
+    (out / "a" / "seed_3" / "record.json").write_text("{}")
+    assert lines_of_runs(out) == []
 
 
 def test_json_is_the_whole_state(out):
