@@ -1,6 +1,7 @@
 """``predict --dry-run``: show what a run would do. It needs no weights and no GPU, and does not featurize."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,10 @@ from protenix_multiseed.execution.figures import CARD, estimate_seconds
 from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.model.buckets import padded_sizes
-from protenix_multiseed.run.preflight import check_surroundings
+from protenix_multiseed.run.preflight import check_surroundings, missing_parts
 from protenix_multiseed.run.prepare import has_hits
 from protenix_multiseed.types import BatchPlan, Failure, Job, Sizes
-from protenix_multiseed.units import format_bytes, format_seconds
+from protenix_multiseed.units import counted, format_bytes, format_seconds
 from protenix_multiseed.upstream.dictionary import Dictionary
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ class JobPlan:
 
 
 def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_all: bool) -> int:
-    """Show sizes, memory and plan of every job. Returns 1 if the run would refuse a job, else 0.
+    """Show the plan of every job, and what a run would miss here. Returns 1 if the run would be refused, else 0.
+
+    With ``assume_free`` the plan is for another machine, so what this one lacks does not count.
 
     Raises:
         ProtenixMsError: if the whole run would be refused before sizes are known.
@@ -72,12 +75,14 @@ def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_al
     jobs, dictionary = read_inputs(config, inputs)
     config = check_surroundings(config, needs_checkpoint=False, has_hits=has_hits(jobs))
     console = make_console()
-    plans = list(make_plans(config, jobs, dictionary))
+    missing, plans = list(missing_parts(config)), list(make_plans(config, jobs, dictionary))
     if as_json:
         console.print_json(json.dumps([_record(plan) for plan in plans]))
     else:
         _show(console, plans, show_all=show_all)
-    return int(any(plan.refusal for plan in plans))
+    for text in missing:
+        (make_console(sys.stderr) if as_json else console).print(f"[red]missing[/red] {escape(text)}", soft_wrap=True)
+    return int(any(plan.refusal for plan in plans) or (bool(missing) and config.assume_free is None))
 
 
 def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -> Iterator[JobPlan]:
@@ -90,9 +95,9 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
     n_sample, reason = config.samples, planner.settings.reference_reason
     device, card = _device(config, is_fused=planner.memory.fused and not reason)
     write = config.write_settings
-    counted = [(job, count_sizes(job.spec, config.feature_settings)) for job in jobs]
+    sized = [(job, count_sizes(job.spec, config.feature_settings)) for job in jobs]
     plans: dict[str, JobPlan] = {}
-    for members in _groups(planner, counted, budget):
+    for members in _groups(planner, sized, budget):
         planned = planner.plan_group({n: (sizes, job.seeds) for n, (job, sizes) in enumerate(members)}, budget)
         widest = max(planned, key=lambda batch: batch.estimated_bytes)
         padded = padded_sizes([sizes for _, sizes in members])
@@ -151,14 +156,14 @@ def _seconds(
 
 
 def _groups(
-    planner: "Planner", counted: Sequence[tuple[Job, Sizes]], budget: int
+    planner: "Planner", sized: Sequence[tuple[Job, Sizes]], budget: int
 ) -> "Iterator[Sequence[tuple[Job, Sizes]]]":
     """Yield the jobs that share batches, in the order of the run."""
 
     def may_share(members: Sequence[tuple[Job, Sizes]]) -> bool:
         return planner.may_share([(sizes, len(job.seeds)) for job, sizes in members], budget)
 
-    in_order = sorted(counted, key=lambda one: -one[0].n_token)
+    in_order = sorted(sized, key=lambda one: -one[0].n_token)
     return (made for made in group(in_order, may_share) if not isinstance(made, Failure))
 
 
@@ -215,12 +220,11 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
     console.print(table)
     if len(shown) < len(plans):
         noted = sum(bool(plan.job.notes) for plan in plans[len(shown) :])
-        left_out = f"... and {len(plans) - len(shown)} more jobs, {noted} of them with notes"
+        left_out = f"... and {counted(len(plans) - len(shown), 'more job')}, {noted} of them with notes"
         console.print(f"{left_out} (-v shows all, --json has all)")
         n_batch = round(sum(len(plan.batches) / (1 + len(plan.shared_with)) for plan in plans))
         n_unit = sum(len(plan.job.seeds) for plan in plans)
-        disk = format_bytes(sum(plan.disk_bytes for plan in plans))
-        most = max(plan.sizes.n_token for plan in plans)
+        most, disk = max(plan.sizes.n_token for plan in plans), format_bytes(sum(plan.disk_bytes for plan in plans))
         console.print(f"{len(plans)} jobs, {n_unit} predictions in {n_batch} batches, up to {most:,} tokens, {disk}")
     if plans:
         console.print(f"device: {escape(plans[0].device)}, {format_bytes(plans[0].budget)} for a batch; {_time(plans)}")
@@ -245,7 +249,8 @@ def _time(plans: Sequence[JobPlan]) -> str:
     known = [plan.seconds for plan in plans if plan.seconds is not None]
     if not known:
         return "time unknown: no times were measured for this device with these settings"
-    left_out = f", {len(plans) - len(known)} jobs of unknown time left out" if len(known) < len(plans) else ""
+    n_unknown = len(plans) - len(known)
+    left_out = f", {counted(n_unknown, 'job')} of unknown time left out" if n_unknown else ""
     return f"about {format_seconds(sum(known))} of GPU time, an estimate from times measured on one {CARD}{left_out}"
 
 
@@ -281,12 +286,7 @@ def _record(plan: JobPlan) -> dict[str, Any]:
         "resident": dict(plan.largest.resident),
         "stages": {name: dict(terms) for name, terms in plan.largest.stages.items()},
         "batches": [
-            {
-                "seeds": list(b.seeds),
-                "sample_chunk": b.sample_chunk,
-                "roomy": b.roomy,
-                "estimated_bytes": b.estimated_bytes,
-            }
+            {"seeds": list(b.seeds)} | {name: getattr(b, name) for name in ("sample_chunk", "roomy", "estimated_bytes")}
             for b in plan.batches
         ],
         **({"shared_with": list(plan.shared_with)} if plan.shared_with else {}),

@@ -1,8 +1,30 @@
 """What this machine's files say about its GPUs. This module imports neither torch nor Ray."""
 
+import importlib.util
 import os
 import re
 from pathlib import Path
+
+from protenix_multiseed.errors import ConfigError
+
+_RAY = "ray>=2.60,<2.61"  # as in pyproject.toml
+
+
+def check_ray() -> None:
+    """Check that Ray is installed.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        # Not by the name of our extra: pip would install Protenix's pins over a PyTorch of the host's own.
+        raise ConfigError(f"gpus: Ray is not installed: pip install '{_RAY}', or leave --gpus and --ray out")
+
+
+def no_gpu(ray: str | None, kind: str = "GPU") -> ConfigError:
+    """Return the error of a Ray cluster, or of this machine if ``ray`` is None, without a GPU, or without a CPU."""
+    where = f"ray: {ray}" if ray else "gpus: this machine"
+    return ConfigError(f"{where} has no {kind}; use --device cpu, or leave the option out")
 
 
 def visible_gpus() -> list[str]:

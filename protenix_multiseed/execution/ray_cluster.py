@@ -5,7 +5,7 @@ is -1, without end): the run decides what is started again, and where.
 """
 
 import contextlib
-import importlib.util
+import importlib
 import logging
 import os
 import signal
@@ -19,11 +19,10 @@ from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.fleet import Place
 from protenix_multiseed.execution.gpu_worker import GpuWorker
-from protenix_multiseed.execution.gpus import visible_gpus
+from protenix_multiseed.execution.gpus import check_ray, no_gpu, visible_gpus
 from protenix_multiseed.upstream.environment import replaced
 
 _STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
-_RAY = "ray>=2.60,<2.61"  # as in pyproject.toml
 ray: Any = None  # the modules are imported with the first cluster
 NodeAffinity: Any = None
 _ANSWER_SECONDS = 20.0
@@ -39,9 +38,7 @@ def import_ray(*, is_local: bool) -> None:
     Raises:
         ConfigError: if Ray is not installed.
     """
-    if importlib.util.find_spec("ray") is None:
-        # Not by the name of our extra: pip would install Protenix's pins over a PyTorch of the host's own.
-        raise ConfigError(f"gpus: Ray is not installed: pip install '{_RAY}', or leave --gpus and --ray out")
+    check_ray()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray's own usage report
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
     os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # a busy machine starts Python slowly
@@ -83,10 +80,7 @@ class Cluster:
             self._connect()
         if not self.places():
             self.close()
-            raise ConfigError(
-                f"{'ray' if config.ray else 'gpus'}: {config.ray or 'this machine'} has no {self._kind}; "
-                "use --device cpu, or leave the option out"
-            )
+            raise no_gpu(config.ray, self._kind)
 
     def close(self) -> None:
         """Disconnect. A cluster of this machine alone ends."""

@@ -3,12 +3,16 @@
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.errors import ConfigError, ProtenixMsError, WeightsError
+from protenix_multiseed.execution.base import executor_name
+from protenix_multiseed.execution.gpus import check_ray, no_gpu, visible_gpus
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
+from protenix_multiseed.search.sources import make_searchers
 from protenix_multiseed.upstream.checkpoints import fetch_hint, template_data_dir
 
 _N_SEMAPHORE = 2  # as many as a pool of workers makes
@@ -30,9 +34,8 @@ def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True, has_
         ConfigError: if a folder cannot be written, or a program or data for templates is missing.
         WeightsError: if the checkpoint is missing.
     """
-    checkpoint = config.checkpoint_path
-    if needs_checkpoint and checkpoint is not None and not checkpoint.is_file():
-        raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
+    if needs_checkpoint:
+        check_checkpoint(config)
     _check_output(config.out)
     if config.log_file is not None:
         folder = config.log_file.absolute().parent
@@ -51,6 +54,42 @@ def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True, has_
             "templates.fetch: true to fetch them from PDBe during the run"
         )
     return config
+
+
+def missing_parts(config: RunConfig) -> Iterator[str]:
+    """Yield why this machine could not run, but for what :func:`check_surroundings` finds: a plan can do without it."""
+    for check in (_check_weights, _check_gpus, _check_searches, lambda _: check_workers()):
+        try:
+            check(config)
+        except ProtenixMsError as error:
+            yield str(error)
+
+
+def _check_weights(config: RunConfig) -> None:
+    check_checkpoint(config)
+    CheckpointHash(config).result()
+
+
+def _check_gpus(config: RunConfig) -> None:
+    if executor_name(config) == "ray":
+        check_ray()
+        if config.ray is None and config.device != "cpu" and not visible_gpus():
+            raise no_gpu(None)
+
+
+def _check_searches(config: RunConfig) -> None:
+    make_searchers(config, lambda _: None)
+
+
+def check_checkpoint(config: RunConfig) -> None:
+    """Check that the checkpoint is there.
+
+    Raises:
+        WeightsError: if it is not.
+    """
+    checkpoint = config.checkpoint_path
+    if checkpoint is not None and not checkpoint.is_file():
+        raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
 
 
 def check_sha256(checkpoint: Path, model_name: str) -> str:

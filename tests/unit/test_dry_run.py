@@ -1,6 +1,8 @@
 """A dry run asks the functions that a run asks."""
 
 import io
+import json
+import sys
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.kernels import probe
+from protenix_multiseed.run import preflight
 from protenix_multiseed.types import BatchPlan, Sizes
 
 
@@ -60,7 +63,7 @@ def test_the_device_and_the_time_are_said_to_be_an_estimate_or_unknown():
     text = " ".join(shown([plan(), plan("b", seconds=100.0), plan("c", seconds=None)]).split())
     assert "device: NVIDIA H100 80GB HBM3, 70.0 GiB for a batch" in text
     assert "about 3 min of GPU time, an estimate from times measured on one H100" in text
-    assert "1 jobs of unknown time left out" in text
+    assert "1 job of unknown time left out" in text
     text = " ".join(shown([plan(seconds=None, device="CPU")]).split())
     assert "device: CPU" in text
     assert "time unknown" in text
@@ -78,3 +81,44 @@ def test_times_hold_only_for_the_kernels_that_were_measured(monkeypatch):
     monkeypatch.setattr(hardware, "choose_device", lambda name: torch.device("cpu"))
     elsewhere = load_config({"model": "demo", "assume_free": "24GiB"})
     assert dry_run._device(elsewhere, is_fused=True) == ("a GPU that is not here (--assume-free)", None)
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch):
+    """A job, on a machine without weights, without a GPU, and without Ray."""
+    content = [{"name": "a", "sequences": [{"proteinChain": {"sequence": "MKTAYIAKQR", "count": 1}}]}]
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(dry_run, "make_plans", lambda *_: [plan("a")])
+    return [tmp_path / "in.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ({"model": "demo"}, 0, None),
+        ({}, 1, "missing no checkpoint at"),
+        ({"assume_free": "24GiB"}, 0, "missing no checkpoint at"),
+        ({"model": "demo", "gpus": "all"}, 1, "missing gpus: Ray is not installed: pip install"),
+        ({"model": "demo", "msa_database": "nowhere"}, 1, "missing nowhere: no database of MMseqs2"),
+    ],
+)
+def test_what_a_run_would_miss_is_said_after_the_plan(inputs, capsys, options, code, said):
+    """Regression: a dry run said nothing of weights and of Ray, without which the run was refused."""
+    config = load_config({**options, "device": "cpu", "out": inputs[0].parent / "out"})
+    assert dry_run.dry_run(config, inputs, as_json=False, show_all=False) == code
+    text = capsys.readouterr().out
+    assert "job" in text
+    assert (said in text) if said else ("missing" not in text)
+    assert dry_run.dry_run(config, inputs, as_json=True, show_all=False) == code
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)[0]["job"] == "a"
+    assert (said or "") in printed.err
+
+
+def test_gpus_without_a_gpu_are_missing(inputs, monkeypatch):
+    monkeypatch.setattr(preflight, "check_ray", lambda: None)
+    parts = list(preflight.missing_parts(load_config({"model": "demo", "gpus": "2"})))
+    assert parts == ["gpus: this machine has no GPU; use --device cpu, or leave the option out"]
