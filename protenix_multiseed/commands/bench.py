@@ -10,6 +10,7 @@ import random
 import statistics
 import sys
 import tempfile
+import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,12 +39,13 @@ from protenix_multiseed.model.reference.predict import predict_seed, to_predicti
 from protenix_multiseed.model.stages import Scored, run_stages
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Batch, Features, Job
-from protenix_multiseed.units import format_bytes
+from protenix_multiseed.units import counted, format_bytes
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
 
 _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 _MAX_CHAIN_RESIDUES = 600  # longest chain of a made-up job
+_TITLE_COLUMNS = 14  # of a column of the table
 # Names of stages: upstream's -> ours.
 _STAGES = {"pairformer": "trunk", "diffusion": "sample", "confidence": "score"}
 
@@ -247,6 +249,8 @@ def summarise(name: str, measured: Sequence[tuple[float, Mapping[str, float], in
 def _show(console: Console, bench: Bench, config: RunConfig, *, as_json: bool) -> None:
     """Print each side with its speed-up over the faster of Protenix's sides."""
     features, base = bench.features, bench.baseline
+    versions = {name: metadata.version(name) for name in ("protenix", "torch")}
+    programs = f"Protenix {versions['protenix']}, torch {versions['torch']}"
     facts = {
         "device": bench.device,
         "model": config.model,
@@ -258,7 +262,7 @@ def _show(console: Console, bench: Bench, config: RunConfig, *, as_json: bool) -
         "samples": config.samples,
         "cycles": config.cycles,
         "steps": config.steps,
-        "versions": {name: metadata.version(name) for name in ("protenix", "torch")},
+        "versions": versions,
     }
     if as_json:
         sides = [asdict(side) | {"median": side.median, "speedup": base.median / side.median} for side in bench.sides]
@@ -266,23 +270,27 @@ def _show(console: Console, bench: Bench, config: RunConfig, *, as_json: bool) -
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
-    for column in ("seconds", "from", "to", "speed-up", "trunk", "sample", "score", "memory"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for side in bench.sides:
-        table.add_row(
-            escape(side.name),
-            f"{side.median:.2f}",
-            f"{min(side.seconds):.2f}",
-            f"{max(side.seconds):.2f}",
-            f"{base.median / side.median:.2f} x",
-            *(f"{seconds:.2f}" for seconds in side.stages.values()),
-            format_bytes(side.peak_bytes),
-        )
+    for side in bench.sides:  # a column each: beside each other, all figures fit 80 columns
+        title = "\n".join(textwrap.wrap(side.name, _TITLE_COLUMNS))
+        table.add_column(escape(title), justify="right", no_wrap=True)
+    names = ("seconds", "from", "to", "speed-up", *_STAGES.values(), "memory")
+    for row in zip(names, *(_figures(side, base) for side in bench.sides), strict=True):
+        table.add_row(*row)
     weights = "made-up weights, " if bench.made_up_weights else ""
     console.print(
         f"{bench.device}: {config.model}, {weights}{features.n_token} tokens, {features.n_msa} MSA rows, "
-        f"{len(features.seeds)} seeds x {config.samples} samples, {config.cycles} cycles, {config.steps} steps; "
-        f"medians of {len(base.seconds)}; Protenix {facts['versions']['protenix']}, torch {facts['versions']['torch']}",  # type: ignore[index]
+        f"{counted(len(features.seeds), 'seed')} x {counted(config.samples, 'sample')}, {config.cycles} cycles, "
+        f"{config.steps} steps; medians of {len(base.seconds)}; {programs}",
         soft_wrap=True,
     )
     console.print(table)
+
+
+def _figures(side: Side, base: Side) -> list[str]:
+    """Return the column of a side in the table."""
+    return [
+        *(f"{seconds:.2f}" for seconds in (side.median, min(side.seconds), max(side.seconds))),
+        f"{base.median / side.median:.2f} x",
+        *(f"{seconds:.2f}" for seconds in side.stages.values()),
+        format_bytes(side.peak_bytes),
+    ]
