@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -75,6 +76,18 @@ def show_problems(console: Console, job: "RankedJob") -> None:
         console.print(f"[red]failed[/red] {escape(job.name)}: {escape(problem)}", soft_wrap=True)
 
 
+def _fitting(width: int, rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the columns to show of a table whose first row has their names, so that no number is cut.
+
+    If the lines are too wide, columns are left out; ``ranking.csv`` has them.
+    """
+    widths = {number: max(map(len, column)) + 2 for number, column in enumerate(zip(*rows, strict=True))}
+    for name in ("pTM", "cluster", "ipSAE", "pLDDT"):
+        if sum(widths.values()) - 2 > width and name in rows[0]:
+            del widths[rows[0].index(name)]
+    return list(widths)
+
+
 def show_findings(console: Console, name: str, findings: "Findings", folder: Path) -> None:
     """Print a job's best samples, whether the samples agree, and the paths of the results."""
     order, found = findings.samples, findings.agreement
@@ -90,17 +103,21 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     cluster_of = found.cluster_of if found else {}
     scores = [findings.interface_scores(sample) for sample in order[:MAX_ROWS]]
     has_pairs, has_clash = any(scores), any(sample.has_clash for sample in order)
-    columns = ["rank", "seed", "sample", "ranking score", "pLDDT", "pTM", "ipTM"]
+    columns = ["rank", "seed", "sample", "score", "pLDDT", "pTM", "ipTM"]
     columns += ["ipSAE"] * has_pairs + ["cluster", "to best"] * (found is not None) + ["clash"] * has_clash
-    for column in columns:
-        table.add_column(column, justify="right")
+    rows = []
     for place, sample in enumerate(order[:MAX_ROWS]):
         row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
         row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", f"{sample.iptm:.4f}"]
         row += [f"{scores[place].get('ipsae', 0):.3f}"] * has_pairs
         row += [str(cluster_of.get(place, "-")), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []
         row += ["yes" if sample.has_clash else "no"] * has_clash
-        table.add_row(*row, style="green" if place == 0 else None)
+        rows.append(row)
+    shown = _fitting(console.width, [columns, *rows])
+    for column in shown:
+        table.add_column(columns[column], justify="right", no_wrap=True)
+    for place, row in enumerate(rows):
+        table.add_row(*(row[column] for column in shown), style="green" if place == 0 else None)
     console.print(table)
     if len(order) > MAX_ROWS:
         console.print(f"[dim]... and {len(order) - MAX_ROWS} more in {escape(str(folder / 'ranking.csv'))}[/dim]")

@@ -2,11 +2,13 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from protenix_multiseed.commands import predict
+from protenix_multiseed.commands import console, predict
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.run.result import RunResult
 
@@ -15,8 +17,52 @@ from protenix_multiseed.run.result import RunResult
 def test_the_rankings_of_the_first_jobs_are_shown_and_the_others_are_in_the_summary(monkeypatch, n_job, shown, hidden):
     names = []
     monkeypatch.setattr(predict, "show_findings", lambda console, name, findings, folder: names.append(name))
-    console = Console(file=io.StringIO(), width=120)
+    shown_on = Console(file=io.StringIO(), width=120)
     result = RunResult(findings=dict.fromkeys(f"job{number}" for number in range(n_job)))
-    predict._show_result(console, result, load_config({"out": Path("out")}))
+    predict._show_result(shown_on, result, load_config({"out": Path("out")}))
     assert names == [f"job{number}" for number in range(shown)]
-    assert (f"... and {hidden} more jobs: out/summary.csv" in console.file.getvalue()) == bool(hidden)
+    assert (f"... and {hidden} more jobs: out/summary.csv" in shown_on.file.getvalue()) == bool(hidden)
+
+
+def table(width, scores=(0.3632,), seed=1, n=15):
+    """The lines of the ranking of made-up samples with interfaces and clusters."""
+    samples = tuple(
+        SimpleNamespace(
+            seed=seed + place, sample=0, ranking_score=scores[0], plddt=19.31, ptm=0.376, iptm=0.36,
+            has_clash=scores[0] < 0, structure=None,
+        )
+        for place in range(n)
+    )  # fmt: skip
+    agreement = SimpleNamespace(cluster_of=dict.fromkeys(range(n), 15), rmsd=np.full((n, n), 121.13))
+    findings = SimpleNamespace(
+        samples=samples, agreement=agreement, interface_scores=lambda sample: {"ipsae": 0.041}, sentences=(), n_bytes=0
+    )
+    stream = io.StringIO()
+    console.show_findings(Console(file=stream, width=width, color_system=None), "7r6r", findings, Path("out"))
+    return stream.getvalue().splitlines()[1 : n + 2]
+
+
+def test_the_ranking_fits_80_columns():
+    """Regression: it was 81 characters wide, so its names took two lines, and its rows in a file were broken."""
+    names, *rows = table(140)
+    assert names.split() == [
+        "rank",
+        "seed",
+        "sample",
+        "score",
+        "pLDDT",
+        "pTM",
+        "ipTM",
+        "ipSAE",
+        "cluster",
+        "to",
+        "best",
+    ]
+    assert max(map(len, (names, *rows))) <= 80
+    assert [line.split() for line in table(80)] == [names.split(), *(row.split() for row in rows)]
+
+
+def test_columns_are_left_out_before_a_number_is_cut():
+    names, row, *_ = table(80, scores=(-99.6368,), seed=4_294_967_000)
+    assert names.split() == ["rank", "seed", "sample", "score", "pLDDT", "ipTM", "ipSAE", "to", "best", "clash"]
+    assert row.split() == ["1", "4294967000", "0", "-99.6368", "19.31", "0.3600", "0.041", "121.1", "A", "yes"]
