@@ -16,6 +16,7 @@ import typer
 from protenix_multiseed import __version__
 from protenix_multiseed.aliases import translate
 from protenix_multiseed.commands.message import say
+from protenix_multiseed.completion import names_in
 from protenix_multiseed.errors import ConfigError, ProtenixMsError
 from protenix_multiseed.options import OUTPUT, option, takes
 from protenix_multiseed.process import own_process, settle_output, use_utf8
@@ -139,7 +140,9 @@ def msa(
 def convert(
     settings: dict[str, Any],
     inputs: Inputs,
-    to: Annotated[str, typer.Option("--to", help="protenix or alphafold3.")],
+    to: Annotated[
+        str, typer.Option("--to", help="protenix or alphafold3.", autocompletion=names_in("convert", "FORMATS"))
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File, or a folder (standard output).")] = None,
 ) -> None:
     """Write inputs of any format as Protenix or AlphaFold 3 JSON."""
@@ -172,7 +175,12 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 def fetch(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model of Protenix, one of its ESM models, or template-data.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model of Protenix, one of its ESM models, or template-data.",
+            autocompletion=names_in("fetch", "fetchable"),
+        ),
     ],
     to: Annotated[Path | None, option("Folder for the checkpoint ($PROTENIX_ROOT_DIR/checkpoint).")] = None,
     url: Annotated[str | None, option("Another address to download from, such as a mirror (Protenix's own).")] = None,
@@ -222,7 +230,9 @@ def report(
 def export(
     outs: Results,
     to: Annotated[Path, typer.Option("--to", help="Folder for the files.")],
-    kind: Annotated[str, typer.Option("--format", "-f", help="alphafold3 or pdb.")] = "alphafold3",
+    kind: Annotated[
+        str, typer.Option("--format", "-f", help="alphafold3 or pdb.", autocompletion=names_in("export", "FORMATS"))
+    ] = "alphafold3",
     best: Annotated[bool, option("Only the best sample of each job.", "--best")] = False,
 ) -> None:
     """Write results as AlphaFold 3 does, for scripts that read its files, or as PDB files.

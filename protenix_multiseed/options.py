@@ -12,6 +12,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from protenix_multiseed.completion import values_of
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MODEL, _READ, _HARDWARE, OUTPUT = "Model", "MSAs, templates and guidance", "Hardware", "Output"
 
@@ -155,8 +157,10 @@ def takes(*keys: str, **helps: str) -> Callable[[_Command], _Command]:
 
 def _parameter(key: str, help_text: str | None) -> inspect.Parameter:
     kind, declared = SETTINGS[key]
+    declared = copy(declared)
     if help_text is not None:
-        declared = copy(declared)
         declared.help = help_text
+    if kind is str:
+        declared.autocompletion = values_of(key)
     annotation: Any = Annotated[kind | None, declared]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -79,15 +79,20 @@ def fetch_model(model: str, to: Path | None, url: str | None, sha256: str | None
             if url
         }
         return [_fetch(url, target, console) for target, url in targets.items()]
-    urls = {name: address for name, address in download_urls().items() if name not in _DATA_FILES}
-    if model not in urls:
-        raise ConfigError(f"{model!r} cannot be fetched; known: {', '.join(urls)}, {TEMPLATE_DATA}")
+    urls = download_urls()
+    if model not in (known := fetchable()):
+        raise ConfigError(f"{model!r} cannot be fetched; known: {', '.join(known)}")
     names = [model]
     if url is None:
         names += [name for spec in MODELS if spec.name == model and spec.esm for name in spec.esm.checkpoints]
     published = {spec.name: spec.sha256 for spec in MODELS} | ({model: sha256.lower()} if sha256 else {})
     folder = to or default_checkpoint_dir()
     return [_fetch(url or urls[name], folder / f"{name}.pt", console, published.get(name)) for name in names]
+
+
+def fetchable() -> list[str]:
+    """Return the names of everything that can be fetched."""
+    return [*(name for name in download_urls() if name not in _DATA_FILES), TEMPLATE_DATA]
 
 
 def _fetch(url: str, target: Path, console: Console, expected: str | None = None) -> Path:
