@@ -24,14 +24,22 @@ MAX_ROWS = 20  # rows that a listing shows, unless the user asks for all
 
 
 class _Console(Console):
-    """A console that shows text as it is, and breaks messages between words."""
+    """A console that shows text as it is, and breaks messages between words.
+
+    Args:
+        indent: Spaces before the lines that follow a break.
+    """
+
+    def __init__(self, indent: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._indent = indent
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **settings: Any) -> None:
         """Print. On a terminal, a message of any length breaks between words, and a long path stays whole."""
         if soft_wrap and self.is_terminal:
             markup = settings.get("markup")
             made = (self.render_str(one, markup=markup) if isinstance(one, str) else one for one in objects)
-            objects = tuple(_broken(one, self.width) if isinstance(one, Text) else one for one in made)
+            objects = tuple(_broken(one, self.width, self._indent) if isinstance(one, Text) else one for one in made)
         super().print(*objects, soft_wrap=soft_wrap, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
@@ -39,28 +47,33 @@ class _Console(Console):
         return super().render_str(visible(text), **settings)
 
 
-def _broken(text: Text, width: int) -> Text:
-    """Return the text with line breaks between words, where a line would be longer than ``width``."""
+def _broken(text: Text, width: int, indent: int) -> Text:
+    """Return the text with line breaks between words, where a line would be longer than ``width``.
+
+    The lines after a break begin with ``indent`` spaces.
+    """
     lines: list[Text] = []
     for line in text.split(allow_blank=True):
-        breaks, start = [], 0
+        breaks, start, room = [], 0, width
         for word in re.finditer(r"\S+", line.plain):
-            if word.end() - start > width and line.plain[start : word.start()].strip():
+            if word.end() - start > room and line.plain[start : word.start()].strip():
                 breaks.append(start := word.start())
-        lines += line.divide(breaks)
+                room = width - indent
+        first, *rest = line.divide(breaks)
+        lines += [first, *(Text(" " * indent) + part for part in rest)]
     for line in lines:
         line.rstrip()
     return Text("\n").join(lines)
 
 
-def make_console(stream: TextIO | None = None) -> Console:
-    """Return a console on a stream, by default on standard output.
+def make_console(stream: TextIO | None = None, indent: int = 0) -> Console:
+    """Return a console on a stream, by default on standard output. Lines after a break begin with ``indent`` spaces.
 
     It keeps the stream object, because upstream's prints are silenced by replacing ``sys.stdout``.
     """
     stream = stream or sys.stdout
     is_file = not stream.isatty() and "COLUMNS" not in os.environ  # Rich would wrap a file at 80 columns
-    return _Console(file=stream, highlight=False, emoji=False, width=_FILE_COLUMNS if is_file else None)
+    return _Console(indent, file=stream, highlight=False, emoji=False, width=_FILE_COLUMNS if is_file else None)
 
 
 def show_note(console: Console, job: str, text: str) -> None:

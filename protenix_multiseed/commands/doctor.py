@@ -36,6 +36,7 @@ from protenix_multiseed.upstream.dictionary import find_dictionary
 _LOW_DISK = 2 * 2**30
 _LOW_MEMORY = 8 * 2**30
 _PROTENIX_VERSION = "2.0.0"
+_INDENT = 6  # of the lines below a state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Check:
 
 def doctor(config: RunConfig, *, as_json: bool) -> int:
     """Show the result of every check as soon as it is known. Returns 1 if predict would not run, else 0."""
-    console = make_console()
+    console = make_console(indent=_INDENT)
     checks = []
     for check in examine(config):
         checks.append(check)
@@ -71,9 +72,10 @@ def doctor(config: RunConfig, *, as_json: bool) -> int:
 def _show(console: Console, check: Check) -> None:
     """Print one check and its advice."""
     colour = {"ok": "green", "note": "yellow", "wrong": "red"}[check.state]
-    console.print(f"[{colour}]{check.state:5}[/{colour}] {escape(check.name)}: {escape(check.found)}", soft_wrap=True)
+    text = f"[{colour}]{check.state:5}[/{colour}] {escape(check.name)}: {escape(check.found)}"
     if check.advice:
-        console.print(f"      {escape(check.advice)}", soft_wrap=True)
+        text += f"\n{' ' * _INDENT}{escape(check.advice)}"
+    console.print(text, soft_wrap=True)
 
 
 def examine(config: RunConfig) -> Iterator[Check]:
@@ -251,13 +253,16 @@ def _disk(config: RunConfig) -> Iterator[Check]:
         try:
             existing = existing_part(folder)
             free = shutil.disk_usage(existing).free
-            found = f"{folder}: {format_bytes(free)} free"
+            found = f"{format_bytes(free)} free at {folder.absolute()}"
             with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
             advice = "choose another folder with --out" if name == "output" else "set PROTENIX_MS_CACHE"
             yield Check(
-                name=name, state="wrong", found=f"{folder}: cannot be written: {reason_of(error)}", advice=advice
+                name=name,
+                state="wrong",
+                found=f"{folder.absolute()} cannot be written: {reason_of(error)}",
+                advice=advice,
             )
             continue
         low = free < _LOW_DISK

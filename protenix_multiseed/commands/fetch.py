@@ -126,13 +126,13 @@ def download(url: str, target: Path, console: Console, expected: str | None = No
             _origin_file(partial).unlink()
             if expected is not None and found != expected:
                 partial.unlink()
-                raise WeightsError(f"{url}: the file has SHA-256 {found}, not {expected}; it was removed")
+                raise WeightsError(f"the file has SHA-256 {found}, not {expected}; it was removed. It came from {url}")
             hash_file(target).write_text(f"{found}  {target.name}\n")
             os.replace(partial, target)
     except urllib.error.HTTPError as error:
         error.close()
         raise WeightsError(
-            f"{url}: the server answered {error.code} {error.reason}; download it by hand to {target}"
+            f"the server answered {error.code} {error.reason}; download the file by hand to {target} from {url}"
         ) from None
     except (urllib.error.URLError, http.client.HTTPException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno in _LOCAL:
@@ -141,7 +141,7 @@ def download(url: str, target: Path, console: Console, expected: str | None = No
             ) from None
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
-            f"{url}: {reason}; run the same command again to resume, or download it by hand to {target}"
+            f"{reason}; run the same command again to resume, or download the file by hand to {target} from {url}"
         ) from error
 
 
@@ -201,7 +201,9 @@ def _receive(url: str, file: BinaryIO, name: str, console: Console) -> None:
             os.fsync(file.fileno())
     got = os.fstat(file.fileno()).st_size
     if total is not None and got != total:
-        raise WeightsError(f"{url}: {got} of {total} bytes received; run the same command again to resume")
+        raise WeightsError(
+            f"{got} of {total} bytes received; run the same command again to resume. They come from {url}"
+        )
 
 
 def _answer(url: str, have: int, origin: dict[str, Any]) -> tuple[Any, int]:

@@ -36,8 +36,8 @@ def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path | None:
 
 
 def fetch_hint(model: str) -> str:
-    """Return how to get a model's checkpoint, as the last part of a message."""
+    """Return how to get a model's checkpoint, as the last part of a message. The address is last: it is a long word."""
     url = download_urls().get(model)
     if url is None:
         return "give the file with --checkpoint"
-    return f"run 'protenix-ms fetch {model}' (from {url}), or give the file with --checkpoint"
+    return f"run 'protenix-ms fetch {model}', or give the file with --checkpoint; its address is {url}"

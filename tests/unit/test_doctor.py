@@ -1,11 +1,14 @@
 """What ``doctor`` checks, and which findings it calls wrong."""
 
+import sys
+
 import pytest
 import torch
 
 from protenix_multiseed.commands import doctor
 from protenix_multiseed.commands.doctor import as_record, examine
 from protenix_multiseed.config_loading import load_config
+from protenix_multiseed.upstream.checkpoints import download_urls
 
 
 def found(**options):
@@ -38,6 +41,28 @@ def test_a_checkpoint_is_read_and_hashed(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     path.with_name("weights.pt.sha256").unlink()
     assert found(checkpoint=path)["checkpoint"].state == "wrong"
+
+
+def test_the_address_of_a_checkpoint_is_the_last_word(monkeypatch, tmp_path):
+    """Regression: words behind the address stood on a line of their own, and a comma stuck to the address."""
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path))
+    address = found()["checkpoint"].advice.split()[-1]
+    assert address == download_urls()["protenix_base_default_v1.0.0"]
+
+
+def test_lines_are_indented_below_a_state(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("NO_COLOR", "1")
+    doctor.doctor(load_config({"model": "demo", "device": "cpu", "out": tmp_path}), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert {line[:6] for line in lines} <= {"ok    ", "note  ", "wrong ", "      "}
+    assert any(line.startswith("      ") for line in lines)
+
+
+def test_the_output_folder_is_named_whole(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert found(model="demo")["output"].found.endswith(f"free at {tmp_path / 'output'}")
 
 
 def test_another_version_of_protenix_is_wrong(monkeypatch):

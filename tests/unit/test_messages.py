@@ -50,3 +50,17 @@ def test_lines_break_between_words_on_a_terminal_only(show, is_terminal, monkeyp
 def test_control_characters_are_shown(capsys):
     say("a\x1b[31mb")
     assert capsys.readouterr().out == "a\\x1b[31mb\n"
+
+
+def test_the_lines_after_a_break_are_indented_and_a_long_word_stays_alone_and_whole(monkeypatch):
+    """Regression: the lines of doctor began in column 1, between details that begin in column 7."""
+    stream = Stream(is_terminal=True)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    address = f"https://host/{'x' * 60}"
+    text = f"ok    it: a sentence that is rather long\n      the address is {address}"
+    make_console(stream, indent=6).print(text, soft_wrap=True)
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert lines == [
+        "ok    it: a sentence that is rather long", "      the address is", f"      {address}"
+    ]  # fmt: skip
