@@ -237,7 +237,7 @@ def export(
 ) -> None:
     """Write results as AlphaFold 3 does, for scripts that read its files, or as PDB files.
 
-    AlphaFold 3's files hold the errors of all pairs: predict with --full-confidence.
+    AlphaFold 3's files hold the errors of all pairs: predict with --full-confidence from the first run on.
     """
     with _refusals():
         from protenix_multiseed.commands.export import export as command

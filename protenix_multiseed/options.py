@@ -108,7 +108,11 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "log_format": (str, option("Format of the log: text or json (text).", panel=OUTPUT)),
     "full_confidence": (
         bool,
-        option("Write per-atom and per-pair confidence too (no).", _flag("full-confidence"), panel=OUTPUT),
+        option(
+            "Write per-atom and per-pair confidence too; export to AlphaFold 3 needs it (no).",
+            _flag("full-confidence"),
+            panel=OUTPUT,
+        ),
     ),
     "pae": (
         str,

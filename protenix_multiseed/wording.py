@@ -11,7 +11,7 @@ from protenix_multiseed.types import Failure
 
 _SWITCHES = {name for name, field in RunConfig.model_fields.items() if field.annotation in (bool, bool | None)}
 _NAMES = {*RunConfig.model_fields, "config"}
-_OPTION = re.compile(r"(?<![^\s('\"])--([a-z][a-z-]*)(?: (auto|cpu|cuequivariance|fast|full|torch)\b)?")
+_OPTION = re.compile(r"(?<![^\s('\"])--([a-z][a-z-]*)(?: (auto|cpu|cuequivariance|fast|full|torch)\b| (was)\b)?")
 
 
 def in_python(text: str) -> str:
@@ -19,6 +19,8 @@ def in_python(text: str) -> str:
 
     def name(option: re.Match[str]) -> str:
         key, value = option[1].replace("-", "_"), option[2]
+        if key in _NAMES and option[3]:  # a sentence about the setting, not a call
+            return f"{key} was"
         if key not in _NAMES:
             return option[0]
         if key in _SWITCHES:

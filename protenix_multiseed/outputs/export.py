@@ -105,7 +105,10 @@ def _number(value: float | None) -> float | None:
 
 def _block_of(sample: Sample) -> gemmi.cif.Block:
     if sample.structure is None:
-        raise ConfigError("the structures of some samples were not kept: predict with --store full")
+        raise ConfigError(
+            "the structures of some samples were not kept: predict all seeds again with --store full, with --overwrite "
+            "or into another --out"
+        )
     try:
         return gemmi.cif.read_string(read_text(sample.structure, sample.folder)).sole_block()
     except (OSError, ValueError, RuntimeError) as error:
@@ -117,7 +120,10 @@ def _full_data(sample: Sample) -> dict[str, Any]:
     try:
         made: dict[str, Any] = json.loads(read_text(path, sample.folder))
     except FileNotFoundError:
-        raise ConfigError("AlphaFold 3's files need the errors of all pairs: predict with --full-confidence") from None
+        raise ConfigError(
+            "AlphaFold 3's files need the errors of all pairs, which were not written: predict all seeds again with "
+            "--full-confidence, with --overwrite or into another --out"
+        ) from None
     except (OSError, ValueError) as error:
         raise DamagedError(sample.folder, f"{path.name}: {' '.join(str(error).split())}") from error
     return made

@@ -56,7 +56,7 @@ def fingerprint(identity: Identity, seed: int) -> str:
 
 
 def differences(then: Identity, now: Identity) -> Iterator[str]:
-    """Yield each difference between two identities as text: ``steps was 200, is 20``."""
+    """Yield each difference between two identities as text: ``--steps was 200, is 20``."""
     for name in dict.fromkeys([*now, *then]):
         before, after = then.get(name), now.get(name)
         if before == after:
@@ -66,7 +66,12 @@ def differences(then: Identity, now: Identity) -> Iterator[str]:
         elif name == "checkpoint_sha256":
             yield "the checkpoint is another file"
         else:
-            yield f"{name} was {before}, is {after}"
+            option = f"--{name.replace('_', '-')}" if name in RunConfig.model_fields.keys() - {"upstream"} else name
+            yield f"{option} was {_said(before)}, is {_said(after)}"
+
+
+def _said(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _digest(content: Any) -> str:

@@ -136,7 +136,7 @@ def scan(jobs: Sequence[Job], identities: Mapping[str, Identity], settings: Fold
         raise ConfigError(
             "\n".join(problems)
             + "\nresults of different inputs, settings or versions are not mixed: choose another --out, or replace the "
-            "old results with --overwrite"
+            "old results with --overwrite; either way all seeds are predicted again"
         )
     return Scan(tasks=tuple(tasks), n_done=n_done, damaged=tuple(damaged), left_out=tuple(left_out), n_other=n_other)
 

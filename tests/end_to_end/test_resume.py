@@ -48,7 +48,7 @@ def test_changed_settings_are_refused_with_the_difference(undisturbed):
     done = run(*OPTIONS, "--seeds", "1-4", "--steps", "3", cwd=undisturbed)
     assert done.returncode == 2
     assert "out/a: seed 1, 2, 3, 4" in done.stderr
-    assert ": steps was 2, is 3" in done.stderr
+    assert ": --steps was 2, is 3" in done.stderr
     assert "--overwrite" in done.stderr
 
 

@@ -168,8 +168,8 @@ def test_pdb_files_hold_the_same_atoms(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "changes", "says"),
     [
-        ("alphafold3", {"full_confidence": False}, "predict with --full-confidence"),
-        ("alphafold3", {"kept": 1}, "predict with --store full"),
+        ("alphafold3", {"full_confidence": False}, "predict all seeds again with --full-confidence, with --overwrite"),
+        ("alphafold3", {"kept": 1}, "predict all seeds again with --store full, with --overwrite"),
         ("pdb", {"far": 20_000.0}, "do not fit into PDB files"),
         ("pdb", {"component": "A1ABC"}, "codes of three characters"),
         ("pdb", {"chains": ["AA", "B"]}, "names of one character"),

@@ -113,11 +113,18 @@ def test_only_missing_seeds_are_to_do(tmp_path, out):
 
 
 def test_results_of_other_settings_are_refused_with_the_difference(tmp_path, out):
-    with pytest.raises(ConfigError, match="out/a: seed 1, 2: steps was 8, is 7") as error:
+    with pytest.raises(ConfigError, match="out/a: seed 1, 2: --steps was 8, is 7") as error:
         scan_folder(tmp_path, out, steps=7)
+    assert "all seeds are predicted again" in str(error.value)
     assert "--overwrite" in str(error.value)
-    with pytest.raises(ConfigError, match="seed 1, 2: steps was 8, is 7"):
+    with pytest.raises(ConfigError, match="seed 1, 2: --steps was 8, is 7"):
         scan_folder(tmp_path, out, seeds=(9,), steps=7)  # one ranking would hold seeds of both settings
+
+
+def test_a_difference_names_the_option(tmp_path, out):
+    """Regression: the message said "full_confidence was False", and the option is --full-confidence."""
+    with pytest.raises(ConfigError, match="seed 1, 2: --full-confidence was off, is on"):
+        scan_folder(tmp_path, out, full_confidence=True)
 
 
 def test_overwrite_replaces_the_seeds_asked_for_and_deletes_other_outdated_ones(tmp_path, out):

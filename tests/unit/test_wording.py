@@ -34,6 +34,7 @@ FOREIGN = {"--head", "--shm-size", "--server", "--database"}
             "choose another --out, or replace it with --overwrite",
             "choose another out, or replace it with overwrite=True",
         ),
+        ("seed 1: --full-confidence was off, is on", "seed 1: full_confidence was off, is on"),
         ("add --msa-server or --msa-database", "add msa_server or msa_database"),
         ("no effect without --template", "no effect without template=True"),
         ("leave --protenix-exact out", "leave protenix_exact=True out"),
