@@ -10,7 +10,8 @@ folder is published atomically.
 The signal handler only sets a flag. Python also writes the signal's number to a pipe, and a thread reads the pipe.
 After the first signal another thread sends an event to the watchers. After the second signal the process ends. Thus
 signals take effect while the main thread is in a long call. The handler prints nothing, because it may have interrupted
-a print.
+a print. The last line, after the second signal, is written by a thread that the process does not wait for longer than a
+second, because the terminal may take nothing.
 """
 
 import os
@@ -26,6 +27,8 @@ from protenix_multiseed.events import Stopping, Watcher
 
 POLL_SECONDS = 0.1
 _LAST_WORDS_SECONDS = 10.0  # longest time that the end of the run waits for the watchers to take the event
+_LAST_LINE_SECONDS = 1.0  # longest time that the second signal waits for the terminal
+_LAST_LINE = b"stopped at once; run the same command again to continue\n"
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -170,15 +173,26 @@ def _watch(pipe: int, on_first: Callable[[int], None]) -> None:
         if count == 1:
             on_first(number)
         else:
-            _kill_all(number)
+            _kill_all(number, _write_last_line)
     os.close(pipe)
 
 
-def _kill_all(number: int) -> NoReturn:
+def _write_last_line() -> None:
+    """Write the last line to standard error, below the bars of a terminal, which hide its cursor."""
+    with suppress(OSError):
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h\n")
+        os.write(2, _LAST_LINE)
+
+
+def _kill_all(number: int, say: Callable[[], None] = lambda: None) -> NoReturn:
     """Kill all child processes and end this process at once, with exit code 128 + ``number``."""
     import psutil  # imported late: few runs need it
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()
+    teller = threading.Thread(target=say, daemon=True)
+    teller.start()
+    teller.join(_LAST_LINE_SECONDS)
     os._exit(128 + number)

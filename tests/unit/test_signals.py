@@ -187,3 +187,50 @@ def test_the_second_signal_ends_the_process_and_its_children():
         time.sleep(0.05)
     state = Path(f"/proc/{child}/stat").read_text().split()[2]
     assert state == "Z", "the child still runs"
+
+
+TWICE = """
+import os, signal, sys
+from protenix_multiseed.run.signals import Signals
+if sys.argv[1] == "full":  # nobody reads the pipe
+    os.set_blocking(2, False)
+    try:
+        while True:
+            os.write(2, b"x")
+    except BlockingIOError:
+        os.set_blocking(2, True)
+with Signals(60, lambda event: print(event.signal, flush=True)):
+    print("ready", flush=True)
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize("pipe", ["free", "full"])
+def test_the_second_signal_says_that_the_run_is_stopped_and_waits_for_no_reader(pipe):
+    """Regression: the process ended without a word."""
+    command = [sys.executable, "-c", TWICE, pipe]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in ("ready\n", "SIGINT\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        said = process.stderr.read()
+    assert (said == "stopped at once; run the same command again to continue\n") == (pipe == "free")
+
+
+def test_the_last_line_is_below_the_bars_of_a_terminal():
+    """The bars hide the cursor, and it stands at the end of their last line."""
+    main, other = os.openpty()
+    command = [sys.executable, "-c", TWICE, "free"]
+    with subprocess.Popen(command, stdout=other, stderr=other) as process:
+        os.close(other)
+        shown = b""
+        for word in (b"ready", b"SIGINT", b"continue"):
+            while word not in shown:
+                shown += os.read(main, 1024)
+            if word != b"continue":
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    os.close(main)
+    assert b"\x1b[?25h\r\nstopped at once" in shown
