@@ -15,6 +15,7 @@ from protenix_multiseed.analysis.interfaces import strongest
 from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.files import is_file, read_text
 from protenix_multiseed.types import Sample
+from protenix_multiseed.units import counted
 
 if TYPE_CHECKING:  # import biotite and SciPy only if there are samples to compare
     from protenix_multiseed.analysis.agreement import Agreement
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # import biotite and SciPy only if there are samples to compa
 CLUSTER_RMSD = 2.0  # Angstrom; cutoff of the average linkage
 _MIN_SPREAD = 2.0  # Angstrom; tokens that spread less are never reported as a loose region
 _MIN_REGION_TOKENS = 5  # shorter loose regions are not reported
+_MIN_GAIN = 0.00005  # of the best score; a smaller one would be shown as 0.0000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +217,7 @@ def _sentences(
             else:
                 yield (
                     f"{len(found.clusters)} clusters; the best-ranked one has {len(first)} of {n} samples, "
-                    f"from {seeds} of {n_seed} seeds{', compared' + part if part else ''}"
+                    f"from {seeds} of {counted(n_seed, 'seed')}{', compared' + part if part else ''}"
                 )
         if tokens is not None and plddt is not None and found.core.any():
             regions = loose_regions(found.spread, tokens)
@@ -227,7 +229,8 @@ def _sentences(
     if n_seed > 1:
         half = n_seed // 2
         gain = curve.expected[-1] - curve.expected[half - 1]
-        yield f"with {n_seed} seeds instead of {half}, the best score is higher by {gain:.4f} on average"
+        higher = f"higher by {gain:.4f}" if gain >= _MIN_GAIN else "no higher"
+        yield f"with {n_seed} seeds instead of {half}, the best score is {higher} on average"
 
 
 def _without_msa(chains: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -236,8 +239,8 @@ def _without_msa(chains: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def _on_chains(chains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if names := _without_msa(chains):
-        verb = "s have" if len(names) > 1 else " has"
-        yield f"protein chain{verb} no MSA, so accuracy suffers: {', '.join(names)}"
+        plural, verb = ("s", "have") if len(names) > 1 else ("", "has")
+        yield f"protein chain{plural} {', '.join(names)} {verb} no MSA, so accuracy suffers"
 
 
 def loose_regions(spread: np.ndarray, tokens: Tokens, most: int = 3) -> list[tuple[str, float, slice]]:

@@ -225,7 +225,8 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
         n_batch = round(sum(len(plan.batches) / (1 + len(plan.shared_with)) for plan in plans))
         n_unit = sum(len(plan.job.seeds) for plan in plans)
         most, disk = max(plan.sizes.n_token for plan in plans), format_bytes(sum(plan.disk_bytes for plan in plans))
-        console.print(f"{len(plans)} jobs, {n_unit} predictions in {n_batch} batches, up to {most:,} tokens, {disk}")
+        batches = f"{n_batch:,} batch{'es' if n_batch > 1 else ''}"
+        console.print(f"{len(plans)} jobs, {n_unit:,} predictions in {batches}, up to {most:,} tokens, {disk}")
     if plans:
         console.print(f"device: {escape(plans[0].device)}, {format_bytes(plans[0].budget)} for a batch; {_time(plans)}")
     for plan in shown:
@@ -265,8 +266,8 @@ def _batches(plan: JobPlan) -> str:
         return f"shared by {1 + len(plan.shared_with)} jobs"
     widths = Counter((len(batch.seeds), batch.sample_chunk) for batch in plan.batches)
     return ", ".join(
-        f"{count} x {width} seed{'s' if width > 1 else ''}"
-        f"{f', {chunk} sample(s) at once' if chunk < plan.n_sample else ''}"
+        f"{count} x {counted(width, 'seed')}"
+        + (f", {counted(chunk, 'sample')} at once" if chunk < plan.n_sample else "")
         for (width, chunk), count in widths.items()
     )
 

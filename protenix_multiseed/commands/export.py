@@ -10,6 +10,7 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import make_scratch, publish_folder, read_text, remove
 from protenix_multiseed.outputs.export import alphafold3_files, pdb_files
 from protenix_multiseed.outputs.found import RankedJob, find_jobs, gather_job, refuse_if_none, skipped
+from protenix_multiseed.units import counted
 
 FORMATS = {"alphafold3": alphafold3_files, "pdb": pdb_files}
 MARKER = ".protenix-ms-export"  # lists the files of an export, so that the next one replaces these and no others
@@ -41,7 +42,7 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
         if job.findings is not None:
             try:
                 count = _write(job, to / job.name, kind, best=best)
-                say(f"{to / job.name}: {count} files")
+                say(f"{to / job.name}: {counted(count, 'file')}")
             except Exception as error:  # this job is skipped; the other jobs are still written
                 job = replace(skipped(found, error, "written"), is_begun=isinstance(error, OSError))
         show_problems(console, job)

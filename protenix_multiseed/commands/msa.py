@@ -15,6 +15,7 @@ from protenix_multiseed.inputs.convert import to_protenix
 from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.run.prepare import ALIGNMENTS, search
 from protenix_multiseed.types import Job
+from protenix_multiseed.units import counted
 
 
 def msa(config: RunConfig, inputs: Sequence[Path], out: Path) -> int:
@@ -45,11 +46,12 @@ def msa(config: RunConfig, inputs: Sequence[Path], out: Path) -> int:
             write_text(target, json.dumps(content, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(f"--out {target}: cannot be written: {error.strerror}") from None
-        say(f"wrote {target}: {len(content)} jobs")
+        say(f"wrote {target}: {counted(len(content), 'job')}")
     for failure in failures:
         say(f"error: {failure}", err=True)
     if failures:
-        say(f"error: {len(jobs) - len(done)} of {len(jobs)} jobs lack an alignment; see above", err=True)
+        n_job = counted(len(jobs), "job")
+        say(f"error: {len(jobs) - len(done)} of {n_job} without an alignment; see above", err=True)
     return 1 if failures else 0
 
 

@@ -19,6 +19,7 @@ from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 from protenix_multiseed.process import finish_output
 from protenix_multiseed.run.prepare import prepare
 from protenix_multiseed.run.signals import Signals
+from protenix_multiseed.units import counted
 
 if TYPE_CHECKING:
     from protenix_multiseed.run.result import RunResult
@@ -75,7 +76,8 @@ def _show_scan(console: Console, found: Scan) -> None:
     for word, text in found.remarks():
         console.print(f"[yellow]{word}[/yellow] {escape(text)}", soft_wrap=True)
     if found.n_done:
-        console.print(f"{found.n_done} seeds are done already, {found.n_todo} to do")
+        verb = "is" if found.n_done == 1 else "are"
+        console.print(f"{counted(found.n_done, 'seed')} {verb} done already, {found.n_todo:,} to do")
 
 
 def _show_result(console: Console, result: "RunResult", config: RunConfig) -> None:
@@ -83,13 +85,13 @@ def _show_result(console: Console, result: "RunResult", config: RunConfig) -> No
     for name, findings in itertools.islice(result.findings.items(), MAX_ROWS):
         show_findings(console, name, findings, config.out / name)
     if (hidden := len(result.findings) - MAX_ROWS) > 0:
-        console.print(escape(f"... and {hidden} more jobs: {config.out / SUMMARY}\n"), soft_wrap=True)
+        console.print(escape(f"... and {counted(hidden, 'more job')}: {config.out / SUMMARY}\n"), soft_wrap=True)
     _show_failures(console, result, config)
     if result.n_elsewhere:
-        console.print(f"{result.n_elsewhere} seeds were done by other processes during this run")
+        console.print(f"{counted(result.n_elsewhere, 'seed')} done by other processes during this run")
     if result.n_left:
         console.print(
-            f"[yellow]stopped[/yellow] with {result.n_left} of {result.n_unit} seeds to do; "
+            f"[yellow]stopped[/yellow] with {result.n_left:,} of {counted(result.n_unit, 'seed')} to do; "
             "run the same command again to continue",
             soft_wrap=True,
         )

@@ -71,7 +71,7 @@ def status(out: Path, *, as_json: bool) -> int:
         table.add_row(escape(row["job"]), *(str(row[name]) for name in _COUNTS))
     console.print(table)
     if len(jobs) > MAX_ROWS:
-        console.print(f"[dim]{len(jobs) - MAX_ROWS} more jobs are not shown: use --json[/dim]")
+        console.print(f"[dim]... and {counted(len(jobs) - MAX_ROWS, 'more job')} (--json has all)[/dim]")
     if total["skipped"]:
         text = "skipped: the last seeds of the job did not improve its best score (--stop-when-stable)"
         console.print(text, soft_wrap=True)
@@ -81,13 +81,14 @@ def status(out: Path, *, as_json: bool) -> int:
         console.print(f"{state}: {escape(run['run'])}, {made}", soft_wrap=True)
         for batch in run["running"] if run["is_alive"] is not False else ():
             place = f"{batch['where']}: " if batch["where"] else ""
-            others = f" and {len(batch['others'])} more jobs" if batch["others"] else ""
-            text = f"  {place}{batch['job']} seeds {format_seeds(batch['seeds'])}{others}, "
+            others = f", with {counted(len(batch['others']), 'more job')}" if batch["others"] else ""
+            seeds = f"seed{'s' if len(batch['seeds']) > 1 else ''} {format_seeds(batch['seeds'])}"
+            text = f"  {place}{batch['job']} {seeds}{others}, "
             text += f"{batch['stage']} {batch['done']}/{batch['total']}"
             console.print(escape(text), soft_wrap=True)
     if content["seeds_per_minute"]:
-        minutes = content["seconds_to_go"] / 60
-        console.print(f"{content['seeds_per_minute']:.1f} seeds a minute, about {minutes:.0f} minutes to go")
+        to_go = format_seconds(content["seconds_to_go"])
+        console.print(f"{content['seeds_per_minute']:.1f} seeds a minute, about {to_go} to go")
     return 0
 
 

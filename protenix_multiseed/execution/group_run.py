@@ -18,7 +18,7 @@ from protenix_multiseed.execution.plan import only
 from protenix_multiseed.execution.retry import Done, Retry, Retrying
 from protenix_multiseed.failures import failure_of
 from protenix_multiseed.types import BatchPlan, Entry, Failure, Features, Prediction, Sizes
-from protenix_multiseed.units import format_bytes
+from protenix_multiseed.units import counted, format_bytes
 
 if TYPE_CHECKING:  # these modules import torch, which takes seconds; the workers and the probe start before that
     from protenix_multiseed.execution.model import LoadedModel
@@ -196,7 +196,9 @@ class GroupRun:
     def _note(self, item: Retrying) -> Note:
         """Record that a batch failed, and return a note that says what runs instead."""
         first = item.instead[0]
-        was, now = (f"{_width(batch)}, {batch.sample_chunk} samples at a time" for batch in (item.batch, first))
+        was, now = (
+            f"{_width(batch)}, {counted(batch.sample_chunk, 'sample')} at a time" for batch in (item.batch, first)
+        )
         if item.batch.roomy and not first.roomy:
             now += ", in smaller chunks"
         text = f"{was} (estimated {format_bytes(item.batch.estimated_bytes)}): {item.reason}; trying {now}"
@@ -221,4 +223,4 @@ class GroupRun:
 def _width(batch: BatchPlan) -> str:
     """The size of a batch as text, such as ``12 jobs, 12 seeds``."""
     jobs = f"{len(batch.jobs)} jobs, " if len(batch.jobs) > 1 else ""
-    return f"{jobs}{len(batch.entries)} seeds"
+    return f"{jobs}{counted(len(batch.entries), 'seed')}"

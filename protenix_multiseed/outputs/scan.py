@@ -15,6 +15,7 @@ from protenix_multiseed.outputs.identity import differences, fingerprint
 from protenix_multiseed.outputs.seed_files import RECORD, damage_of, read_record, seed_folders
 from protenix_multiseed.settings import FolderSettings
 from protenix_multiseed.types import Identity, Job, Task
+from protenix_multiseed.units import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ class Scan:
         for problem in self.left_out:
             yield "damaged", f"{problem}; it was not asked for, and is left out of the ranking"
         if self.n_other:
-            yield "removing", f"{self.n_other} seeds that were made with other settings, inputs or versions"
+            yield "removing", f"{counted(self.n_other, 'seed')} made with other settings, inputs or versions"
 
 
 def inspect(folder: Path, identity: Identity, seed: int, *, verify: bool = False) -> Found:

@@ -26,6 +26,7 @@ from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Failure, Job, Prediction, Task
+from protenix_multiseed.units import counted
 from protenix_multiseed.upstream.dictionary import find_dictionary
 
 POLL_SECONDS = 1.0
@@ -155,7 +156,7 @@ class OutputFolder:
     def released(self, signals: Signals) -> list[Task]:
         """Wait for seeds that other processes have claimed. Return tasks with the seeds that they did not finish."""
         if self._claims.elsewhere:
-            text = f"waiting for {self._claims.elsewhere} seeds that other processes are predicting"
+            text = f"waiting for {counted(self._claims.elsewhere, 'seed')} that other processes are predicting"
             self._tell(StageEntered(text=text))
         return self._claims.released(lambda: signals.pause(POLL_SECONDS))
 

@@ -58,7 +58,7 @@ def test_predict_asks_the_server_and_asks_it_once(surroundings, tmp_path):
         assert "has no MSA" not in first.stdout
         again = run(*command, "--seeds", "1-2", **surroundings)
         assert again.returncode == 0, again.stderr
-        assert "1 seeds are done already, 1 to do" in again.stdout
+        assert "1 seed is done already, 1 to do" in again.stdout
         assert len(server.submitted) == 2
     assert not leftovers(tmp_path / "out")
 

@@ -468,7 +468,7 @@ def test_a_protein_without_an_msa_is_said_in_every_table(tmp_path):
         samples = written(made, WriteSettings(out=tmp_path), IDENTITY | {"msa": True})
         findings = gather(samples, records_of(samples))
         write_findings(tmp_path / name, findings)
-        assert ("no MSA, so accuracy suffers: A" in " ".join(findings.sentences)) == (says == "no")
+        assert ("protein chain A has no MSA, so accuracy suffers" in " ".join(findings.sentences)) == (says == "no")
         rows = list(csv.DictReader((tmp_path / name / "ranking.csv").read_text().splitlines()))
         assert {row["chains_without_msa"] for row in rows} == {"A" if says == "no" else ""}
         write_summary(tmp_path, {name: findings})

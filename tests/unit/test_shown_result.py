@@ -10,6 +10,7 @@ from rich.console import Console
 
 from protenix_multiseed.commands import console, predict
 from protenix_multiseed.config_loading import load_config
+from protenix_multiseed.outputs.scan import Scan
 from protenix_multiseed.run.result import RunResult
 
 
@@ -66,3 +67,16 @@ def test_columns_are_left_out_before_a_number_is_cut():
     names, row, *_ = table(80, scores=(-99.6368,), seed=4_294_967_000)
     assert names.split() == ["rank", "seed", "sample", "score", "pLDDT", "ipTM", "ipSAE", "to", "best", "clash"]
     assert row.split() == ["1", "4294967000", "0", "-99.6368", "19.31", "0.3600", "0.041", "121.1", "A", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("done", "todo", "said"), [(1, 1, "1 seed is done already, 1 to do"), (2, 1, "2 seeds are done already, 1 to do")]
+)
+def test_one_seed_is_a_singular(done, todo, said):
+    """Regression: "1 seeds are done already"."""
+    stream = io.StringIO()
+    task = SimpleNamespace(todo=tuple(range(todo)))
+    predict._show_scan(
+        Console(file=stream, width=80), Scan(tasks=(task,), n_done=done, damaged=(), left_out=(), n_other=0)
+    )
+    assert stream.getvalue() == f"{said}\n"

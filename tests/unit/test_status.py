@@ -95,7 +95,7 @@ def test_a_running_process_is_seen_with_its_batches_rate_and_time_to_go(out, run
     assert "all jobs 9 2 3 3 0 1" in text
     assert "running: run1, 1 seed in" in text
     assert "n1 GPU 0: a seeds 3-4, sample 1/2" in text
-    assert "n1 GPU 1: c seeds 1 and 2 more jobs, sample 1/2" in text
+    assert "n1 GPU 1: c seed 1, with 2 more jobs, sample 1/2" in text
 
 
 def test_seeds_that_a_running_process_has_skipped_are_seen(out, running):
