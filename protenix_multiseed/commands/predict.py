@@ -95,7 +95,7 @@ def _show_result(console: Console, result: "RunResult", config: RunConfig) -> No
             "run the same command again to continue",
             soft_wrap=True,
         )
-    if config.spec.notice:
+    if config.spec.notice and result.findings:
         console.print(f"[yellow]{escape(config.spec.notice)}[/yellow]")
 
 

@@ -80,3 +80,14 @@ def test_one_seed_is_a_singular(done, todo, said):
         Console(file=stream, width=80), Scan(tasks=(task,), n_done=done, damaged=(), left_out=(), n_other=0)
     )
     assert stream.getvalue() == f"{said}\n"
+
+
+@pytest.mark.parametrize("n_job", [0, 1])
+def test_the_notice_of_the_model_is_shown_with_results_only(monkeypatch, n_job):
+    """Regression: "Made by the demo model" was shown when nothing was made."""
+    monkeypatch.setattr(predict, "show_findings", lambda *_: None)
+    stream = io.StringIO()
+    result = RunResult(n_unit=2, findings=dict.fromkeys(f"job{number}" for number in range(n_job)))
+    predict._show_result(Console(file=stream, width=120), result, load_config({"out": Path("out"), "model": "demo"}))
+    assert ("Made by the demo model" in stream.getvalue()) == bool(n_job)
+    assert "stopped with 2 of 2 seeds to do" in stream.getvalue()
