@@ -111,7 +111,7 @@ class RunConfig(_Strict):
     )
     store: Annotated[str, Field(pattern=r"^(full|slim|top:[1-9]\d{0,3})$")] = Field(
         default="full",
-        description="full: all files; top:K: all scores, other files of K best samples; slim: top:1, no pair errors",
+        description="full (all structures), slim (the best one of each seed) or top:K (the K best, such as top:3)",
     )
     guidance: bool = Field(default=False, description="training-free guidance (TFG)")
     offline: bool = Field(default=False, description="never use the network")

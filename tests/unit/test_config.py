@@ -113,8 +113,8 @@ def test_only_sequential_writes_structures_as_protenix_does():
 
 
 @pytest.mark.parametrize(("options", "says"), [
-    ({"store": "top:0"}, "--store: write full: all files"),
-    ({"store": "best"}, "--store: write full: all files"),
+    ({"store": "top:0"}, "--store: write full (all structures), slim"),
+    ({"store": "best"}, "slim (the best one of each seed) or top:K (the K best, such as top:3); found 'best'"),
     ({"store": "slim", "pae": "npz"}, "store: slim keeps no per-pair errors, but pae asks for them; use top:1"),
     ({"store": "slim", "full_confidence": True}, "full_confidence asks for them"),
     ({"pae": "csv"}, "--pae: input should be 'none', 'json' or 'npz'"),
@@ -218,7 +218,7 @@ def test_gpus_choose_the_executor(settings, executor):
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"device": "gpu"}, "--device: write auto, cpu, cuda or cuda:1; found 'gpu'"),
-    ({"store": "best"}, "--store: write full: all files; top:K"),
+    ({"store": "best"}, "--store: write full (all structures), slim (the best one of each seed) or top:K"),
     ({"model": "protenix_base"}, "did you mean 'protenix_base_default_v1.0.0'?"),
 ])  # fmt: skip
 def test_a_wrong_value_is_answered_with_what_can_be_written(options, message):
