@@ -134,8 +134,8 @@ class Terminal:
                 self._say(0, f"[yellow]note[/yellow]{name}: {escape(event.text)}")
             case events.Stopping():
                 text = (
-                    f"the running batch has {event.grace:g} s to finish, then finished results are written; a second "
-                    "signal ends the run at once"
+                    f"the running batch is dropped if it does not finish within {event.grace:g} s, then finished "
+                    "results are written; a second signal ends the run at once"
                 )
                 self._say(-1, f"[yellow]stopping[/yellow] after {event.signal}: {text}")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from rich.console import Console
 from support.jobs import job_of
 
-from protenix_multiseed.events import BatchProgress, Note, StageEntered, Written
+from protenix_multiseed.events import BatchProgress, Note, StageEntered, Stopping, Written
 from protenix_multiseed.run import terminal as module
 from protenix_multiseed.run.terminal import Terminal
 
@@ -125,3 +125,9 @@ def test_a_note_of_the_whole_run_stays_on_the_screen():
         terminal(Note(job=None, text="the checkpoint lacks 3 weights"))
         terminal(StageEntered(text="predicting"))
     assert "note: the checkpoint lacks 3 weights" in console.file.getvalue()
+
+
+def test_the_first_signal_says_what_becomes_of_the_running_batch():
+    """Regression: it said "has 20 s to finish", and not that the batch is dropped if it does not."""
+    text = shown([Stopping(signal="SIGINT", grace=20.0)], is_terminal=False)
+    assert "stopping after SIGINT: the running batch is dropped if it does not finish within 20 s, then" in text
