@@ -153,7 +153,7 @@ def convert(
 
 
 @app.command()
-@takes("model", "checkpoint", "out", "config", "device")
+@takes("model", "checkpoint", "out", "config", "device", out="Folder whose disk is checked (output).")
 def doctor(settings: dict[str, Any], as_json: AsJson = False) -> None:
     """Check everything that a run needs on this machine. Exit code 1 if predict would not run."""
     with _refusals():

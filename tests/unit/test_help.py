@@ -16,3 +16,9 @@ def test_no_word_of_a_help_is_cut_at_80_columns(command):
     lines = done.output.splitlines()
     assert max(map(len, lines)) == 80
     assert not [line for line in lines if "…" in line]
+
+
+def test_doctor_does_not_say_that_it_writes_to_a_folder():
+    text = CliRunner().invoke(app, ["doctor", "--help"], env={"COLUMNS": "80"}).output
+    assert "Folder whose disk is checked (output)." in text
+    assert "Output folder" not in text
