@@ -1,5 +1,6 @@
 """The local executor's model on its device: load it, decide which jobs fit in memory, run one batch."""
 
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,7 +190,8 @@ class LoadedModel:
             steps=self.configs.sample_diffusion.N_step,
             on_gpu=self.device.type == "cuda",
         )
-        for step in run_stages(FAST, self.network, batch):
+        begun = StepsDone("trunk", 0, self.configs.model.N_cycle)  # on a CPU the first cycle may take minutes
+        for step in itertools.chain([begun], run_stages(FAST, self.network, batch)):
             if isinstance(step, StepsDone):
                 share = share_done(expected, step.stage, step.done, step.total)
                 yield BatchProgress(

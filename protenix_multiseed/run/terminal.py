@@ -51,7 +51,8 @@ class _Batch:
 
     def seconds_to_go(self, name: str, share: float, now: float) -> float:
         """Take the next event of the GPU, and return the estimated time to go of the batch; 0 if it is unknown."""
-        if name != self.name or share < self.share:  # another batch, or the same one again
+        # Another batch, or the same one again; the first step of a batch takes longer than the others.
+        if name != self.name or share < self.share or not self.share:
             self.name, self.begun = name, (now, share)
         self.share = share
         since, first = self.begun

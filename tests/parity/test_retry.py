@@ -9,7 +9,7 @@ from support import cases
 from support.jobs import OpenGate
 
 from protenix_multiseed.config_loading import load_config
-from protenix_multiseed.events import Note
+from protenix_multiseed.events import BatchProgress, Note
 from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.group_run import GroupRun, Ready
 from protenix_multiseed.execution.memory import MARGIN
@@ -88,6 +88,14 @@ def assert_same(made, truth):
         assert np.sqrt(((ours.coordinates - theirs.coordinates) ** 2).sum(-1).mean(-1)).max() < RMSD
         for mine, reference in zip(ours.summary, theirs.summary, strict=True):
             assert float(mine["ranking_score"]) == pytest.approx(float(reference["ranking_score"]), abs=1e-4)
+
+
+def test_a_batch_is_told_before_its_first_step_is_done(features, model):
+    """Regression: on a CPU nothing was shown of a batch during its first cycle, which may take minutes."""
+    events = GroupRun(model, Ready((Arriving(features),)), OpenGate()).events()
+    first = next(event for event in events if isinstance(event, BatchProgress))
+    assert (first.seeds, first.stage, first.done, first.total, first.share) == (SEEDS, "trunk", 0, 1, 0.0)
+    events.close()
 
 
 @pytest.mark.parametrize(("calls", "retries"), [

@@ -75,6 +75,9 @@ def test_a_batch_shows_the_time_to_go_which_counts_down(monkeypatch):
         return plain.file.getvalue().splitlines()[-1].rstrip()
 
     with terminal.shown():
+        terminal(batch("", stage="trunk", share=0.0, done=0))
+        assert line().split()[-2:] == ["0/8", "cycles"]
+        clock[0] += 30
         terminal(batch("", share=0.1, done=1))
         assert not line().endswith("to go")  # the time of the first step is not known
         clock[0] += 10
