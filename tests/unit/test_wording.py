@@ -71,7 +71,7 @@ def test_refusals_name_settings(tmp_path):
 
 def test_failures_notes_and_errors_of_a_run_name_settings(tmp_path, monkeypatch):
     failed = failure_of(job_of(name="a"), 1, "predict", PredictionError("not finite; try --kernels torch"))
-    monkeypatch.setattr(api, "run", lambda config, tasks, tell, signals, result: iter([failed]))
+    monkeypatch.setattr(api, "run", lambda config, tasks, tell, signals, result: (one for one in [failed]))
     heard = []
     assert list(predict(JOB, 1, tmp_path, model="demo", on_failure=heard.append)) == []
     assert [(one.message, one.advice) for one in heard] == [
