@@ -114,6 +114,8 @@ class Polymer:
 class Ligand:
     """A small molecule with its copies. Exactly one of ``components``, ``smiles`` and ``file`` is given.
 
+    A ligand without any of them stands for an entity that cannot be read, in a job that is refused.
+
     Attributes:
         components: Codes of the chemical dictionary. Several codes are the residues of one molecule.
         file: A ``.mol``, ``.sdf``, ``.pdb`` or ``.mol2`` file with 3D coordinates.
@@ -125,6 +127,11 @@ class Ligand:
     copies: int = 1
     chain_ids: tuple[str, ...] = ()
     place: str = _place()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is a ligand."""
+        return bool(self.components or self.smiles is not None or self.file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +179,10 @@ class AtomRef:
     copy: int | None = None
     position: int | None = None
     atom: str | int | None = None
+
+
+UNKNOWN_CHAIN = AtomRef(entity=0)
+"""Refers to a chain that the input does not have, or that cannot be read. The checks pass over it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.residues import component_at
-from protenix_multiseed.job_spec import AtomRef, Entity, JobSpec, Ligand, Polymer
+from protenix_multiseed.job_spec import UNKNOWN_CHAIN, AtomRef, Entity, JobSpec, Ligand, Polymer
 
 Names = Callable[[str], frozenset[str] | None]
 
@@ -26,16 +26,20 @@ class AtomRefs:
     def problem_of(self, where: str, end: str, atom: AtomRef) -> str | None:
         """Return what does not exist: the first of entity, copy, position and atom. None if all exist.
 
-        The text is empty if the ligand is refused already.
+        The text is empty if the chain or the ligand is refused already.
 
         Args:
             where: The place of the bond or the constraint.
             end: The ending of the fields' names: ``1``, ``2`` or nothing.
         """
+        if atom is UNKNOWN_CHAIN:
+            return ""
         n_entity = len(self._spec.entities)
         if not 1 <= atom.entity <= n_entity:
             return f"{where}.entity{end}: {atom.entity}: the job has entities 1 to {n_entity}"
         entity = self._spec.entities[atom.entity - 1]
+        if isinstance(entity, Ligand) and not entity.is_read:
+            return ""
         if atom.copy is not None and not 1 <= atom.copy <= entity.copies:
             return f"{where}.copy{end}: {atom.copy}: entity {atom.entity} has copies 1 to {entity.copies}"
         n_position = _positions(entity)

@@ -4,6 +4,7 @@ Mistakes that would fail later in the run are found here, before work starts.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,12 +18,13 @@ from protenix_multiseed.inputs.content import alignments_read, structures_read
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.names import chain_id_problem
 from protenix_multiseed.inputs.residues import COMPONENTS
-from protenix_multiseed.job_spec import AtomRef, Bond, Entity, Ion, JobSpec, Ligand, Polymer, SourceFile
+from protenix_multiseed.job_spec import UNKNOWN_CHAIN, AtomRef, Bond, Entity, Ion, JobSpec, Ligand, Polymer, SourceFile
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.component import ComponentFacts
 from protenix_multiseed.upstream.dictionary import Dictionary
 from protenix_multiseed.upstream.job_dictionary import JobDictionary
 
+MAX_LETTERS = 3  # of a sequence that are wrong; more are usually of one kind
 _Result = TypeVar("_Result")
 
 
@@ -65,9 +67,8 @@ class _Checker:
             self._entity(number, entity)
         self._count_molecules()
         self._single_atoms()
-        exist = [self._bond(bond) for bond in self.spec.bonds]
-        if all(exist):
-            self.problems.extend(bond_problems(self.spec, self._facts, self._atoms.name_of))
+        bonds = tuple(bond for bond in self.spec.bonds if self._bond(bond))
+        self.problems.extend(bond_problems(replace(self.spec, bonds=bonds), self._facts, self._atoms.name_of))
         self._constraints()
         limit = self.rules.max_tokens
         if limit is not None and self.n_token > limit and not self.problems:
@@ -96,30 +97,30 @@ class _Checker:
         allowed, sequence = COMPONENTS[polymer.kind], polymer.sequence
         if not sequence:
             self._problem(f"{polymer.place}.sequence", "empty")
-        if not set(sequence) <= allowed.keys():
-            position, letter = next((i, one) for i, one in enumerate(sequence, start=1) if one not in allowed)
+        wrong = dict.fromkeys(letter for letter in sequence if letter not in allowed)
+        for letter in list(wrong)[:MAX_LETTERS]:
             hint = "write it in upper case" if letter.upper() in allowed else f"allowed: {''.join(sorted(allowed))}"
             if letter == "-":
                 hint = "is it an alignment? Name that as the chain's unpairedMsaPath in a job file"
-            self._problem(
-                f"{polymer.place}.sequence",
-                f"{letter!r} at position {position} is not a letter of a {polymer.kind} sequence; {hint}",
-            )
+            where = f"{letter!r} at position {sequence.index(letter) + 1}"
+            self._problem(f"{polymer.place}.sequence", f"{where} is not a letter of a {polymer.kind} sequence; {hint}")
         position_key, code_key = (
             ("ptmPosition", "ptmType") if polymer.kind == "protein" else ("basePosition", "modificationType")
         )
         seen: dict[int, str] = {}
         for one in polymer.modifications:
-            if one.position > len(sequence):
+            is_placed = 1 <= one.position <= len(sequence)
+            if not is_placed:
                 text = f"{one.position} is past the end of the sequence, which has {len(sequence)}"
+                if one.position < 1:
+                    text = f"{one.position}: positions count from 1"
                 self._problem(f"{one.place}.{position_key}", text)
-                continue
-            if one.position in seen:
+            elif one.position in seen:
                 text = f"residue {one.position} is modified already, to {seen[one.position]!r}: keep one of the two"
                 self._problem(f"{one.place}.{position_key}", text)
             seen[one.position] = one.component
             field = f"{one.place}.{code_key}"
-            if self._component(field, one.component, "see the component's page in the PDB"):
+            if self._component(field, one.component, "see the component's page in the PDB") and is_placed:
                 facts = self._facts(one.component)
                 is_own = self.dictionary.is_own(one.component)
                 if facts and (problem := modifications.problem_of(polymer, one, facts, is_own=is_own)):
@@ -239,8 +240,7 @@ class _Checker:
         for contact in self.spec.contacts:
             self._exists(contact.place, "1", contact.first)
             self._exists(contact.place, "2", contact.second)
-            first, second = contact.first, contact.second
-            if (first.entity, first.copy) == (second.entity, second.copy):
+            if _is_one_chain(contact.first, contact.second):
                 text = "a contact joins two different chains, but both ends are on one chain"
                 self._problem(contact.place, text)
             if contact.max_distance < contact.min_distance:
@@ -251,7 +251,7 @@ class _Checker:
             for index, residue in enumerate(pocket.residues):
                 where = f"{pocket.place}.contact_residues[{index}]"
                 self._exists(where, "", residue)
-                if (residue.entity, residue.copy) == (pocket.binder.entity, pocket.binder.copy):
+                if _is_one_chain(residue, pocket.binder):
                     self._problem(where, "lies on the binder chain itself: name residues of other chains")
 
     def _exists(self, where: str, end: str, atom: AtomRef) -> bool:
@@ -260,3 +260,7 @@ class _Checker:
         if problem:
             self.problems.append(problem)
         return problem is None
+
+
+def _is_one_chain(first: AtomRef, second: AtomRef) -> bool:
+    return first is not UNKNOWN_CHAIN and (first.entity, first.copy) == (second.entity, second.copy)

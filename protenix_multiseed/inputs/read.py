@@ -152,27 +152,29 @@ def _check(
     dictionary: Dictionary,
     problems: list[str],
 ) -> Iterable[Job]:
+    """Yield the job, also if it has problems: then the jobs are compared with each other, but none is returned."""
     where = f"{document.path.name}[{parsed.index}]" + (f" {parsed.name!r}" if parsed.name is not None else "")
     spec, found = parsed.spec, list(parsed.problems)
     n_token = 0
     if spec is not None and rules.template_from_input:
         spec = _with_coordinates(spec, parsed.coordinates)
     if seeds is None and parsed.seed_problem:
-        found.append(parsed.seed_problem)
+        found.extend(parsed.seed_problem.splitlines())
     if spec is not None:
         found = [*job_name_problems(spec.name), *found]
         n_token, chemistry = check_job(spec, rules, dictionary)
         found.extend(chemistry)
-    if found or spec is None:
-        problems.extend(f"{where}: {problem}" for problem in found)
+    problems.extend(f"{where}: {problem}" for problem in found)
+    if spec is None:
         return
+    notes = () if found else (*parsed.notes, *shadow_notes(spec, dictionary), *notes_of(spec, rules))
     yield Job(
-        name=spec.name,
+        name=parsed.name or "",
         seeds=seeds or parsed.seeds or (DEFAULT_SEED,),
         source=document.path,
         index=parsed.index,
         spec=spec,
-        notes=(*parsed.notes, *shadow_notes(spec, dictionary), *notes_of(spec, rules)),
+        notes=notes,
         n_token=n_token,
     )
 
@@ -203,7 +205,10 @@ def _with_coordinates(spec: JobSpec, coordinates: Mapping[int, TemplateStructure
 
 def _without_conformer(jobs: Sequence[Job]) -> Iterator[str]:
     ligands = [
-        (job, one, one.smiles) for job in jobs for one in job.spec.entities if isinstance(one, Ligand) and one.smiles
+        (job, one, one.smiles)
+        for job in jobs
+        for one in job.spec.entities
+        if isinstance(one, Ligand) and one.smiles and molecules.is_smiles(one.smiles)
     ]
     hopeless = set(molecules.without_conformer(smiles for _, _, smiles in ligands))
     for job, ligand, smiles in ligands:
@@ -217,6 +222,8 @@ def _without_conformer(jobs: Sequence[Job]) -> Iterator[str]:
 def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:
     first: dict[str, Job] = {}
     for job in jobs:
+        if not job.name:  # it is refused already
+            continue
         other = first.setdefault(job.name.casefold(), job)
         if other is not job:
             yield (

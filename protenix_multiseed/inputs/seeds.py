@@ -1,5 +1,6 @@
 """Read and write lists of seeds: ``1-5``, ``1,7,20-30``."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from protenix_multiseed.errors import ConfigError
@@ -7,6 +8,7 @@ from protenix_multiseed.errors import ConfigError
 DEFAULT_SEED = 101  # upstream's configs_inference.py
 MAX_SEED = 2**32 - 1  # numpy's legacy generator takes 32-bit seeds
 MAX_SEEDS = 100_000
+MAX_PROBLEMS = 5  # of one list of seeds in a message
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -34,21 +36,22 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def check_seeds(seeds: Iterable[int], where: str) -> tuple[int, ...]:
-    """Refuse an empty list, a seed out of range and a seed given twice.
+    """Refuse an empty list, seeds out of range and seeds given twice.
 
     Raises:
         ConfigError: if the seeds are refused; the message starts with ``where``.
     """
-    seen: set[int] = set()
     result = tuple(seeds)
     if not result:
         raise ConfigError(f"{where}: no seed given; write for example 1-5")
-    for seed in result:
-        if not 0 <= seed <= MAX_SEED:
-            raise ConfigError(f"{where}: seed {seed} is outside 0..{MAX_SEED}")
-        if seed in seen:
-            raise ConfigError(f"{where}: seed {seed} is given twice; one seed gives one result, so name it once")
-        seen.add(seed)
+    problems = [f"seed {seed} is outside 0..{MAX_SEED}" for seed in dict.fromkeys(result) if not 0 <= seed <= MAX_SEED]
+    problems += [
+        f"seed {seed} is given twice; one seed gives one result, so name it once"
+        for seed, count in Counter(result).items()
+        if count > 1
+    ]
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems[:MAX_PROBLEMS]))
     return result
 
 

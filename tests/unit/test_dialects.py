@@ -114,7 +114,7 @@ def test_a_description_has_no_effect_and_says_so(read):
         (alphafold3({"ligand": {"id": "A", "ccdCodes": ["ATP"], "smiles": "C"}}), "expected either ccdCodes or smiles"),
         (alphafold3({"protein": {"id": "A", "sequence": "M"}, "dna": {"id": "B", "sequence": "A"}}), "exactly one"),
         (alphafold3({"protein": {"id": "A", "seqence": SEQUENCE}}), "unknown key; did you mean 'sequence'"),
-        (alphafold3({"ligand": {"id": ["A", "A"], "smiles": "C"}}), "'A' is also the name of another chain"),
+        (alphafold3({"ligand": {"id": ["A", "A"], "smiles": "C"}}), "'A' is also an id of sequences[0].ligand"),
         (alphafold3({"ligand": {"id": "A", "smiles": "CC"}}, bondedAtomPairs=[[["A", 1, "C1"], ["B", 1, "C1"]]]),
          "bondedAtomPairs[0][1]: no chain is called 'B'; chains: A"),
         (alphafold3({"protein": {"id": "A", "sequence": SEQUENCE}}, bondedAtomPairs=[[["A", 11, "C"], ["A", 1, "N"]]]),
@@ -358,7 +358,7 @@ def test_a_chain_of_nucleotide_letters_is_a_nucleic_acid_and_says_so(read):
         (">glycan|name=a\nNAG(4-1 ZZZZZ)\n", "record 1.ligand: component 'ZZZZZ' is not in the chemical dictionary"),
         (">glycan|name=a\nNAG(9-1 NAG)\n", "atom 'O9' does not exist"),
         (">A|protein|no.a3m\nMKT\n", "no.a3m: no such file"),
-        (">a\nMKT:\n>b\nMKT\n", "in.fasta[0] 'a': record 1.sequence: empty"),
+        (">a\nMKT:\n>b\nMKT\n", "in.fasta[0] 'a': record 1 ('a') has no sequence beside a colon"),
     ],
 )
 def test_what_a_fasta_file_cannot_have_is_refused(read, content, says):

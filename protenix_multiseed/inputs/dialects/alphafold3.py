@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from protenix_multiseed.errors import ConfigError, InputError
 from protenix_multiseed.inputs.components import components_of
 from protenix_multiseed.inputs.dialects import schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
-from protenix_multiseed.inputs.explain import explain
 from protenix_multiseed.inputs.seeds import check_seeds
 from protenix_multiseed.job_spec import (
     Alignment,
@@ -19,7 +18,6 @@ from protenix_multiseed.job_spec import (
     JobSpec,
     Ligand,
     Modification,
-    OwnComponent,
     Polymer,
     PolymerKind,
     TemplateStructure,
@@ -68,16 +66,16 @@ class _Template(schema.TemplateIndices):
 
 
 class _Protein(_Polymer):
-    modifications: list[_ProteinModification] | None = None
+    modifications: list[schema.Item[_ProteinModification]] | None = None
     unpairedMsa: str | None = None
     unpairedMsaPath: str | None = None
     pairedMsa: str | None = None
     pairedMsaPath: str | None = None
-    templates: list[_Template] | None = None
+    templates: list[schema.Item[_Template]] | None = None
 
 
 class _Dna(_Polymer):
-    modifications: list[_NucleotideModification] | None = None
+    modifications: list[schema.Item[_NucleotideModification]] | None = None
 
 
 class _Rna(_Dna):
@@ -109,8 +107,8 @@ class _Job(schema.Strict):
     version: Annotated[int, Field(ge=1, le=4)]
     name: Annotated[str, Field(min_length=1)]
     modelSeeds: Annotated[list[int], Field(min_length=1)]
-    sequences: Annotated[list[_Entity], Field(min_length=1)]
-    bondedAtomPairs: list[BondedAtoms] | None = None
+    sequences: Annotated[list[schema.Item[_Entity]], Field(min_length=1)]
+    bondedAtomPairs: list[schema.Item[BondedAtoms]] | None = None
     userCCD: str | None = None
     userCCDPath: str | None = None
 
@@ -126,10 +124,9 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     content = document.json
     name = content.get("name")
     name = name if isinstance(name, str) else None
-    try:
-        job = _Job.model_validate(content)
-    except ValidationError as error:
-        yield ParsedJob(index=0, name=name, problems=tuple(explain(error, _Job)))
+    job, problems = schema.read(_Job, content, {"version": 1, "name": "job", "modelSeeds": [1]})
+    if job is None:
+        yield ParsedJob(index=0, name=name, problems=tuple(problems))
         return
     seeds, seed_problem = None, None
     try:
@@ -139,28 +136,27 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     chains = Chains()
     notes: list[str] = []
     entities = tuple(
-        _entity(document, f"sequences[{number}].{box.kind}", box, chains, notes)
-        for number, box in enumerate(job.sequences)
+        _entity(document, f"sequences[{number}]", box, chains, notes) for number, box in enumerate(job.sequences)
     )
     bonds = tuple(
         Bond(
-            first=chains.atom(*first, place=f"bondedAtomPairs[{number}][0]"),
-            second=chains.atom(*second, place=f"bondedAtomPairs[{number}][1]"),
-            place=f"bondedAtomPairs[{number}]",
+            first=chains.atom(*first, place=f"{place}[0]"),
+            second=chains.atom(*second, place=f"{place}[1]"),
+            place=place,
         )
-        for number, (first, second) in enumerate(job.bondedAtomPairs or ())
+        for place, (first, second) in schema.readable(job.bondedAtomPairs, "bondedAtomPairs")
     )
-    problems = list(chains.problems)
-    components: tuple[OwnComponent, ...] = ()
+    problems += chains.problems
+    spec: JobSpec | None = None
     try:
         components = components_of(document, job.userCCD, job.userCCDPath, entities, notes)
+        spec = JobSpec(name=job.name, entities=entities, bonds=bonds, components=components)
     except InputError as error:
         problems.append(str(error))
-    spec = JobSpec(name=job.name, entities=entities, bonds=bonds, components=components)
     yield ParsedJob(
         index=0,
         name=name,
-        spec=None if problems else spec,
+        spec=spec,
         seeds=seeds,
         seed_problem=seed_problem,
         problems=tuple(problems),
@@ -168,9 +164,12 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     )
 
 
-def _entity(document: Document, place: str, box: _Entity, chains: Chains, notes: list[str]) -> Entity:
-    chain = box.chosen
-    chains.add(chain.ids, f"{place}.id")
+def _entity(document: Document, place: str, box: _Entity | None, chains: Chains, notes: list[str]) -> Entity:
+    if box is None:
+        chains.add_unread()
+        return Ligand(place=place)
+    chain, place = box.chosen, f"{place}.{box.kind}"
+    chains.add(chain.ids)
     if chain.description is not None:
         notes.append(f"{place}.description has no effect")
     more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
@@ -181,8 +180,7 @@ def _entity(document: Document, place: str, box: _Entity, chains: Chains, notes:
         kind=kind,
         sequence=chain.sequence,
         modifications=tuple(
-            _modification(f"{place}.modifications[{number}]", one)
-            for number, one in enumerate(chain.modifications or ())
+            _modification(where, one) for where, one in schema.readable(chain.modifications, f"{place}.modifications")
         ),
         paired=_alignment(document, place, chain, "pairedMsa"),
         unpaired=_alignment(document, place, chain, "unpairedMsa"),
@@ -192,9 +190,8 @@ def _entity(document: Document, place: str, box: _Entity, chains: Chains, notes:
 
 
 def _structures(document: Document, place: str, chain: _Protein) -> Iterator[TemplateStructure]:
-    for number, one in enumerate(chain.templates or ()):
+    for where, one in schema.readable(chain.templates, f"{place}.templates"):
         file = None if one.mmcifPath is None else document.find(one.mmcifPath)
-        where = f"{place}.templates[{number}]"
         yield TemplateStructure(file=file, text=one.mmcif, mapping=one.mapping, place=where)
 
 

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.dialects import boltz_csv, schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
-from protenix_multiseed.inputs.explain import explain
 from protenix_multiseed.job_spec import (
     Alignment,
     AtomRef,
@@ -40,7 +39,7 @@ class _Modification(schema.Strict):
 
 class _Polymer(schema.NamedChains):
     sequence: schema.Sequence
-    modifications: list[_Modification] | None = None
+    modifications: list[schema.Item[_Modification]] | None = None
     cyclic: bool = False
 
 
@@ -74,7 +73,7 @@ class _Bond(schema.Strict):
 
 class _Pocket(schema.Strict):
     binder: str
-    contacts: Annotated[list[Token], Field(min_length=1)]
+    contacts: Annotated[list[schema.Item[Token]], Field(min_length=1)]
     max_distance: Distance = 6
     force: bool = False
 
@@ -114,9 +113,9 @@ class _Template(schema.Strict):
 
 class _Job(schema.Strict):
     version: Literal[1] = 1
-    sequences: Annotated[list[_Entity], Field(min_length=1)]
-    constraints: list[_Constraint] | None = None
-    templates: list[_Template] | None = None
+    sequences: Annotated[list[schema.Item[_Entity]], Field(min_length=1)]
+    constraints: list[schema.Item[_Constraint]] | None = None
+    templates: list[schema.Item[_Template]] | None = None
     properties: list[Any] | None = None
 
 
@@ -133,18 +132,19 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         InputError: if the document is not YAML.
     """
     name = document.path.stem
-    try:
-        job = _Job.model_validate(document.yaml)
-    except ValidationError as error:
-        yield ParsedJob(index=0, name=name, problems=tuple(explain(error, _Job)))
+    job, problems = schema.read(_Job, document.yaml, {})
+    if job is None:
+        yield ParsedJob(index=0, name=name, problems=tuple(problems))
         return
-    chains, problems = Chains(), list(_unsupported(job))
+    problems += _unsupported(job)
+    chains = Chains()
     entities = tuple(
-        _entity(document, f"sequences[{number}].{one.kind}", one, chains, problems)
-        for number, one in enumerate(job.sequences)
+        _entity(document, f"sequences[{number}]", one, chains, problems) for number, one in enumerate(job.sequences)
     )
-    entities = _with_templates(document, job, entities, problems)
-    places = [(f"constraints[{number}].{one.kind}", one.chosen) for number, one in enumerate(job.constraints or ())]
+    if None not in job.sequences:  # else the templates may belong to the chains that cannot be read
+        entities = _with_templates(document, job, entities, problems)
+    constraints = schema.readable(job.constraints, "constraints")
+    places = [(f"{place}.{one.kind}", one.chosen) for place, one in constraints]
     contacts = tuple(_contact(place, one, chains, entities) for place, one in places if isinstance(one, _Contact))
     pockets = [_pocket(place, one, chains, problems) for place, one in places if isinstance(one, _Pocket)]
     spec = JobSpec(
@@ -161,17 +161,17 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     yield ParsedJob(
         index=0,
         name=name,
-        spec=None if problems else spec,
+        spec=spec,
         problems=tuple(problems),
         notes=tuple(_notes(job, [one for _, one in places])),
     )
 
 
 def _unsupported(job: _Job) -> Iterator[str]:
-    for number, one in enumerate(job.sequences):
+    for place, one in schema.readable(job.sequences, "sequences"):
         if isinstance(one.chosen, _Polymer) and one.chosen.cyclic:
             yield (
-                f"sequences[{number}].{one.kind}.cyclic: Protenix's models know no cyclic chains: leave it out, and "
+                f"{place}.{one.kind}.cyclic: Protenix's models know no cyclic chains: leave it out, and "
                 "bond the first residue's N to the last one's C under constraints"
             )
 
@@ -195,8 +195,7 @@ def _with_templates(
         number: one for number, one in enumerate(entities) if isinstance(one, Polymer) and one.kind == "protein"
     }
     made = list(entities)
-    for index, template in enumerate(job.templates or ()):
-        place = f"templates[{index}]"
+    for place, template in schema.readable(job.templates, "templates"):
         chains = _listed(template.chain_id)
         if not chains:
             chains = [name for one in proteins.values() for name in one.chain_ids] if len(proteins) == 1 else []
@@ -223,20 +222,23 @@ def _with_templates(
     return tuple(made)
 
 
-def _entity(document: Document, place: str, box: _Entity, chains: Chains, problems: list[str]) -> Entity:
-    chain = box.chosen
-    chains.add(chain.ids, f"{place}.id")
+def _entity(document: Document, place: str, box: _Entity | None, chains: Chains, problems: list[str]) -> Entity:
+    if box is None:
+        chains.add_unread()
+        return Ligand(place=place)
+    chain, place = box.chosen, f"{place}.{box.kind}"
+    chains.add(chain.ids)
     more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
     if isinstance(chain, _Ligand):
-        return Ligand(components=(chain.ccd,) if chain.ccd else (), smiles=chain.smiles, **more)
+        return Ligand(components=() if chain.ccd is None else (chain.ccd,), smiles=chain.smiles, **more)
     if isinstance(chain, _Protein) and chain.msa:
         more |= _alignments(document.find(chain.msa), chain.msa, f"{place}.msa", problems)
     return Polymer(
         kind=box.kind,  # type: ignore[arg-type]
         sequence=chain.sequence,
         modifications=tuple(
-            Modification(component=one.ccd, position=one.position, place=f"{place}.modifications[{number}]")
-            for number, one in enumerate(chain.modifications or ())
+            Modification(component=one.ccd, position=one.position, place=where)
+            for where, one in schema.readable(chain.modifications, f"{place}.modifications")
         ),
         **more,
     )
@@ -250,6 +252,7 @@ def _alignments(file: SourceFile, written: str, place: str, problems: list[str])
             return boltz_csv.alignments_of(file, place)
         except InputError as error:
             problems.append(f"{place}: {error}")
+            return {}
     return {"unpaired": Alignment(file=file, place=place)}
 
 
@@ -276,8 +279,7 @@ def _token(place: str, token: tuple[str, int | str], chains: Chains) -> AtomRef:
 
 def _pocket(place: str, pocket: _Pocket, chains: Chains, problems: list[str]) -> Pocket:
     residues = []
-    for number, token in enumerate(pocket.contacts):
-        where = f"{place}.contacts[{number}]"
+    for where, token in schema.readable(pocket.contacts, f"{place}.contacts"):
         residues.append(_token(where, token, chains))
         if residues[-1].atom is not None:
             problems.append(f"{where}: Protenix takes residues, no atoms, as the contacts of a pocket: give a position")

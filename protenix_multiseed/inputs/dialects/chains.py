@@ -3,35 +3,39 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from protenix_multiseed.job_spec import AtomRef, Entity
+from protenix_multiseed.job_spec import UNKNOWN_CHAIN, AtomRef, Entity
 
 
 class Chains:
     """The chains of one job, in the order of its entities.
 
     Attributes:
-        problems: Names that are given twice, and references to chains that do not exist. Each starts with its field.
+        problems: References to chains that do not exist. Each starts with its field.
     """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._places: dict[str, tuple[int, int]] = {}
-        self._n_entity = 0
+        self._n_entity, self._is_whole = 0, True
 
-    def add(self, ids: Sequence[str], place: str) -> None:
+    def add(self, ids: Sequence[str]) -> None:
         """Add the chains of the next entity."""
         self._n_entity += 1
-        for copy, chain in enumerate(ids, start=1):
-            if chain in self._places:
-                self.problems.append(f"{place}: {chain!r} is also the name of another chain: names must be unique")
-            self._places[chain] = (self._n_entity, copy)
+        self._places.update({chain: (self._n_entity, copy) for copy, chain in enumerate(ids, start=1)})
+
+    def add_unread(self) -> None:
+        """Add an entity that cannot be read. Chains without an entity may be its chains."""
+        self._n_entity += 1
+        self._is_whole = False
 
     def atom(self, chain: str, position: int | None = None, atom: str | int | None = None, *, place: str) -> AtomRef:
         """Return the reference to a chain, to a residue of it, or to an atom."""
-        if chain not in self._places:
+        if chain in self._places:
+            entity, copy = self._places[chain]
+            return AtomRef(entity=entity, copy=copy, position=position, atom=atom)
+        if self._is_whole:
             self.problems.append(f"{place}: no chain is called {chain!r}; chains: {', '.join(self._places)}")
-        entity, copy = self._places.get(chain, (1, 1))
-        return AtomRef(entity=entity, copy=copy, position=position, atom=atom)
+        return UNKNOWN_CHAIN
 
 
 def is_copy(first: Entity, second: Entity) -> bool:

@@ -32,6 +32,7 @@ class _Record:
     number: int  # from 1
     header: str
     text: str
+    is_part: bool = False  # of a record whose chains are joined with ':'
 
     @property
     def place(self) -> str:
@@ -50,12 +51,8 @@ def recognizes(document: Document) -> bool:
 
 
 def parse(document: Document) -> Iterator[ParsedJob]:
-    """Yield the jobs of a document.
-
-    Raises:
-        InputError: if a record has no sequence.
-    """
-    records = list(_records(document))
+    """Yield the jobs of a document."""
+    records = list(_records(document.text))
     if any(":" in one.text for one in records if _type_of(one) is None):
         for index, record in enumerate(records):
             yield _complex(document, index, _job_name(record.header), _split(record))
@@ -63,13 +60,11 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         yield _complex(document, 0, document.path.stem, records)
 
 
-def _records(document: Document) -> Iterator[_Record]:
+def _records(content: str) -> Iterator[_Record]:
     header, parts, number = "", list[str](), 0
-    for line in (*document.text.splitlines(), ">"):
+    for line in (*content.splitlines(), ">"):
         text = line.strip()
         if text.startswith(">"):
-            if number and not parts:
-                raise InputError(f"{document.path.name}: record {number} ({header[:40]!r}) has no sequence")
             if number:
                 yield _Record(number, header, "".join(parts))
             header, parts, number = text[1:].strip(), [], number + 1
@@ -78,13 +73,17 @@ def _records(document: Document) -> Iterator[_Record]:
 
 
 def _split(record: _Record) -> list[_Record]:
-    return [replace(record, text=text) for text in record.text.split(":")]
+    return [replace(record, text=text, is_part=True) for text in record.text.split(":")]
 
 
 def _complex(document: Document, index: int, name: str, records: Sequence[_Record]) -> ParsedJob:
     entities, problems, notes = list[Entity](), list[str](), list[str]()
     glycans: dict[int, Glycan] = {}  # by the number of their entity
     for record in records:
+        if not record.text:
+            beside = " beside a colon" if record.is_part else ""
+            problems.append(f"{record.place} ({record.header[:40]!r}) has no sequence{beside}")
+            continue
         try:
             glycan = _glycan(record, notes)
             entity = _entity(document, record, notes, glycan)
@@ -100,7 +99,7 @@ def _complex(document: Document, index: int, name: str, records: Sequence[_Recor
         else:
             entities[place] = with_copy(entities[place], entity)
     bonds = tuple(bond for number, one in glycans.items() for bond in one.bonds(number, entities[number - 1].place))
-    spec = None if problems else JobSpec(name=name, entities=tuple(entities), bonds=bonds)
+    spec = JobSpec(name=name, entities=tuple(entities), bonds=bonds) if entities else None
     return ParsedJob(index=index, name=name, spec=spec, problems=tuple(problems), notes=tuple(notes))
 
 

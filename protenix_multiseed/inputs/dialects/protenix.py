@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from protenix_multiseed.errors import ConfigError, InputError
 from protenix_multiseed.inputs.components import components_of
 from protenix_multiseed.inputs.dialects import protenix_schema as schema
+from protenix_multiseed.inputs.dialects.schema import read, readable
 from protenix_multiseed.inputs.document import Document, ParsedJob
-from protenix_multiseed.inputs.explain import explain, json_type
+from protenix_multiseed.inputs.explain import json_type
 from protenix_multiseed.inputs.seeds import check_seeds
 from protenix_multiseed.job_spec import (
     Alignment,
@@ -61,61 +60,67 @@ def parse(document: Document) -> Iterator[ParsedJob]:
 def _parse_job(document: Document, index: int, raw: Any) -> ParsedJob:
     name = raw.get("name") if isinstance(raw, dict) else None
     name = name if isinstance(name, str) else None
-    try:
-        job = schema.ProtenixJob.model_validate(raw)
-    except ValidationError as error:
-        return ParsedJob(index=index, name=name, problems=tuple(explain(error, schema.ProtenixJob)))
-    seeds, problem = None, None
+    job, problems = read(schema.ProtenixJob, raw, {"name": "job"})
+    if job is None:
+        return ParsedJob(index=index, name=name, problems=tuple(problems))
+    seeds, seed_problem = None, None
     if job.modelSeeds:
         try:
             seeds = check_seeds([_seed(value) for value in job.modelSeeds], "modelSeeds")
         except ConfigError as error:
-            problem = str(error)
+            seed_problem = str(error)
     notes = list(_notes(job))
+    spec: JobSpec | None = None
     try:
         spec = _spec(document, job, notes)
     except InputError as error:
-        return ParsedJob(index=index, name=name, problems=(str(error),))
-    return ParsedJob(index=index, name=name, spec=spec, seeds=seeds, seed_problem=problem, notes=tuple(notes))
+        problems.append(str(error))
+    return ParsedJob(
+        index=index,
+        name=name,
+        spec=spec,
+        seeds=seeds,
+        seed_problem=seed_problem,
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
 
 
 def _notes(job: schema.ProtenixJob) -> Iterator[str]:
     """Keys without effect: those of the AlphaFold Server that ask for a search, and MSAs that another key replaces."""
-    for number, box in enumerate(job.sequences):
+    for place, box in readable(job.sequences, "sequences"):
         chain = box.proteinChain
         if chain is not None and (chain.useStructureTemplate or chain.maxTemplateDate):
             yield (
-                f"sequences[{number}].proteinChain: useStructureTemplate and maxTemplateDate have no effect: no "
+                f"{place}.proteinChain: useStructureTemplate and maxTemplateDate have no effect: no "
                 "templates are searched; templatesPath names a file of hits"
             )
         given = [key for key in _MSA_KEYS if getattr(box.chosen, key, None) is not None]
         for key in ("pairedMsa", "unpairedMsa"):
             if {key, f"{key}Path"} <= {*given}:
-                yield f"sequences[{number}].{box.kind}: {key}Path has no effect, because {key} is given"
+                yield f"{place}.{box.kind}: {key}Path has no effect, because {key} is given"
         if chain is not None and chain.msa and chain.msa.precomputed_msa_dir and given:
-            yield f"sequences[{number}].proteinChain: msa has no effect, because {given[0]} is given"
+            yield f"{place}.proteinChain: msa has no effect, because {given[0]} is given"
 
 
 def _spec(document: Document, job: schema.ProtenixJob, notes: list[str]) -> JobSpec:
     constraint = job.constraint or schema.Constraint()
-    entities = tuple(
-        _entity(document, f"sequences[{number}].{box.kind}", box.kind or "", box.chosen)
-        for number, box in enumerate(job.sequences)
-    )
+    entities = tuple(_entity(document, f"sequences[{number}]", box) for number, box in enumerate(job.sequences))
     return JobSpec(
         name=job.name,
         entities=entities,
-        bonds=tuple(_bond(f"covalent_bonds[{index}]", bond) for index, bond in enumerate(job.covalent_bonds or ())),
-        contacts=tuple(
-            _contact(f"constraint.contact[{index}]", contact) for index, contact in enumerate(constraint.contact or ())
-        ),
+        bonds=tuple(_bond(place, bond) for place, bond in readable(job.covalent_bonds, "covalent_bonds")),
+        contacts=tuple(_contact(place, one) for place, one in readable(constraint.contact, "constraint.contact")),
         pocket=_pocket(constraint.pocket) if constraint.pocket else None,
         has_constraint=job.constraint is not None,
         components=components_of(document, job.userCCD, job.userCCDPath, entities, notes),
     )
 
 
-def _entity(document: Document, place: str, kind: str, entity: schema.Entity) -> Entity:
+def _entity(document: Document, place: str, box: schema.EntityBox | None) -> Entity:
+    if box is None:  # it cannot be read
+        return Ligand(place=place)
+    entity, kind, place = box.chosen, str(box.kind), f"{place}.{box.kind}"
     more: dict[str, Any] = {"copies": entity.copies, "chain_ids": tuple(entity.id or ()), "place": place}
     if isinstance(entity, schema.Ion):
         return Ion(component=entity.ion, **more)
@@ -133,7 +138,7 @@ def _entity(document: Document, place: str, kind: str, entity: schema.Entity) ->
         kind=_KINDS[kind],
         sequence=entity.sequence,
         modifications=tuple(
-            _modification(f"{place}.modifications[{index}]", one) for index, one in enumerate(modifications)
+            _modification(where, one) for where, one in readable(modifications, f"{place}.modifications")
         ),
         paired=alignments.get("paired"),
         unpaired=alignments.get("unpaired"),
@@ -142,9 +147,8 @@ def _entity(document: Document, place: str, kind: str, entity: schema.Entity) ->
 
 
 def _structures(document: Document, place: str, chain: schema.ProteinChain) -> Iterator[TemplateStructure]:
-    for number, one in enumerate(chain.templates or ()):
+    for where, one in readable(chain.templates, f"{place}.templates"):
         file = None if one.structurePath is None else document.find(one.structurePath)
-        where = f"{place}.templates[{number}]"
         yield TemplateStructure(file=file, text=one.structure, chain=one.chain, mapping=one.mapping, place=where)
 
 
@@ -234,7 +238,8 @@ def _pocket(pocket: schema.Pocket) -> Pocket:
     return Pocket(
         binder=AtomRef(entity=binder.entity, copy=binder.copy_),
         residues=tuple(
-            AtomRef(entity=one.entity, copy=one.copy_, position=one.position) for one in pocket.contact_residues
+            AtomRef(entity=one.entity, copy=one.copy_, position=one.position)
+            for _, one in readable(pocket.contact_residues, "")
         ),
         max_distance=pocket.max_distance,
         place="constraint.pocket",

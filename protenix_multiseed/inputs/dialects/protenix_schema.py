@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
-from protenix_multiseed.inputs.dialects.schema import Choice, Position, Strict, TemplateIndices, one_of
+from protenix_multiseed.inputs.dialects.schema import Choice, Item, Position, Strict, TemplateIndices, one_of
 
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -80,14 +80,14 @@ class ProteinChain(Entity):
     """A protein, with its MSAs as paths or as text, and its template hits."""
 
     sequence: Annotated[str, Field(min_length=1)]
-    modifications: list[ProteinModification] | None = None
+    modifications: list[Item[ProteinModification]] | None = None
     pairedMsa: str | None = None
     unpairedMsa: str | None = None
     pairedMsaPath: str | None = None
     unpairedMsaPath: str | None = None
     msa: OldMsa | None = None
     templatesPath: str | None = None
-    templates: list[TemplateStructure] | None = None
+    templates: list[Item[TemplateStructure]] | None = None
     glycans: list[Any] | None = None  # this key and the next two are the AlphaFold Server's
     maxTemplateDate: str | None = None
     useStructureTemplate: bool | None = None
@@ -106,7 +106,7 @@ class DnaSequence(Entity):
     """A DNA strand."""
 
     sequence: Annotated[str, Field(min_length=1)]
-    modifications: list[NucleotideModification] | None = None
+    modifications: list[Item[NucleotideModification]] | None = None
 
 
 class RnaSequence(DnaSequence):
@@ -196,14 +196,14 @@ class Pocket(Strict):
     """Residues that line the pocket of one binder chain."""
 
     binder_chain: ChainReference
-    contact_residues: list[ResidueReference]
+    contact_residues: list[Item[ResidueReference]]
     max_distance: float | int
 
 
 class Constraint(Strict):
     """Constraints on the complex, which only ``protenix_base_constraint_v0.5.0`` uses."""
 
-    contact: list[Contact] | None = None
+    contact: list[Item[Contact]] | None = None
     pocket: Pocket | None = None
 
     @field_validator("pocket", mode="before")
@@ -218,9 +218,9 @@ class ProtenixJob(Strict):
     """One job: one complex to predict."""
 
     name: Annotated[str, Field(min_length=1)]
-    sequences: Annotated[list[EntityBox], Field(min_length=1)]
+    sequences: Annotated[list[Item[EntityBox]], Field(min_length=1)]
     modelSeeds: list[int | str] | None = None
-    covalent_bonds: list[CovalentBond] | None = None
+    covalent_bonds: list[Item[CovalentBond]] | None = None
     constraint: Constraint | None = None
     userCCD: str | None = None  # this key and the next are ours, named as in AlphaFold 3's format
     userCCDPath: str | None = None

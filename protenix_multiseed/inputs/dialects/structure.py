@@ -61,7 +61,7 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     yield ParsedJob(
         index=0,
         name=name,
-        spec=None if problems else spec,
+        spec=spec,
         problems=tuple(problems),
         notes=tuple(made.notes),
         coordinates=dict(_coordinates(document, made.entities)),
