@@ -173,12 +173,14 @@ class AtomRef:
         copy: Number of the copy, from 1; None for every copy.
         position: Position of the residue or component, from 1; None for the whole chain.
         atom: Name of the atom, or its number in a SMILES or file ligand; None for the whole residue.
+        place: The field that names the chain; empty if the input numbers entities.
     """
 
     entity: int
     copy: int | None = None
     position: int | None = None
     atom: str | int | None = None
+    place: str = _place()
 
 
 UNKNOWN_CHAIN = AtomRef(entity=0)

@@ -1,12 +1,13 @@
 """Find the atoms that bonds and constraints name: entity, copy, position and atom."""
 
-import difflib
 from collections.abc import Callable, Mapping
 
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.residues import component_at
+from protenix_multiseed.inputs.words import end_of, owner_of
 from protenix_multiseed.job_spec import UNKNOWN_CHAIN, AtomRef, Entity, JobSpec, Ligand, Polymer
 
+MAX_ATOMS = 12  # of a component in a message
 Names = Callable[[str], frozenset[str] | None]
 
 
@@ -44,28 +45,31 @@ class AtomRefs:
             return f"{where}.copy{end}: {atom.copy}: entity {atom.entity} has copies 1 to {entity.copies}"
         n_position = _positions(entity)
         if atom.position is not None and not 1 <= atom.position <= n_position:
-            return f"{where}.position{end}: {atom.position}: entity {atom.entity} has positions 1 to {n_position}"
+            field = end_of(where, f"position{end}", atom)
+            return f"{field}: {atom.position}: {owner_of(self._spec, atom)} has positions 1 to {n_position}"
         if atom.position is None or atom.atom is None:
             return None
         problem = (
             self._problem_of_number(atom.atom, atom.entity, entity)
             if isinstance(atom.atom, int)
-            else self._problem_of_name(atom.atom, atom.position, atom.entity, entity)
+            else self._problem_of_name(atom.atom, atom.position, atom, entity)
         )
-        return f"{where}.atom{end}: {problem}" if problem else problem
+        return f"{end_of(where, f'atom{end}', atom)}: {problem}" if problem else problem
 
     def name_of(self, atom: AtomRef) -> str:
         """Return the name of an atom that exists."""
         molecule = self._molecules.get(atom.entity)
         return self._numbers(molecule)[atom.atom] if molecule and isinstance(atom.atom, int) else str(atom.atom)
 
-    def _problem_of_name(self, name: str, position: int, number: int, entity: Entity) -> str | None:
-        known = self._atoms_at(number, entity, position)
+    def _problem_of_name(self, name: str, position: int, atom: AtomRef, entity: Entity) -> str | None:
+        known = self._atoms_at(atom.entity, entity, position)
         if known is None or name in known:
             return None
-        near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.3) or sorted(known)[:6]
-        more = ", ..." if len(known) > len(near) else ""
-        return f"atom {name!r} does not exist at position {position} of entity {number}; it has {', '.join(near)}{more}"
+        alike = [one for one in known if one[0] == name[:1].upper()] or known  # usually of one element
+        shown = sorted(alike, key=lambda one: (len(one), one))[:MAX_ATOMS]
+        more = ", ..." if len(known) > len(shown) else ""
+        owner = owner_of(self._spec, atom)
+        return f"atom {name!r} does not exist at position {position} of {owner}; it has {', '.join(shown)}{more}"
 
     def _problem_of_number(self, atom: int, number: int, entity: Entity) -> str | None:
         if number not in self._molecules:

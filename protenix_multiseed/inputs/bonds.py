@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from protenix_multiseed.inputs.modifications import links_of
 from protenix_multiseed.inputs.residues import component_at
+from protenix_multiseed.inputs.words import end_of, owner_of
 from protenix_multiseed.job_spec import AtomRef, Bond, JobSpec, Polymer
 from protenix_multiseed.upstream.component import ComponentFacts
 
@@ -30,8 +31,9 @@ def bond_problems(spec: JobSpec, facts: Facts, name_of: NameOf) -> Iterator[str]
         for end, atom in (("1", bond.first), ("2", bond.second)):
             if (centre := _leaves_with(spec, atom, facts)) is not None:
                 yield (
-                    f"{bond.place}.atom{end}: {atom.atom!r} leaves position {atom.position} of entity {atom.entity} "
-                    f"when {centre!r} there is bonded to another residue: choose an atom that stays"
+                    f"{end_of(bond.place, f'atom{end}', atom)}: {atom.atom!r} leaves position {atom.position} of "
+                    f"{owner_of(spec, atom)} when {centre!r} there is bonded to another residue: choose an "
+                    "atom that stays"
                 )
 
 

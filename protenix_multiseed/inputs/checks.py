@@ -18,6 +18,7 @@ from protenix_multiseed.inputs.content import alignments_read, structures_read
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.names import chain_id_problem
 from protenix_multiseed.inputs.residues import COMPONENTS
+from protenix_multiseed.inputs.words import PROTENIX, Words, field_of
 from protenix_multiseed.job_spec import UNKNOWN_CHAIN, AtomRef, Bond, Entity, Ion, JobSpec, Ligand, Polymer, SourceFile
 from protenix_multiseed.settings import InputRules
 from protenix_multiseed.upstream.component import ComponentFacts
@@ -28,14 +29,22 @@ MAX_LETTERS = 3  # of a sequence that are wrong; more are usually of one kind
 _Result = TypeVar("_Result")
 
 
-def check_job(spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> tuple[int, list[str]]:
+def check_job(
+    spec: JobSpec, rules: InputRules, dictionary: Dictionary, words: Words = PROTENIX
+) -> tuple[int, list[str]]:
     """Check one job.
+
+    Args:
+        spec: The job.
+        rules: What the run's model and switches accept.
+        dictionary: Components that inputs may name.
+        words: What messages call the parts of the job.
 
     Returns:
         The number of tokens, as far as it is known before featurization, and the problems found. Each problem starts
         with its field.
     """
-    checker = _Checker(spec, rules, dictionary)
+    checker = _Checker(spec, rules, dictionary, words)
     checker.run()
     return checker.n_token, checker.problems
 
@@ -43,8 +52,8 @@ def check_job(spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> tuple
 class _Checker:
     """Checks one job. All problems are collected, so that the user can fix all of them at once."""
 
-    def __init__(self, spec: JobSpec, rules: InputRules, dictionary: Dictionary) -> None:
-        self.spec, self.rules = spec, rules
+    def __init__(self, spec: JobSpec, rules: InputRules, dictionary: Dictionary, words: Words) -> None:
+        self.spec, self.rules, self._words = spec, rules, words
         self._broken = dict(component_problems(spec))
         self.dictionary = JobDictionary([one for one in spec.components if one not in self._broken], dictionary)
         self.problems: list[str] = []
@@ -104,9 +113,8 @@ class _Checker:
                 hint = "is it an alignment? Name that as the chain's unpairedMsaPath in a job file"
             where = f"{letter!r} at position {sequence.index(letter) + 1}"
             self._problem(f"{polymer.place}.sequence", f"{where} is not a letter of a {polymer.kind} sequence; {hint}")
-        position_key, code_key = (
-            ("ptmPosition", "ptmType") if polymer.kind == "protein" else ("basePosition", "modificationType")
-        )
+        is_protein = polymer.kind == "protein"
+        position_key, code_key = self._words.protein_change if is_protein else self._words.base_change
         seen: dict[int, str] = {}
         for one in polymer.modifications:
             is_placed = 1 <= one.position <= len(sequence)
@@ -114,16 +122,17 @@ class _Checker:
                 text = f"{one.position} is past the end of the sequence, which has {len(sequence)}"
                 if one.position < 1:
                     text = f"{one.position}: positions count from 1"
-                self._problem(f"{one.place}.{position_key}", text)
+                self._problem(field_of(one.place, position_key), text)
             elif one.position in seen:
                 text = f"residue {one.position} is modified already, to {seen[one.position]!r}: keep one of the two"
-                self._problem(f"{one.place}.{position_key}", text)
+                self._problem(field_of(one.place, position_key), text)
             seen[one.position] = one.component
-            field = f"{one.place}.{code_key}"
+            field = field_of(one.place, code_key)
             if self._component(field, one.component, "see the component's page in the PDB") and is_placed:
                 facts = self._facts(one.component)
                 is_own = self.dictionary.is_own(one.component)
-                if facts and (problem := modifications.problem_of(polymer, one, facts, is_own=is_own)):
+                problem = facts and modifications.problem_of(polymer, one, facts, self._words.bonds, is_own=is_own)
+                if problem:
                     self._problem(field, problem)
         self.n_token += polymer.copies * len(sequence)
         for alignment in alignments_read(polymer, self.rules.reads).values():
@@ -139,17 +148,21 @@ class _Checker:
                 self._or_problem(template.place, partial(structures.place, template, sequence))
 
     def _ligand(self, number: int, ligand: Ligand) -> None:
-        place, molecule = f"{ligand.place}.ligand", None
+        molecule = None
         if ligand.components:
             hint = "the PDB's ligand page lists the codes; or give a SMILES string"
+            place = field_of(ligand.place, self._words.component)
             known = [code for code in ligand.components if self._component(place, code, hint)]
             self.n_token += ligand.copies * sum(len(self._names(code) or ()) for code in known)
             return
         if ligand.smiles is not None:
-            smiles = ligand.smiles
-            molecule = self._or_problem(place, lambda: molecules.of_smiles(smiles))
-        elif ligand.file and (path := self._file(place, ligand.file, molecules.MAX_BYTES)):
-            molecule = self._or_problem(place, lambda: molecules.of_file(path))
+            smiles, forms = ligand.smiles, self._words.ligand_forms
+            place = field_of(ligand.place, self._words.smiles)
+            molecule = self._or_problem(place, lambda: molecules.of_smiles(smiles, forms))
+        elif ligand.file:
+            place = f"{ligand.place}.ligand"
+            if path := self._file(place, ligand.file, molecules.MAX_BYTES):
+                molecule = self._or_problem(place, lambda: molecules.of_file(path))
         self._molecules[number] = molecule
         self.n_token += ligand.copies * (len(molecule.names) if molecule else 0)
 
@@ -157,8 +170,8 @@ class _Checker:
         if (count := len(self._molecules)) > molecules.MAX_MOLECULES:
             self._problem(
                 "sequences",
-                f"{count} ligands given as SMILES or FILE_: Protenix takes at most {molecules.MAX_MOLECULES}; write "
-                "equal ones as one entity with a count, or others as CCD_",
+                f"{count} ligands given as SMILES or files: Protenix takes at most {molecules.MAX_MOLECULES}; write "
+                f"equal ones as one entity, and {self._words.ligand_forms}",
             )
 
     def _single_atoms(self) -> None:
@@ -252,7 +265,9 @@ class _Checker:
                 where = f"{pocket.place}.contact_residues[{index}]"
                 self._exists(where, "", residue)
                 if _is_one_chain(residue, pocket.binder):
-                    self._problem(where, "lies on the binder chain itself: name residues of other chains")
+                    self._problem(
+                        residue.place or where, "lies on the binder chain itself: name residues of other chains"
+                    )
 
     def _exists(self, where: str, end: str, atom: AtomRef) -> bool:
         """Whether entity, copy, position and atom exist. The first missing one is recorded as a problem."""

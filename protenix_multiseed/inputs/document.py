@@ -10,6 +10,7 @@ from typing import Any
 
 from protenix_multiseed.errors import InputError, yaml_problem
 from protenix_multiseed.inputs.packed import open_packed
+from protenix_multiseed.inputs.words import PROTENIX, Words
 from protenix_multiseed.job_spec import JobSpec, SourceFile, TemplateStructure
 
 MAX_BYTES = 2**28
@@ -138,6 +139,7 @@ class ParsedJob:
         seed_problem: Error in the job's own seeds. It matters only if these seeds are used.
         problems: Problems found, each with its field.
         notes: Sentences about parts of the input that are not used.
+        words: What messages call the parts of the job.
         coordinates: Coordinates in the document that can be templates, by the number of their entity.
     """
 
@@ -148,6 +150,7 @@ class ParsedJob:
     seed_problem: str | None = None
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    words: Words = PROTENIX
     coordinates: Mapping[int, TemplateStructure] = field(default_factory=dict)
 
 

@@ -29,13 +29,16 @@ def links_of(polymer: Polymer, position: int) -> tuple[str, ...]:
     return (before,) * (position > 1) + (after,) * (position < len(polymer.sequence))
 
 
-def problem_of(polymer: Polymer, one: Modification, facts: ComponentFacts, *, is_own: bool = False) -> str | None:
+def problem_of(
+    polymer: Polymer, one: Modification, facts: ComponentFacts, bonds: str, *, is_own: bool = False
+) -> str | None:
     """Return why a component cannot take the place of this residue; None if it can.
 
     A residue in a chain is bonded to its neighbours: in proteins C to N, in nucleic acids O3' to P. Protenix makes no
     other bond between residues, and makes none if an atom is missing.
 
     Args:
+        bonds: Where the input writes bonds.
         is_own: Whether the component is the job's own. Then it must mark the atoms that leave as the dictionary does.
     """
     code, is_first, is_last = one.component, one.position == 1, one.position == len(polymer.sequence)
@@ -50,7 +53,7 @@ def problem_of(polymer: Polymer, one: Modification, facts: ComponentFacts, *, is
     if belongs == "ligand" or is_nucleic != (belongs != "protein"):
         return (
             f"{code!r} ({facts.type.lower()}) cannot take the place of a residue in a {polymer.kind} chain; "
-            "write it as a ligand of its own, and bond it with covalent_bonds"
+            f"write it as a ligand of its own, and bond it with {bonds}"
         )
     if "GAMMA" in facts.type or "DELTA" in facts.type:
         return (

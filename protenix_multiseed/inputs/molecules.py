@@ -39,8 +39,12 @@ class Molecule:
 
 
 @lru_cache(maxsize=4096)
-def of_smiles(smiles: str) -> Molecule:
+def of_smiles(smiles: str, other: str = "") -> Molecule:
     """Read a SMILES string.
+
+    Args:
+        smiles: The string.
+        other: How the input writes other ligands.
 
     Raises:
         InputError: if RDKit cannot read the string, or if it holds an atom that is no element, or only hydrogens.
@@ -48,9 +52,7 @@ def of_smiles(smiles: str) -> Molecule:
     from rdkit import Chem, rdBase
 
     if len(smiles) > MAX_SMILES:
-        raise InputError(
-            f"a SMILES string of {len(smiles)} characters: at most {MAX_SMILES}; give the ligand as FILE_ or CCD_"
-        )
+        raise InputError(f"a SMILES string of {len(smiles)} characters: at most {MAX_SMILES}; write {other}")
     reason = "syntax error"
     molecule: Any
     with rdBase.BlockLogs():
@@ -62,10 +64,7 @@ def of_smiles(smiles: str) -> Molecule:
         except ValueError as error:
             molecule, reason = None, str(error).splitlines()[0]
     if molecule is None or molecule.GetNumAtoms() == 0:
-        raise InputError(
-            f"{_shown(smiles)} is not a SMILES string RDKit can read ({reason}); "
-            "write a component as CCD_ATP and a file as FILE_path"
-        )
+        raise InputError(f"{_shown(smiles)} is not a SMILES string RDKit can read ({reason}); write {other}")
     return _molecule(molecule, _shown(smiles))
 
 

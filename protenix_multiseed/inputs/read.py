@@ -14,6 +14,7 @@ from protenix_multiseed.inputs.document import Document, ParsedJob, absolute
 from protenix_multiseed.inputs.names import job_name_problems
 from protenix_multiseed.inputs.notes import notes_of
 from protenix_multiseed.inputs.seeds import DEFAULT_SEED
+from protenix_multiseed.inputs.words import Words, field_of
 from protenix_multiseed.job_spec import JobSpec, Ligand, Polymer, TemplateStructure
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.settings import InputRules, ReadSettings
@@ -49,6 +50,7 @@ def read_jobs(
     """
     jobs: list[Job] = []
     problems: list[str] = []
+    words: dict[Path, Words] = {}  # of each file
     skipped: list[Path] = []
     paths = _find_files([one for one in inputs if isinstance(one, Path)], problems, skipped)
     sources: list[Path | Document] = [*paths, *(one for one in inputs if isinstance(one, Document))]
@@ -60,11 +62,12 @@ def read_jobs(
             for count, parsed in enumerate(dialects.dialect_of(document).parse(document)):
                 if count == MAX_JOBS:
                     raise InputError(f"{document.path.name}: more than {MAX_JOBS} jobs: split it into several files")
+                words[document.path] = parsed.words
                 jobs.extend(_check(document, parsed, seeds, rules, dictionary, problems))
         except InputError as error:
             problems.append(str(error))
     problems.extend(_duplicate_names(jobs))
-    problems.extend(_without_conformer(jobs))
+    problems.extend(_without_conformer(jobs, words))
     if skipped:
         _tell_skipped(skipped, jobs, tell)
     if problems:
@@ -162,7 +165,7 @@ def _check(
         found.extend(parsed.seed_problem.splitlines())
     if spec is not None:
         found = [*job_name_problems(spec.name), *found]
-        n_token, chemistry = check_job(spec, rules, dictionary)
+        n_token, chemistry = check_job(spec, rules, dictionary, parsed.words)
         found.extend(chemistry)
     problems.extend(f"{where}: {problem}" for problem in found)
     if spec is None:
@@ -203,20 +206,22 @@ def _with_coordinates(spec: JobSpec, coordinates: Mapping[int, TemplateStructure
     return replace(spec, entities=tuple(entities))
 
 
-def _without_conformer(jobs: Sequence[Job]) -> Iterator[str]:
-    ligands = [
-        (job, one, one.smiles)
-        for job in jobs
-        for one in job.spec.entities
-        if isinstance(one, Ligand) and one.smiles and molecules.is_smiles(one.smiles)
-    ]
+def _without_conformer(jobs: Sequence[Job], words: Mapping[Path, Words]) -> Iterator[str]:
+    ligands: list[tuple[Job, Ligand, str]] = []
+    for job in jobs:
+        of_job = [
+            (job, one, one.smiles)
+            for one in job.spec.entities
+            if isinstance(one, Ligand) and one.smiles and molecules.is_smiles(one.smiles)
+        ]
+        if len(of_job) <= molecules.MAX_MOLECULES:  # else the job is refused already, and the search may take minutes
+            ligands += of_job
     hopeless = set(molecules.without_conformer(smiles for _, _, smiles in ligands))
     for job, ligand, smiles in ligands:
         if smiles in hopeless:
-            yield (
-                f"{job.where}: {ligand.place}.ligand: RDKit finds no 3D conformer for {smiles!r}: give the ligand as "
-                "FILE_ with 3D coordinates, or as CCD_"
-            )
+            of_file = words[job.source]
+            field = field_of(ligand.place, of_file.smiles)
+            yield f"{job.where}: {field}: RDKit finds no 3D conformer for {smiles!r}; write {of_file.ligand_forms}"
 
 
 def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:

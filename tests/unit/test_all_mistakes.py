@@ -74,14 +74,14 @@ def test_mistakes_of_all_kinds_in_an_alphafold_3_file(problems):
             "sequences[0].protein.modifications[1].ptmPosition: 70",
             "sequences[0].protein.modifications[1].ptmType: component 'XYZZX'",
             "sequences[1].ligand.id: 'A' is also",
-            "sequences[1].ligand.ligand: component 'ZZZZ'",
-            "sequences[2].ligand.ligand: 'CC('",
+            "sequences[1].ligand.ccdCodes: component 'ZZZZ'",
+            "sequences[2].ligand.smiles: 'CC('",
             "sequences[3].ligand.smiles: input should be",
             "sequences[4].ligand.colour: unknown key",
             "sequences[4].ligand: expected either ccdCodes or smiles",
-            "bondedAtomPairs[0].atom1: atom 'CX'",
+            "bondedAtomPairs[0][0]: atom 'CX' does not exist at position 1 of chain F; it has C2, C4, C5,",
             "bondedAtomPairs[1][0][2]: missing",
-            "bondedAtomPairs[2].position2: 9",
+            "bondedAtomPairs[2][1]: 9: chain F has positions 1 to 4",
         ],
     )
 
@@ -148,20 +148,20 @@ templates:
             "constraints[1].contact.token2: no chain is called 'Y'",
             "constraints[2].pocket.contacts[1]: no chain is called 'Z'",
             "sequences[0].protein.sequence: '1'",
-            "sequences[0].protein.modifications[0].ptmType: component 'QQQQ'",
+            "sequences[0].protein.modifications[0].ccd: component 'QQQQ'",
             "sequences[0].protein.msa: none.a3m: no such file",
             "sequences[1].ligand.id: 'A'",
-            "sequences[1].ligand.ligand: 'C('",
-            "sequences[2].ligand.ligand: component ''",
-            "constraints[0].bond.position2: 9",
-            "constraints[2].pocket.contact_residues[0].position: 7",
+            "sequences[1].ligand.smiles: 'C(' is not a SMILES string RDKit can read (syntax error); write a component",
+            "sequences[2].ligand.ccd: component ''",
+            "constraints[0].bond.atom2: 9: chain A has",
+            "constraints[2].pocket.contacts[0]: 7: chain A has",
         ],
     )
 
 
 def test_mistakes_in_all_records_of_a_fasta_file(problems):
     found = problems(">a\nMK1T\n>b\n>c\nACGTU\n>d|ligand\nC(\n", "in.fasta")
-    wrong = ["record 1.sequence: '1'", "record 2 ('b') has no", "record 3.sequence: 'T'", "record 4.ligand: 'C('"]
+    wrong = ["record 1.sequence: '1'", "record 2 ('b') has no", "record 3.sequence: 'T'", "record 4: 'C('"]
     assert_starts(found, wrong)
 
 

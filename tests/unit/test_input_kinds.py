@@ -238,7 +238,7 @@ def test_atom_numbers_of_a_file_count_its_hydrogens_only_if_they_mean_the_file(r
         (job(ligand("FILE_two.sdf")), "two.sdf holds 2 molecules"),
         (job({"ion": {"ion": "MG", "count": 2}}), "only single atoms (MG)"),
         (job(protein(), ligand("O=c1cccc2n1C[C@@H]1CNC[C@@H]2C1")), "finds no 3D conformer for 'O=c1cccc2n1C[C@@H]"),
-        (job(*[ligand("C" * count) for count in range(1, 101)]), "100 ligands given as SMILES or FILE_"),
+        (job(*[ligand("C" * count) for count in range(1, 101)]), "100 ligands given as SMILES or files"),
     ],
 )
 def test_what_cannot_be_featurized_is_refused(read, content, says):

@@ -11,6 +11,7 @@ from protenix_multiseed.inputs.dialects import schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.seeds import check_seeds
+from protenix_multiseed.inputs.words import Words
 from protenix_multiseed.job_spec import (
     Alignment,
     Bond,
@@ -25,6 +26,9 @@ from protenix_multiseed.job_spec import (
 
 NAME = "AlphaFold 3 JSON"
 SUFFIXES: tuple[str, ...] = (".json",)
+_WORDS = Words(
+    component="ccdCodes", smiles="smiles", ligand_forms='a component as "ccdCodes": ["ATP"]', bonds="bondedAtomPairs"
+)
 BondedAtoms = Annotated[tuple[schema.Atom, schema.Atom], Field(strict=False)]
 
 
@@ -161,6 +165,7 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         seed_problem=seed_problem,
         problems=tuple(problems),
         notes=tuple(notes),
+        words=_WORDS,
     )
 
 

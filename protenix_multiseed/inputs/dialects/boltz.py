@@ -10,6 +10,7 @@ from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.dialects import boltz_csv, schema
 from protenix_multiseed.inputs.dialects.chains import Chains
 from protenix_multiseed.inputs.document import Document, ParsedJob
+from protenix_multiseed.inputs.words import Words
 from protenix_multiseed.job_spec import (
     Alignment,
     AtomRef,
@@ -30,6 +31,14 @@ SUFFIXES: tuple[str, ...] = (".yaml", ".yml")
 Token = Annotated[tuple[str, schema.Position | str], Field(strict=False)]
 Distance = float | int
 _NO_MSA = "empty"
+_WORDS = Words(
+    component="ccd",
+    smiles="smiles",
+    protein_change=("position", "ccd"),
+    base_change=("position", "ccd"),
+    ligand_forms="a component as 'ccd: ATP'",
+    bonds="a bond under constraints",
+)
 
 
 class _Modification(schema.Strict):
@@ -164,6 +173,7 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         spec=spec,
         problems=tuple(problems),
         notes=tuple(_notes(job, [one for _, one in places])),
+        words=_WORDS,
     )
 
 

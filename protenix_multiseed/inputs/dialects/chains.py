@@ -32,7 +32,7 @@ class Chains:
         """Return the reference to a chain, to a residue of it, or to an atom."""
         if chain in self._places:
             entity, copy = self._places[chain]
-            return AtomRef(entity=entity, copy=copy, position=position, atom=atom)
+            return AtomRef(entity=entity, copy=copy, position=position, atom=atom, place=place)
         if self._is_whole:
             self.problems.append(f"{place}: no chain is called {chain!r}; chains: {', '.join(self._places)}")
         return UNKNOWN_CHAIN

@@ -18,6 +18,7 @@ from protenix_multiseed.inputs.dialects.chains import is_copy, with_copy
 from protenix_multiseed.inputs.dialects.glycans import Glycan, parse_glycan
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.residues import letter_of
+from protenix_multiseed.inputs.words import Words
 from protenix_multiseed.job_spec import Alignment, Entity, JobSpec, Ligand, Modification, Polymer, PolymerKind
 
 NAME = "FASTA"
@@ -25,6 +26,14 @@ SUFFIXES: tuple[str, ...] = (".fasta", ".fa", ".faa", ".fas", ".fna")
 _POLYMERS: tuple[PolymerKind, ...] = ("protein", "dna", "rna")
 _TYPES = (*_POLYMERS, "smiles", "ccd", "ligand", "glycan")
 _NO_MSA = "empty"
+_WORDS = Words(
+    component="",
+    smiles="",
+    protein_change=("", ""),
+    base_change=("", ""),
+    ligand_forms="a component as a record >name|ccd",
+    bonds="bonds, which need a job file",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,7 @@ def _complex(document: Document, index: int, name: str, records: Sequence[_Recor
             entities[place] = with_copy(entities[place], entity)
     bonds = tuple(bond for number, one in glycans.items() for bond in one.bonds(number, entities[number - 1].place))
     spec = JobSpec(name=name, entities=tuple(entities), bonds=bonds) if entities else None
-    return ParsedJob(index=index, name=name, spec=spec, problems=tuple(problems), notes=tuple(notes))
+    return ParsedJob(index=index, name=name, spec=spec, problems=tuple(problems), notes=tuple(notes), words=_WORDS)
 
 
 def _glycan(record: _Record, notes: list[str]) -> Glycan | None:

@@ -14,6 +14,7 @@ from protenix_multiseed.inputs.dialects.chains import is_copy, with_copy
 from protenix_multiseed.inputs.document import Document, ParsedJob
 from protenix_multiseed.inputs.residues import COMPONENTS, letter_of
 from protenix_multiseed.inputs.structures import read_structure
+from protenix_multiseed.inputs.words import Words
 from protenix_multiseed.job_spec import (
     AtomRef,
     Bond,
@@ -30,6 +31,7 @@ from protenix_multiseed.job_spec import (
 NAME = "mmCIF or PDB"
 SUFFIXES: tuple[str, ...] = ()  # never searched for in folders, where structures are results, templates or ligands
 _PDB_LINES = ("HEADER", "TITLE ", "REMARK", "CRYST1", "SEQRES", "MODEL ", "ATOM  ", "HETATM")
+_WORDS = Words(component="", protein_change=("", ""), base_change=("", ""))
 _WATER = ("HOH", "DOD", "WAT")
 _WRITTEN_BY_PROTENIX = "_predicted_by_protenix"  # end of the data block's name
 _KINDS: dict[str, PolymerKind] = {"PeptideL": "protein", "Dna": "dna", "Rna": "rna"}  # gemmi's names
@@ -64,6 +66,7 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         spec=spec,
         problems=tuple(problems),
         notes=tuple(made.notes),
+        words=_WORDS,
         coordinates=dict(_coordinates(document, made.entities)),
     )
 
