@@ -32,14 +32,21 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
         yield "--template has no effect on it: it names no template, and protenix-ms does not search for templates"
     if rules.reads.msa:
         lacking = [(number, protein) for number, protein in proteins if not protein.has_msa]
-        found = [
-            number for number, one in lacking if rules.searches_msa and one.paired is None and one.unpaired is None
-        ]
-        left = [number for number, _ in lacking if number not in found]
-        if found:
-            yield f"{_proteins(found)} no MSA yet; the run will search for one, so MSA rows are unknown"
-        if left:
-            yield f"{_proteins(left)} {LESS_ACCURATE}; {_MAKE_MSA}"
+        empty = {number: _empty(protein) for number, protein in lacking}
+        without = [number for number, places in empty.items() if not places]
+        if without and rules.searches_msa:
+            yield f"{_proteins(without)} no MSA yet; the run will search for one, so MSA rows are unknown"
+        elif without:
+            yield f"{_proteins(without)} {LESS_ACCURATE}; {_MAKE_MSA}"
+        if said := [number for number in empty if number not in without]:
+            places = ", ".join(place for number in said for place in empty[number])
+            why = f"because the input says that there is none ({places}: empty); take that out to search"
+            yield f"{_proteins(said)} {LESS_ACCURATE}; none is searched, {why}"
+
+
+def _empty(protein: Polymer) -> list[str]:
+    """Return the fields that say that a protein has no MSA."""
+    return [one.place for one in (protein.unpaired, protein.paired) if one is not None]
 
 
 def _proteins(numbers: Sequence[int]) -> str:

@@ -31,8 +31,13 @@ def test_an_msa_that_the_run_searches_is_said():
     rules = load_config({"model": "demo", "msa_server": "https://a.example"}).input_rules
     (note,) = notes_of(spec_of({"sequences": [BARE]}), rules)
     assert "the run will search for one" in note
-    (note,) = notes_of(spec_of({"sequences": [EMPTY]}), rules)
-    assert "less accurate" in note
+    first, second = notes_of(spec_of({"sequences": [BARE, EMPTY]}), rules)
+    assert "the run will search for one" in first
+    assert "protein 2" in second
+    assert "less accurate" in second
+    assert "none is searched" in second
+    assert "(sequences[1].proteinChain.unpairedMsa: empty)" in second
+    assert "add --msa-server" not in second
 
 
 def test_a_constraint_that_the_model_ignores_gets_a_note():
