@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.hashes import sketch
 from protenix_multiseed.inputs.seeds import check_seeds, parse_seeds
 from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
@@ -129,15 +130,18 @@ class RunConfig(_Strict):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds(cls, value: Any) -> Any:
-        match value:
-            case None:
-                return None
-            case int() if not isinstance(value, bool):
-                return check_seeds([value], "seeds")
-            case str():
-                return parse_seeds(value)
-            case list() | tuple() if all(isinstance(seed, int) and not isinstance(seed, bool) for seed in value):
-                return check_seeds(value, "seeds")
+        try:
+            match value:
+                case None:
+                    return None
+                case int() if not isinstance(value, bool):
+                    return check_seeds([value])
+                case str():
+                    return parse_seeds(value)
+                case list() | tuple() if all(isinstance(seed, int) and not isinstance(seed, bool) for seed in value):
+                    return check_seeds(value)
+        except ConfigError as error:  # as a ValueError it is told with the place, and with all other problems
+            raise ValueError(str(error)) from None
         raise ValueError("write for example 1-5 or [1, 7, 20]")
 
     @field_validator("gpus", mode="before")

@@ -50,7 +50,7 @@ def _explain(problem: Any, model: type[BaseModel], field: str) -> str:
         case "missing":
             return f"{field}: missing"
         case "value_error":
-            return f"{field or 'job'}: {problem['ctx']['error']}"
+            return "\n".join(f"{field or 'job'}: {line}" for line in str(problem["ctx"]["error"]).splitlines())
         case "model_type" | "dict_type" | "model_attributes_type":
             return f"{field or 'job'}: expected an object, found {json_type(found)}"
         case "too_short" | "string_too_short":

@@ -21,37 +21,34 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     for part in (piece.strip() for piece in text.split(",")):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not _is_number(first) or (dash and not _is_number(last)):
-            raise ConfigError(
-                f"--seeds {text!r}: {part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30"
-            )
+            raise ConfigError(f"{text!r}: {part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30")
         start, stop = int(first), int(last) if dash else int(first)
         if stop < start:
-            raise ConfigError(f"--seeds {text!r}: the range {part!r} runs backwards; write {stop}-{start}")
+            raise ConfigError(f"{text!r}: the range {part!r} runs backwards; write {stop}-{start}")
         if max(start, stop) > MAX_SEED:
-            raise ConfigError(f"--seeds {text!r}: {part!r} is outside 0..{MAX_SEED}")
+            raise ConfigError(f"{text!r}: {part!r} is outside 0..{MAX_SEED}")
         if len(seeds) + stop - start + 1 > MAX_SEEDS:
-            raise ConfigError(f"--seeds {text!r}: more than {MAX_SEEDS} seeds; split them over several runs")
+            raise ConfigError(f"{text!r}: more than {MAX_SEEDS} seeds; split them over several runs")
         seeds.extend(range(start, stop + 1))
-    return check_seeds(seeds, f"--seeds {text!r}")
+    return check_seeds(seeds, repr(text))
 
 
-def check_seeds(seeds: Iterable[int], where: str) -> tuple[int, ...]:
+def check_seeds(seeds: Iterable[int], where: str = "") -> tuple[int, ...]:
     """Refuse an empty list, seeds out of range and seeds given twice.
 
     Raises:
-        ConfigError: if the seeds are refused; the message starts with ``where``.
+        ConfigError: if the seeds are refused. The message has a line for each problem, which starts with ``where``.
     """
     result = tuple(seeds)
-    if not result:
-        raise ConfigError(f"{where}: no seed given; write for example 1-5")
-    problems = [f"seed {seed} is outside 0..{MAX_SEED}" for seed in dict.fromkeys(result) if not 0 <= seed <= MAX_SEED]
+    problems = [] if result else ["no seed given; write for example 1-5"]
+    problems += [f"seed {seed} is outside 0..{MAX_SEED}" for seed in dict.fromkeys(result) if not 0 <= seed <= MAX_SEED]
     problems += [
         f"seed {seed} is given twice; one seed gives one result, so name it once"
         for seed, count in Counter(result).items()
         if count > 1
     ]
     if problems:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems[:MAX_PROBLEMS]))
+        raise ConfigError("\n".join(f"{where}: {problem}" if where else problem for problem in problems[:MAX_PROBLEMS]))
     return result
 
 

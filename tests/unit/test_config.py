@@ -95,6 +95,20 @@ def test_invalid_settings_are_refused(tmp_path, text, says):
     assert says in str(error.value)
 
 
+def test_all_mistakes_of_a_file_are_named_with_the_file_and_the_key(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        load_config({"samples": 0}, write(tmp_path, "sampels: 3\nsteps: lots\nseeds: 1-\n"))
+    lines = str(error.value).splitlines()
+    starts = ("run.yaml: seeds: '1-'", "--samples: ", "run.yaml: steps: ", "run.yaml: sampels: ")
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 4
+    with pytest.raises(ConfigError) as error:
+        load_config({"seeds": "1-"})
+    assert str(error.value).startswith("--seeds: '1-'")
+    with pytest.raises(ConfigError) as error:
+        load_config({"seeds": "1,1,2,2"})
+    assert [line.split(":")[0] for line in str(error.value).splitlines()] == ["--seeds"] * 2
+
+
 def test_coordinates_as_templates_switch_templates_on():
     config = load_config({"template_from_input": True})
     assert config.input_rules.template_from_input
