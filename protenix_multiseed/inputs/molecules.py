@@ -68,15 +68,6 @@ def of_smiles(smiles: str, other: str = "") -> Molecule:
     return _molecule(molecule, _shown(smiles))
 
 
-def is_smiles(text: str) -> bool:
-    """Whether :func:`of_smiles` reads it."""
-    try:
-        of_smiles(text)
-    except InputError:
-        return False
-    return True
-
-
 def of_file(path: Path) -> Molecule:
     """Read a ligand file. A file that many jobs share is read once.
 

@@ -49,6 +49,7 @@ def read_jobs(
         RefusedInputsError: if there are problems. The error lists them; each names file, position, job and field.
     """
     jobs: list[Job] = []
+    sound: list[Job] = []  # of which each alone is accepted
     problems: list[str] = []
     words: dict[Path, Words] = {}  # of each file
     skipped: list[Path] = []
@@ -63,11 +64,14 @@ def read_jobs(
                 if count == MAX_JOBS:
                     raise InputError(f"{document.path.name}: more than {MAX_JOBS} jobs: split it into several files")
                 words[document.path] = parsed.words
-                jobs.extend(_check(document, parsed, seeds, rules, dictionary, problems))
+                n_problem = len(problems)
+                found = list(_check(document, parsed, seeds, rules, dictionary, problems))
+                jobs += found
+                sound += found if len(problems) == n_problem else []
         except InputError as error:
             problems.append(str(error))
     problems.extend(_duplicate_names(jobs))
-    problems.extend(_without_conformer(jobs, words))
+    problems.extend(_without_conformer(sound, words))  # a search may take all memory for a molecule that is refused
     if skipped:
         _tell_skipped(skipped, jobs, tell)
     if problems:
@@ -207,15 +211,9 @@ def _with_coordinates(spec: JobSpec, coordinates: Mapping[int, TemplateStructure
 
 
 def _without_conformer(jobs: Sequence[Job], words: Mapping[Path, Words]) -> Iterator[str]:
-    ligands: list[tuple[Job, Ligand, str]] = []
-    for job in jobs:
-        of_job = [
-            (job, one, one.smiles)
-            for one in job.spec.entities
-            if isinstance(one, Ligand) and one.smiles and molecules.is_smiles(one.smiles)
-        ]
-        if len(of_job) <= molecules.MAX_MOLECULES:  # else the job is refused already, and the search may take minutes
-            ligands += of_job
+    ligands = [
+        (job, one, one.smiles) for job in jobs for one in job.spec.entities if isinstance(one, Ligand) and one.smiles
+    ]
     hopeless = set(molecules.without_conformer(smiles for _, _, smiles in ligands))
     for job, ligand, smiles in ligands:
         if smiles in hopeless:

@@ -167,9 +167,9 @@ def test_mistakes_in_all_records_of_a_fasta_file(problems):
 
 def test_jobs_with_mistakes_are_compared_with_the_other_jobs(problems):
     nameless = {"name": 5, "sequences": [ATP]}
-    content = [*job(ATP, ligand(IMPOSSIBLE), sample=1), *job(ligand("C(")), nameless, nameless]
+    content = [*job(ATP, sample=1), *job(ligand("C(")), {**job(ligand(IMPOSSIBLE))[0], "name": "b"}, nameless, nameless]
     wrong = ["sample: unknown key", "sequences[0].ligand.ligand: 'C('", "name: also the name of"]
-    wrong += ["sequences[1].ligand.ligand: RDKit finds no 3D conformer"]
+    wrong += ["sequences[0].ligand.ligand: RDKit finds no 3D conformer"]
     found = problems(content)
     assert_starts([one for one in found if not one.startswith("name: input should be a valid string")], wrong)
     assert len(found) == len(wrong) + 2
