@@ -24,9 +24,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise ConfigError(f"{text!r}: {part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30")
         start, stop = int(first), int(last) if dash else int(first)
         if stop < start:
-            raise ConfigError(f"{text!r}: the range {part!r} runs backwards; write {stop}-{start}")
+            raise ConfigError(f"{text!r}: the range of seeds {part!r} runs backwards; write {stop}-{start}")
         if max(start, stop) > MAX_SEED:
-            raise ConfigError(f"{text!r}: {part!r} is outside 0..{MAX_SEED}")
+            raise ConfigError(f"{text!r}: the seed {part!r} is outside 0..{MAX_SEED}")
         if len(seeds) + stop - start + 1 > MAX_SEEDS:
             raise ConfigError(f"{text!r}: more than {MAX_SEEDS} seeds; split them over several runs")
         seeds.extend(range(start, stop + 1))
