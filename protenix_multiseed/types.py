@@ -25,8 +25,8 @@ class Job:
         source: The input file.
         index: Position of the job in the input file, from 0.
         notes: Remarks on the input that the user should read before the run.
-        n_token: Number of tokens, counted before featurization. A modified residue counts as one token here, so the
-            true number may be larger.
+        n_token: Number of tokens, counted before featurization. Atoms that leave because of the job's bonds count too,
+            so the true number may be smaller.
     """
 
     name: str

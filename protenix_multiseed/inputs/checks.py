@@ -116,6 +116,7 @@ class _Checker:
         is_protein = polymer.kind == "protein"
         position_key, code_key = self._words.protein_change if is_protein else self._words.base_change
         seen: dict[int, str] = {}
+        n_token = len(sequence)
         for one in polymer.modifications:
             is_placed = 1 <= one.position <= len(sequence)
             if not is_placed:
@@ -130,11 +131,12 @@ class _Checker:
             field = field_of(one.place, code_key)
             if self._component(field, one.component, "see the component's page in the PDB") and is_placed:
                 facts = self._facts(one.component)
+                n_token += modifications.n_token(polymer, one, facts) - 1 if facts else 0
                 is_own = self.dictionary.is_own(one.component)
                 problem = facts and modifications.problem_of(polymer, one, facts, self._words.bonds, is_own=is_own)
                 if problem:
                     self._problem(field, problem)
-        self.n_token += polymer.copies * len(sequence)
+        self.n_token += polymer.copies * n_token
         for alignment in alignments_read(polymer, self.rules.reads).values():
             if alignment.file is None or self._file(alignment.place, alignment.file, alignments.MAX_BYTES):
                 problem = alignments.problem_of(alignment, polymer.kind, sequence, exact=self.rules.reads.exact)

@@ -1,5 +1,6 @@
 """Decide whether a component of the dictionary can take the place of a residue in a polymer."""
 
+from protenix_multiseed.inputs.residues import COMPONENTS
 from protenix_multiseed.job_spec import Modification, Polymer, PolymerKind
 from protenix_multiseed.upstream.component import ComponentFacts
 
@@ -7,6 +8,8 @@ from protenix_multiseed.upstream.component import ComponentFacts
 FIRST_CAPS = {"ACE": "C", "FOR": "C"}
 LAST_CAPS = {"NME": "N", "NH2": "N"}
 CAP_BONDS = ("FOR", "NME", "NH2")  # Protenix bonds ACE rightly
+# Components with one token each: those of Protenix's alphabets, and MSE, which it turns into MET.
+ONE_TOKEN = {code for letters in COMPONENTS.values() for code in letters.values()} - {"I", "DI", "DU"} | {"MSE"}
 _LINKS: dict[PolymerKind, tuple[str, str]] = {"protein": ("N", "C"), "dna": ("P", "O3'"), "rna": ("P", "O3'")}
 _REPLACED = {"C": "OXT", "P": "OP3"}  # atoms of a free residue, by the atom whose bond to a neighbour replaces them
 
@@ -27,6 +30,14 @@ def links_of(polymer: Polymer, position: int) -> tuple[str, ...]:
     """Return the atoms of a residue that Protenix bonds to the residues beside it."""
     before, after = _LINKS[polymer.kind]
     return (before,) * (position > 1) + (after,) * (position < len(polymer.sequence))
+
+
+def n_token(polymer: Polymer, one: Modification, facts: ComponentFacts) -> int:
+    """Return the number of tokens of a modified residue: its atoms, without those that leave for its neighbours."""
+    if one.component in ONE_TOKEN:
+        return 1
+    groups = (facts.leaving.get(link, ()) for link in links_of(polymer, one.position))
+    return len(facts.atoms) - sum(min(map(len, found)) for found in groups if found)
 
 
 def problem_of(

@@ -249,3 +249,20 @@ def test_ions_alone_are_refused_only_where_protenix_fails_on_them(read):
     ions = job({"ion": {"ion": "NH4", "count": 1}})
     assert read(ions)
     refused(read, ions, "only ions, which Protenix cannot predict; leave --protenix-exact out", exact=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sequence", "component", "position", "n_token"),
+    [
+        ("proteinChain", "MKTSAYIAK", "SEP", 4, 8 + 10),  # without OXT, which leaves
+        ("proteinChain", "MKTSAYIAS", "SEP", 9, 8 + 11),
+        ("proteinChain", "MKMT", "MSE", 3, 4),
+        ("dnaSequence", "ACGT", "5CM", 2, 3 + 20),
+        ("dnaSequence", "CACG", "5CM", 1, 3 + 21),
+    ],
+)
+def test_a_modified_residue_has_a_token_for_each_atom(read, kind, sequence, component, position, n_token):
+    keys = ("ptmType", "ptmPosition") if kind == "proteinChain" else ("modificationType", "basePosition")
+    change = dict(zip(keys, (f"CCD_{component}", position), strict=True))
+    (made,) = read(job({kind: {"sequence": sequence, "count": 2, "modifications": [change]}}))
+    assert made.n_token == 2 * n_token
