@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from protenix_multiseed.units import counted
+
 PolymerKind: TypeAlias = Literal["protein", "dna", "rna"]
 
 
@@ -252,10 +254,18 @@ class JobSpec:
 
     @property
     def summary(self) -> str:
-        """What the job holds, for people, such as ``2 x protein 120, ligand GTP``."""
-        return ", ".join(
-            f"{one.copies} x {text}" if one.copies > 1 else text for one, text in map(_named, self.entities)
-        )
+        """What the job holds, for people, such as ``2 x protein 120 (A, B; SEP 4), ligand GTP (C), 1 bond``."""
+        parts = [
+            (f"{one.copies} x " if one.copies > 1 else "")
+            + _named(one)
+            + (f" ({more})" if (more := _more(one)) else "")
+            for one in self.entities
+        ]
+        parts += [
+            counted(len(those), noun) for those, noun in ((self.bonds, "bond"), (self.contacts, "contact")) if those
+        ]
+        parts += [f"a pocket of {counted(len(self.pocket.residues), 'residue')}"] if self.pocket else []
+        return ", ".join(parts)
 
     def polymers(self, kind: PolymerKind | None = None) -> Iterator[tuple[int, Polymer]]:
         """Yield the entity number and the entity of every polymer, or of every polymer of one kind."""
@@ -267,14 +277,25 @@ class JobSpec:
 _KINDS: Mapping[PolymerKind, str] = {"protein": "protein", "dna": "DNA", "rna": "RNA"}
 
 
-def _named(entity: Entity) -> tuple[Entity, str]:
+def _named(entity: Entity) -> str:
     match entity:
         case Polymer():
-            return entity, f"{_KINDS[entity.kind]} {len(entity.sequence)}"
+            return f"{_KINDS[entity.kind]} {len(entity.sequence)}"
         case Ion():
-            return entity, f"ion {entity.component}"
+            return f"ion {entity.component}"
         case Ligand(smiles=str(smiles)):
-            return entity, f"ligand {smiles if len(smiles) <= 30 else smiles[:27] + '...'}"
+            return f"ligand {smiles if len(smiles) <= 30 else smiles[:27] + '...'}"
         case Ligand(file=SourceFile() as file):
-            return entity, f"ligand {file.path.name}"
-    return entity, f"ligand {'-'.join(entity.components)}"
+            return f"ligand {file.path.name}"
+    return f"ligand {'-'.join(entity.components)}"
+
+
+def _more(entity: Entity) -> str:
+    """The names of an entity's chains, its modified residues, and which files come with it."""
+    parts = [", ".join(entity.chain_ids)]
+    if isinstance(entity, Polymer):
+        parts.append(", ".join(f"{one.component} {one.position}" for one in entity.modifications))
+        parts.append("MSA" if entity.has_msa else "")
+        parts.append(counted(len(entity.structures), "template") if entity.structures else "")
+        parts.append("template hits" if entity.templates else "")
+    return "; ".join(part for part in parts if part)

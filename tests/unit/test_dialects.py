@@ -451,3 +451,22 @@ def test_a_generated_job_comes_back_from_each_format_that_can_hold_it(folder, di
         return
     (again,) = read(written)
     assert to_alphafold3(again) == written
+
+
+def test_what_is_read_is_summed_up(read):
+    (made,) = read(EVERYTHING)
+    assert made.spec.summary == (
+        "2 x protein 10 (A, B; SEP 3; MSA), DNA 4 (C; 5CM 2), RNA 4 (D; MSA), ligand NAG-NAG (E), "
+        "2 x ligand CCO (F, G), 2 bonds"
+    )
+    contact = {f"{key}{end}": end for key in ("entity", "position") for end in (1, 2)}
+    constraint = {
+        "contact": [{**contact, "copy1": 1, "copy2": 1, "max_distance": 5}],
+        "pocket": {
+            "binder_chain": {"entity": 2, "copy": 1},
+            "contact_residues": [{"entity": 1, "copy": 1, "position": 3}],
+            "max_distance": 6,
+        },
+    }
+    (made,) = read(job(protein(), protein(), constraint=constraint))
+    assert made.spec.summary == "protein 10, protein 10, 1 contact, a pocket of 1 residue"
