@@ -22,7 +22,8 @@ class Difference:
 
     Attributes:
         name: Its name in the record of a prediction.
-        here: What protenix-ms does, as a sentence.
+        here: What protenix-ms does, as a sentence; empty if it takes the input as it is written, so that only the
+            record says it.
         upstream: What Protenix does, as a sentence.
     """
 
@@ -33,8 +34,7 @@ class Difference:
 
 ION_CHAINS = Difference(
     "ions are chains in alignments and templates",
-    "each chain gets the MSA and the templates that the input gives it; Protenix would give a chain after an ion those "
-    "of another chain, because it does not count ions",
+    "",
     "Protenix does not count ions as chains: an ion gets the last column of the MSA, and each chain after an ion gets "
     "the alignment and templates of another chain, or a single letter in all columns",
 )

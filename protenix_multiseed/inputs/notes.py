@@ -17,7 +17,8 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
     if spec.has_constraint and not rules.constraint:
         yield f"its constraint has no effect on {rules.model}; use protenix_base_constraint_v0.5.0"
     for difference in differences_of(spec, rules.reads):
-        yield difference.upstream if rules.reads.exact else difference.here
+        if text := difference.upstream if rules.reads.exact else difference.here:
+            yield text
     if rules.reads.template:
         for number, protein in spec.polymers("protein"):
             if protein.templates and (note := _on_hits(*templates.count_hits(protein.templates.file.path))):

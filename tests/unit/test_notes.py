@@ -27,6 +27,13 @@ def test_a_protein_without_msa_gets_a_note():
     assert notes(BARE, model="protenix_mini_esm_v0.5.0") == ""
 
 
+def test_an_ion_gets_a_note_only_if_protenix_misreads_it():
+    assert notes(PROTEIN, ION) == ""
+    rules = load_config({"model": "demo", "protenix_exact": True}).input_rules
+    (note,) = notes_of(spec_of({"sequences": [PROTEIN, ION]}), rules)
+    assert "Protenix does not count ions" in note
+
+
 def test_an_msa_that_the_run_searches_is_said():
     rules = load_config({"model": "demo", "msa_server": "https://a.example"}).input_rules
     (note,) = notes_of(spec_of({"sequences": [BARE]}), rules)
