@@ -13,6 +13,7 @@ from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import write_text
 from protenix_multiseed.inputs.convert import to_alphafold3, to_protenix
+from protenix_multiseed.inputs.notes import notes_of
 
 FORMATS = ("protenix", "alphafold3")
 
@@ -34,8 +35,10 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
         raise ConfigError(f"--to {to!r} is not known; choose one of {', '.join(FORMATS)}")
     jobs, _ = read_inputs(config, inputs)
     for job in jobs:
+        of_prediction = set(notes_of(job.spec, config.input_rules))
         for note in job.notes:
-            say(f"note {job.name}: {note}", err=True)
+            if note not in of_prediction:
+                say(f"note {job.name}: {note}", err=True)
     if to == "protenix":
         files = {out: [to_protenix(job) for job in jobs]}
     elif len(jobs) == 1:

@@ -15,7 +15,7 @@ _MAKE_MSA = "add --msa-server or --msa-database, or make one with 'protenix-ms m
 def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
     """Yield the notes on one job, as sentences."""
     if spec.has_constraint and not rules.constraint:
-        yield f"its constraint has no effect on {rules.model}; use protenix_base_constraint_v0.5.0"
+        yield f"the job's constraint has no effect with {rules.model}; use --model protenix_base_constraint_v0.5.0"
     for difference in differences_of(spec, rules.reads):
         if text := difference.upstream if rules.reads.exact else difference.here:
             yield text

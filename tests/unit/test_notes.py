@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from support.jobs import spec_of
 
+from protenix_multiseed.commands.convert import convert
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution.local import LocalExecutor
 from protenix_multiseed.features.pool import WorkerPool
@@ -52,6 +53,17 @@ def test_a_constraint_that_the_model_ignores_gets_a_note():
     constraint = {"contact": [contact]}
     assert "protenix_base_constraint_v0.5.0" in notes(PROTEIN, PROTEIN, constraint=constraint)
     assert notes(PROTEIN, PROTEIN, constraint=constraint, model="protenix_base_constraint_v0.5.0") == ""
+
+
+def test_convert_shows_the_notes_on_the_input_and_none_on_a_prediction(tmp_path, capsys):
+    text = "sequences:\n  - protein: {id: A, sequence: MKTAY}\n  - protein: {id: B, sequence: MKTAY}\nproperties: [x]\n"
+    text += "constraints:\n  - contact: {token1: [A, 1], token2: [B, 1]}\n"
+    (tmp_path / "in.yaml").write_text(text)
+    convert(load_config({}), [tmp_path / "in.yaml"], "protenix", tmp_path / "out.json")
+    shown = capsys.readouterr().err
+    assert "properties have no effect" in shown
+    assert "MSA" not in shown
+    assert "protenix_base_constraint" not in shown
 
 
 def test_unusable_kernels_missing_weights_and_pickles_get_a_remark():
