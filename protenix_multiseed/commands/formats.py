@@ -1,0 +1,3 @@
+"""Names of the formats that commands write."""
+
+SHORT_NAMES = {"af3": "alphafold3"}
