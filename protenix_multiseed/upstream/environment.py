@@ -32,10 +32,17 @@ def prepare_imports() -> None:
     # Upstream's fused layer norm compiles CUDA code at its first call, a known cause of failed starts. PyTorch's layer
     # norm needs no compiler.
     os.environ.setdefault("LAYERNORM_TYPE", "torch")
+    # Upstream's modules, when they are imported, give the root logger a handler and the level INFO. It is the caller's.
+    upstream_logger: Any = importlib.import_module("protenix.utils.logger")
+    upstream_logger.add_handlers = _leave_root_logger
     logging.getLogger("protenix").setLevel(logging.ERROR)
     for name in ("rdkit", "pdbeccdutils", "absl", "graphviz"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"biotite|protenix|torch|pdbeccdutils|cuequivariance.*")
+
+
+def _leave_root_logger(logger: logging.Logger, *_: Any) -> logging.Logger:
+    return logger
 
 
 def _embed(dictionary: EmbeddedDictionary) -> None:

@@ -11,7 +11,7 @@ SETTINGS = 'model="demo", steps=2, cycles=1, samples=2, workers=1'
 # A script without a guard of its main module, which multiprocessing's documentation asks for.
 PREDICT = f"""
 print("script", flush=True)
-import json, sys
+import json, logging, sys
 from protenix_multiseed import predict
 jobs = json.load(open("in.json"))
 for result in predict(jobs, seeds=SEEDS, out="out", {SETTINGS}):
@@ -20,6 +20,7 @@ for result in predict(jobs, seeds=SEEDS, out="out", {SETTINGS}):
     assert len(result.summary()) == atoms.stack_depth() == 2
     assert result.best.ranking_score == max(result.scores) == result.summary()[0]["ranking_score"]
     print(result.job, result.seed, atoms.shape, flush=True)
+print("root logger", logging.root.handlers, logging.root.level, file=sys.stderr)
 """
 
 
@@ -48,6 +49,10 @@ def test_each_seed_is_yielded_once_and_the_script_is_not_run_by_the_workers(done
     first, *lines = done.stdout.splitlines()
     assert first == "script"
     assert [line.split(" (")[0] for line in lines] == ["long 1", "long 2", "short 1", "short 2"]
+
+
+def test_the_callers_root_logger_is_left_as_it_was(done):
+    assert "root logger [] 30\n" in done.stderr
 
 
 def test_notes_are_warnings_at_the_line_of_the_caller(done):
