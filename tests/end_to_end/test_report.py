@@ -188,6 +188,13 @@ def test_the_structure_is_coloured_by_confidence(job):
     wait_for(job, "document.documentElement.dataset.drawn === 'hinge 0 2'")
 
 
+def test_a_ligand_is_visible_beside_a_large_structure(job):
+    """Regression: sticks had one width, so a ligand in a structure of 90 A was a speck."""
+    red, green, blue = viewer_pixels(job)
+    light_blue = (green > red + 40) & (blue > green) & (green > 90)  # only the ligand's pLDDT is from 70 to 90
+    assert light_blue.sum() > 75
+
+
 def viewer_pixels(page):
     image = np.array(page_results.pixels(page.locator("#viewer").screenshot()), dtype=int)[..., :3]
     return image[..., 0], image[..., 1], image[..., 2]

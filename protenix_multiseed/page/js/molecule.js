@@ -1,5 +1,6 @@
 /* The 3D structure in Mol*. Its script is loaded after the first table is shown. */
 const CONTACT = 5; // Angstrom, between heavy atoms of different chains
+const THINNEST = 0.15; // radius of a ball as Mol* draws it, in van der Waals radii
 const CLASH = 1.1; // Angstrom, as in Protenix's test of clashes
 const molecule = { viewer: null, plugin: null, structure: null, sets: {} };
 const OPTIONS = {
@@ -72,6 +73,7 @@ async function drawStructure() {
       await viewer.loadStructureFromData(await unpackText(`cif-${place}-${at}`), "mmcif", false, { props: { kind: "standard" }, matrix: job.placed[place] });
     }
     molecule.structure = plugin.managers.structure.hierarchy.current.structures[0].cell.obj.data;
+    await thickenAtoms(plugin.managers.structure.hierarchy.current.structures);
     await colourStructures();
     plugin.managers.camera.reset(undefined, 0);
     markMolecule();
@@ -79,6 +81,18 @@ async function drawStructure() {
   findSets();
   setBackground();
   document.documentElement.dataset.drawn = `${job.name} ${shown} ${plugin.managers.structure.hierarchy.current.structures.length}`;
+}
+
+/* Draw balls and sticks thicker in large structures, where atoms would be specks: a ball is some 6 pixels wide. */
+async function thickenAtoms(structures) {
+  const update = molecule.plugin.build();
+  for (const { cell, components } of structures) {
+    const sizeFactor = Math.min(1, Math.max(THINNEST, cell.obj.data.boundary.sphere.radius / 110));
+    for (const one of components.flatMap(({ representations }) => representations)) {
+      if (one.cell.transform.params.type.name === "ball-and-stick") update.to(one.cell).update((old) => { old.type.params.sizeFactor = sizeFactor; });
+    }
+  }
+  await update.commit();
 }
 
 async function colourStructures() {
