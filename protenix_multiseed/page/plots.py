@@ -54,8 +54,8 @@ def _plddt(axes: Any, plddt: np.ndarray, tokens: "Tokens") -> None:
     label = f"range of {len(plddt)} samples"
     axes.fill_between(places, plddt.min(axis=0), plddt.max(axis=0), color="0.85", label=label)
     axes.plot(places, plddt[0], color="#0b6bcb", linewidth=1.2, label="best sample")
-    axes.set(ylim=(0, 100), xlim=(0, len(places)), ylabel="pLDDT", xlabel="residue")
-    axes.legend(loc="lower left", fontsize="small")
+    axes.set(ylim=(0, 100), xlim=(0, len(places)), ylabel="pLDDT", xlabel=_token_word(tokens))
+    _add_legend(axes)
     _name_residues(axes, axes.xaxis, axes.axvline, tokens)
 
 
@@ -63,7 +63,7 @@ def _pae(axes: Any, pae: np.ndarray, tokens: "Tokens") -> None:
     n = len(tokens.chain)
     image = axes.imshow(pae, cmap="Greens_r", vmin=0, vmax=31.75, extent=(0, n, n, 0), interpolation="nearest")
     axes.figure.colorbar(image, label="predicted aligned error, Å")
-    axes.set(xlabel="scored residue", ylabel="aligned residue")
+    axes.set(xlabel=f"scored {_token_word(tokens)}", ylabel=f"aligned {_token_word(tokens)}")
     _name_residues(axes, axes.xaxis, axes.axvline, tokens)
     _name_residues(axes, axes.yaxis, axes.axhline, tokens)
 
@@ -85,20 +85,34 @@ def _convergence(axes: Any, findings: Findings) -> None:
     axes.plot(counts, curve.best, color="#0b6bcb", marker="o", markersize=3, label="in the order of the seeds")
     axes.plot(counts, curve.expected, color="0.5", linestyle=":", label="mean over all choices of seeds")
     axes.set(xlabel="number of seeds", ylabel="best ranking score")
-    axes.legend(fontsize="small")
+    axes.locator_params(axis="x", integer=True)
+    _add_legend(axes)
+
+
+def _add_legend(axes: Any) -> None:
+    """Put the legend above the plot, where it covers no curve."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize="small", frameon=False)
+
+
+def _token_word(tokens: "Tokens") -> str:
+    return "residue or ligand atom" if "ligand" in tokens.kind else "residue"
 
 
 def _name_residues(axes: Any, axis: Any, line: Callable[..., Any], tokens: "Tokens") -> None:
-    """Label an axis of tokens with chain names and residue numbers, and separate the chains by lines."""
+    """Label an axis of tokens with chain names and residue numbers, and separate the chains by lines.
+
+    A ligand has its component instead of a number for each atom.
+    """
     starts = [0, *(np.flatnonzero(tokens.chain[1:] != tokens.chain[:-1]) + 1).tolist()]
     for start in starts[1:]:
         line(start, color="#d1495b", linewidth=0.8)
     n = len(tokens.chain)
-    wanted = {*starts, *range(0, n, max(1, n // 8))}
-    shown = sorted(place for place in wanted if place in starts or all(abs(place - one) > n / 20 for one in starts))
+    is_ligand = tokens.kind == "ligand"
+    numbered = [place for place in range(0, n, max(1, n // 8)) if not is_ligand[place]]
+    shown = [*starts, *(place for place in numbered if all(abs(place - one) > n / 20 for one in starts))]
     axis.set_ticks(
         [place + 0.5 for place in shown],
-        [f"{tokens.chain[place]} {tokens.residue[place]}" for place in shown],
+        [f"{tokens.chain[at]} {(tokens.component if is_ligand[at] else tokens.residue)[at]}" for at in shown],
         rotation=45 if axis is axes.xaxis else 0,
         fontsize="small",
         parse_math=False,  # a name is shown as it is

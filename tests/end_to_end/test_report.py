@@ -246,7 +246,7 @@ def test_a_click_in_3d_chooses_the_residue(job):
 
 
 def test_interfaces_ligands_and_clashes_can_be_shown(job):
-    assert job.inner_text("#show-ligands") == "ligands (1 in all)"
+    assert job.inner_text("#show-ligands") == "ligands and ions (1)"
     job.click("#show-ligands")
     assert job.input_value("#chosen") == "L 1"
     job.click("#show-clashes")
@@ -266,12 +266,48 @@ def test_plots_say_their_values(job, out):
         job.keyboard.press(key)
     assert job.inner_text("#pae .hint") == f"A GLN6 when aligned on A ASN3: {pae[2, 5]:.1f} Å"
     for name, words in {
-        "plddt": ["pLDDT", "residue", "A", "B", "30"], "pae": ["predicted aligned error, Å", "scored residue", "30"],
+        "plddt": ["pLDDT", "residue or ligand atom", "A", "B", "30"],
+        "pae": ["predicted aligned error, Å", "scored residue or ligand atom", "30"],
         "rmsd": ["RMSD, Å", "rank, sorted by cluster"], "convergence": ["number of seeds", "best ranking score"],
     }.items():  # fmt: skip
         texts = job.locator(f"#{name} svg text").all_text_contents()
         assert set(words) <= set(texts)
     assert job.locator("#pae linearGradient").count() == 1
+
+
+def test_axes_name_every_chain_and_number_no_atoms_of_ligands(job):
+    """Regression: a chain of one ion had no name but a 1, and a ligand's atoms were numbered as residues."""
+    job.evaluate("""() => {
+        page.job.tokens.chain[62] = "M"; page.job.tokens.component[62] = "MG";
+        findResidues(); showSequences(); drawPlots();
+    }""")
+    for name in ("plddt", "pae"):
+        axes = job.locator(f"#{name} svg text").all_text_contents()
+        count = {"plddt": 1, "pae": 2}[name]
+        assert [axes.count(text) for text in ("A", "B", "L", "M", "1")] == [count] * 4 + [2 * count]
+    assert "Chain M ion · MG" in job.inner_text("#chains")
+
+
+def test_the_colour_bar_says_that_rmsds_are_cut_off(job):
+    assert "RMSD, Å" in job.locator("#rmsd svg text").all_text_contents()
+    job.evaluate("page.job.rmsd = btoa(String.fromCharCode(...Array(36).fill(255))); drawPlot('rmsd')")
+    assert "RMSD, Å; larger ones are shown as 25.5" in job.locator("#rmsd svg text").all_text_contents()
+    job.focus("#rmsd svg")
+    job.keyboard.press("ArrowRight")
+    assert job.inner_text("#rmsd .hint").endswith(": 25.5 Å or more")
+
+
+@pytest.mark.parametrize("width", [800, 1300])
+def test_scrolled_tables_show_whole_rows(visit, out, width):
+    page = visit(out / "report" / "hinge.html", wait="shown", width=width)
+    rows = page.evaluate("""[...document.querySelectorAll('.table.scroll')].map((one) => [
+        parseFloat(getComputedStyle(one).maxHeight),
+        [...one.querySelectorAll('tr')].map((row) => row.getBoundingClientRect().height),
+    ])""")
+    assert len(rows) == 4
+    for most, heights in rows:
+        assert set(heights) == {heights[0]}
+        assert most % heights[0] == 0
 
 
 def test_structures_tables_and_plots_can_be_saved(job, out):

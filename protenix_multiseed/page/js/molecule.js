@@ -157,7 +157,7 @@ function focusOn(places) {
   molecule.plugin.managers.structure.focus.setFromLoci(loci);
 }
 
-/* Find interfaces, clashes and ligands of the shown structure. */
+/* Find interfaces, clashes, and ligands with ions, of the shown structure. */
 function findSets() {
   const sets = molecule.structure ? findContacts(molecule.structure.models[0]) : { interfaces: new Set(), clashes: new Set(), pairs: new Map() };
   sets.ligands = new Set(page.residues.flatMap(({ kind }, place) => (kind === "ligand" && molecule.structure ? [place] : [])));
@@ -165,7 +165,8 @@ function findSets() {
   for (const name of ["interfaces", "ligands", "clashes"]) {
     const button = $(`#show-${name}`);
     button.disabled = !sets[name].size;
-    button.textContent = `${name} (${sets[name].size} ${name === "ligands" ? "in all" : "residues"})`;
+    const count = sets[name].size ? `${sets[name].size}${name === "ligands" ? "" : " residues"}` : "none";
+    button.textContent = `${name === "ligands" ? "ligands and ions" : name} (${count})`;
   }
 }
 

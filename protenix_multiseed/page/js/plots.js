@@ -1,6 +1,7 @@
 /* The plots of a job. Each draws an SVG of the panel's width and says what its values are. */
 const GREENS = [[0, 68, 27], [247, 252, 245]]; // dark for a small error, as is usual for predicted aligned errors
 const BLUES = [[8, 48, 107], [247, 251, 255]];
+const tokenWord = () => (page.job.tokens.kind.includes("ligand") ? "residue or ligand atom" : "residue");
 const HEAT = { left: 58, top: 6, right: 8 };
 
 /* pLDDT of the shown sample, over the range of all samples. */
@@ -22,7 +23,7 @@ function drawPlddt(width) {
   svg.append(node("polyline", { points: steps(values).join(" "), fill: "none", stroke: "var(--mark)", "stroke-width": 1.6 }));
   for (const { first } of chainsOf().slice(1)) svg.append(line(x(first), top, x(first), bottom, { stroke: "var(--edge)" }));
   residueAxis(svg, { start: left, length: right - left, at: bottom });
-  svg.append(label((left + right) / 2, bottom + 42, "residue", { fill: "var(--ink)" }));
+  svg.append(label((left + right) / 2, bottom + 42, tokenWord(), { fill: "var(--ink)" }));
   svg.append(node("rect", { x: left + 8, y: bottom - 15, width: 14, height: 9, fill: "var(--band)" }),
     label(left + 26, bottom - 7, `range of ${all.length} samples`, { "text-anchor": "start" }));
   read(svg, {
@@ -56,8 +57,8 @@ function drawPae(width) {
   }
   residueAxis(svg, { start: left, length: size, at: top + size });
   residueAxis(svg, { start: top, length: size, at: left, isVertical: true });
-  svg.append(label(left + size / 2, top + size + 42, "scored residue", { fill: "var(--ink)" }),
-    label(9, top + size / 2, "aligned residue", { fill: "var(--ink)", transform: `rotate(-90 9 ${top + size / 2})` }));
+  svg.append(label(left + size / 2, top + size + 42, `scored ${tokenWord()}`, { fill: "var(--ink)" }),
+    label(9, top + size / 2, `aligned ${tokenWord()}`, { fill: "var(--ink)", transform: `rotate(-90 9 ${top + size / 2})` }));
   const tokenOf = (cell) => Math.floor((cell * n) / side);
   const lastOf = (cell) => Math.max(tokenOf(cell), tokenOf(cell + 1) - 1);
   read(svg, {
@@ -88,7 +89,7 @@ function drawRmsd(width) {
   const most = Math.max(2 * job.cluster_rmsd, all.reduce((a, b) => Math.max(a, b), 0) / 10);
   const svg = canvas(width, top + size + 92, "RMSD between samples");
   heat(svg, side, (cell) => rmsd(Math.floor(cell / side), cell % side) / most, { x: left, y: top, size, ramp: BLUES, most,
-    title: `RMSD, Å${most > 25 ? " (25.5 means more)" : ""}`, ticks: 52 });
+    title: `RMSD, Å${all.includes(255) ? "; larger ones are shown as 25.5" : ""}`, ticks: 52 });
   let start = 0;
   for (const members of job.clusters) {
     const [from, length] = [(size * start) / side, (size * members.length) / side];
@@ -108,7 +109,7 @@ function drawRmsd(width) {
     panel: $("#rmsd"), across: side, down: side,
     box: ([column, row]) => ({ x: left + (size * column) / side, y: top + (size * row) / side, width: size / side, height: size / side }),
     cell: (px, py) => [Math.floor((side * (px - left)) / size), Math.floor((side * (py - top)) / size)],
-    text: ([column, row]) => `${sample(row)} and ${sample(column)}: ${rmsd(row, column).toFixed(1)} Å`,
+    text: ([column, row]) => `${sample(row)} and ${sample(column)}: ${rmsd(row, column).toFixed(1)} Å${rmsd(row, column) === 25.5 ? " or more" : ""}`,
     enter: ([, row]) => showSample(order[row]),
   });
   return svg;

@@ -31,6 +31,7 @@ function findResidues() {
     page.residues[page.byName.get(key)].last = token;
   });
 }
+const isIon = ({ kind, first, last }) => kind === "ligand" && first === last; // one atom
 const nameOf = (place) => { const one = page.residues[place]; return `${one.chain} ${one.component}${one.number}`; };
 
 /* The chosen residues as text, such as "A 10-30, B 5", and back. */
@@ -119,7 +120,7 @@ function showSequences() {
 }
 
 function chainFacts(facts, residue, count) {
-  const kind = facts?.kind && facts.kind !== "ligand" ? facts.kind : KINDS[residue.kind];
+  const kind = facts?.kind && facts.kind !== "ligand" ? facts.kind : isIon(residue) ? "ion" : KINDS[residue.kind];
   return [kind, residue.kind === "ligand" ? residue.component : `${count} residues`,
     facts && `entity ${facts.entity}, copy ${facts.copy}`, facts?.msa_rows > 1 && `MSA of ${facts.msa_rows} rows`, facts?.msa === "no" && "no MSA"]
     .filter(Boolean).join(" · ");

@@ -41,7 +41,8 @@ function valueAxis(svg, { left, right, top, bottom, low, high, most, title }) {
   return y;
 }
 
-/* Numbers of residues and names of chains along an axis of tokens, from `start` over `length` pixels. */
+/* Numbers of residues and names of chains along an axis of tokens, from `start` over `length` pixels. The atoms of a
+   ligand have no numbers. A name without room beside the one before is moved, or left out if that is too far. */
 function residueAxis(svg, { start, length, at, isVertical }) {
   const tokens = page.job.tokens;
   const n = tokens.chain.length;
@@ -49,13 +50,21 @@ function residueAxis(svg, { start, length, at, isVertical }) {
   const put = (token, text, offset, more) => svg.append(isVertical
     ? label(at - offset + (more ? 4 : 0), place(token) + 4, text, { "text-anchor": more ? "middle" : "end", ...more })
     : label(place(token), at + offset, text, more));
+  let free = -Infinity; // the token from which the next name has room
   for (const { name, first, last } of chainsOf()) {
     const width = (length * (last - first + 1)) / n;
     const step = ticks(0, last - first + 1, Math.max(1, Math.floor(width / 42)))[1]?.[0] ?? Infinity;
-    if (width > 14) put((first + last + 1) / 2, name, isVertical ? 40 : 27, { fill: "var(--ink)", "font-weight": 600 });
+    const middle = (first + last + 1) / 2;
+    const half = ((isVertical ? 6 : 4 * name.length) * n) / length;
+    const moved = Math.max(middle, free + half);
+    if (moved - middle <= 2 * half) {
+      put(moved, name, isVertical ? 40 : 27, { fill: "var(--ink)", "font-weight": 600 });
+      free = moved + half;
+    }
+    if (tokens.kind[first] === "ligand") continue;
     for (let token = first; token <= last; token += 1) {
       const number = tokens.number[token];
-      const isRepeated = token > first && tokens.number[token - 1] === number; // the atoms of one ligand
+      const isRepeated = token > first && tokens.number[token - 1] === number; // the atoms of a modified residue
       if ((number % step === 0 && !isRepeated) || (token === first && width > 30)) {
         const isCrowded = (token !== first && place(token) - place(first) < 24) || (last < n - 1 && place(last + 1) - place(token) < 16);
         if (isCrowded) continue;

@@ -10,6 +10,8 @@ function showRanking() {
     title, up, value: (row) => (key === "clash" ? Number(row.clash) : row[key]),
     text: (row) => (key === "clash" ? (row.clash ? "yes" : "no") : digits ? fixed(row[key], digits) : String(row[key] ?? "–")),
   }));
+  const inAll = page.job.samples_in_all;
+  $("#ranking h3").textContent = `${rows.length}${inAll > rows.length ? ` of ${inAll}` : ""} samples, best first`;
   page.ranking = makeTable($("#ranking .table"), columns, rows, { label: "Samples", sort: { column: 0, down: false }, onSort: () => {}, choose: showSample });
   page.ranking.select(page.shown);
   setTools($("#ranking"), [["CSV", () => save(`${page.job.name.replace(/[^\w.-]/g, "_")}_ranking.csv`, page.ranking.csv(), "text/csv")]]);
