@@ -140,6 +140,18 @@ def test_panels_pair_up_on_a_narrow_window(visit, out):
     assert page.evaluate("document.documentElement.scrollWidth") <= 800
 
 
+def test_how_it_was_made_is_read_in_pairs_on_a_narrow_window(visit, out):
+    """Regression: two pairs to a line left seven letters for a value, the panel scrolled, and lists were JSON."""
+    page = visit(out / "report" / "hinge.html", wait="shown", width=800)
+    lines = page.inner_text("#about dl").splitlines()
+    pairs = dict(zip(lines[::2], lines[1::2], strict=True))
+    assert pairs["corrections"] == "no ion, T is U"
+    assert pairs["upstream"] == "a.b: yes"
+    names = page.evaluate("[...document.querySelectorAll('#about dt')].map((one) => one.getBoundingClientRect().x)")
+    assert len(set(names)) == 1
+    assert page.evaluate("(({ scrollHeight, clientHeight }) => scrollHeight - clientHeight)($('#about dl'))") == 0
+
+
 def test_the_ranking_can_be_sorted_and_a_sample_chosen(job):
     first = "#ranking tbody tr:first-child"
     assert job.inner_text(f"{first} th") == "1"

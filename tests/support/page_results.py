@@ -94,7 +94,11 @@ def _write_seed(folder: Path, name: str, seed: int, coordinates: np.ndarray, ran
          "msa": ""},
     ]  # fmt: skip
     record = {
-        "fingerprint": "x", "made_from": {"model": "demo", "steps": 200}, "files": {"x": {"bytes": 1, "sha256": ""}},
+        "fingerprint": "x",
+        "made_from": {
+            "model": "demo", "steps": 200, "corrections": ["no ion", "T is U"], "upstream": {"a.b": True},
+        },
+        "files": {"x": {"bytes": 1, "sha256": ""}},
         "chains": chains, "versions": {"torch": "2.7"}, "date": f"2026-11-28T10:00:0{seed - 1}Z",
         "run": {"seconds": 1.5 * seed, "path": "batched", "batch": [1, 2, 3]},
     }  # fmt: skip
