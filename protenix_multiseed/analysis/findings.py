@@ -67,6 +67,11 @@ class Findings:
         return _without_msa(self.chains)
 
     @property
+    def concerns(self) -> tuple[str, ...]:
+        """Those of the sentences that say why the results are worse than they could be."""
+        return tuple(_on_chains(self.chains))
+
+    @property
     def best(self) -> Sample:
         """The best-ranked sample."""
         return self.samples[0]

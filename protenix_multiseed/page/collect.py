@@ -66,6 +66,7 @@ def collect(name: str, findings: Findings, notes: Sequence[str], *, slim: bool) 
         "notice": findings.notice,
         "notes": [note for note in notes if not (findings.without_msa and LESS_ACCURATE in note)],  # it is in "found"
         "found": list(findings.sentences),
+        "concerns": list(findings.concerns),
         "about": list(_about(findings, records)),
         "chains": list(findings.chains),
         "samples": [_sample(findings, place, cluster_of.get(place)) for place in range(len(shown))],

@@ -105,6 +105,20 @@ def test_a_job_page_loads_from_disk_with_the_viewer_beside_it(job, out):
     assert "Chain L ligand · LIG" in chains
 
 
+def test_what_makes_a_result_worse_is_red_and_a_remark_on_the_input_is_not(visit, tmp_path):
+    """Regression: a remark with nothing to do was red, and the missing MSA was black."""
+    page_results.write(tmp_path, names=("only",))
+    run = {"jobs": [{"name": "only", "notes": ["each chain gets its MSA"]}]}
+    (tmp_path / "protenix-ms").mkdir()
+    (tmp_path / "protenix-ms" / "run.json").write_text(json.dumps(run))
+    report(tmp_path)
+    page = visit(tmp_path / "report.html", wait="shown")
+    red = page.locator("#found .problem").all_inner_texts()
+    assert len(red) == 1
+    assert "no MSA" in red[0]
+    assert "Each chain gets its MSA" in page.locator("#found li:not(.problem)").all_inner_texts()
+
+
 def test_every_stop_of_the_tab_key_is_visible_and_has_a_name(job):
     """Regression: Mol*'s style sheet was missing, so 12 of its buttons could be reached and not be seen."""
     stops = job.evaluate("""[...document.querySelectorAll('a[href], button, input, select, [tabindex="0"]')]

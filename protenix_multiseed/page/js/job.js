@@ -70,7 +70,8 @@ async function openJob(at, isFirst) {
   $("#name").textContent = job.name;
   document.title = job.name;
   const problems = (page.rows[at].problems ?? []).map((text) => [text, "problem"]);
-  const lines = [[job.notice, "problem"], ...problems, ...job.notes.map((text) => [text, "problem"]), ...job.found.map((text) => [text, ""])];
+  const lines = [[job.notice, "problem"], ...problems,
+    ...job.found.map((text) => [text, job.concerns.includes(text) ? "problem" : ""]), ...job.notes.map((text) => [text, ""])];
   $("#found").replaceChildren(...lines.filter(([text]) => text).map(([text, kind]) => element("li", text[0].toUpperCase() + text.slice(1), { class: kind })));
   findResidues();
   showRanking(); showInterfaces(); showPairs(); showTimings(); showAbout();
