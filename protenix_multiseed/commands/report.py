@@ -97,7 +97,7 @@ def report(outs: Sequence[Path], to: Path | None, *, slim: bool, one_file: bool,
             show_problems(console, one.job)
         if all("problem" in one.row for one in made):
             raise ConfigError("no job can be ranked")
-        text = _write(page, folder, made, outs[0].resolve().name)
+        text = _write(page, folder, made, _title(outs))
         if n_stale := _remove_stale(page, {task.page for task, one in zip(tasks, made, strict=True) if one.n_bytes}):
             text += f"; {n_stale} page{'s' * (n_stale != 1)} of an earlier report removed"
     except OSError as error:
@@ -157,7 +157,7 @@ def _tasks(
     return [
         _Task(
             found=job,
-            title=outs[0].resolve().name,
+            title=_title(outs),
             notes=tuple(notes.get(job.name, ())),
             slim=slim,
             page=folder and folder / page_name(job.name),
@@ -167,6 +167,10 @@ def _tasks(
         )
         for place, job in enumerate(jobs)
     ]
+
+
+def _title(outs: Sequence[Path]) -> str:
+    return ", ".join(dict.fromkeys(out.resolve().name for out in outs))
 
 
 def _make(task: _Task) -> _Made:

@@ -418,6 +418,14 @@ def test_a_single_job_makes_one_file_and_png_files_beside_its_results(visit, tmp
     assert drawn(visit(tmp_path / "report.html")) == "only 0 1"
 
 
+def test_the_title_names_all_folders(tmp_path):
+    for name in ("first", "second"):
+        page_results.write(tmp_path / name, names=(f"of {name}",))
+    report(tmp_path / "first", tmp_path / "second", "--to", tmp_path / "both.html")
+    for page in (tmp_path / "both.html", tmp_path / "both" / "of second.html"):
+        assert "<title>first, second</title>" in page.read_text()
+
+
 def test_slim_pages_are_smaller(out, tmp_path):
     for option, name in (("--slim", "slim.html"), ("--one-file", "full.html")):
         report(out, "--one-file", option, "--to", tmp_path / name)
