@@ -103,6 +103,8 @@ def report(outs: Sequence[Path], to: Path | None, *, slim: bool, one_file: bool,
     except OSError as error:
         raise ConfigError(f"{reason_of(error)}; {advice_for(error)}, or choose another file with --to") from None
     say(text)
+    if drawn := [task.plots for task, one in zip(tasks, made, strict=True) if task.plots and "problem" not in one.row]:
+        say(f"plots: {drawn[0] if len(drawn) == 1 else outs[0] / '*' / drawn[0].name}")
     return int(any(one.job.problems for one in made))
 
 

@@ -409,7 +409,9 @@ def test_one_file_holds_all_jobs_and_each_has_an_address(visit, out, tmp_path):
 
 def test_a_single_job_makes_one_file_and_png_files_beside_its_results(visit, tmp_path):
     page_results.write(tmp_path, names=("only",))
-    assert "report.html" in report(tmp_path, "--png")
+    written = report(tmp_path, "--png")
+    assert "report.html: " in written
+    assert f"plots: {tmp_path / 'only' / 'plots'}\n" in written
     assert not (tmp_path / "report").exists()
     for name in ("plddt", "pae", "rmsd", "convergence"):
         image = page_results.pixels((tmp_path / "only" / "plots" / f"{name}.png").read_bytes())
