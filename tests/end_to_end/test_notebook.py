@@ -15,9 +15,10 @@ NOTEBOOK = cases.REPOSITORY / "examples" / "python_api.ipynb"
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("notebook")
-    shutil.copy(cases.EXAMPLE, folder)
-    shutil.copytree(cases.EXAMPLE.with_suffix(""), folder / cases.EXAMPLE.stem)
+    folder = tmp_path_factory.mktemp("notebook")  # as the repository, where examples/ is
+    (folder / "examples").mkdir()
+    shutil.copy(cases.EXAMPLE, folder / "examples")
+    shutil.copytree(cases.EXAMPLE.with_suffix(""), folder / "examples" / cases.EXAMPLE.stem)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     cell = next(cell for cell in notebook.cells if "settings = " in cell.source)
     quick = '"seeds": "1-2", "model": "demo", "steps": 2, "cycles": 1, "samples": 2, "workers": 1'
