@@ -24,7 +24,7 @@ from protenix_multiseed.process import own_process, settle_output, use_utf8
 if TYPE_CHECKING:
     from protenix_multiseed.config import RunConfig
 
-SUMMARY = "Run many Protenix seeds in one GPU batch. Each result equals that seed run alone."
+SUMMARY = "Run many seeds of Protenix in one GPU batch. A seed gives the same result in a batch as alone."
 
 
 class _App(typer.Typer):
