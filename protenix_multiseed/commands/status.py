@@ -16,7 +16,7 @@ from protenix_multiseed.files import read_text
 from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.outputs.locks import LOCK_FILE
 from protenix_multiseed.outputs.progress import Seen, read_progress
-from protenix_multiseed.outputs.record import read_failures
+from protenix_multiseed.outputs.record import read_failures, seeds_of
 from protenix_multiseed.outputs.seed_files import RECORD, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.units import counted, format_seconds
@@ -108,7 +108,7 @@ def read_status(out: Path) -> dict[str, Any]:
             stable.difference_update((name, seed) for seed in seeds)
         stable.update(record.skipped, skips.get(path.stem, ()))
     failures = read_failures(out / RUN_FOLDER / "failures.jsonl")
-    lost = {(line["job"], line["seed"]) for line in failures if line.get("stage") != "rank"}
+    lost = {(line["job"], seed) for line in failures if line.get("stage") != "rank" for seed in seeds_of(line)}
     lost.update(failed for run in runs for failed in run.failed)
     alive = [run for run in runs if run.is_alive is not False]
     batches = [{batch["job"]: batch["seeds"], **batch["others"]} for run in alive for batch in run.running]

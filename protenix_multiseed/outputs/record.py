@@ -166,18 +166,18 @@ def write_failures(out: Path, failures: Sequence[Failure], done: Set[tuple[str, 
         }
         for failed in failures
     ]
-    mine = {(line["job"], tuple(_seeds(line))) for line in lines}
-    kept = [line for line in read_failures(path) if (line["job"], tuple(_seeds(line))) not in mine]
+    mine = {(line["job"], tuple(seeds_of(line))) for line in lines}
+    kept = [line for line in read_failures(path) if (line["job"], tuple(seeds_of(line))) not in mine]
     # Another process may have done what failed here.
-    left = [line for line in [*kept, *lines] if not {(line["job"], seed) for seed in _seeds(line)} <= done]
+    left = [line for line in [*kept, *lines] if not {(line["job"], seed) for seed in seeds_of(line)} <= done]
     if left:
         write_text(path, "".join(json.dumps(line) + "\n" for line in left))
     else:
         path.unlink(missing_ok=True)
 
 
-def _seeds(line: Mapping[str, Any]) -> Sequence[int | None]:
-    """Return the seeds that a line of ``failures.jsonl`` is about. Lines of a job were once without seeds."""
+def seeds_of(line: Mapping[str, Any]) -> Sequence[int | None]:
+    """Return the seeds that a line of ``failures.jsonl`` is about; None for all of a job, as lines once were."""
     seeds: Sequence[int | None] = line.get("seeds") or [line["seed"]]
     return seeds
 

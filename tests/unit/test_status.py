@@ -224,3 +224,11 @@ def test_a_folder_that_is_no_output_folder_is_refused_and_stays_empty(tmp_path):
     assert done.exit_code == 2
     assert "no run has written here" in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_of_a_job_counts_only_the_seeds_that_its_run_asked_for(out):
+    line = {"job": "a", "seed": None, "seeds": [2, 3], "stage": "featurize"}
+    (out / "protenix-ms" / "failures.jsonl").write_text(json.dumps(line) + "\n")
+    assert {key: read_status(out)["jobs"][0][key] for key in ("done", "failed", "left")} == {
+        "done": 1, "failed": 2, "left": 3
+    }  # fmt: skip
