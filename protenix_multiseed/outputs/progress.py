@@ -128,9 +128,8 @@ def read_progress(out: Path) -> Iterator[Seen]:
     """Yield the progress of each process that has not ended by itself. It only reads."""
     folder = out / RUN_FOLDER / "runs"
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        with contextlib.suppress(
-            OSError, ValueError, KeyError, TypeError, ConfigError
-        ):  # it may end, or be damaged, just now
+        # It may end, or be damaged, just now.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
             content = json.loads(read_text(path, folder))
             is_alive = None
             with contextlib.suppress(OSError):  # the file of the locks belongs to another account

@@ -185,14 +185,21 @@ def _write_last_line() -> None:
         os.write(2, _LAST_LINE)
 
 
-def _kill_all(number: int, say: Callable[[], None] = lambda: None) -> NoReturn:
-    """Kill all child processes and end this process at once, with exit code 128 + ``number``."""
-    import psutil  # imported late: few runs need it
+def _kill_all(number: int, say: Callable[[], None] | None = None) -> NoReturn:
+    """Kill all child processes and end this process at once, with exit code 128 + ``number``.
 
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            child.kill()
-    teller = threading.Thread(target=say, daemon=True)
-    teller.start()
-    teller.join(_LAST_LINE_SECONDS)
-    os._exit(128 + number)
+    Args:
+        say: Writes the last line. It may hang or fail.
+    """
+    try:
+        import psutil  # imported late: few runs need it
+
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+        if say is not None:
+            teller = threading.Thread(target=say, daemon=True)
+            teller.start()
+            teller.join(_LAST_LINE_SECONDS)
+    finally:
+        os._exit(128 + number)

@@ -199,6 +199,14 @@ if sys.argv[1] == "full":  # nobody reads the pipe
             os.write(2, b"x")
     except BlockingIOError:
         os.set_blocking(2, True)
+if sys.argv[1] == "no thread":  # the machine has no room for one more
+    from protenix_multiseed.run import signals
+    class Refused(signals.threading.Thread):
+        def start(self):
+            if self.name not in ("signals", "stopping"):
+                raise RuntimeError("can't start new thread")
+            super().start()
+    signals.threading.Thread = Refused
 with Signals(60, lambda event: print(event.signal, flush=True)):
     print("ready", flush=True)
     while True:
@@ -206,7 +214,7 @@ with Signals(60, lambda event: print(event.signal, flush=True)):
 """
 
 
-@pytest.mark.parametrize("pipe", ["free", "full"])
+@pytest.mark.parametrize("pipe", ["free", "full", "no thread"])
 def test_the_second_signal_says_that_the_run_is_stopped_and_waits_for_no_reader(pipe):
     """Regression: the process ended without a word."""
     command = [sys.executable, "-c", TWICE, pipe]
