@@ -5,6 +5,7 @@ limits are obeyed: one ticket at a time, and a wait after every answer that says
 """
 
 import random
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from protenix_multiseed.search.base import Found, QueryError, SearchError, Tell
 UNPAIRED_MODE = "env"  # UniRef30 and environmental sequences, filtered
 PAIRED_MODE = "pairgreedy"  # also rows that only some of the chains have
 MAX_TRIES = 6  # of a request that fails
+MAX_UNRESOLVED = 2  # tries to find the address of the server's name, if it has never been found
 MAX_UNKNOWN = 10  # answers in a row that the server does not know a ticket: some six minutes
 MAX_TICKETS = 3  # for the same sequences
 MAX_DOWNLOADS = 3  # of an archive that is damaged
@@ -51,6 +53,7 @@ class Server:
         self._url, self._tell, self._pause = url.rstrip("/"), tell, pause
         self._host = urlsplit(self._url).hostname or url
         self.name = f"{self._url} {UNPAIRED_MODE} {PAIRED_MODE}"
+        self._has_answered = False
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"protenix-ms/{__version__}"
 
@@ -159,7 +162,14 @@ class Server:
                 raise SearchError(f"{self._host}: {_reason(error)}; write for example https://host/path") from None
             except requests.RequestException as error:
                 problem = f"no answer ({_reason(error)})"
+                is_unresolved = isinstance(_cause(error), socket.gaierror) and not self._has_answered
+                if is_unresolved and tries == MAX_UNRESOLVED - 1:
+                    raise SearchError(
+                        f"{self._host}: this machine finds no address for the name ({_reason(error)}): is it spelt "
+                        "right, and is the machine on the network?"
+                    ) from None
             else:
+                self._has_answered = True
                 if answer.status_code == requests.codes.ok and options.get("stream"):
                     return answer
                 status = _content(answer).get("status")
@@ -210,9 +220,13 @@ def _retry_after(answer: requests.Response) -> float | None:
     return min(3600.0, float(text)) if text.isdigit() else None
 
 
+def _cause(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
 def _reason(error: requests.RequestException) -> str:
     """The innermost reason of an error: the outer ones repeat the address."""
-    inner: BaseException = error
-    while (cause := inner.__cause__ or inner.__context__) is not None:
-        inner = cause
+    inner = _cause(error)
     return (str(inner) or type(inner).__name__).splitlines()[0][:200]

@@ -1,5 +1,7 @@
 """Searching alignments: what jobs lack, the server's protocol with all its faults, and the files that are kept."""
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,6 +197,33 @@ def test_a_server_that_is_not_there(tmp_path):
         search_jobs(jobs_of([A]), {"protein": Server(gone, print, pause=waits.append)}, tmp_path, print)
     assert len(waits) == MAX_TRIES - 1
     assert waits == sorted(waits)
+
+
+def test_a_name_without_an_address_is_refused_after_two_tries(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    waits = []
+    server = Server("http://no.such.invalid", print, pause=waits.append)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(SearchError, match=r"no\.such\.invalid: this machine finds no address for the name"):
+        search_jobs(jobs_of([A]), {"protein": server}, tmp_path, print)
+    assert len(waits) == 1
+
+
+def test_a_name_that_had_an_address_is_tried_as_often_as_a_lost_connection(monkeypatch):
+    def fail(*arguments):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    waits = []
+    with fake.msa_server() as answering:
+        server = Server(answering.url, print, pause=waits.append)
+        server.search([A])
+    waits.clear()
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(SearchError, match="no answer"):
+        server.search([B])
+    assert len(waits) == MAX_TRIES - 1
 
 
 def test_one_sequence_that_fails_affects_only_its_jobs(tmp_path):
