@@ -92,8 +92,11 @@ class Document:
                     f"{self.path.name}: not an input: neither JSON, nor FASTA (whose records begin with '>'), nor "
                     "Boltz YAML, mmCIF or PDB"
                 ) from None
-            place = f"line {error.lineno}, column {error.colno}"
-            raise InputError(f"{self.path.name}: {place}: not valid JSON: {error.msg}") from None
+            place, problem = f"line {error.lineno}, column {error.colno}", error.msg
+            before, after = self.text[: error.pos].rstrip(), self.text[error.pos :].lstrip(", \t\r\n")
+            if (before.endswith(",") or self.text[error.pos : error.pos + 1] == ",") and after.startswith(("]", "}")):
+                problem = f"a comma too many before {after[0]!r}"
+            raise InputError(f"{self.path.name}: {place}: not valid JSON: {problem}") from None
         except (InputError, ValueError) as error:
             raise InputError(f"{self.path.name}: {error}") from None
         except RecursionError:
