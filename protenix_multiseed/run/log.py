@@ -57,7 +57,8 @@ class EventLog:
             case events.StageEntered():
                 self._line("stage", text=event.text)
             case events.Featurized():
-                sizes = {"tokens": event.n_token, "atoms": event.n_atom, "msa_rows": event.n_msa}
+                rows = event.n_msa if event.job.spec.has_msa else 1  # the sequence, which the model may get twice
+                sizes = {"tokens": event.n_token, "atoms": event.n_atom, "msa_rows": rows}
                 self._line("features", job=event.job.name, **sizes, seconds=round(event.seconds, 2))
             case events.BatchProgress():
                 if event.done == event.total:

@@ -5,7 +5,7 @@ import os
 import pytest
 from support.jobs import job_of
 
-from protenix_multiseed.events import Note, OutputOpened
+from protenix_multiseed.events import Featurized, Note, OutputOpened
 from protenix_multiseed.run.log import EventLog
 
 
@@ -23,6 +23,16 @@ def test_lines_from_before_the_output_is_opened_are_written(tmp_path):
     lines = (tmp_path / "run.log").read_text().splitlines()
     assert [line.partition("a ")[2] for line in lines] == ["one", "two", "last \\udc80"]
     assert log.problem is None
+
+
+def test_a_job_without_msa_has_one_row(tmp_path):
+    with_msa = {"sequences": [{"proteinChain": {"sequence": "MKT", "count": 1, "unpairedMsa": ">q\nMKT\n"}}]}
+    with EventLog(tmp_path / "run.log", tmp_path, as_json=False) as log:
+        log(OutputOpened())
+        for job in (job_of(), job_of(with_msa)):
+            log(Featurized(job=job, n_token=3, n_atom=20, n_msa=2, n_chain=1, seconds=0.1))
+    rows = [line.partition("msa_rows")[2][1:2] for line in (tmp_path / "run.log").read_text().splitlines()]
+    assert rows == ["1", "2"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link out", "chosen pipe", "full disk"])
