@@ -18,15 +18,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         ConfigError: if the text is wrong; the message names the wrong part.
     """
     seeds: list[int] = []
+    where = f"{text!r}: " if "," in text else ""  # else it is the part that is named
     for part in (piece.strip() for piece in text.split(",")):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not _is_number(first) or (dash and not _is_number(last)):
-            raise ConfigError(f"{text!r}: {part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30")
+            raise ConfigError(f"{where}{part!r} is neither a seed nor a range; write for example 1-5 or 1,7,20-30")
         start, stop = int(first), int(last) if dash else int(first)
         if stop < start:
-            raise ConfigError(f"{text!r}: the range of seeds {part!r} runs backwards; write {stop}-{start}")
+            raise ConfigError(f"{where}the range of seeds {part!r} runs backwards; write {stop}-{start}")
         if max(start, stop) > MAX_SEED:
-            raise ConfigError(f"{text!r}: the seed {part!r} is outside 0..{MAX_SEED}")
+            raise ConfigError(f"{where}the seed {part!r} is outside 0..{MAX_SEED}")
         if len(seeds) + stop - start + 1 > MAX_SEEDS:
             raise ConfigError(f"{text!r}: more than {MAX_SEEDS} seeds; split them over several runs")
         seeds.extend(range(start, stop + 1))

@@ -55,7 +55,7 @@ def test_the_types_name_every_setting():
         ({"modle": "demo"}, "^modle: unknown key; did you mean 'model'?"),
         ({"samples": 0}, "^samples: input should be greater than or equal to 1"),
         ({"max_seeds_per_batch": "x"}, "^max_seeds_per_batch: "),
-        ({"model": "demo", "seeds": "5-1"}, "seeds: '5-1': the range of seeds '5-1' runs backwards"),
+        ({"model": "demo", "seeds": "5-1"}, "seeds: the range of seeds '5-1' runs backwards"),
         ({"model": "none"}, "model 'none' is not known"),
     ],
 )
