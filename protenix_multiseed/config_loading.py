@@ -77,7 +77,9 @@ def load_config(options: Mapping[str, Any], file: Path | None = None, *, prefix:
         near = [name for name in known if name.startswith(config.model)]
         near = near or difflib.get_close_matches(config.model, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"model {config.model!r} is not known; {hint}known models: {', '.join(known)}")
+        raise ConfigError(
+            f"{source(('model',))}: {config.model!r} is not known; {hint}known models: {', '.join(known)}"
+        )
     return _resolve(config)
 
 

@@ -56,7 +56,7 @@ def test_the_types_name_every_setting():
         ({"samples": 0}, "^samples: input should be greater than or equal to 1"),
         ({"max_seeds_per_batch": "x"}, "^max_seeds_per_batch: "),
         ({"model": "demo", "seeds": "5-1"}, "seeds: the range of seeds '5-1' runs backwards"),
-        ({"model": "none"}, "model 'none' is not known"),
+        ({"model": "none"}, "model: 'none' is not known"),
     ],
 )
 def test_settings_are_refused_by_name_before_the_first_result_is_taken(tmp_path, settings, message):

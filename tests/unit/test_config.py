@@ -75,7 +75,7 @@ def test_folders_and_huge_files_are_refused(tmp_path):
         ("seeds: 3-1", "runs backwards"),
         ("seeds: [1, 1]", "seed 1 is given twice"),
         ("seeds: {a: 1}", "seeds: write for example 1-5"),
-        ("model: protenix_v2", "did you mean 'protenix-v2'"),
+        ("model: protenix_v2", "run.yaml: model: 'protenix_v2' is not known; did you mean 'protenix-v2'"),
         ("device: gpu", "device"),
         ("model: demo\ncheckpoint: x.pt", "the demo model makes its own weights"),
         ("model: protenix_base_default_v0.5.0\ntemplate: true", "was not trained with it"),
