@@ -256,16 +256,12 @@ class JobSpec:
     def summary(self) -> str:
         """What the job holds, for people, such as ``2 x protein 120 (A, B; SEP 4), ligand GTP (C), 1 bond``."""
         parts = [
-            (f"{one.copies} x " if one.copies > 1 else "")
-            + _named(one)
-            + (f" ({more})" if (more := _more(one)) else "")
-            for one in self.entities
+            *map(_described, self.entities),
+            counted(len(self.bonds), "bond") if self.bonds else "",
+            counted(len(self.contacts), "contact") if self.contacts else "",
+            f"a pocket of {counted(len(self.pocket.residues), 'residue')}" if self.pocket else "",
         ]
-        parts += [
-            counted(len(those), noun) for those, noun in ((self.bonds, "bond"), (self.contacts, "contact")) if those
-        ]
-        parts += [f"a pocket of {counted(len(self.pocket.residues), 'residue')}"] if self.pocket else []
-        return ", ".join(parts)
+        return ", ".join(part for part in parts if part)
 
     def polymers(self, kind: PolymerKind | None = None) -> Iterator[tuple[int, Polymer]]:
         """Yield the entity number and the entity of every polymer, or of every polymer of one kind."""
@@ -290,12 +286,13 @@ def _named(entity: Entity) -> str:
     return f"ligand {'-'.join(entity.components)}"
 
 
-def _more(entity: Entity) -> str:
-    """The names of an entity's chains, its modified residues, and which files come with it."""
+def _described(entity: Entity) -> str:
+    """The entity with the names of its chains, its modified residues, and what is known about it."""
     parts = [", ".join(entity.chain_ids)]
     if isinstance(entity, Polymer):
         parts.append(", ".join(f"{one.component} {one.position}" for one in entity.modifications))
-        parts.append("MSA" if entity.has_msa else "")
+        parts += ["MSA"] * entity.has_msa + ["template hits"] * (entity.templates is not None)
         parts.append(counted(len(entity.structures), "template") if entity.structures else "")
-        parts.append("template hits" if entity.templates else "")
-    return "; ".join(part for part in parts if part)
+    text = (f"{entity.copies} x " if entity.copies > 1 else "") + _named(entity)
+    more = "; ".join(part for part in parts if part)
+    return f"{text} ({more})" if more else text

@@ -176,7 +176,7 @@ def _check(
         return
     notes = () if found else (*parsed.notes, *shadow_notes(spec, dictionary), *notes_of(spec, rules))
     yield Job(
-        name=parsed.name or "",
+        name=(parsed.name or "") if found else spec.name,
         seeds=seeds or parsed.seeds or (DEFAULT_SEED,),
         source=document.path,
         index=parsed.index,
