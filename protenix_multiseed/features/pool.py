@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.failures import failure_of, is_worker_death
-from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Failure, Features, Job
 
@@ -24,8 +23,9 @@ AHEAD = 2  # jobs submitted beyond one per worker: enough that the executor does
 MAX_TRIES = 3  # of a job whose worker is killed: memory that ran out is often another task's fault
 POLL_SECONDS = 0.1
 # What the workers' server imports.
-ALL = ("protenix_multiseed.features.ahead",)
-RANKING = ("protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq")
+NO_NETWORK = "protenix_multiseed.features.no_network"
+AHEAD_OF_JOBS = "protenix_multiseed.features.ahead"
+AHEAD_OF_RANKING = ("protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq")
 
 
 class WorkerPool:
@@ -41,8 +41,8 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int, *, offline: bool = False, only_rank: bool = False) -> None:
-        self._workers, self._offline = workers, offline
-        self._modules = RANKING if only_rank else ALL
+        self._workers = workers
+        self._modules = (*([NO_NETWORK] if offline else ()), *(AHEAD_OF_RANKING if only_rank else [AHEAD_OF_JOBS]))
         self._lock = threading.Lock()  # guards all attributes below
         self._has_left, self._takes_jobs = False, True
         self._given: list[Any] = []  # futures that somebody may wait for
@@ -191,7 +191,7 @@ class WorkerPool:
             max_workers=self._workers,
             context=self._begin(),
             initializer=_start_worker,
-            initargs=(self._offline, self._modules),
+            initargs=(self._modules,),
         )
 
 
@@ -231,17 +231,15 @@ class Featurization:
         self._future = self._workers.submit_features(self.job, self._settings)
 
 
-def _start_worker(offline: bool, modules: Sequence[str]) -> None:
+def _start_worker(modules: Sequence[str]) -> None:
     """Ignore signals, open the dictionary, and import what the server could not import."""
     from protenix_multiseed.features.processes import SETUP
 
-    if offline:
-        forbid_network()
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a batch system sends these to all processes
         signal.signal(number, signal.SIG_IGN)
     for name in (SETUP, *modules):
         importlib.import_module(name)
-    if modules == ALL:
+    if AHEAD_OF_JOBS in modules:
         from protenix_multiseed.upstream.dictionary import find_dictionary
         from protenix_multiseed.upstream.environment import prepare
 

@@ -116,11 +116,10 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path, content):
 LOG_SOCKET_CALLS = """
 import os, sys
 def watch(event, arguments):
-    if arguments and getattr(arguments[0], "family", None) == 1:  # AF_UNIX, of the workers' server
-        return
     if event in ("socket.getaddrinfo", "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"):
-        with open(os.environ["SOCKETS"], "a") as file:
-            file.write(f"{event} {arguments!r}\\n")
+        if getattr(arguments[0], "family", None) != 1:  # AF_UNIX, of the workers' server
+            with open(os.environ["SOCKETS"], "a") as file:
+                file.write(f"{event} {arguments!r}\\n")
 sys.addaudithook(watch)
 """
 BIND = "import socket; made = socket.socket(socket.AF_INET); made.bind(('127.0.0.1', 0)); made.close()"
