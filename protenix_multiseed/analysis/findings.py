@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # import biotite and SciPy only if there are samples to compa
     from protenix_multiseed.analysis.agreement import Agreement
     from protenix_multiseed.analysis.dockq import Scores
 
+NEEDED = ("protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq")  # with biotite and SciPy
 CLUSTER_RMSD = 2.0  # Angstrom; cutoff of the average linkage
 _MIN_SPREAD = 2.0  # Angstrom; tokens that spread less are never reported as a loose region
 _MIN_REGION_TOKENS = 5  # shorter loose regions are not reported
@@ -95,9 +96,9 @@ def ranked(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def import_ahead() -> None:
-    """Import biotite and SciPy, which :func:`gather` needs, and a process that receives its result."""
-    for name in ("agreement", "dockq"):
-        importlib.import_module(f"protenix_multiseed.analysis.{name}")
+    """Import what :func:`gather` needs, and a process that receives its result."""
+    for name in NEEDED:
+        importlib.import_module(name)
 
 
 def gather(

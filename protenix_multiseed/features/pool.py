@@ -9,6 +9,7 @@ from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from protenix_multiseed.analysis.findings import NEEDED
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.failures import failure_of, is_worker_death
 from protenix_multiseed.settings import FeatureSettings
@@ -25,7 +26,6 @@ POLL_SECONDS = 0.1
 # What the workers' server imports.
 NO_NETWORK = "protenix_multiseed.features.no_network"
 AHEAD_OF_JOBS = "protenix_multiseed.features.ahead"
-AHEAD_OF_RANKING = ("protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq")
 
 
 class WorkerPool:
@@ -42,7 +42,7 @@ class WorkerPool:
 
     def __init__(self, workers: int, *, offline: bool = False, only_rank: bool = False) -> None:
         self._workers = workers
-        self._modules = (*([NO_NETWORK] if offline else ()), *(AHEAD_OF_RANKING if only_rank else [AHEAD_OF_JOBS]))
+        self._modules = (*([NO_NETWORK] if offline else ()), *(NEEDED if only_rank else [AHEAD_OF_JOBS]))
         self._lock = threading.Lock()  # guards all attributes below
         self._has_left, self._takes_jobs = False, True
         self._given: list[Any] = []  # futures that somebody may wait for

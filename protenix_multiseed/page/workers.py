@@ -1,7 +1,4 @@
-"""Run a function on many tasks in parallel processes.
-
-This module must not import NumPy: a worker imports it before it limits NumPy's threads.
-"""
+"""Run a function on many tasks in parallel processes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -28,17 +25,12 @@ def in_parallel(function: Callable[[_Task], _Made], tasks: Sequence[_Task]) -> I
 
     from protenix_multiseed.features.processes import WorkerContext, shielded
 
-    context = WorkerContext()
+    context = WorkerContext([function.__module__])
     with shielded():
-        pool = ProcessPool(n_worker, context=context, initializer=_use_one_thread)
+        pool = ProcessPool(n_worker, context=context)
         futures = [pool.schedule(function, args=(task,)) for task in tasks]
     try:
         for future in futures:
             yield future.result()
     finally:
         context.end(pool)
-
-
-def _use_one_thread() -> None:
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"

@@ -1,7 +1,7 @@
 """AlphaFold 3's JSON, versions 1 to 4: one job (AlphaFold 3's ``docs/input.md``)."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -171,13 +171,11 @@ def parse(document: Document) -> Iterator[ParsedJob]:
 
 def _entity(document: Document, place: str, box: _Entity | None, chains: Chains, notes: list[str]) -> Entity:
     if box is None:
-        chains.add_unread()
-        return Ligand(place=place)
+        return chains.add_unread(place)
     chain, place = box.chosen, f"{place}.{box.kind}"
-    chains.add(chain.ids)
+    more = chains.add(chain.ids, place)
     if chain.description is not None:
         notes.append(f"{place}.description has no effect")
-    more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
     if isinstance(chain, _Ligand):
         return Ligand(components=tuple(chain.ccdCodes or ()), smiles=chain.smiles, **more)
     kind: PolymerKind = "protein" if box.protein else "rna" if box.rna else "dna"

@@ -234,11 +234,9 @@ def _with_templates(
 
 def _entity(document: Document, place: str, box: _Entity | None, chains: Chains, problems: list[str]) -> Entity:
     if box is None:
-        chains.add_unread()
-        return Ligand(place=place)
+        return chains.add_unread(place)
     chain, place = box.chosen, f"{place}.{box.kind}"
-    chains.add(chain.ids)
-    more: dict[str, Any] = {"copies": len(chain.ids), "chain_ids": chain.ids, "place": place}
+    more = chains.add(chain.ids, place)
     if isinstance(chain, _Ligand):
         return Ligand(components=() if chain.ccd is None else (chain.ccd,), smiles=chain.smiles, **more)
     if isinstance(chain, _Protein) and chain.msa:

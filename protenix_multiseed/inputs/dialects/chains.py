@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from protenix_multiseed.job_spec import UNKNOWN_CHAIN, AtomRef, Entity
+from protenix_multiseed.job_spec import UNKNOWN_CHAIN, AtomRef, Entity, Ligand
 
 
 class Chains:
@@ -18,15 +19,17 @@ class Chains:
         self._places: dict[str, tuple[int, int]] = {}
         self._n_entity, self._is_whole = 0, True
 
-    def add(self, ids: Sequence[str]) -> None:
-        """Add the chains of the next entity."""
+    def add(self, ids: Sequence[str], place: str) -> dict[str, Any]:
+        """Add the chains of the next entity. Returns the arguments that its entity takes from them."""
         self._n_entity += 1
         self._places.update({chain: (self._n_entity, copy) for copy, chain in enumerate(ids, start=1)})
+        return {"copies": len(ids), "chain_ids": tuple(ids), "place": place}
 
-    def add_unread(self) -> None:
-        """Add an entity that cannot be read. Chains without an entity may be its chains."""
+    def add_unread(self, place: str) -> Entity:
+        """Add and return an entity that cannot be read. Chains without an entity may be its chains."""
         self._n_entity += 1
         self._is_whole = False
+        return Ligand(place=place)
 
     def atom(self, chain: str, position: int | None = None, atom: str | int | None = None, *, place: str) -> AtomRef:
         """Return the reference to a chain, to a residue of it, or to an atom."""
