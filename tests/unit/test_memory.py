@@ -22,7 +22,7 @@ from protenix_multiseed.kernels import language
 from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.fast.pairformer import PairBlock
+from protenix_multiseed.model.fast.pairformer import PairBlock, PairStack
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.settings import FeatureSettings, InputRules
 from protenix_multiseed.types import Sizes
@@ -59,6 +59,26 @@ def test_the_estimate_is_at_most_25_percent_above_the_peak_and_never_below(featu
             scored(network, features, features.seeds[:seeds], sample_chunk=chunk)
     measured = weights + counted.peak
     assert measured <= estimate.peak_bytes <= 1.25 * measured
+
+
+def test_no_tensor_of_an_earlier_step_is_alive_while_templates_are_embedded(features, monkeypatch):
+    """A name that still holds a view keeps the whole tensor: 6 GiB at 4,096 tokens, most of it with MC dropout only."""
+    alive, original = [], PairStack.__call__
+
+    def watched(*arguments):
+        alive.append(counted.now)
+        original(*arguments)
+
+    monkeypatch.setattr(PairStack, "__call__", watched)
+    config = load_config({"model": "demo", "samples": 1, "steps": 2, "cycles": 2})
+    configs = build_configs(config.upstream_settings)
+    network = network_of(demo.fill(build_model(configs)), configs, "demo")
+    with Allocations() as counted:
+        for configs.mc_dropout_apply_rate in (0.0, 0.0, 1.0):  # the first pass allocates the weights that are kept
+            scored(network, features, features.seeds[:1], sample_chunk=1)
+    template = features.n_token**2 * network.module.template_embedder.c * 4
+    assert len(alive) == 3 * 2 * 2  # two different templates in each of two cycles
+    assert max(alive[4:]) - min(alive[4:]) < template / 2
 
 
 class DiscardingList(list):

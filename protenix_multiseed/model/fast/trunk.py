@@ -39,9 +39,9 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     encoding = module.relative_position_encoding
     table = encoding(one_hots(encoding, network.device))
     for part, span in inputs.spans():
-        pairs = z_init[span, : part.n_token, : part.n_token]
-        pairs += table[places(encoding, part.shared)]
-        pairs += module.linear_no_bias_token_bond(part.shared["token_bonds"].unsqueeze(-1))
+        own = (span, *2 * (slice(part.n_token),))  # no view that lives on: it would keep the whole tensor
+        z_init[own].add_(table[places(encoding, part.shared)])
+        z_init[own].add_(module.linear_no_bias_token_bond(part.shared["token_bonds"].unsqueeze(-1)))
     templates = [project_templates(network, part) for part in inputs.parts]
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
@@ -61,8 +61,8 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
             update[some] = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n][some]))
         for index, (part, rng) in enumerate(zip(inputs.owners, rngs, strict=True)):
             if has_dropout[index]:
-                own = update[index, : part.n_token, : part.n_token]
-                own.copy_(rng.dropout(own.contiguous(), p=network.configs.mc_dropout_rate))
+                own = (index, *2 * (slice(part.n_token),))
+                update[own] = rng.dropout(update[own].contiguous(), p=network.configs.mc_dropout_rate)
         torch.add(z_init, update, out=z[:, :n, :n])
         del update
         if any(templates):
@@ -198,6 +198,7 @@ def add_templates(network: Network, inputs: Inputs, z: torch.Tensor, templates: 
                 normed = embedder.layernorm_v(of_job[part])
                 for _ in range(template.n_slot):  # one sum for each slot, as upstream does: else it rounds differently
                     into[part] += normed
+        del v, made, of_job  # the next pass makes its own v
     for (_, span), of in zip(inputs.spans(), templates, strict=True):
         total[span] /= 1e-7 + sum(template.n_slot for template in of)
     for part in parts:
