@@ -24,7 +24,7 @@ from protenix_multiseed.inputs.document import Document
 from protenix_multiseed.outputs.results import RankedSample, SampleResult, SeedResult, load_results, read_seed_result
 from protenix_multiseed.run.log import EventLog
 from protenix_multiseed.run.pipeline import run
-from protenix_multiseed.run.prepare import Prepared, prepare
+from protenix_multiseed.run.prepare import Prepared, make_workers, prepare
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.run.terminal import Terminal
@@ -171,7 +171,9 @@ def _results(
         EventLog(config.log_path, inside, as_json=config.log_format == "json") as log,
         _shown(prepared, progress=progress) as display,
         # The signals' handlers are the caller's: Python raises KeyboardInterrupt, and the run ends as after an error.
-        closing(run(config, tasks, Watchers(log, display), Signals(config.grace), result)) as outcomes,
+        closing(
+            run(config, tasks, make_workers(config), Watchers(log, display), Signals(config.grace), result)
+        ) as outcomes,
     ):
         for text in prepared.notes:  # they were warnings of predict()
             log(Note(job=None, text=text))

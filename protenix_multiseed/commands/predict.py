@@ -17,11 +17,12 @@ from protenix_multiseed.events import Note, Watchers
 from protenix_multiseed.outputs.scan import Scan
 from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 from protenix_multiseed.process import finish_output
-from protenix_multiseed.run.prepare import prepare
+from protenix_multiseed.run.prepare import make_workers, prepare
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.units import counted
 
 if TYPE_CHECKING:
+    from protenix_multiseed.features.pool import WorkerPool
     from protenix_multiseed.run.result import RunResult
 
 
@@ -36,14 +37,14 @@ def predict(config: RunConfig, inputs: Sequence[Path], *, verbosity: int) -> int
     Raises:
         ProtenixMsError: if the run is refused. Nothing has been written in this case.
     """
-    with Signals(config.grace) as signals:
-        return _predict(config, inputs, verbosity, signals)
+    with Signals(config.grace) as signals, make_workers(config) as workers:
+        return _predict(config, inputs, verbosity, signals, workers)
 
 
-def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals: Signals) -> int:
+def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals: Signals, workers: "WorkerPool") -> int:
     is_quiet = verbosity < 0
     show_note = show_nothing if is_quiet else show_input_note
-    prepared = prepare(config, inputs, show_note, partial(searching, is_quiet=is_quiet))
+    prepared = prepare(config, inputs, show_note, partial(searching, is_quiet=is_quiet), workers)
     config, found = prepared.config, prepared.scan
     console = make_console()
     if verbosity >= 0:
@@ -61,7 +62,7 @@ def _predict(config: RunConfig, inputs: Sequence[Path], verbosity: int, signals:
         watchers = Watchers(log, terminal)  # the log first, so that it misses no event
         with signals.begun(watchers):
             with terminal.shown():
-                for _ in run(config, found.tasks, watchers, signals, result):
+                for _ in run(config, found.tasks, workers, watchers, signals, result):
                     pass
             if verbosity >= 0:
                 _show_result(console, result, config)

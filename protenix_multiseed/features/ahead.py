@@ -11,7 +11,7 @@ from protenix_multiseed.upstream import environment
 try:
     importlib.import_module("torch").set_num_threads(1)
     environment.prepare_imports()
-    with environment.without_sklearn():
+    with environment.without("sklearn.neighbors", "KDTree"):
         importlib.import_module("protenix_multiseed.features.featurize")
     environment.load_data_dumper()
 except Exception as error:

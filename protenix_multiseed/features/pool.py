@@ -42,7 +42,7 @@ class WorkerPool:
 
     def __init__(self, workers: int, *, offline: bool = False, only_rank: bool = False) -> None:
         self._workers = workers
-        self._modules = (*([NO_NETWORK] if offline else ()), *(NEEDED if only_rank else [AHEAD_OF_JOBS]))
+        self._modules = (*([NO_NETWORK] if offline else ()), *(() if only_rank else [AHEAD_OF_JOBS]), *NEEDED)
         self._lock = threading.Lock()  # guards all attributes below
         self._has_left, self._takes_jobs = False, True
         self._given: list[Any] = []  # futures that somebody may wait for
@@ -56,15 +56,22 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill the workers at once. The caller has all its results, or does not want them any more."""
+        """Kill the workers at once. The caller has all its results, or does not want them any more.
+
+        It is safe to leave again.
+        """
         with self._lock:
-            self._has_left = True
+            has_ended, self._has_left = self._has_left, True
             pool, context, given = self._pool, self._context, list(self._given)
-        if context is None:
+        if context is None or has_ended:
             return
         context.end(pool)
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
+
+    def limit(self, workers: int) -> None:
+        """Start at most this many workers. Call it before the first task is submitted."""
+        self._workers = min(self._workers, workers)
 
     def start(self) -> None:
         """Begin the imports of the workers, which take seconds, before there is a task. Does not wait for them.
@@ -179,6 +186,8 @@ class WorkerPool:
     def _begin(self) -> "WorkerContext":
         from protenix_multiseed.features.processes import WorkerContext  # late: a run with nothing to do needs it not
 
+        if self._has_left:
+            raise RuntimeError("the workers have ended")
         if self._context is None:
             self._context = WorkerContext(self._modules)
         self._context.begin()

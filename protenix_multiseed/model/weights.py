@@ -12,7 +12,7 @@ import torch
 
 from protenix_multiseed.errors import WeightsError
 from protenix_multiseed.upstream.checkpoints import fetch_hint
-from protenix_multiseed.upstream.environment import call_quietly, replaced
+from protenix_multiseed.upstream.environment import call_quietly, replaced, without
 
 _INITIALISERS = (
     "uniform_",
@@ -37,7 +37,8 @@ def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
         initialise: Whether to draw initial weights. If False, weights hold arbitrary values, and the caller must load
             every weight.
     """
-    from protenix.model.protenix import Protenix
+    with without("scipy.stats", "truncnorm"):
+        from protenix.model.protenix import Protenix
 
     with ExitStack() as stack:
         if not initialise:

@@ -6,7 +6,7 @@ from functools import partial
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import Stopped
 from protenix_multiseed.events import Note, Watcher, Written
-from protenix_multiseed.execution.base import executor_name, make_executor
+from protenix_multiseed.execution.base import make_executor
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.run.early_stopping import EarlyStopping
 from protenix_multiseed.run.folder import OutputFolder
@@ -19,7 +19,12 @@ LOCK_SECONDS = 10.0  # how long a run waits for other processes' locks after the
 
 
 def run(
-    config: RunConfig, tasks: Sequence[Task], tell: Watcher, signals: Signals, result: RunResult
+    config: RunConfig,
+    tasks: Sequence[Task],
+    workers: WorkerPool,
+    tell: Watcher,
+    signals: Signals,
+    result: RunResult,
 ) -> Generator[Written | Failure, None, None]:
     """Predict the remaining seeds of checked tasks, write the results, and rank each job.
 
@@ -28,6 +33,7 @@ def run(
     Args:
         config: The configuration of the run.
         tasks: All tasks, done or not. If no seeds remain, nothing is loaded.
+        workers: The CPU workers (:func:`.make_workers`). They end with the run.
         tell: Receives every event.
         signals: Says when the run has to stop.
         result: The result of the run, filled in meanwhile.
@@ -45,12 +51,8 @@ def run(
         for note in task.job.notes:
             tell(Note(job=task.job, text=note))
     # Two spare workers write the last job's seeds while no job is left to featurize.
-    n_worker = min(config.workers or 1, len(todo) + 2)
-    only_rank = executor_name(config) == "ray"  # the processes of the GPUs have workers for everything else
-    with (
-        WorkerPool(n_worker, offline=config.offline, only_rank=only_rank) as workers,
-        make_executor(config, workers, tell) as executor,
-    ):
+    workers.limit(len(todo) + 2)
+    with workers, make_executor(config, workers, tell) as executor:
         try:
             if todo:
                 signals.shield_workers()

@@ -14,6 +14,7 @@ from pathlib import Path
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.base import executor_name
+from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.inputs.document import Document
 from protenix_multiseed.inputs.read import read_jobs, with_spec
 from protenix_multiseed.offline import forbid_network
@@ -45,11 +46,18 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
+def make_workers(config: RunConfig) -> WorkerPool:
+    """Return the CPU workers of a run. They are not started."""
+    only_rank = executor_name(config) == "ray"  # the processes of the GPUs have workers for everything else
+    return WorkerPool(config.workers or 1, offline=config.offline, only_rank=only_rank)
+
+
 def prepare(
     config: RunConfig,
     inputs: Sequence[Path | Document],
     note: Tell,
     searching: Callable[[], AbstractContextManager[Tell]],
+    workers: WorkerPool | None = None,
 ) -> Prepared:
     """Check everything that a run needs.
 
@@ -58,6 +66,7 @@ def prepare(
         inputs: Input files, folders of them, or documents.
         note: Receives sentences about the inputs.
         searching: Makes a context that receives sentences on the progress of a search of alignments.
+        workers: Workers that may begin their imports during the checks.
 
     Raises:
         ProtenixMsError: if the run is refused.
@@ -74,7 +83,7 @@ def prepare(
     jobs, dictionary = read_inputs(config, inputs, tell)
     config = check_surroundings(config, has_hits=has_hits(jobs))
     jobs = _with_alignments(config, jobs, dictionary, searching)
-    _import_ahead(config, jobs)
+    _import_ahead(config, jobs, workers)
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
     found = scan(jobs, identities, config.folder_settings)
     if found.n_todo:
@@ -141,18 +150,27 @@ def _with_alignments(
     return made
 
 
-def _import_ahead(config: RunConfig, jobs: Sequence[Job]) -> None:
-    """Import Ray, if it is needed, in a thread during the remaining checks. Not if results of one of the jobs exist.
+def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | None) -> None:
+    """Begin imports that take seconds during the remaining checks. Not if results of one of the jobs exist.
 
-    Torch is not imported ahead: the CPU workers would start a second later, because imports wait for each other.
+    Imports in one process wait for each other, so the workers' server comes first.
     """
-    if executor_name(config) != "ray" or any((config.out / job.name).exists() for job in jobs):
+    if any((config.out / job.name).exists() for job in jobs):
         return
-    importlib.import_module("protenix_multiseed.run.pipeline")
-    importlib.import_module("concurrent.futures.thread")  # Ray imports it, which fails while a refused run is exiting
+    is_ray = executor_name(config) == "ray"
+    if workers is not None:
+        workers.start()
+    elif not is_ray:
+        return
+    if is_ray:
+        importlib.import_module("protenix_multiseed.run.pipeline")
+        importlib.import_module("concurrent.futures.thread")  # Ray imports it; it fails while a refused run is exiting
     threading.Thread(target=_import_slow, args=(config,)).start()
 
 
 def _import_slow(config: RunConfig) -> None:
     with contextlib.suppress(Exception):  # the module that needs it will fail the same way and report it
-        importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
+        if executor_name(config) == "ray":
+            importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
+        else:
+            importlib.import_module("torch")

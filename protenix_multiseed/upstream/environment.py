@@ -61,27 +61,42 @@ def _embed(dictionary: EmbeddedDictionary) -> None:
             cached.cache_clear()
 
 
-@contextlib.contextmanager
-def without_sklearn() -> Iterator[None]:
-    """Import upstream's featurizer inside the ``with`` block, and scikit-learn only when it makes its first KD tree.
+class _Later:
+    """Stands for an object of a module that is imported when the object is used."""
 
-    scikit-learn takes a quarter of a worker's start, and only ligands and modified residues need the tree.
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._load(), name)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._load()(*arguments, **named)
+
+    def _load(self) -> Any:
+        return getattr(importlib.import_module(self._module), self._name)
+
+
+@contextlib.contextmanager
+def without(module: str, name: str) -> Iterator[None]:
+    """Import upstream's modules inside the ``with`` block, and the slow module of one object only when it is used.
+
+    scikit-learn takes a quarter of a worker's start, and only ligands and modified residues need its KD tree. SciPy's
+    statistics take a second of the model's start, and only weights that a checkpoint lacks are drawn with them.
     """
-    if "sklearn" in sys.modules:
+    if module in sys.modules:
         yield
         return
-    package, neighbors = ModuleType("sklearn"), ModuleType("sklearn.neighbors")
-    vars(neighbors)["KDTree"] = _KDTree
-    sys.modules |= {"sklearn": package, "sklearn.neighbors": neighbors}
+    parts = module.split(".")
+    names = [".".join(parts[: stop + 1]) for stop in range(len(parts))]
+    made = {one: ModuleType(one) for one in names if one not in sys.modules}
+    vars(made[module])[name] = _Later(module, name)
+    sys.modules |= made
     try:
         yield
     finally:
-        del sys.modules["sklearn"], sys.modules["sklearn.neighbors"]
-
-
-class _KDTree:
-    def __new__(cls, *arguments: Any, **named: Any) -> Any:
-        return importlib.import_module("sklearn.neighbors").KDTree(*arguments, **named)
+        for one in made:
+            del sys.modules[one]
 
 
 @contextlib.contextmanager
