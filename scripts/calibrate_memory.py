@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--smallest", type=int, default=0, help="skip points with fewer tokens")
     parser.add_argument("--largest", type=int, default=10**6, help="skip points with more tokens")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--roomy", action="store_true", help="measure with the large chunks of a roomy batch")
     arguments = parser.parse_args()
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     dictionary = find_dictionary()
@@ -94,7 +95,7 @@ def main() -> None:
             planner = make_planner(config.plan_settings, configs, model, on_gpu=on_gpu, fused=on_gpu)
             job = make_job(Path(scratch), n_token, n_row, range(seeds))
             (features,) = featurize(job, FeatureSettings())
-            estimate = planner.estimate(features.sizes, seeds, chunk)
+            estimate = planner.estimate(features.sizes, seeds, chunk, roomy=arguments.roomy)
             estimated = {name: estimate.peak_bytes_of(name) for name in STAGES.values()}
             model.N_cycle = cycles
             network = Network(
@@ -105,7 +106,7 @@ def main() -> None:
             try:
                 for _ in range(2 if is_small else 1):  # in the second run, the graphs of the first are still held
                     started = time.perf_counter()
-                    peaks = stage_peaks(network, features, chunk)
+                    peaks = stage_peaks(network, features, chunk, roomy=arguments.roomy)
                     seconds = time.perf_counter() - started
                 measured = max(peaks.values(), default=None)
             except torch.OutOfMemoryError as error:
@@ -113,7 +114,7 @@ def main() -> None:
             point = {
                 "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": seeds,
                 "samples": samples, "sample_chunk": chunk, "precision": precision, "steps": arguments.steps,
-                "measured": measured, "estimated": estimate.peak_bytes, "stage": estimate.peak_stage,
+                "roomy": arguments.roomy, "measured": measured, "estimated": estimate.peak_bytes, "stage": estimate.peak_stage,
                 "measured_by_stage": peaks, "estimated_by_stage": estimated,
             }  # fmt: skip
             points.append(point)
@@ -130,7 +131,7 @@ def main() -> None:
             del network, features
 
 
-def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, int]:
+def stage_peaks(network: Network, features: Features, chunk: int, *, roomy: bool) -> dict[str, int]:
     """Run a batch and return the peak bytes of each stage; empty on a CPU."""
     peaks: dict[str, int] = {}
 
@@ -161,7 +162,7 @@ def stage_peaks(network: Network, features: Features, chunk: int) -> dict[str, i
     if network.device.type == "cuda":
         torch.cuda.empty_cache()
         stages = replace(FAST, **{stage: watched(name, getattr(FAST, stage)) for stage, name in STAGES.items()})
-    for _ in run_stages(stages, network, Batch(parts=(features,), sample_chunk=chunk)):
+    for _ in run_stages(stages, network, Batch(parts=(features,), sample_chunk=chunk, roomy=roomy)):
         pass
     return peaks
 
