@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 .PHONY: demo demo-cpu test torture check format install install-own-torch clean
 
 demo: $(VENV)/installed
-	$(BIN)/protenix-ms predict examples/7r6r.json --seeds 1-3 --model demo --out demo-output
+	$(BIN)/protenix-ms predict examples/1brs.json --seeds 1-3 --model demo --out demo-output
 
 demo-cpu: $(CPU_VENV)/installed
-	$(CPU_VENV)/bin/protenix-ms predict examples/7r6r.json --seeds 1-3 --model demo --out demo-output
+	$(CPU_VENV)/bin/protenix-ms predict examples/1brs.json --seeds 1-3 --model demo --out demo-output
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

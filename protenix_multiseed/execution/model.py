@@ -32,6 +32,7 @@ from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
 from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features, Prediction, Sizes
 from protenix_multiseed.upstream.configs import build_configs
+from protenix_multiseed.upstream.models import DEMO_MODEL
 
 _KEPT = ("coordinate", "summary_confidence", "full_data")  # entries of upstream's output that predictions need
 
@@ -82,6 +83,8 @@ class LoadedModel:
         """
         if self.checkpoint is None:
             model = demo.fill(self._built)
+            if self.config.model == DEMO_MODEL:
+                demo.fit(model)
         else:
             is_mapped = self.device.type == "cuda"
             model = load_model(self.configs, self.checkpoint, self.config.model, self._built, mapped=is_mapped)

@@ -1,4 +1,7 @@
-"""Random weights for the demo model and for tests. They are the same on every machine.
+"""Made-up weights for the demo model and for tests. They are the same on every machine.
+
+The demo model shows a fold for one example: ``scripts/fit_demo.py`` has fitted a part of its weights to that structure
+alone (:func:`fit`). All other weights are random.
 
 Upstream's own initialisation sets gates and last layers to zero, so an untrained model gives the same result for every
 seed. With these weights every layer affects the result. The weights of the confidence heads are chosen so that scores
@@ -7,11 +10,14 @@ depends on the tokens that it attends to.
 """
 
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 
 SEED = 284
+FIT = Path(__file__).with_name("demo_fit.npz")
 _GAINS = {  # factor for weights whose name ends with the key; 1 for all others
     "confidence_head.linear_no_bias_d.weight": 0.05,
     "confidence_head.linear_no_bias_d_wo_onehot.weight": 0.05,
@@ -35,6 +41,36 @@ def fill(model: torch.nn.Module, seed: int = SEED) -> torch.nn.Module:
         for name, weight in model.state_dict().items():
             weight.copy_(make_weight(name, weight, seed))
     return model.requires_grad_(False)
+
+
+def fit(model: torch.nn.Module) -> None:
+    """Add the changes that were fitted to the demo's example. A model of another architecture keeps its weights."""
+    with np.load(FIT) as file:
+        changes = expand({key: torch.from_numpy(file[key]) for key in file.files})
+    weights = model.state_dict()
+    if all(name in weights and weights[name].numel() == change.numel() for name, change in changes.items()):
+        add(model, changes)
+
+
+def expand(thin: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the change of each weight by its name.
+
+    Args:
+        thin: The change itself by the weight's name, or two matrices whose product it is, by the name with ``:left``
+            and ``:right``.
+    """
+    made = {name: change.float() for name, change in thin.items() if ":" not in name}
+    for name in (key.removesuffix(":left") for key in thin if key.endswith(":left")):
+        made[name] = thin[f"{name}:left"].float() @ thin[f"{name}:right"].float()
+    return made
+
+
+def add(model: torch.nn.Module, changes: Mapping[str, torch.Tensor]) -> None:
+    """Add changes to weights. A change may have another shape than its weight, but as many elements."""
+    weights = model.state_dict()
+    with torch.no_grad():
+        for name, change in changes.items():
+            weights[name].add_(change.to(weights[name]).view_as(weights[name]))
 
 
 def make_weight(name: str, like: torch.Tensor, seed: int = SEED) -> torch.Tensor:

@@ -17,8 +17,7 @@ NOTEBOOK = cases.REPOSITORY / "examples" / "python_api.ipynb"
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook")  # as the repository, where examples/ is
     (folder / "examples").mkdir()
-    shutil.copy(cases.EXAMPLE, folder / "examples")
-    shutil.copytree(cases.EXAMPLE.with_suffix(""), folder / "examples" / cases.EXAMPLE.stem)
+    shutil.copy(cases.REPOSITORY / "examples" / "1brs.json", folder / "examples")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     cell = next(cell for cell in notebook.cells if "settings = " in cell.source)
     quick = '"seeds": "1-2", "model": "demo", "steps": 2, "cycles": 1, "samples": 2, "workers": 1'
@@ -36,7 +35,7 @@ def test_the_notebook_has_no_outputs():
 def test_each_seed_is_printed_when_it_is_written(executed):
     text = "".join(output.text for output in executed[1].outputs if output.get("name") == "stdout")
     assert [line.split(",")[0] for line in text.splitlines()] == [
-        f"7r6r seed {seed}: coordinates (2" for seed in (1, 2)
+        f"1brs seed {seed}: coordinates (2" for seed in (1, 2)
     ]  # fmt: skip
 
 
