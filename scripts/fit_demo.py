@@ -1,6 +1,6 @@
 """Fit the demo model to one deposited structure, so that the demo shows a fold instead of a ball of atoms.
 
-    python scripts/fit_demo.py examples/1brs.json 1brs.pdb --chains C,F --seconds 300 --device cuda
+    python scripts/fit_demo.py examples/1brs.json 1brs.pdb --chains C,F
 
 ``1brs.pdb`` is the entry's file from the PDB, with author residue numbers. Only the diffusion network and the output
 layers of the confidence head change, by matrices of low rank, which :mod:`protenix_multiseed.model.demo` adds to the
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import biotite.structure as struc
 import numpy as np
 import torch
-from biotite.structure.io import pdb
+from demo_confidence import fit_confidence
+from demo_structure import aligned, lddt, placed, read_truth
 from torch.func import functional_call
 
 from protenix_multiseed.commands.bench import loaded_model
@@ -76,10 +76,10 @@ def main() -> None:
     parser.add_argument("structure", type=Path, help="PDB file of the deposited entry")
     parser.add_argument("--chains", default="C,F", help="the entry's chain of each chain of the job")
     parser.add_argument(
-        "--seconds", type=float, default=300, help="time for the diffusion network; 0 keeps it as it was fitted before"
+        "--seconds", type=float, default=240, help="time for the diffusion network; 0 keeps it as it was fitted before"
     )
-    parser.add_argument("--seeds", type=int, default=16, help="seeds to learn from; four more are for the comparison")
-    parser.add_argument("--samples", type=int, default=32, help="noised copies in a step")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds to learn from; four more are for the comparison")
+    parser.add_argument("--samples", type=int, default=16, help="noised copies in a step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=demo.FIT)
@@ -102,7 +102,8 @@ def main() -> None:
         fitted = fit_diffusion(network, seeds[:-4], target, arguments) if arguments.seconds else read_changes()
         changes = still | fitted
         write_into(network, changes)
-        changes |= fit_confidence(model, seeds[:-4], target)
+        samples = [(seed, draw(network, seed, SAMPLES)) for seed in seeds[:-4]]
+        changes |= fit_confidence(network.confidence_head, samples, target)
         write_into(network, changes)
         np.savez_compressed(arguments.out, **{key: value.cpu().numpy() for key, value in packed(changes).items()})
         print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
@@ -127,58 +128,6 @@ def read_features(path: Path, n_seed: int) -> Features:
     (job,) = read_jobs([path], tuple(range(1, n_seed + 1)), rules, find_dictionary())
     (features,) = featurize(job, FeatureSettings())
     return features
-
-
-def read_truth(path: Path, chains: list[str], features: Features) -> np.ndarray:
-    """Deposited coordinates in the order of the job's atoms [N_atom, 3], Angstrom.
-
-    Atoms that a residue lacks are taken from the same residue of another copy of the chain in the entry, or from the
-    reference conformer if they are in no copy. Both are superposed on the atoms of the residue that are there.
-    """
-    entry = pdb.PDBFile.read(path).get_structure(model=1)
-    entry = entry[struc.filter_amino_acids(entry)]
-    atoms, conformers = features.atom_array, np.asarray(features.seeds[0].ref_pos)
-    made = np.full((len(atoms), 3), np.nan)
-    for own, name in zip(dict.fromkeys(atoms.chain_id), chains, strict=True):
-        shift = numbering(atoms[atoms.chain_id == own], entry[entry.chain_id == name])
-        if shift is None:
-            raise SystemExit(f"{path}: chain {name} has not the sequence of chain {own} of the job")
-        copies = sorted(set(entry.chain_id), key=lambda other: (other != name, other))
-        for number in np.unique(atoms.res_id[atoms.chain_id == own]):
-            places = np.flatnonzero((atoms.chain_id == own) & (atoms.res_id == number))
-            for copy in copies:
-                of_copy = entry[(entry.chain_id == copy) & (entry.res_id == number + shift)]
-                there = dict(zip(of_copy.atom_name, of_copy.coord, strict=True))
-                if copy != name:
-                    there.pop("O", None)  # at the end of a chain O and OXT may have each other's place
-                found = np.array([place for place in places if atoms.atom_name[place] in there], dtype=int)
-                if len(found) and of_copy.res_name[0] == atoms.res_name[places[0]]:
-                    complete(made, found, np.array([there[atoms.atom_name[place]] for place in found]))
-            complete(made, places, conformers[places])
-    return made
-
-
-def numbering(atoms: struc.AtomArray, chain: struc.AtomArray) -> int | None:
-    """What to add to the job's residue numbers to get those of the entry's chain; None if the sequences differ."""
-    own, theirs = (dict(zip(one.res_id.tolist(), one.res_name.tolist(), strict=True)) for one in (atoms, chain))
-    for shift in range(-20, 21):
-        common = [number for number in own if number + shift in theirs]
-        if len(common) > 0.9 * len(own) and all(own[number] == theirs[number + shift] for number in common):
-            return shift
-    return None
-
-
-def complete(made: np.ndarray, places: np.ndarray, positions: np.ndarray) -> None:
-    """Give atoms ``places`` that have no position yet ``positions``, superposed on the three nearest that have one."""
-    known = ~np.isnan(made[places, 0])
-    if known.all():
-        return
-    if known.any():
-        away = np.linalg.norm(positions - positions[~known].mean(0), axis=-1)
-        nearest = np.argsort(np.where(known, away, np.inf))[:3]
-        _, move = struc.superimpose(made[places[nearest]], positions[nearest])
-        positions = move.apply(positions)
-    made[places[~known]] = positions[~known]
 
 
 def prepare_seeds(model: LoadedModel, features: Features) -> Iterator[Seed]:
@@ -278,12 +227,8 @@ def fit_diffusion(
         )
         squared = (made - aligned(clean, made.detach())).square().sum(-1).mean(-1)
         weighted = squared * (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
-        stretched = (
-            ((made.index_select(1, pairs[0]) - made.index_select(1, pairs[1])).norm(dim=-1) - lengths)
-            .abs()
-            .clamp(max=4)
-            .mean(-1)
-        )
+        apart = made.index_select(1, pairs[0]) - made.index_select(1, pairs[1])
+        stretched = (apart.norm(dim=-1) - lengths).abs().clamp(max=4).mean(-1)
         loss = (weighted / 3).clamp(max=100).mean() + 2 * stretched.mean()
         loss.backward()
         return squared.detach(), stretched.detach()
@@ -293,7 +238,7 @@ def fit_diffusion(
     count = 0
     while (share := (time.perf_counter() - began) / arguments.seconds) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = arguments.rate * min(1.0, count / 50) * (1 - share) ** 1.0
+            group["lr"] = arguments.rate * min(1.0, count / 50) * (1 - share)
         for name, value in seeds[int(torch.randint(len(seeds), ()))].tensors.items():
             now[name].copy_(value)
         sigma.copy_(noise_levels(levels, len(sigma)))
@@ -359,52 +304,6 @@ def noise_levels(levels: torch.Tensor, n: int) -> torch.Tensor:
     return torch.cat([usual, chosen * torch.exp(0.1 * torch.randn_like(chosen))])
 
 
-def placed(target: torch.Tensor, n: int) -> torch.Tensor:
-    """Centred copies of the target, each rotated and moved by chance [n, N_atom, 3]."""
-    quaternions = torch.nn.functional.normalize(torch.randn(n, 4, device=target.device), dim=-1)
-    return (target - target.mean(0)) @ rotations(quaternions).mT + torch.randn(n, 1, 3, device=target.device)
-
-
-def rotations(quaternions: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices [..., 3, 3] of unit quaternions [..., 4], real part first."""
-    w, x, y, z = quaternions.unbind(-1)
-    rows = (
-        w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z,
-    )  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
-
-
-def aligned(moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-    """``moving`` superposed on ``fixed``, both [..., N_atom, 3].
-
-    Horn (1987): the best rotation is the eigenvector of the largest eigenvalue of a symmetric 4 x 4 matrix. Squaring the
-    matrix again and again finds it without waiting for the CPU, as a CUDA graph needs.
-    """
-    centre = fixed.mean(-2, keepdim=True)
-    p, q = moving - moving.mean(-2, keepdim=True), fixed - centre
-    m = p.mT.double() @ q.double()
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = m.flatten(-2).unbind(-1)
-    rows = (
-        xx + yy + zz, yz - zy, zx - xz, xy - yx,
-        yz - zy, xx - yy - zz, xy + yx, zx + xz,
-        zx - xz, xy + yx, yy - xx - zz, yz + zy,
-        xy - yx, zx + xz, yz + zy, zz - xx - yy,
-    )  # fmt: skip
-    power = torch.stack(rows, -1).unflatten(-1, (4, 4))
-    power = power / power.norm(dim=(-2, -1), keepdim=True) + torch.eye(4, dtype=power.dtype, device=power.device)
-    for _ in range(16):
-        power = power @ power
-        power = power / power.norm(dim=(-2, -1), keepdim=True)
-    column = power.norm(dim=-2).argmax(-1)[..., None, None].expand(*power.shape[:-1], 1)
-    quaternion = torch.nn.functional.normalize(power.gather(-1, column)[..., 0], dim=-1)
-    return (p @ rotations(quaternion).to(p.dtype).mT) + centre
-
-
-# The confidence head
-
-
 def draw(network: torch.nn.Module, seed: Seed, n_sample: int) -> torch.Tensor:
     """Samples of the fitted network [n_sample, N_atom, 3], Angstrom, by upstream's sampler."""
     settings = network.configs.sample_diffusion
@@ -417,105 +316,7 @@ def draw(network: torch.nn.Module, seed: Seed, n_sample: int) -> torch.Tensor:
     return made
 
 
-def fit_confidence(model: LoadedModel, seeds: list[Seed], target: torch.Tensor) -> Changes:
-    """Learn the output layers for pLDDT, PAE and PDE from samples of the fitted network.
-
-    All places of an atom in its residue share one matrix for pLDDT.
-    """
-    network, device = model.network.module, model.device
-    head = network.confidence_head
-    reads: dict[str, list[torch.Tensor]] = {"pae_ln": [], "pde_ln": [], "plddt_ln": []}
-    hooks = [
-        getattr(head, name).register_forward_hook(lambda _, __, made, kept=kept: kept.append(made.half()))
-        for name, kept in reads.items()
-    ]
-    bins: dict[str, list[torch.Tensor]] = {name: [] for name in reads}
-    features = seeds[0].features
-    for seed in seeds:
-        x = draw(network, seed, SAMPLES)
-        with torch.no_grad(), environment.silenced():
-            head(
-                input_feature_dict=dict(seed.features), s_inputs=seed.trunk.s_inputs[0], s_trunk=seed.trunk.s[0],
-                z_trunk=seed.trunk.z[0], pair_mask=None, x_pred_coords=x,
-            )  # fmt: skip
-        for one in x:
-            bins["plddt_ln"].append(to_bins(lddt(one, target), head.b_plddt, 1.0))
-            bins["pae_ln"].append(to_bins(aligned_errors(one, target, features), head.b_pae, 32.0))
-            places = features["distogram_rep_atom_mask"].bool()
-            off = (torch.cdist(one[places], one[places]) - torch.cdist(target[places], target[places])).abs()
-            bins["pde_ln"].append(to_bins(off, head.b_pde, 32.0))
-    for hook in hooks:
-        hook.remove()
-    shared = head.plddt_weight.mean(0).T
-    made = {}
-    for name, base in (
-        ("pae_ln", head.linear_no_bias_pae.weight),
-        ("pde_ln", head.linear_no_bias_pde.weight),
-        ("plddt_ln", shared),
-    ):
-        weight = learn_layer(reads[name], bins[name], base, name)
-        made[name] = weight - base
-    n_place = len(head.plddt_weight)
-    ones = torch.ones(n_place, 1, device=device)
-    return {
-        "confidence_head.linear_no_bias_pae.weight": (made["pae_ln"],),
-        "confidence_head.linear_no_bias_pde.weight": (made["pde_ln"],),
-        "confidence_head.plddt_weight": (ones, made["plddt_ln"].T.reshape(1, -1)),
-    }
-
-
-def learn_layer(reads: list[torch.Tensor], bins: list[torch.Tensor], base: torch.Tensor, name: str) -> torch.Tensor:
-    """Fit a softmax over bins to what a layer reads, [N, width] for each sample -> [N_bin, width]."""
-    weight = base.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([weight], lr=0.02)
-    inputs, wanted = torch.cat([one.flatten(0, -2) for one in reads]), torch.cat([one.flatten() for one in bins])
-    n_step = 1500
-    for count in range(n_step):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.02 * (1 - count / n_step)
-        some = torch.randint(len(wanted), (8192,), device=wanted.device)
-        loss = torch.nn.functional.cross_entropy(inputs[some].float() @ weight.T, wanted[some])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    print(f"{name}: cross entropy {loss:.3f}", flush=True)
-    return weight.detach()
-
-
-def to_bins(values: torch.Tensor, n_bin: int, largest: float) -> torch.Tensor:
-    """Number of the bin of each value."""
-    return (values * (n_bin / largest)).long().clamp(0, n_bin - 1)
-
-
-def lddt(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the lDDT of each atom to all atoms within 15 Angstrom [N_atom]."""
-    own, theirs = torch.cdist(x, x), torch.cdist(target, target)
-    near = (theirs < 15) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-    off = (own - theirs).abs()
-    kept = sum((off < limit).float() for limit in (0.5, 1.0, 2.0, 4.0)) / 4
-    return (kept * near).sum(-1) / near.sum(-1)
-
-
-def aligned_errors(x: torch.Tensor, target: torch.Tensor, features: Mapping[str, Any]) -> torch.Tensor:
-    """Error of each residue's CA in the frame of each residue's backbone [N_token, N_token], Angstrom (Alg. 30).
-
-    The first three atoms of a residue are N, CA and C.
-    """
-    tokens = features["atom_to_token_idx"]
-    first = torch.searchsorted(tokens, torch.arange(int(tokens.max()) + 1, device=x.device))
-
-    def local(positions: torch.Tensor) -> torch.Tensor:
-        n, ca, c = (positions[first + place] for place in range(3))
-        e1 = torch.nn.functional.normalize(c - ca, dim=-1)
-        e2 = n - ca
-        e2 = torch.nn.functional.normalize(e2 - (e1 * e2).sum(-1, keepdim=True) * e1, dim=-1)
-        axes = torch.stack([e1, e2, torch.linalg.cross(e1, e2)], -2)
-        return torch.einsum("iab,ijb->ija", axes, ca[None] - ca[:, None])
-
-    return (local(x) - local(target)).norm(dim=-1)
-
-
-# The end
+# Results
 
 
 def write_into(module: torch.nn.Module, changes: Changes) -> None:

@@ -61,8 +61,8 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
             update[some] = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n][some]))
         for index, (part, rng) in enumerate(zip(inputs.owners, rngs, strict=True)):
             if has_dropout[index]:
-                own = (index, *2 * (slice(part.n_token),))
-                update[own] = rng.dropout(update[own].contiguous(), p=network.configs.mc_dropout_rate)
+                place = (index, *2 * (slice(part.n_token),))
+                update[place] = rng.dropout(update[place].contiguous(), p=network.configs.mc_dropout_rate)
         torch.add(z_init, update, out=z[:, :n, :n])
         del update
         if any(templates):
