@@ -14,10 +14,10 @@ structure at the end.
 
 import argparse
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,13 +34,12 @@ from protenix_multiseed.model import demo
 from protenix_multiseed.model.inputs import make_inputs
 from protenix_multiseed.model.reference import stages as reference
 from protenix_multiseed.model.rng import SeedRng
-from protenix_multiseed.model.stages import TrunkOutput
+from protenix_multiseed.model.stages import TrunkOutput, result_of
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.types import Batch, Features
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import find_dictionary
 
-_Made = TypeVar("_Made")
 Changes: TypeAlias = dict[str, tuple[torch.Tensor, ...]]  # of each weight: the change, or two matrices to multiply
 RANK = 16
 SIGMA_DATA = 16.0
@@ -136,7 +135,7 @@ def prepare_seeds(model: LoadedModel, features: Features) -> Iterator[Seed]:
         network = model.network
         inputs = make_inputs(network, Batch(parts=(features.only({one.seed}),), sample_chunk=5))
         with torch.no_grad(), environment.silenced():
-            trunk = finished(reference.run_trunk(network, inputs, [SeedRng(one, model.device)]))
+            trunk = result_of(reference.run_trunk(network, inputs, [SeedRng(one, model.device)]))
             made = reference.prepare_conditioning(network, inputs, trunk)
             yield Seed(
                 features=reference.upstream_features(network, inputs, 0),
@@ -145,16 +144,6 @@ def prepare_seeds(model: LoadedModel, features: Features) -> Iterator[Seed]:
                 atom_pair=made.atom_pair[0],
                 atom_single=made.atom_single[0],
             )
-
-
-def finished(steps: Generator[Any, None, _Made]) -> _Made:
-    """Run a stage to its end and return what it makes."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            made: _Made = end.value
-            return made
 
 
 # The diffusion network
