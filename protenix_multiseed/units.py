@@ -20,8 +20,9 @@ def parse_bytes(text: str) -> int:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, such as ``1 seed`` and ``2,000 seeds``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    """Return a number with its noun, such as ``1 seed``, ``2,000 seeds`` and ``3 batches``."""
+    plural = "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{plural}"
 
 
 def format_bytes(count: float) -> str:

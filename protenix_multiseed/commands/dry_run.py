@@ -16,9 +16,10 @@ from protenix_multiseed.commands.common import read_inputs
 from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.disk import estimate_disk_bytes
-from protenix_multiseed.execution.figures import CARD, estimate_seconds
+from protenix_multiseed.execution.figures import CARD, batch_seconds, hold_for
 from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
+from protenix_multiseed.execution.speeds import Speed, speed_of
 from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.run.preflight import check_surroundings, missing_parts
 from protenix_multiseed.run.prepare import has_hits
@@ -43,6 +44,7 @@ class JobPlan:
         n_sample: Diffusion samples per seed.
         device: The device for which the run is planned.
         seconds: Estimated seconds of computing all batches; None if nothing was measured from which to estimate it.
+        speed: What earlier batches on this device say, if the estimate comes from them.
         disk_bytes: Estimated bytes of the results of all seeds.
         reference_reason: Why every seed would run alone through Protenix's own modules; None if seeds are batched.
         refusal: Why the run would refuse the job; None if it would accept it.
@@ -58,6 +60,7 @@ class JobPlan:
     n_sample: int
     device: str
     seconds: float | None
+    speed: Speed | None
     disk_bytes: int
     reference_reason: str | None
     refusal: str | None
@@ -93,7 +96,8 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
     prepare(dictionary)
     planner, budget = _planner(config)
     n_sample, reason = config.samples, planner.settings.reference_reason
-    device, card = _device(config, is_fused=planner.memory.fused and not reason)
+    device, is_here = _device(config)
+    card = device if is_here and planner.memory.fused and not reason else None
     write = config.write_settings
     sized = [(job, count_sizes(job.spec, config.feature_settings)) for job in jobs]
     plans: dict[str, JobPlan] = {}
@@ -101,6 +105,9 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
         planned = planner.plan_group({n: (sizes, job.seeds) for n, (job, sizes) in enumerate(members)}, budget)
         widest = max(planned, key=lambda batch: batch.estimated_bytes)
         padded = padded_sizes([sizes for _, sizes in members])
+        speed = None
+        if is_here and not reason:
+            speed = speed_of(device, model=config.model, precision=config.precision, tokens=padded.n_token)
         for number, (job, sizes) in enumerate(members):
             one_seed = planner.estimate(sizes, 1, n_sample)
             largest = planner.estimate(
@@ -117,7 +124,8 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
                 budget=budget,
                 n_sample=n_sample,
                 device=device,
-                seconds=_seconds(config, card, padded, planned, number),
+                seconds=_seconds(config, card, speed, padded, planned, number),
+                speed=speed,
                 disk_bytes=estimate_disk_bytes(
                     sizes,
                     seeds=len(job.seeds),
@@ -134,25 +142,28 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
 
 
 def _seconds(
-    config: RunConfig, card: str | None, sizes: Sizes, batches: Sequence[BatchPlan], number: int
+    config: RunConfig,
+    card: str | None,
+    speed: Speed | None,
+    sizes: Sizes,
+    batches: Sequence[BatchPlan],
+    number: int,
 ) -> float | None:
     """Estimate the seconds of a job: its share of each batch. None if nothing was measured for this device."""
+    if speed is None and not hold_for(card, config.model, sizes.n_token):
+        return None
     total = 0.0
     for batch in batches:
-        seconds = estimate_seconds(
-            [len(batch.entries)],
-            card=card,
-            model=config.model,
+        seconds = batch_seconds(
+            len(batch.entries),
             precision=config.precision,
             tokens=sizes.n_token,
             cycles=config.upstream_settings.cycles or config.spec.cycles,
             steps=config.upstream_settings.steps or config.spec.steps,
             samples=config.samples,
         )
-        if seconds is None:
-            return None
         total += seconds * len(batch.seeds_of(number)) / len(batch.entries)
-    return total
+    return total * (speed.ratio if speed else 1.0)
 
 
 def _groups(
@@ -190,15 +201,14 @@ def _planner(config: RunConfig) -> "tuple[Planner, int]":
     return planner, int(MARGIN * (config.assume_free or hardware.available_bytes(device)))
 
 
-def _device(config: RunConfig, *, is_fused: bool) -> tuple[str, str | None]:
-    """Return a description of the device, and the name of the GPU if times measured on such a GPU hold for this run."""
+def _device(config: RunConfig) -> tuple[str, bool]:
+    """Return the name of the device, or a description if the plan is for another machine, and whether it is here."""
     from protenix_multiseed.execution import hardware
 
     device = hardware.choose_device(config.device)
     if device.type == "cpu" and config.assume_free is not None and config.device != "cpu":
-        return "a GPU that is not here (--assume-free)", None
-    name = hardware.name_of(device)
-    return name, name if is_fused else None
+        return "a GPU that is not here (--assume-free)", False
+    return hardware.name_of(device), True
 
 
 def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None:
@@ -225,7 +235,7 @@ def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None
         n_batch = round(sum(len(plan.batches) / (1 + len(plan.shared_with)) for plan in plans))
         n_unit = sum(len(plan.job.seeds) for plan in plans)
         most, disk = max(plan.sizes.n_token for plan in plans), format_bytes(sum(plan.disk_bytes for plan in plans))
-        batches = f"{n_batch:,} batch{'es' if n_batch > 1 else ''}"
+        batches = counted(n_batch, "batch")
         console.print(f"{len(plans)} jobs, {n_unit:,} predictions in {batches}, up to {most:,} tokens, {disk}")
     if plans:
         console.print(f"device: {escape(plans[0].device)}, {format_bytes(plans[0].budget)} for a batch; {_time(plans)}")
@@ -252,7 +262,12 @@ def _time(plans: Sequence[JobPlan]) -> str:
         return "time unknown: no times were measured for this device with these settings"
     n_unknown = len(plans) - len(known)
     left_out = f", {counted(n_unknown, 'job')} of unknown time left out" if n_unknown else ""
-    return f"about {format_seconds(sum(known))} of GPU time, an estimate from times measured on one {CARD}{left_out}"
+    numbers = {plan.speed.n_batch for plan in plans if plan.speed}
+    earlier = f"{counted(max(numbers), 'earlier batch')} on this device" if numbers else None
+    sources = [earlier] if earlier else []
+    if any(plan.seconds is not None and plan.speed is None for plan in plans):
+        sources.append(f"times measured on one {CARD}")
+    return f"about {format_seconds(sum(known))} of computing, an estimate from {' and '.join(sources)}{left_out}"
 
 
 def _batches(plan: JobPlan) -> str:

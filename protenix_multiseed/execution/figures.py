@@ -5,7 +5,7 @@ steps, five samples. :data:`CPU` is of two cores, the demo model, 2 cycles, 8 st
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -52,31 +52,20 @@ CPU = Figure(245, "reference", 5, 54.5, 29.3, 40.9)
 STAGES = ("trunk", "sample", "score")
 
 
-def estimate_seconds(
-    batches: Sequence[int],
-    *,
-    card: str | None,
-    model: str,
-    precision: str,
-    tokens: int,
-    cycles: int,
-    steps: int,
-    samples: int,
-) -> float | None:
-    """Estimate the seconds that a GPU computes for one job, without start-up and writing.
+def hold_for(card: str | None, model: str, tokens: int) -> bool:
+    """Return whether :data:`FIGURES` were measured on such a card with such a model, up to jobs of this size.
 
     Args:
-        batches: Number of seeds of each batch.
         card: Name of the GPU; None for a CPU or an unknown GPU.
-
-    Returns:
-        None if nothing was measured that an estimate could come from: another card or model, or a larger job.
     """
-    if card is None or CARD not in card or model not in MODELS or tokens > FIGURES[-1].tokens:
-        return None
+    return card is not None and CARD in card and model in MODELS and tokens <= FIGURES[-1].tokens
+
+
+def batch_seconds(seeds: int, *, precision: str, tokens: int, cycles: int, steps: int, samples: int) -> float:
+    """Estimate the seconds that the measured GPU computes for one batch, without start-up and writing."""
     parts = np.array([cycles / CYCLES, steps / STEPS * samples / SAMPLES, samples / SAMPLES])
     first, further = _stages(precision, tokens)
-    return float(sum(parts @ (first + (seeds - 1) * further) for seeds in batches))
+    return float(parts @ (first + (seeds - 1) * further))
 
 
 def stage_seconds(precision: str, tokens: int, *, cycles: int, steps: int, on_gpu: bool) -> dict[str, float]:

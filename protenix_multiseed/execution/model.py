@@ -13,9 +13,9 @@ import torch
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import Stopped
 from protenix_multiseed.events import BatchProgress, Event
-from protenix_multiseed.execution import hardware
+from protenix_multiseed.execution import hardware, speeds
 from protenix_multiseed.execution.base import Gate
-from protenix_multiseed.execution.figures import share_done, stage_seconds
+from protenix_multiseed.execution.figures import batch_seconds, share_done, stage_seconds
 from protenix_multiseed.execution.gpus import driver_version
 from protenix_multiseed.execution.memory import MARGIN
 from protenix_multiseed.execution.plan import make_planner
@@ -34,6 +34,7 @@ from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features,
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import DEMO_MODEL
 
+_NOTED = 10  # batches of one process whose times are kept
 _KEPT = ("coordinate", "summary_confidence", "full_data")  # entries of upstream's output that predictions need
 
 
@@ -71,6 +72,7 @@ class LoadedModel:
         self.lost: str | None = None
         self.limit = MemoryLimit()
         self._stage_seconds: dict[str, Mapping[str, float]] = {}  # of the last job's last batch
+        self._n_batch = 0  # batches that were computed to their end
         self.transfer = Transfer(self.device)
 
     def load(self, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -225,6 +227,31 @@ class LoadedModel:
                 yield Done(entries[step.index], made)
             if gate.time_is_up:
                 raise Stopped
+        self._note_speed(batch)
+
+    def _note_speed(self, batch: Batch) -> None:
+        """Keep the time of a finished batch for the estimates of later runs."""
+        self._n_batch += 1
+        if self._n_batch > _NOTED:
+            return
+        tokens, precision = max(part.n_token for part in batch.parts), self.config.precision
+        usual = batch_seconds(
+            len(batch.entries),
+            precision=precision,
+            tokens=tokens,
+            cycles=self.configs.model.N_cycle,
+            steps=self.configs.sample_diffusion.N_step,
+            samples=self.config.samples,
+        )
+        (seconds,) = self._stage_seconds.values()
+        timing = speeds.Timing(
+            model=self.config.model,
+            precision=precision,
+            tokens=tokens,
+            ratio=sum(seconds.values()) / usual,
+            is_first=self._n_batch == 1,
+        )
+        speeds.note(hardware.name_of(self.device), timing)
 
     def _run_reference(
         self, batch: Batch, entries: Sequence[Entry], retries: Sequence[str], gate: Gate

@@ -1,5 +1,6 @@
 """Build Protenix without the initialisation that a checkpoint overwrites, and load upstream's released checkpoints."""
 
+import importlib
 import pickle
 import zipfile
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
         initialise: Whether to draw initial weights. If False, weights hold arbitrary values, and the caller must load
             every weight.
     """
+    importlib.import_module("scipy")  # its other modules are imported inside the block
     with without("scipy.stats", "truncnorm"):
         from protenix.model.protenix import Protenix
 

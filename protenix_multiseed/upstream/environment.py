@@ -83,6 +83,8 @@ def without(module: str, name: str) -> Iterator[None]:
 
     scikit-learn takes a quarter of a worker's start, and only ligands and modified residues need its KD tree. SciPy's
     statistics take a second of the model's start, and only weights that a checkpoint lacks are drawn with them.
+
+    A package above the module that is not imported yet is empty inside the block.
     """
     if module in sys.modules:
         yield

@@ -11,11 +11,13 @@ from support.jobs import job_of
 
 from protenix_multiseed.commands import dry_run
 from protenix_multiseed.config_loading import load_config
-from protenix_multiseed.execution import hardware
+from protenix_multiseed.execution import hardware, speeds
+from protenix_multiseed.execution.figures import batch_seconds
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.kernels import probe
 from protenix_multiseed.run import preflight
 from protenix_multiseed.types import BatchPlan, Sizes
+from protenix_multiseed.upstream.dictionary import find_dictionary
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def plan(name="a-complex-with-a-name-that-is-rather-long", seconds=75.4, **chang
     entries = tuple(tuple((0, seed) for seed in seeds) for seeds in ((1, 2, 3), (4, 5)))
     batches = tuple(BatchPlan(entries=one, sample_chunk=5, estimated_bytes=0) for one in entries)
     more = {"budget": 70 * 2**30, "n_sample": 5, "disk_bytes": 2**30, "reference_reason": None, "refusal": None}
-    fixed |= {"device": "NVIDIA H100 80GB HBM3", "seconds": seconds, "batches": batches, **more}
+    fixed |= {"device": "NVIDIA H100 80GB HBM3", "seconds": seconds, "speed": None, "batches": batches, **more}
     return dry_run.JobPlan(job=job_of(name=name), **{**fixed, **changes})
 
 
@@ -62,7 +64,7 @@ def test_the_table_fits_80_columns_and_begins_with_the_job():
 def test_the_device_and_the_time_are_said_to_be_an_estimate_or_unknown():
     text = " ".join(shown([plan(), plan("b", seconds=100.0), plan("c", seconds=None)]).split())
     assert "device: NVIDIA H100 80GB HBM3, 70.0 GiB for a batch" in text
-    assert "about 3 min of GPU time, an estimate from times measured on one H100" in text
+    assert "about 3 min of computing, an estimate from times measured on one H100" in text
     assert "1 job of unknown time left out" in text
     text = " ".join(shown([plan(seconds=None, device="CPU")]).split())
     assert "device: CPU" in text
@@ -70,17 +72,47 @@ def test_the_device_and_the_time_are_said_to_be_an_estimate_or_unknown():
     assert "about" not in text
 
 
-def test_times_hold_only_for_the_kernels_that_were_measured(monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "is_known"),
+    [({}, True), ({"kernels": "torch"}, False), ({"sequential": True}, False), ({"model": "protenix-v2"}, False)],
+)
+def test_measured_times_hold_only_for_the_kernels_and_models_that_were_measured(
+    tmp_path, monkeypatch, options, is_known
+):
     """Without Triton's kernels, or seed by seed, a run takes longer than was measured."""
-    card = "NVIDIA H100 80GB HBM3"
-    monkeypatch.setattr(hardware, "choose_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(hardware, "name_of", lambda device: card)
-    config = load_config({"model": "demo"})
-    assert dry_run._device(config, is_fused=True) == (card, card)
-    assert dry_run._device(config, is_fused=False) == (card, None)
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path))
+    monkeypatch.setattr(dry_run, "_device", lambda config: ("NVIDIA H100 80GB HBM3", True))
+    (made,) = plans_of({**options, "assume_free": "24GiB"})
+    assert (made.seconds is not None) == is_known
+    assert made.speed is None
+
+
+def test_earlier_batches_on_this_device_give_the_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path))
+    options = {"model": "demo", "device": "cpu", "steps": 4}
+    (made,) = plans_of(options)
+    assert made.seconds is None
+    for ratio in (2.0, 4.0, 3.0):
+        speeds.note("CPU", speeds.Timing(model="demo", precision="reference", tokens=12, ratio=ratio, is_first=False))
+    (made,) = plans_of(options)
+    usual = batch_seconds(3, precision="reference", tokens=10, cycles=2, steps=4, samples=5)
+    assert made.seconds == pytest.approx(3.0 * usual)
+    assert "an estimate from 3 earlier batches on this device" in " ".join(shown([made]).split())
+    (sequential,) = plans_of({**options, "sequential": True})
+    assert sequential.seconds is None
+
+
+def plans_of(options):
+    """The plan of one job of ten residues with three seeds."""
+    job = job_of({"sequences": [{"proteinChain": {"sequence": "MKTAYIAKQR", "count": 1}}]}, seeds=(1, 2, 3))
+    return list(dry_run.make_plans(load_config(options), [job], find_dictionary()))
+
+
+def test_where_a_plan_is_for(monkeypatch):
     monkeypatch.setattr(hardware, "choose_device", lambda name: torch.device("cpu"))
+    assert dry_run._device(load_config({"model": "demo"})) == ("CPU", True)
     elsewhere = load_config({"model": "demo", "assume_free": "24GiB"})
-    assert dry_run._device(elsewhere, is_fused=True) == ("a GPU that is not here (--assume-free)", None)
+    assert dry_run._device(elsewhere) == ("a GPU that is not here (--assume-free)", False)
 
 
 @pytest.fixture

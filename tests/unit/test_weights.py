@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from support import cases, jobs
@@ -143,3 +146,23 @@ def test_a_checkpoint_that_differs_from_its_recorded_hash_is_refused(state, tmp_
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(WeightsError, match=r"is not the file that was fetched.*; delete it, then run"):
         check_sha256(path, cases.MODEL)
+
+
+def test_a_model_is_built_in_a_process_that_has_not_imported_scipy():
+    """Regression: a dry run failed, because the stand-in of SciPy's statistics hid the rest of SciPy."""
+    code = (
+        "import sys\n"
+        "from protenix_multiseed.config_loading import load_config\n"
+        "from protenix_multiseed.model.weights import build_model\n"
+        "from protenix_multiseed.upstream import environment\n"
+        "from protenix_multiseed.upstream.configs import build_configs\n"
+        "environment.prepare_imports()\n"
+        "configs = build_configs(load_config({'model': 'demo'}).upstream_settings)\n"
+        "assert 'scipy' not in sys.modules\n"
+        "build_model(configs)\n"
+        "assert 'scipy.stats' not in sys.modules\n"
+        "torch = sys.modules['torch']\n"
+        "drawn = build_model(configs, initialise=True).diffusion_module.linear_no_bias_s.weight\n"
+        "assert 'scipy.stats' in sys.modules and torch.isfinite(drawn).all()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -1,0 +1,89 @@
+"""How fast the devices of this machine are: the times of earlier batches, from which later runs are estimated.
+
+A time is kept as a ratio to what :mod:`.figures` gives for a batch of the same size, so that it also serves for jobs of
+other sizes, cycles and steps.
+"""
+
+import contextlib
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from protenix_multiseed.files import read_text, write_text
+from protenix_multiseed.paths import cache_dir
+
+_MOST = 100  # batches that are kept for each device
+_NEAR = 2.0  # a batch says something about jobs of up to this many times as many tokens, or as few
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long one batch took.
+
+    Attributes:
+        model, precision, tokens: What the batch computed.
+        ratio: Its seconds, divided by those of :func:`.figures.batch_seconds`.
+        is_first: Whether it was the first batch of its process, which also compiles kernels and captures graphs.
+    """
+
+    model: str
+    precision: str
+    tokens: int
+    ratio: float
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """What earlier batches say about a job.
+
+    Attributes:
+        ratio: Median of their ratios.
+        n_batch: Their number.
+    """
+
+    ratio: float
+    n_batch: int
+
+
+def note(device: str, timing: Timing) -> None:
+    """Keep the time of a batch in the user's cache. A cache that cannot be written is no error.
+
+    Args:
+        device: Name of the GPU model, or ``CPU``.
+    """
+    kept = [asdict(one) for one in [*_read(device), timing][-_MOST:]]
+    with contextlib.suppress(OSError):
+        path = _path(device)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(kept) + "\n")
+
+
+def speed_of(device: str, *, model: str, precision: str, tokens: int) -> Speed | None:
+    """Return what earlier batches on this device say about a job of this size; None if there were none like it.
+
+    First batches of a process count only if there are no others.
+    """
+    like = [
+        one
+        for one in _read(device)
+        if (one.model, one.precision) == (model, precision) and abs(math.log(one.tokens / tokens)) <= math.log(_NEAR)
+    ]
+    ratios = [one.ratio for one in like if not one.is_first] or [one.ratio for one in like]
+    return Speed(ratio=statistics.median(ratios), n_batch=len(ratios)) if ratios else None
+
+
+def _read(device: str) -> Iterator[Timing]:
+    try:
+        rows = json.loads(read_text(_path(device), cache_dir()))
+        yield from [Timing(**row) for row in rows if row["tokens"] > 0 and row["ratio"] > 0]
+    except (OSError, ValueError, TypeError, KeyError):  # no such file, or it is damaged: it will be written anew
+        return
+
+
+def _path(device: str) -> Path:
+    return cache_dir() / "speeds" / (re.sub(r"[^A-Za-z0-9]+", "-", device) + ".json")

@@ -1,0 +1,70 @@
+"""Times of earlier batches on a device give the time of later jobs on it."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protenix_multiseed.execution import speeds
+from protenix_multiseed.execution.speeds import Speed, Timing, note, speed_of
+
+LIKE = {"model": "protenix-v2", "precision": "fast"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def timing(ratio, **changes):
+    return Timing(**{**LIKE, "tokens": 500, "ratio": ratio, "is_first": False, **changes})
+
+
+def test_the_median_of_like_batches_counts():
+    for ratio in (2.0, 3.0, 10.0):
+        note("NVIDIA A100-SXM4-80GB", timing(ratio))
+    others = [{"model": "demo"}, {"precision": "reference"}, {"tokens": 120}, {"tokens": 1500}]
+    for other in others:
+        note("NVIDIA A100-SXM4-80GB", timing(100.0, **other))
+    assert speed_of("NVIDIA A100-SXM4-80GB", **LIKE, tokens=600) == Speed(ratio=3.0, n_batch=3)
+    assert speed_of("NVIDIA A100-SXM4-40GB", **LIKE, tokens=600) is None
+    assert speed_of("NVIDIA A100-SXM4-80GB", **LIKE, tokens=2000).ratio == 100.0
+
+
+def test_a_first_batch_which_compiles_counts_only_alone():
+    note("CPU", timing(9.0, is_first=True))
+    assert speed_of("CPU", **LIKE, tokens=500) == Speed(ratio=9.0, n_batch=1)
+    note("CPU", timing(2.0))
+    assert speed_of("CPU", **LIKE, tokens=500) == Speed(ratio=2.0, n_batch=1)
+
+
+def test_old_batches_are_forgotten():
+    for number in range(speeds._MOST + 50):
+        note("CPU", timing(1.0 + number))
+    assert speed_of("CPU", **LIKE, tokens=500).n_batch == speeds._MOST
+    assert speed_of("CPU", **LIKE, tokens=500).ratio > 50
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "3", "[3]", '[{"tokens": 1}]', json.dumps([{**LIKE, "tokens": 0, "ratio": 1, "is_first": True}])]
+)
+def test_a_damaged_file_says_nothing_and_is_written_anew(cache, text):
+    note("CPU", timing(2.0))
+    (path,) = (cache / "speeds").iterdir()
+    path.write_text(text)
+    assert speed_of("CPU", **LIKE, tokens=500) is None
+    note("CPU", timing(3.0))
+    assert speed_of("CPU", **LIKE, tokens=500).ratio == 3.0
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(cache):
+    cache.write_text("a file")
+    note("CPU", timing(2.0))
+    assert speed_of("CPU", **LIKE, tokens=500) is None
+
+
+@given(st.text(min_size=1))
+def test_any_name_of_a_device_is_a_file_in_the_folder(name):
+    assert speeds._path(name).parent.name == "speeds"
