@@ -44,6 +44,7 @@ from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
 
 _LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+BATCHED = "all seeds batched, "  # name of a side, before its precision
 _MAX_CHAIN_RESIDUES = 600  # longest chain of a made-up job
 _TITLE_COLUMNS = 14  # of a column of the table
 # Names of stages: upstream's -> ours.
@@ -131,6 +132,11 @@ def measure_all(config: RunConfig, *, tokens: int, rows: int, repeats: int, tell
             for name, side in sides.items():
                 tell(f"repeat {repeat + 1} of {repeats}: {name}")
                 taken[name].append(measure(model.device, side))
+        for name, measured in taken.items():
+            if name.startswith(BATCHED):  # what the dry runs of this device are estimated from
+                seconds = statistics.median(seconds for seconds, *_ in measured)
+                precision = name.removeprefix(BATCHED)
+                model.note_speed(len(features.seeds), features.n_token, precision, seconds, is_first=False)
         return Bench(
             features=features,
             device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",
@@ -182,7 +188,7 @@ def make_sides(model: LoadedModel, features: Features) -> dict[str, Callable[[],
     }
     on_gpu = network.device.type == "cuda"
     for precision in ("reference", "fast") if on_gpu else ("reference",):  # bfloat16 is slow on a CPU
-        sides[f"all seeds batched, {precision}"] = partial(_batched, model, precision, features)
+        sides[f"{BATCHED}{precision}"] = partial(_batched, model, precision, features)
     return sides
 
 

@@ -227,29 +227,37 @@ class LoadedModel:
                 yield Done(entries[step.index], made)
             if gate.time_is_up:
                 raise Stopped
-        self._note_speed(batch)
-
-    def _note_speed(self, batch: Batch) -> None:
-        """Keep the time of a finished batch for the estimates of later runs."""
         self._n_batch += 1
-        if self._n_batch > _NOTED:
-            return
-        tokens, precision = max(part.n_token for part in batch.parts), self.config.precision
+        if self._n_batch <= _NOTED:
+            (seconds,) = self._stage_seconds.values()
+            self.note_speed(
+                len(batch.entries),
+                max(part.n_token for part in batch.parts),
+                self.config.precision,
+                sum(seconds.values()),
+                is_first=self._n_batch == 1,
+            )
+
+    def note_speed(self, n_entry: int, n_token: int, precision: str, seconds: float, *, is_first: bool) -> None:
+        """Keep the time of a batch for the estimates of later runs.
+
+        Args:
+            n_entry: Number of its entries.
+            n_token: Tokens of its largest job.
+            precision: ``reference`` or ``fast``.
+            seconds: Its seconds, without start-up and writing.
+            is_first: Whether it was the first batch of its process.
+        """
         usual = batch_seconds(
-            len(batch.entries),
+            n_entry,
             precision=precision,
-            tokens=tokens,
+            tokens=n_token,
             cycles=self.configs.model.N_cycle,
             steps=self.configs.sample_diffusion.N_step,
             samples=self.config.samples,
         )
-        (seconds,) = self._stage_seconds.values()
         timing = speeds.Timing(
-            model=self.config.model,
-            precision=precision,
-            tokens=tokens,
-            ratio=sum(seconds.values()) / usual,
-            is_first=self._n_batch == 1,
+            model=self.config.model, precision=precision, tokens=n_token, ratio=seconds / usual, is_first=is_first
         )
         speeds.note(hardware.name_of(self.device), timing)
 

@@ -326,12 +326,16 @@ def test_doctor_says_whether_predict_would_run(tmp_path):
 
 def test_bench_times_protenix_and_the_batched_path(tmp_path):
     options = ("--model", "demo", "--device", "cpu", "--tokens", "12", "--msa-rows", "2", "--seeds", "1-2")
-    done = run("bench", *options, "--steps", "2", "--cycles", "1", "--repeats", "1", "--json", cwd=tmp_path)
+    cache = {"PROTENIX_MS_CACHE": str(tmp_path / "cache")}
+    done = run("bench", *options, "--steps", "2", "--cycles", "1", "--repeats", "1", "--json", cwd=tmp_path, **cache)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["tokens"], record["seeds"], record["made_up_weights"]) == (12, 2, True)
     assert [side["name"] for side in record["sides"]] == ["Protenix, torch kernels", "all seeds batched, reference"]
     assert all(set(side["stages"]) == {"trunk", "sample", "score"} and side["median"] > 0 for side in record["sides"])
+    (tmp_path / "in.json").write_text(json.dumps([job("it", protein(), protein("GHKLM"))]))
+    plan = run("predict", "in.json", "--model", "demo", "--device", "cpu", "--dry-run", cwd=tmp_path, **cache)
+    assert "of computing, an estimate from 1 earlier batch on this device" in " ".join(plan.stdout.split())
 
 
 def test_store_and_pae_options_choose_the_files_of_a_seed(tmp_path):
