@@ -61,9 +61,9 @@ class WorkerPool:
         It is safe to leave again.
         """
         with self._lock:
-            has_ended, self._has_left = self._has_left, True
+            self._has_left = True
             pool, context, given = self._pool, self._context, list(self._given)
-        if context is None or has_ended:
+        if context is None:
             return
         context.end(pool)
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end

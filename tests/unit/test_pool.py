@@ -17,6 +17,7 @@ from support.jobs import job_of
 from support.predictions import prediction
 from support.workers import act, imported
 
+from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features import pool as module
@@ -316,3 +317,15 @@ def test_a_temporary_folder_whose_path_is_too_long_for_a_socket_is_refused(tmp_p
     assert made.stdout.startswith(f"the workers' socket cannot be made in {folder}/pymp-")
     assert "set TMPDIR to a folder with a short path" in made.stdout
     assert made.stderr == ""
+
+
+def test_a_pool_may_be_left_twice():
+    """A run leaves the pool at its end, and the command, which made it, once more."""
+    with WorkerPool(1) as pool:
+        with pool:
+            assert pool.submit(os.getpid).result() != os.getpid()
+        assert running_servers() == []
+        pool._pool = None
+        with pytest.raises(FeaturizationError, match="the workers have ended"):
+            pool.submit(os.getpid).result()
+    assert running_servers() == []

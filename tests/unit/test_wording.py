@@ -71,14 +71,14 @@ def test_refusals_name_settings(tmp_path):
 
 def test_failures_notes_and_errors_of_a_run_name_settings(tmp_path, monkeypatch):
     failed = failure_of(job_of(name="a"), 1, "predict", PredictionError("not finite; try --kernels torch"))
-    monkeypatch.setattr(api, "run", lambda config, tasks, tell, signals, result: (one for one in [failed]))
+    monkeypatch.setattr(api, "run", lambda config, tasks, workers, tell, signals, result: (one for one in [failed]))
     heard = []
     assert list(predict(JOB, 1, tmp_path, model="demo", on_failure=heard.append)) == []
     assert [(one.message, one.advice) for one in heard] == [
         ('not finite; try kernels="torch"', 'use kernels="torch", or another seed')
     ]
 
-    def fail(config, tasks, tell, signals, result):
+    def fail(config, tasks, workers, tell, signals, result):
         result.failures.append(failed)
         yield failed
 
@@ -86,7 +86,7 @@ def test_failures_notes_and_errors_of_a_run_name_settings(tmp_path, monkeypatch)
     with pytest.raises(FailedError, match='not finite; try kernels="torch"; use kernels="torch", or another seed'):
         list(predict(JOB, 1, tmp_path, model="demo"))
 
-    def remark(config, tasks, tell, signals, result):
+    def remark(config, tasks, workers, tell, signals, result):
         tell(Note(job=None, text="add --msa-server"))
         yield from ()
 
