@@ -62,8 +62,8 @@ def same(ours, theirs):
                       for path in (ours, theirs))  # fmt: skip
         return np.allclose(one, other, rtol=1e-5, atol=5e-4)
     scores = [json.loads(path.read_text()) for path in (ours, theirs)]
-    # The confidence head reads distances in bins: by rounding alone, a distance at an edge may fall into the next one. The
-    # coordinates show the errors that are smaller. pLDDT is from 0 to 100.
+    # The confidence head reads distances in bins: by rounding alone, a distance at an edge may fall into the next one.
+    # The coordinates show the errors that are smaller. pLDDT is from 0 to 100.
     bounds = {"ranking_score": 1e-3, "plddt": 0.02, "ptm": 1e-3}
     return all(abs(scores[0][name] - scores[1][name]) <= bound for name, bound in bounds.items())
 
