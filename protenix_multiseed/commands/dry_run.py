@@ -259,7 +259,7 @@ def _time(plans: Sequence[JobPlan]) -> str:
     """Return a sentence on the time of all jobs."""
     known = [plan.seconds for plan in plans if plan.seconds is not None]
     if not known:
-        return "time unknown: no times were measured for this device with these settings"
+        return "time unknown: no times of jobs like these are known for this device"
     n_unknown = len(plans) - len(known)
     left_out = f", {counted(n_unknown, 'job')} of unknown time left out" if n_unknown else ""
     numbers = {plan.speed.n_batch for plan in plans if plan.speed}

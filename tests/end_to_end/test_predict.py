@@ -338,6 +338,20 @@ def test_bench_times_protenix_and_the_batched_path(tmp_path):
     assert "of computing, an estimate from 1 earlier batch on this device" in " ".join(plan.stdout.split())
 
 
+def test_a_run_tells_the_next_dry_run_how_fast_the_device_is(tmp_path):
+    (tmp_path / "in.json").write_text(json.dumps([job("pair", protein(), protein("GHKLM"))]))
+    (tmp_path / "quick.yaml").write_text(QUICK)
+    command = ("predict", "in.json", "--model", "demo", "--seeds", "1-2", "--config", "quick.yaml", "--device", "cpu")
+    cache = {"PROTENIX_MS_CACHE": str(tmp_path / "cache")}
+    before = run(*command, "--dry-run", cwd=tmp_path, **cache)
+    assert "time unknown: no times of jobs like these are known" in " ".join(before.stdout.split())
+    done = run(*command, "--out", "results", cwd=tmp_path, **cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (plan,) = json.loads(run(*command, "--dry-run", "--json", cwd=tmp_path, **cache).stdout)
+    seconds = json.loads((tmp_path / "results" / "pair" / "seed_2" / "record.json").read_text())["run"]["stage_seconds"]
+    assert plan["estimated_seconds"] == pytest.approx(sum(seconds.values()), abs=0.01)
+
+
 def test_store_and_pae_options_choose_the_files_of_a_seed(tmp_path):
     """A run with another ``--store`` is refused. Ranking, comparison and report work without the other structures."""
     (tmp_path / "in.json").write_text(json.dumps([job("pair", protein(), protein("GHKLM"))]))
