@@ -83,5 +83,5 @@ def learn_layer(reads: list[torch.Tensor], bins: list[torch.Tensor], base: torch
 
 
 def to_bins(values: torch.Tensor, n_bin: int, largest: float) -> torch.Tensor:
-    """Number of the bin of each value."""
+    """Number of the bin of each value, in ``n_bin`` even bins from 0 to ``largest``. Larger values are in the last bin."""
     return (values * (n_bin / largest)).long().clamp(0, n_bin - 1)

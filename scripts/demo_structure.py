@@ -65,7 +65,7 @@ def complete(made: np.ndarray, places: np.ndarray, positions: np.ndarray) -> Non
 
 
 def placed(target: torch.Tensor, n: int) -> torch.Tensor:
-    """Centred copies of the target, each rotated and moved by chance [n, N_atom, 3]."""
+    """Centred copies of the target, each rotated and moved at random [n, N_atom, 3]."""
     quaternions = torch.nn.functional.normalize(torch.randn(n, 4, device=target.device), dim=-1)
     return (target - target.mean(0)) @ rotations(quaternions).mT + torch.randn(n, 1, 3, device=target.device)
 

@@ -13,7 +13,6 @@ structure at the end.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +74,10 @@ def main() -> None:
     parser.add_argument("structure", type=Path, help="PDB file of the deposited entry")
     parser.add_argument("--chains", default="C,F", help="the entry's chain of each chain of the job")
     parser.add_argument(
-        "--seconds", type=float, default=240, help="time for the diffusion network; 0 keeps it as it was fitted before"
+        "--steps", type=int, default=16_800, help="steps of the diffusion network; 0 keeps it as it was fitted before"
     )
     parser.add_argument("--seeds", type=int, default=8, help="seeds to learn from; four more are for the comparison")
-    parser.add_argument("--samples", type=int, default=16, help="noised copies in a step")
+    parser.add_argument("--samples", type=int, default=16, help="noised copies in a step, a multiple of 4")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=demo.FIT)
@@ -98,7 +97,7 @@ def main() -> None:
         truth = read_truth(arguments.structure, arguments.chains.split(","), features)
         target = torch.from_numpy(truth).float().to(model.device)
         seeds = list(prepare_seeds(model, features))
-        fitted = fit_diffusion(network, seeds[:-4], target, arguments) if arguments.seconds else read_changes()
+        fitted = fit_diffusion(network, seeds[:-4], target, arguments) if arguments.steps else read_changes()
         changes = still | fitted
         write_into(network, changes)
         samples = [(seed, draw(network, seed, SAMPLES)) for seed in seeds[:-4]]
@@ -150,7 +149,7 @@ def prepare_seeds(model: LoadedModel, features: Features) -> Iterator[Seed]:
 
 
 def quiet(network: torch.nn.Module) -> Changes:
-    """Changes that switch off the reference conformers, which each seed rotates by chance.
+    """Changes that switch off the reference conformers, which each seed rotates at random.
 
     With made-up weights their part of a residue's representation is three times as large as what tells residues apart.
     """
@@ -223,11 +222,9 @@ def fit_diffusion(
         return squared.detach(), stretched.detach()
 
     run = captured(step) if target.is_cuda else step
-    began = time.perf_counter()
-    count = 0
-    while (share := (time.perf_counter() - began) / arguments.seconds) < 1:
+    for count in range(arguments.steps):
         for group in optimizer.param_groups:
-            group["lr"] = arguments.rate * min(1.0, count / 50) * (1 - share)
+            group["lr"] = arguments.rate * min(1.0, count / 50) * (1 - count / arguments.steps)
         for name, value in seeds[int(torch.randint(len(seeds), ()))].tensors.items():
             now[name].copy_(value)
         sigma.copy_(noise_levels(levels, len(sigma)))
@@ -235,12 +232,11 @@ def fit_diffusion(
         noised.copy_(clean + sigma[:, None, None] * torch.randn_like(clean))
         squared, stretched = run()
         optimizer.step()
-        count += 1
-        if count % 250 == 1:
+        if count % 250 == 0:
             by_noise = squared.sqrt()[sigma.argsort()].view(4, -1).mean(-1).tolist()
             texts = " ".join(f"{value:.2f}" for value in by_noise)
             print(
-                f"{count} steps, {100 * share:.0f} %: RMSD by noise {texts} A, distances {stretched.mean():.3f} A",
+                f"{count} steps: RMSD by noise {texts} A, distances {stretched.mean():.3f} A",
                 flush=True,
             )
     return {f"diffusion_module.{name}": tuple(one.detach() for one in pair) for name, pair in changes.thin.items()}

@@ -16,7 +16,7 @@ from protenix_multiseed.commands.common import read_inputs
 from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_note
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.disk import estimate_disk_bytes
-from protenix_multiseed.execution.figures import CARD, batch_seconds, hold_for
+from protenix_multiseed.execution.figures import CARD, MOST_TOKENS, batch_seconds, hold_for
 from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.execution.speeds import Speed, speed_of
@@ -105,9 +105,9 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
         planned = planner.plan_group({n: (sizes, job.seeds) for n, (job, sizes) in enumerate(members)}, budget)
         widest = max(planned, key=lambda batch: batch.estimated_bytes)
         padded = padded_sizes([sizes for _, sizes in members])
-        speed = None
-        if is_here and not reason:
-            speed = speed_of(device, model=config.model, precision=config.precision, tokens=padded.n_token)
+        speed = _speed(config, planner, padded) if is_here and not reason else None
+        if speed and speed.is_first and hold_for(card, config.model, padded.n_token):
+            speed = None  # a first batch also compiles
         for number, (job, sizes) in enumerate(members):
             one_seed = planner.estimate(sizes, 1, n_sample)
             largest = planner.estimate(
@@ -141,6 +141,19 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
     return (plans[job.name] for job in jobs)
 
 
+def _speed(config: RunConfig, planner: "Planner", sizes: Sizes) -> Speed | None:
+    """Return what earlier batches on the run's device say about a batch of these sizes."""
+    from protenix_multiseed.execution import hardware
+
+    return speed_of(
+        hardware.speed_name(hardware.choose_device(config.device)),
+        model=config.model,
+        precision=config.precision,
+        kernels="triton" if planner.memory.fused else "torch",
+        tokens=sizes.n_token,
+    )
+
+
 def _seconds(
     config: RunConfig,
     card: str | None,
@@ -150,7 +163,7 @@ def _seconds(
     number: int,
 ) -> float | None:
     """Estimate the seconds of a job: its share of each batch. None if nothing was measured for this device."""
-    if speed is None and not hold_for(card, config.model, sizes.n_token):
+    if sizes.n_token > MOST_TOKENS or (speed is None and not hold_for(card, config.model, sizes.n_token)):
         return None
     total = 0.0
     for batch in batches:
@@ -262,12 +275,17 @@ def _time(plans: Sequence[JobPlan]) -> str:
         return "time unknown: no times of jobs like these are known for this device"
     n_unknown = len(plans) - len(known)
     left_out = f", {counted(n_unknown, 'job')} of unknown time left out" if n_unknown else ""
-    numbers = {plan.speed.n_batch for plan in plans if plan.speed}
-    earlier = f"{counted(max(numbers), 'earlier batch')} on this device" if numbers else None
-    sources = [earlier] if earlier else []
-    if any(plan.seconds is not None and plan.speed is None for plan in plans):
-        sources.append(f"times measured on one {CARD}")
+    sources = dict.fromkeys(source for plan in plans if (source := _source(plan)))
     return f"about {format_seconds(sum(known))} of computing, an estimate from {' and '.join(sources)}{left_out}"
+
+
+def _source(plan: JobPlan) -> str | None:
+    """Return what the estimated time of a job comes from."""
+    if plan.seconds is None:
+        return None
+    if plan.speed is None:
+        return f"times measured on one {CARD}"
+    return f"{'first' if plan.speed.is_first else 'earlier'} batches on this device"
 
 
 def _batches(plan: JobPlan) -> str:
@@ -294,6 +312,7 @@ def _record(plan: JobPlan) -> dict[str, Any]:
         "device": plan.device,
         "budget_bytes": plan.budget,
         "estimated_seconds": plan.seconds and round(plan.seconds, 2),
+        "estimated_from": _source(plan),
         "tokens": plan.sizes.n_token,
         "atoms": plan.sizes.n_atom,
         "msa_rows": plan.sizes.n_msa,

@@ -52,17 +52,24 @@ CPU = Figure(245, "reference", 5, 54.5, 29.3, 40.9)
 STAGES = ("trunk", "sample", "score")
 
 
+MOST_TOKENS = FIGURES[-1].tokens  # nothing is known of larger jobs
+
+
 def hold_for(card: str | None, model: str, tokens: int) -> bool:
     """Return whether :data:`FIGURES` were measured on such a card with such a model, up to jobs of this size.
 
     Args:
         card: Name of the GPU; None for a CPU or an unknown GPU.
     """
-    return card is not None and CARD in card and model in MODELS and tokens <= FIGURES[-1].tokens
+    return card is not None and CARD in card and model in MODELS and tokens <= MOST_TOKENS
 
 
 def batch_seconds(seeds: int, *, precision: str, tokens: int, cycles: int, steps: int, samples: int) -> float:
-    """Estimate the seconds that the measured GPU computes for one batch, without start-up and writing."""
+    """Estimate the seconds that the measured GPU computes for one batch, without start-up and writing.
+
+    Args:
+        tokens: At most :data:`MOST_TOKENS`.
+    """
     parts = np.array([cycles / CYCLES, steps / STEPS * samples / SAMPLES, samples / SAMPLES])
     first, further = _stages(precision, tokens)
     return float(parts @ (first + (seeds - 1) * further))

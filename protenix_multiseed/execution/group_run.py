@@ -20,7 +20,7 @@ from protenix_multiseed.failures import failure_of
 from protenix_multiseed.types import BatchPlan, Entry, Failure, Features, Prediction, Sizes
 from protenix_multiseed.units import counted, format_bytes
 
-if TYPE_CHECKING:  # these modules import torch, which takes seconds; the workers and the probe start before that
+if TYPE_CHECKING:  # these modules import torch, which takes seconds; the probe starts before that
     from protenix_multiseed.execution.model import LoadedModel
     from protenix_multiseed.execution.transfer import Arriving
 

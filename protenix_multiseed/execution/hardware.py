@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import resource
+from pathlib import Path
 
 import torch
 
@@ -43,6 +44,17 @@ def card_of(device: torch.device) -> str | None:
 def name_of(device: torch.device) -> str:
     """Return the name of a GPU, or ``CPU``."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def speed_name(device: torch.device) -> str:
+    """Return a name for all devices that are as fast as this one: a GPU's, or a processor's with PyTorch's threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {torch.get_num_threads()} threads"
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def let_segments_grow() -> None:

@@ -23,7 +23,7 @@ from protenix_multiseed.types import Failure, Features, Job, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare
 
-if TYPE_CHECKING:  # these modules import torch, which takes seconds; the workers and the probe start before that
+if TYPE_CHECKING:  # these modules import torch, which takes seconds; the probe starts before that
     from protenix_multiseed.execution.model import LoadedModel
 
 

@@ -1,8 +1,10 @@
 """The local executor's model on its device: load it, decide which jobs fit in memory, run one batch."""
 
 import itertools
+import math
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -11,11 +13,11 @@ from typing import Any
 import torch
 
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.errors import Stopped
+from protenix_multiseed.errors import ConfigError, Stopped
 from protenix_multiseed.events import BatchProgress, Event
 from protenix_multiseed.execution import hardware, speeds
 from protenix_multiseed.execution.base import Gate
-from protenix_multiseed.execution.figures import batch_seconds, share_done, stage_seconds
+from protenix_multiseed.execution.figures import MOST_TOKENS, batch_seconds, share_done, stage_seconds
 from protenix_multiseed.execution.gpus import driver_version
 from protenix_multiseed.execution.memory import MARGIN
 from protenix_multiseed.execution.plan import make_planner
@@ -34,7 +36,7 @@ from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features,
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import DEMO_MODEL
 
-_NOTED = 10  # batches of one process whose times are kept
+_NOTED = 5  # batches of one process and of similar size whose times are kept
 _KEPT = ("coordinate", "summary_confidence", "full_data")  # entries of upstream's output that predictions need
 
 
@@ -72,7 +74,7 @@ class LoadedModel:
         self.lost: str | None = None
         self.limit = MemoryLimit()
         self._stage_seconds: dict[str, Mapping[str, float]] = {}  # of the last job's last batch
-        self._n_batch = 0  # batches that were computed to their end
+        self._noted: Counter[int] = Counter()  # times that were kept, by size
         self.transfer = Transfer(self.device)
 
     def load(self, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -80,13 +82,15 @@ class LoadedModel:
 
         Raises:
             WeightsError: if the checkpoint cannot be used.
-            ConfigError: if the user asks for kernels by name and they cannot be used.
+            ConfigError: if the user asks for kernels by name and they cannot be used, or changes the demo's layers.
             Stopped: if ``should_stop`` returns True during loading.
         """
         if self.checkpoint is None:
             model = demo.fill(self._built)
-            if self.config.model == DEMO_MODEL:
-                demo.fit(model)
+            if self.config.model == DEMO_MODEL and not demo.fit(model):
+                raise ConfigError(
+                    "upstream: the demo's weights fit its own layers only; leave out the settings that change them"
+                )
         else:
             is_mapped = self.device.type == "cuda"
             model = load_model(self.configs, self.checkpoint, self.config.model, self._built, mapped=is_mapped)
@@ -227,19 +231,18 @@ class LoadedModel:
                 yield Done(entries[step.index], made)
             if gate.time_is_up:
                 raise Stopped
-        self._n_batch += 1
-        if self._n_batch <= _NOTED:
+        n_token = max(part.n_token for part in batch.parts)
+        size = round(2 * math.log2(n_token))
+        if self._noted[size] < _NOTED:
             (seconds,) = self._stage_seconds.values()
+            is_first = not self._noted
             self.note_speed(
-                len(batch.entries),
-                max(part.n_token for part in batch.parts),
-                self.config.precision,
-                sum(seconds.values()),
-                is_first=self._n_batch == 1,
+                len(batch.entries), n_token, self.config.precision, sum(seconds.values()), is_first=is_first
             )
+            self._noted[size] += 1
 
     def note_speed(self, n_entry: int, n_token: int, precision: str, seconds: float, *, is_first: bool) -> None:
-        """Keep the time of a batch for the estimates of later runs.
+        """Keep the time of a batch for the estimates of later runs, if there are figures for its size.
 
         Args:
             n_entry: Number of its entries.
@@ -248,6 +251,8 @@ class LoadedModel:
             seconds: Its seconds, without start-up and writing.
             is_first: Whether it was the first batch of its process.
         """
+        if n_token > MOST_TOKENS:
+            return
         usual = batch_seconds(
             n_entry,
             precision=precision,
@@ -257,9 +262,14 @@ class LoadedModel:
             samples=self.config.samples,
         )
         timing = speeds.Timing(
-            model=self.config.model, precision=precision, tokens=n_token, ratio=seconds / usual, is_first=is_first
+            model=self.config.model,
+            precision=precision,
+            kernels=self.kernels["batched"],
+            tokens=n_token,
+            ratio=seconds / usual,
+            is_first=is_first,
         )
-        speeds.note(hardware.name_of(self.device), timing)
+        speeds.note(hardware.speed_name(self.device), timing)
 
     def _run_reference(
         self, batch: Batch, entries: Sequence[Entry], retries: Sequence[str], gate: Gate

@@ -1,7 +1,7 @@
 """How fast the devices of this machine are: the times of earlier batches, from which later runs are estimated.
 
 A time is kept as a ratio to what :mod:`.figures` gives for a batch of the same size, so that it also serves for jobs of
-other sizes, cycles and steps.
+similar sizes, and for other cycles and steps.
 """
 
 import contextlib
@@ -25,13 +25,14 @@ class Timing:
     """How long one batch took.
 
     Attributes:
-        model, precision, tokens: What the batch computed.
+        model, precision, kernels, tokens: What the batch computed, and how. Kernels are ``triton`` or ``torch``.
         ratio: Its seconds, divided by those of :func:`.figures.batch_seconds`.
         is_first: Whether it was the first batch of its process, which also compiles kernels and captures graphs.
     """
 
     model: str
     precision: str
+    kernels: str
     tokens: int
     ratio: float
     is_first: bool
@@ -44,17 +45,19 @@ class Speed:
     Attributes:
         ratio: Median of their ratios.
         n_batch: Their number.
+        is_first: Whether all of them were the first batch of their process.
     """
 
     ratio: float
     n_batch: int
+    is_first: bool
 
 
 def note(device: str, timing: Timing) -> None:
     """Keep the time of a batch in the user's cache. A cache that cannot be written is no error.
 
     Args:
-        device: Name of the GPU model, or ``CPU``.
+        device: Name of the GPU model or of the processor (:func:`.hardware.speed_name`).
     """
     kept = [asdict(one) for one in [*_read(device), timing][-_MOST:]]
     with contextlib.suppress(OSError):
@@ -63,7 +66,7 @@ def note(device: str, timing: Timing) -> None:
         write_text(path, json.dumps(kept) + "\n")
 
 
-def speed_of(device: str, *, model: str, precision: str, tokens: int) -> Speed | None:
+def speed_of(device: str, *, model: str, precision: str, kernels: str, tokens: int) -> Speed | None:
     """Return what earlier batches on this device say about a job of this size; None if there were none like it.
 
     First batches of a process count only if there are no others.
@@ -71,10 +74,12 @@ def speed_of(device: str, *, model: str, precision: str, tokens: int) -> Speed |
     like = [
         one
         for one in _read(device)
-        if (one.model, one.precision) == (model, precision) and abs(math.log(one.tokens / tokens)) <= math.log(_NEAR)
+        if (one.model, one.precision, one.kernels) == (model, precision, kernels)
+        and abs(math.log(one.tokens / tokens)) <= math.log(_NEAR)
     ]
-    ratios = [one.ratio for one in like if not one.is_first] or [one.ratio for one in like]
-    return Speed(ratio=statistics.median(ratios), n_batch=len(ratios)) if ratios else None
+    later = [one for one in like if not one.is_first]
+    ratios = [one.ratio for one in later or like]
+    return Speed(ratio=statistics.median(ratios), n_batch=len(ratios), is_first=not later) if ratios else None
 
 
 def _read(device: str) -> Iterator[Timing]:

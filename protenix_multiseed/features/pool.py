@@ -78,6 +78,7 @@ class WorkerPool:
 
         Raises:
             ConfigError: if the workers cannot be started.
+            RuntimeError: if they have ended.
         """
         with self._lock:
             self._begin()

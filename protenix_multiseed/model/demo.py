@@ -43,13 +43,19 @@ def fill(model: torch.nn.Module, seed: int = SEED) -> torch.nn.Module:
     return model.requires_grad_(False)
 
 
-def fit(model: torch.nn.Module) -> None:
-    """Add the changes that were fitted to the demo's example. A model of another architecture keeps its weights."""
+def fit(model: torch.nn.Module) -> bool:
+    """Add the changes that were fitted to the demo's example.
+
+    Returns:
+        False if the model lacks one of the changed weights, or has it with another size. It is not changed then.
+    """
     with np.load(FIT) as file:
         changes = expand({key: torch.from_numpy(file[key]) for key in file.files})
     weights = model.state_dict()
-    if all(name in weights and weights[name].numel() == change.numel() for name, change in changes.items()):
-        add(model, changes)
+    if any(name not in weights or weights[name].numel() != change.numel() for name, change in changes.items()):
+        return False
+    add(model, changes)
+    return True
 
 
 def expand(thin: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -153,18 +153,19 @@ def _with_alignments(
 def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | None) -> None:
     """Begin imports that take seconds during the remaining checks. Not if results of one of the jobs exist.
 
-    Imports in one process wait for each other, so the workers' server comes first.
+    The server starts first, because its start imports modules, which would wait for the import of torch. A run that is
+    refused by a later check ends when the import has ended.
     """
     if any((config.out / job.name).exists() for job in jobs):
         return
-    is_ray = executor_name(config) == "ray"
-    if workers is not None:
-        workers.start()
-    elif not is_ray:
-        return
-    if is_ray:
+    if executor_name(config) == "ray":  # its executor starts the workers when a GPU has work
         importlib.import_module("protenix_multiseed.run.pipeline")
         importlib.import_module("concurrent.futures.thread")  # Ray imports it; it fails while a refused run is exiting
+    elif workers is not None:
+        check_workers()
+        workers.start()
+    else:
+        return
     threading.Thread(target=_import_slow, args=(config,)).start()
 
 

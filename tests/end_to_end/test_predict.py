@@ -335,7 +335,7 @@ def test_bench_times_protenix_and_the_batched_path(tmp_path):
     assert all(set(side["stages"]) == {"trunk", "sample", "score"} and side["median"] > 0 for side in record["sides"])
     (tmp_path / "in.json").write_text(json.dumps([job("it", protein(), protein("GHKLM"))]))
     plan = run("predict", "in.json", "--model", "demo", "--device", "cpu", "--dry-run", cwd=tmp_path, **cache)
-    assert "of computing, an estimate from 1 earlier batch on this device" in " ".join(plan.stdout.split())
+    assert "of computing, an estimate from earlier batches on this device" in " ".join(plan.stdout.split())
 
 
 def test_a_run_tells_the_next_dry_run_how_fast_the_device_is(tmp_path):
@@ -349,6 +349,7 @@ def test_a_run_tells_the_next_dry_run_how_fast_the_device_is(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (plan,) = json.loads(run(*command, "--dry-run", "--json", cwd=tmp_path, **cache).stdout)
     seconds = json.loads((tmp_path / "results" / "pair" / "seed_2" / "record.json").read_text())["run"]["stage_seconds"]
+    assert plan["estimated_from"] == "first batches on this device"
     assert plan["estimated_seconds"] == pytest.approx(sum(seconds.values()), abs=0.01)
 
 

@@ -47,6 +47,13 @@ def test_a_rotated_structure_has_no_error_and_a_shifted_chain_has():
     assert aligned_errors(turned, target, features)[0, 9] == pytest.approx(75**0.5, abs=0.01)
 
 
+def test_a_model_with_other_layers_is_left_as_it_is():
+    model = torch.nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    assert not demo.fit(model)
+    assert torch.equal(model.weight, before)
+
+
 def test_changes_are_added_to_the_weights_that_they_name():
     model = torch.nn.Linear(3, 2)
     weight, bias = model.weight.detach().clone(), model.bias.detach().clone()

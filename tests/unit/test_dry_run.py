@@ -87,24 +87,53 @@ def test_measured_times_hold_only_for_the_kernels_and_models_that_were_measured(
     assert made.speed is None
 
 
+def timing(ratio, *, is_first=False, **changes):
+    usual = {"model": "demo", "precision": "reference", "kernels": "torch", "tokens": 12}
+    return speeds.Timing(**{**usual, **changes}, ratio=ratio, is_first=is_first)
+
+
 def test_earlier_batches_on_this_device_give_the_time(tmp_path, monkeypatch):
     monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path))
     options = {"model": "demo", "device": "cpu", "steps": 4}
     (made,) = plans_of(options)
     assert made.seconds is None
     for ratio in (2.0, 4.0, 3.0):
-        speeds.note("CPU", speeds.Timing(model="demo", precision="reference", tokens=12, ratio=ratio, is_first=False))
+        speeds.note(hardware.speed_name(torch.device("cpu")), timing(ratio))
     (made,) = plans_of(options)
     usual = batch_seconds(3, precision="reference", tokens=10, cycles=2, steps=4, samples=5)
     assert made.seconds == pytest.approx(3.0 * usual)
-    assert "an estimate from 3 earlier batches on this device" in " ".join(shown([made]).split())
+    assert "an estimate from earlier batches on this device" in " ".join(shown([made]).split())
     (sequential,) = plans_of({**options, "sequential": True})
     assert sequential.seconds is None
 
 
-def plans_of(options):
-    """The plan of one job of ten residues with three seeds."""
-    job = job_of({"sequences": [{"proteinChain": {"sequence": "MKTAYIAKQR", "count": 1}}]}, seeds=(1, 2, 3))
+@pytest.mark.parametrize(("is_first", "seconds"), [(True, 1.0), (False, 5.0)])
+def test_a_first_batch_which_compiles_says_less_than_measured_times(tmp_path, monkeypatch, is_first, seconds):
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path))
+    card = "NVIDIA H100 80GB HBM3"
+    monkeypatch.setattr(dry_run, "_device", lambda config: (card, True))
+    monkeypatch.setattr(hardware, "speed_name", lambda device: card)
+    model = "protenix_base_default_v1.0.0"
+    speeds.note(card, timing(5.0, is_first=is_first, model=model, kernels="triton"))
+    (made,) = plans_of({"assume_free": "24GiB"})
+    usual = batch_seconds(3, precision="reference", tokens=10, cycles=10, steps=200, samples=5)
+    assert made.seconds == pytest.approx(seconds * usual)
+
+
+def test_nothing_is_said_of_jobs_larger_than_all_that_were_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path))
+    for tokens in (3000, 4096):
+        speeds.note(hardware.speed_name(torch.device("cpu")), timing(2.0, tokens=tokens))
+    options = {"model": "demo", "device": "cpu", "assume_free": "500GiB"}
+    (made,) = plans_of(options, "MKTAYIAKQR" * 400)
+    assert made.seconds is not None
+    (made,) = plans_of(options, "MKTAYIAKQR" * 512)
+    assert made.seconds is None
+
+
+def plans_of(options, sequence="MKTAYIAKQR"):
+    """The plan of one job of one protein with three seeds."""
+    job = job_of({"sequences": [{"proteinChain": {"sequence": sequence, "count": 1}}]}, seeds=(1, 2, 3))
     return list(dry_run.make_plans(load_config(options), [job], find_dictionary()))
 
 

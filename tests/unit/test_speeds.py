@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protenix_multiseed.execution import speeds
 from protenix_multiseed.execution.speeds import Speed, Timing, note, speed_of
 
-LIKE = {"model": "protenix-v2", "precision": "fast"}
+LIKE = {"model": "protenix-v2", "precision": "fast", "kernels": "triton"}
 
 
 @pytest.fixture(autouse=True)
@@ -25,19 +25,19 @@ def timing(ratio, **changes):
 def test_the_median_of_like_batches_counts():
     for ratio in (2.0, 3.0, 10.0):
         note("NVIDIA A100-SXM4-80GB", timing(ratio))
-    others = [{"model": "demo"}, {"precision": "reference"}, {"tokens": 120}, {"tokens": 1500}]
+    others = [{"model": "demo"}, {"precision": "reference"}, {"kernels": "torch"}, {"tokens": 120}, {"tokens": 1500}]
     for other in others:
         note("NVIDIA A100-SXM4-80GB", timing(100.0, **other))
-    assert speed_of("NVIDIA A100-SXM4-80GB", **LIKE, tokens=600) == Speed(ratio=3.0, n_batch=3)
+    assert speed_of("NVIDIA A100-SXM4-80GB", **LIKE, tokens=600) == Speed(ratio=3.0, n_batch=3, is_first=False)
     assert speed_of("NVIDIA A100-SXM4-40GB", **LIKE, tokens=600) is None
     assert speed_of("NVIDIA A100-SXM4-80GB", **LIKE, tokens=2000).ratio == 100.0
 
 
 def test_a_first_batch_which_compiles_counts_only_alone():
     note("CPU", timing(9.0, is_first=True))
-    assert speed_of("CPU", **LIKE, tokens=500) == Speed(ratio=9.0, n_batch=1)
+    assert speed_of("CPU", **LIKE, tokens=500) == Speed(ratio=9.0, n_batch=1, is_first=True)
     note("CPU", timing(2.0))
-    assert speed_of("CPU", **LIKE, tokens=500) == Speed(ratio=2.0, n_batch=1)
+    assert speed_of("CPU", **LIKE, tokens=500) == Speed(ratio=2.0, n_batch=1, is_first=False)
 
 
 def test_old_batches_are_forgotten():
