@@ -19,7 +19,7 @@ from protenix_multiseed.execution.disk import estimate_disk_bytes
 from protenix_multiseed.execution.figures import CARD, MOST_TOKENS, batch_seconds, hold_for
 from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
-from protenix_multiseed.execution.speeds import Speed, speed_of
+from protenix_multiseed.execution.speeds import Speed, Timing, speed_of, timings_of
 from protenix_multiseed.model.buckets import padded_sizes
 from protenix_multiseed.run.preflight import check_surroundings, missing_parts
 from protenix_multiseed.run.prepare import has_hits
@@ -98,6 +98,7 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
     n_sample, reason = config.samples, planner.settings.reference_reason
     device, is_here = _device(config)
     card = device if is_here and planner.memory.fused and not reason else None
+    timings = _timings(config) if is_here and not reason else []
     write = config.write_settings
     sized = [(job, count_sizes(job.spec, config.feature_settings)) for job in jobs]
     plans: dict[str, JobPlan] = {}
@@ -105,7 +106,13 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
         planned = planner.plan_group({n: (sizes, job.seeds) for n, (job, sizes) in enumerate(members)}, budget)
         widest = max(planned, key=lambda batch: batch.estimated_bytes)
         padded = padded_sizes([sizes for _, sizes in members])
-        speed = _speed(config, planner, padded) if is_here and not reason else None
+        speed = speed_of(
+            timings,
+            model=config.model,
+            precision=config.precision,
+            kernels="triton" if planner.memory.fused else "torch",
+            tokens=padded.n_token,
+        )
         if speed and speed.is_first and hold_for(card, config.model, padded.n_token):
             speed = None  # a first batch also compiles
         for number, (job, sizes) in enumerate(members):
@@ -141,17 +148,11 @@ def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -
     return (plans[job.name] for job in jobs)
 
 
-def _speed(config: RunConfig, planner: "Planner", sizes: Sizes) -> Speed | None:
-    """Return what earlier batches on the run's device say about a batch of these sizes."""
+def _timings(config: RunConfig) -> list[Timing]:
+    """Return the earlier batches on the run's device."""
     from protenix_multiseed.execution import hardware
 
-    return speed_of(
-        hardware.speed_name(hardware.choose_device(config.device)),
-        model=config.model,
-        precision=config.precision,
-        kernels="triton" if planner.memory.fused else "torch",
-        tokens=sizes.n_token,
-    )
+    return timings_of(hardware.speed_name(hardware.choose_device(config.device)))
 
 
 def _seconds(

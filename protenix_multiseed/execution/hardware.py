@@ -49,7 +49,7 @@ def name_of(device: torch.device) -> str:
 def speed_name(device: torch.device) -> str:
     """Return a name for all devices that are as fast as this one: a GPU's, or a processor's with PyTorch's threads."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return name_of(device)
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

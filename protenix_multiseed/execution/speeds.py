@@ -9,7 +9,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,21 +59,24 @@ def note(device: str, timing: Timing) -> None:
     Args:
         device: Name of the GPU model or of the processor (:func:`.hardware.speed_name`).
     """
-    kept = [asdict(one) for one in [*_read(device), timing][-_MOST:]]
+    kept = [asdict(one) for one in [*timings_of(device), timing][-_MOST:]]
     with contextlib.suppress(OSError):
         path = _path(device)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(kept) + "\n")
 
 
-def speed_of(device: str, *, model: str, precision: str, kernels: str, tokens: int) -> Speed | None:
-    """Return what earlier batches on this device say about a job of this size; None if there were none like it.
+def speed_of(timings: Sequence[Timing], *, model: str, precision: str, kernels: str, tokens: int) -> Speed | None:
+    """Return what earlier batches on a device say about a job of this size; None if there were none like it.
 
     First batches of a process count only if there are no others.
+
+    Args:
+        timings: The earlier batches (:func:`timings_of`).
     """
     like = [
         one
-        for one in _read(device)
+        for one in timings
         if (one.model, one.precision, one.kernels) == (model, precision, kernels)
         and abs(math.log(one.tokens / tokens)) <= math.log(_NEAR)
     ]
@@ -82,12 +85,13 @@ def speed_of(device: str, *, model: str, precision: str, kernels: str, tokens: i
     return Speed(ratio=statistics.median(ratios), n_batch=len(ratios), is_first=not later) if ratios else None
 
 
-def _read(device: str) -> Iterator[Timing]:
+def timings_of(device: str) -> list[Timing]:
+    """Return the earlier batches on this device that the user's cache has."""
     try:
         rows = json.loads(read_text(_path(device), cache_dir()))
-        yield from [Timing(**row) for row in rows if row["tokens"] > 0 and row["ratio"] > 0]
+        return [Timing(**row) for row in rows if row["tokens"] > 0 and row["ratio"] > 0]
     except (OSError, ValueError, TypeError, KeyError):  # no such file, or it is damaged: it will be written anew
-        return
+        return []
 
 
 def _path(device: str) -> Path:

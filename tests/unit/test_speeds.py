@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protenix_multiseed.execution import speeds
-from protenix_multiseed.execution.speeds import Speed, Timing, note, speed_of
+from protenix_multiseed.execution.speeds import Speed, Timing, note, timings_of
 
 LIKE = {"model": "protenix-v2", "precision": "fast", "kernels": "triton"}
 
@@ -16,6 +16,10 @@ LIKE = {"model": "protenix-v2", "precision": "fast", "kernels": "triton"}
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+def speed_of(device, **like):
+    return speeds.speed_of(timings_of(device), **like)
 
 
 def timing(ratio, **changes):
