@@ -234,9 +234,9 @@ def store_rows(out, made, row, column, size, stride):
 
 
 @gluon.jit
-def add_rows(z, made, row, column, size):
+def add_rows(z, made, row, column, size, WIDTH: gl.constexpr):
     """Add to channels of 64 rows, in layout EIGHTS. The rows are read again, mostly from the second-level cache."""
-    at, inside = pointers(z, row, column, size, CHANNELS, made.shape[1])
+    at, inside = pointers(z, row, column, size, WIDTH, made.shape[1])
     made += gl.load(at, mask=inside, other=0.0).to(gl.float32)
     gl.store(at, made.to(gl.bfloat16), mask=inside)
 

@@ -1,4 +1,6 @@
-"""Arguments of the kernels for Hopper GPUs that process rows of 256 channels; see :mod:`.device_functions_hopper`.
+"""Arguments of the kernels for Hopper GPUs that process rows of 128 or 256 channels.
+
+For their designs see :mod:`.device_functions_hopper_128` and :mod:`.device_functions_hopper`.
 
 A wgmma gives each thread two neighbouring output channels of every eight. If the rows of the weight are reordered, the
 thread gets eight neighbouring channels instead, which it stores at once, or a value and its gate. The tensor memory
@@ -11,33 +13,35 @@ from typing import Any, TypeAlias
 
 import torch
 
+from protenix_multiseed.kernels import device_functions_hopper_128 as of_128
 from protenix_multiseed.kernels.base import Kernels
-from protenix_multiseed.kernels.device_functions_hopper import N_CHANNEL, N_OUTPUT, N_PART, N_ROW
+from protenix_multiseed.kernels.device_functions_hopper import N_OUTPUT, N_PART, N_ROW
 from protenix_multiseed.kernels.language import TensorDescriptor, gl
 
-TILE, TALL_TILE = 2 * N_ROW, 4 * N_ROW  # rows of a tile: one or two times 64 for each of the two warp groups
-# The warps of a thread block start with 168 registers a thread. Warps that fetch then pass most of theirs on.
-OPTIONS = {"num_warps": 4, "maxnreg": 168}
+# Rows of a tile of 256 channels (one or two times 64 for each of two warp groups), and of a tile of 128 channels.
+TILE, TALL_TILE, TILE_128 = 2 * N_ROW, 4 * N_ROW, of_128.N_GROUP * N_ROW
+# The warps of a thread block start with 168 (128) registers a thread. Warps that fetch then pass most of theirs on.
+OPTIONS, OPTIONS_128 = {"num_warps": 4, "maxnreg": 168}, {"num_warps": 4, "maxnreg": 128}
 _LAYOUT, _WEIGHT_LAYOUT = gl.NVMMASharedLayout(128, 16, 2), gl.NVMMASharedLayout(128, 16, 5)
 View: TypeAlias = Callable[[int, int], tuple[list[int], list[int]]]
 """Shape and strides of a view [c_out / 32, a, b, d, c] of a weight [c_out, c], where a * b * d = 32."""
 
 
-def fits_hopper(kernels: Kernels, x: torch.Tensor, *others: torch.Tensor) -> bool:
-    """Whether these kernels take rows ``x`` [..., 256] and can read the other tensors.
+def fits_hopper(kernels: Kernels, width: int, x: torch.Tensor, *others: torch.Tensor) -> bool:
+    """Whether kernels for rows of ``width`` channels take rows ``x`` [..., c] and can read the other tensors.
 
     The TMA needs addresses that are multiples of 16 bytes.
     """
     return (
         kernels.hopper
-        and x.shape[-1] == N_CHANNEL
+        and x.shape[-1] == width
         and all(each.dtype == torch.bfloat16 and each.is_contiguous() for each in (x, *others))
         and all(each.data_ptr() % 16 == 0 for each in (x, *others))
     )
 
 
 def grid(kernels: Kernels, rows: torch.Tensor, tile: int) -> tuple[int]:
-    """Launch grid for ``rows`` [n, 256] in tiles of ``tile`` rows: one thread block for each multiprocessor."""
+    """Launch grid for ``rows`` [n, c] in tiles of ``tile`` rows: one thread block for each multiprocessor."""
     return (kernels.n_block(rows.device, -(-len(rows) // tile), 1),)
 
 
@@ -46,10 +50,10 @@ def describe(x: torch.Tensor) -> Any:
     return TensorDescriptor(x, list(x.shape), list(x.stride()), [N_ROW, N_PART], _LAYOUT)
 
 
-def describe_weight(weight: torch.Tensor, order: View) -> Any:
-    """TMA descriptor for blocks [128, 64] of a weight [c_out, c], whose rows are read in the order of a view."""
+def describe_weight(weight: torch.Tensor, order: View, n_row: int = N_OUTPUT) -> Any:
+    """TMA descriptor for blocks [n_row, 64] of a weight [c_out, c], whose rows are read in the order of a view."""
     shape, strides = order(*weight.shape)
-    return TensorDescriptor(weight, shape, strides, [N_OUTPUT // 32, *shape[1:4], N_PART], _WEIGHT_LAYOUT)
+    return TensorDescriptor(weight, shape, strides, [n_row // 32, *shape[1:4], N_PART], _WEIGHT_LAYOUT)
 
 
 def in_order(n_out: int, width: int) -> tuple[list[int], list[int]]:

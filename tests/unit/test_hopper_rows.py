@@ -1,4 +1,4 @@
-"""Which arguments the kernels for Hopper GPUs on rows of 256 channels take, and in which order they read weights."""
+"""Which arguments the kernels for Hopper GPUs on rows of 128 and 256 channels take, and how they read weights."""
 
 import pytest
 import torch
@@ -6,9 +6,13 @@ import torch
 from protenix_multiseed.kernels.base import Lengths, triton_kernels
 from protenix_multiseed.kernels.ops import (
     msa_average_hopper,
+    msa_average_hopper_128,
     norm_linear_hopper,
+    norm_linear_hopper_128,
     transition_hopper,
+    transition_hopper_128,
     triangle_product_hopper,
+    triangle_product_hopper_128,
 )
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
@@ -18,11 +22,24 @@ from protenix_multiseed.kernels.rows_hopper import in_eights, in_order, in_turn
 
 HOPPER, GENERAL = triton_kernels(hopper=True), triton_kernels()
 OPERATIONS = {
-    "norm_linear": (norm_linear, norm_linear_hopper.fits),
-    "add_transition": (add_transition, transition_hopper.fits),
-    "gated_channels": (gated_channels, triangle_product_hopper.factors_fit),
-    "add_triangle": (add_triangle, triangle_product_hopper.update_fits),
-    "add_gated_average": (add_gated_average, msa_average_hopper.fits),
+    "norm_linear": norm_linear,
+    "add_transition": add_transition,
+    "gated_channels": gated_channels,
+    "add_triangle": add_triangle,
+    "add_gated_average": add_gated_average,
+}
+# Operation and channels of a row -> whether the kernel for these rows takes the arguments.
+FITS = {
+    ("norm_linear", 256): norm_linear_hopper.fits,
+    ("norm_linear", 128): norm_linear_hopper_128.fits,
+    ("add_transition", 256): transition_hopper.fits,
+    ("add_transition", 128): transition_hopper_128.fits,
+    ("gated_channels", 256): triangle_product_hopper.factors_fit,
+    ("gated_channels", 128): triangle_product_hopper_128.factors_fit,
+    ("add_triangle", 256): triangle_product_hopper.update_fits,
+    ("add_triangle", 128): triangle_product_hopper_128.update_fits,
+    ("add_gated_average", 256): msa_average_hopper.fits,
+    ("add_gated_average", 128): msa_average_hopper_128.fits,
 }
 
 
@@ -30,9 +47,9 @@ def zeros(*shape):
     return torch.zeros(shape, dtype=torch.bfloat16)
 
 
-def arguments_of(name, n=4, width=256, n_out=256, hidden=128):
+def arguments_of(name, width, n=4, n_out=None, hidden=128):
     """Arguments of an operation on pairs [2, n, n, width]; those that a test changes come first."""
-    z, norm = zeros(2, n, n, width), (zeros(width), zeros(width))
+    z, norm, n_out = zeros(2, n, n, width), (zeros(width), zeros(width)), n_out or width
     lengths = Lengths.of([n - 1, n], z.device)
     return {
         "norm_linear": {"x": z, "weight": zeros(n_out, width), "norm": norm},
@@ -61,14 +78,14 @@ def strided(x):
     return torch.stack([x, x], dim=-1)[..., 0]
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_each_kernel_takes_only_arguments_that_it_can_read(name):
-    operation, fits = OPERATIONS[name]
-    assert operation._launches[0][0] is fits  # tried before the general kernel
-    good = arguments_of(name)
+@pytest.mark.parametrize(("name", "width"), FITS)
+def test_each_kernel_takes_only_arguments_that_it_can_read(name, width):
+    fits = FITS[name, width]
+    assert fits in [taken for taken, _ in OPERATIONS[name]._launches[:2]]  # tried before the general kernel
+    good = arguments_of(name, width)
     assert fits(HOPPER, **good)
     assert not fits(GENERAL, **good)
-    assert not fits(HOPPER, **arguments_of(name, width=128))
+    assert not fits(HOPPER, **arguments_of(name, 384 - width))
     for key, value in good.items():
         if isinstance(value, torch.Tensor):
             for wrong in (value.float(), shifted(value), strided(value)):
@@ -81,20 +98,28 @@ def test_each_kernel_takes_only_arguments_that_it_can_read(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "sizes"),
+    ("name", "width", "sizes"),
     [
-        ("norm_linear", {"n_out": 192}),
-        ("add_transition", {"hidden": 96}),
-        ("gated_channels", {"n_out": 96}),
-        ("gated_channels", {"n": 3}),
-        ("add_triangle", {"n_out": 128}),
-        ("add_triangle", {"n": 3}),
-        ("add_gated_average", {"n_out": 128}),
+        ("norm_linear", 256, {"n_out": 192}),
+        ("norm_linear", 128, {"n_out": 96}),
+        ("norm_linear", 128, {"n_out": 448}),
+        ("add_transition", 256, {"hidden": 96}),
+        ("add_transition", 128, {"hidden": 96}),
+        ("gated_channels", 256, {"n_out": 96}),
+        ("gated_channels", 256, {"n": 3}),
+        ("gated_channels", 128, {"n_out": 96}),
+        ("gated_channels", 128, {"n_out": 320}),
+        ("gated_channels", 128, {"n": 3}),
+        ("add_triangle", 256, {"n_out": 128}),
+        ("add_triangle", 256, {"n": 3}),
+        ("add_triangle", 128, {"n_out": 64}),
+        ("add_triangle", 128, {"n": 3}),
+        ("add_gated_average", 256, {"n_out": 128}),
+        ("add_gated_average", 128, {"n_out": 64}),
     ],
 )
-def test_other_sizes_go_to_the_general_kernel(name, sizes):
-    _, fits = OPERATIONS[name]
-    assert not fits(HOPPER, **arguments_of(name, **sizes))
+def test_other_sizes_go_to_the_general_kernel(name, width, sizes):
+    assert not FITS[name, width](HOPPER, **arguments_of(name, width, **sizes))
 
 
 def test_views_of_weights_have_the_rows_in_the_order_of_the_products():

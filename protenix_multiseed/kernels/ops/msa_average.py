@@ -12,7 +12,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
-from protenix_multiseed.kernels.ops import msa_average_hopper
+from protenix_multiseed.kernels.ops import msa_average_hopper, msa_average_hopper_128
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
 
@@ -157,6 +157,7 @@ def _update_fits(
 
 
 add_gated_average.triton(msa_average_hopper.fits)(msa_average_hopper.run)
+add_gated_average.triton(msa_average_hopper_128.fits)(msa_average_hopper_128.run)
 
 
 @add_gated_average.triton(_update_fits)

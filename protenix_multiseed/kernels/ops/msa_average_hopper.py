@@ -110,7 +110,7 @@ def update_rows(z, average, rows, weights, norm, size, GROUP: gl.constexpr):
         made = hopper.warpgroup_mma_wait(0, deps=[made])
         release(weights, step + 6, 2, SLOTS)
         step += 8
-        add_rows(z, eights(made), row, 0, size)
+        add_rows(z, eights(made), row, 0, size, CHANNELS)
         turn += 1
 
 
@@ -131,7 +131,7 @@ def fits(
     kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
 ) -> bool:
     """Whether this kernel takes the arguments of :func:`.msa_average.add_gated_average`."""
-    return fits_hopper(kernels, x, average, *norm, gate, out) and len(gate) == N_CHANNEL
+    return fits_hopper(kernels, N_CHANNEL, x, average, *norm, gate, out) and len(gate) == N_CHANNEL
 
 
 def run(

@@ -9,7 +9,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
-from protenix_multiseed.kernels.ops import norm_linear_hopper
+from protenix_multiseed.kernels.ops import norm_linear_hopper, norm_linear_hopper_128
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.rows import fits_whole
 
@@ -45,6 +45,7 @@ def norm_linear_kernel(
 
 
 norm_linear.triton(norm_linear_hopper.fits)(norm_linear_hopper.run)
+norm_linear.triton(norm_linear_hopper_128.fits)(norm_linear_hopper_128.run)
 
 
 @norm_linear.triton(lambda kernels, x, norm, weight: fits_whole(x.shape[-1], x))
@@ -62,8 +63,7 @@ def _(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> to
 @norm_linear.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     for width in (256, 128, 64):  # pair channels: protenix-v2, the other models, templates
-        hidden = max(width, 128)
-        z = inputs.random(2, 36, 36, width)
-        yield norm_linear.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width))
+        z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
+        yield norm_linear.making(z, inputs.norm(width), inputs.matrix(3 * hidden, width))
     for width in (64, 128):  # MSA channels
         yield norm_linear.making(inputs.random(70, 32, width), inputs.norm(width), inputs.matrix(32, width))

@@ -9,6 +9,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     COMPUTE_REGISTERS,
     FETCH_REGISTERS,
+    N_CHANNEL,
     N_OUTPUT,
     OUTPUTS,
     PARTS,
@@ -68,7 +69,7 @@ def norm_linear_hopper_kernel(x, weight, scale, shift, out, size, n_out, epsilon
 
 def fits(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> bool:
     """Whether this kernel takes the arguments of :func:`.norm_linear.norm_linear`."""
-    return fits_hopper(kernels, x, *norm, weight) and len(weight) % N_OUTPUT == 0
+    return fits_hopper(kernels, N_CHANNEL, x, *norm, weight) and len(weight) % N_OUTPUT == 0
 
 
 def run(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:

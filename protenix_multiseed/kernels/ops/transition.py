@@ -9,7 +9,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileT
 from protenix_multiseed.kernels.device_functions import load_rows, norm_rows, sigmoid, store_rows, transition
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
-from protenix_multiseed.kernels.ops import transition_hopper
+from protenix_multiseed.kernels.ops import transition_hopper, transition_hopper_128
 from protenix_multiseed.kernels.ops.norm import tile_of
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
@@ -87,6 +87,7 @@ def _fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, c
 
 
 add_transition.triton(transition_hopper.fits)(transition_hopper.run)
+add_transition.triton(transition_hopper_128.fits)(transition_hopper_128.run)
 
 
 @add_transition.triton(_fits)

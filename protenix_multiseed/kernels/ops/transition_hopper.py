@@ -12,6 +12,7 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     COMPUTE_REGISTERS,
     FACTOR,
     FETCH_REGISTERS,
+    N_CHANNEL,
     N_PART,
     PART,
     ROWS,
@@ -57,10 +58,9 @@ def fetch_transition_weights(expand, contract_weight, weights, size, n_hidden):
 
 @gluon.jit
 def swiglu_of(both):
-    """SwiGLU of eight values and their eight gates in turn [64, 128] -> the first factor of a product [64, 64]."""
+    """SwiGLU of eight values and their eight gates in turn [64, 128] -> [64, 64]."""
     one, other = gl.split(gl.permute(gl.reshape(both, (ROWS, 8, 2, 8)), (0, 1, 3, 2)))
-    hidden = gl.reshape(one * sigmoid(one) * other, (ROWS, PART)).to(gl.bfloat16)
-    return gl.convert_layout(hidden, FACTOR, assert_trivial=True)
+    return gl.reshape(one * sigmoid(one) * other, (ROWS, PART)).to(gl.bfloat16)
 
 
 @gluon.jit
@@ -78,12 +78,13 @@ def transform_rows(z, rows, weights, norm, size, n_hidden, GROUP: gl.constexpr):
             release(weights, step, 2, SLOTS)
             hopper.mbarrier.arrive(empty.index(GROUP), count=1, pred=first + PART >= n_hidden)
             # Two products at once would need too many registers. The other warp group multiplies meanwhile.
-            made = contract(swiglu_of(both), weights, step + 2, made, SLOTS)
+            hidden = gl.convert_layout(swiglu_of(both), FACTOR, assert_trivial=True)
+            made = contract(hidden, weights, step + 2, made, SLOTS)
             made = hopper.warpgroup_mma_init(hopper.warpgroup_mma_wait(0, deps=[made]))
             release(weights, step + 2, 1, SLOTS)
             step += 3
         made = hopper.warpgroup_mma_wait(0, deps=[made])
-        add_rows(z, eights(made), (tile * 2 + GROUP) * ROWS, 0, size)
+        add_rows(z, eights(made), (tile * 2 + GROUP) * ROWS, 0, size, CHANNELS)
         turn += 1
 
 
@@ -102,7 +103,7 @@ def add_transition_hopper_kernel(z, x, expand, contract_weight, scale, shift, si
 
 def fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> bool:
     """Whether this kernel takes the arguments of :func:`.transition.add_transition`."""
-    return fits_hopper(kernels, x, *norm, expand, contract) and contract.shape[1] % N_PART == 0
+    return fits_hopper(kernels, N_CHANNEL, x, *norm, expand, contract) and contract.shape[1] % N_PART == 0
 
 
 def run(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:

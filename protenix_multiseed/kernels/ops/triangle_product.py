@@ -8,7 +8,7 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm, Til
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
-from protenix_multiseed.kernels.ops import triangle_product_hopper
+from protenix_multiseed.kernels.ops import triangle_product_hopper, triangle_product_hopper_128
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
@@ -153,6 +153,7 @@ def _factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Te
 
 
 gated_channels.triton(triangle_product_hopper.factors_fit)(triangle_product_hopper.make_factors)
+gated_channels.triton(triangle_product_hopper_128.factors_fit)(triangle_product_hopper_128.make_factors)
 
 
 @gated_channels.triton(_factors_fit)
@@ -180,6 +181,7 @@ def _update_fits(
 
 
 add_triangle.triton(triangle_product_hopper.update_fits)(triangle_product_hopper.add_update)
+add_triangle.triton(triangle_product_hopper_128.update_fits)(triangle_product_hopper_128.add_update)
 
 
 @add_triangle.triton(_update_fits)

@@ -60,15 +60,20 @@ def are_real(first, lengths, size, n):
 
 
 @gluon.jit
-def store_channels(out, block, made, real, channel, first):
-    """Store 64 gated channels of 64 pairs as rows of ``out``, through shared memory and the TMA.
+def gated_values(made, real):
+    """Gate 64 channels of 64 pairs; those of pairs that are not ``real`` are zero.
 
-    ``made``: eight values and their eight gates in turn [64, 128]. Channels of pairs that are not ``real`` are zero.
+    ``made``: eight values and their eight gates in turn [64, 128].
     """
     value, gates = gl.split(gl.permute(gl.reshape(made, (ROWS, 8, 2, 8)), (0, 1, 3, 2)))
     gated = gl.reshape(value * sigmoid(gates), (ROWS, PART))
     real = gl.convert_layout(real, gl.SliceLayout(1, gated.type.layout), assert_trivial=True)
-    gated = gl.where(real[:, None], gated, 0.0).to(gl.bfloat16)
+    return gl.where(real[:, None], gated, 0.0).to(gl.bfloat16)
+
+
+@gluon.jit
+def store_channels(out, block, gated, channel, first):
+    """Store 64 channels of 64 pairs as rows of ``out``, through shared memory and the TMA."""
     hopper.tma.store_wait(0)  # the block is free once its last store has read it
     gl.thread_barrier()
     block.store(gl.permute(gated, (1, 0)))
@@ -89,8 +94,8 @@ def gate_pairs(out, made_blocks, rows, weights, norm, lengths, size, n, n_out, G
         for channel in range(0, n_out, PART):
             made0, made1 = multiply_twice(rows, GROUP, weights, step, FACTOR_SLOTS)
             step += PARTS
-            store_channels(out, made_blocks.index(GROUP), made0, real0, channel, first)
-            store_channels(out, made_blocks.index(GROUP), made1, real1, channel, first + ROWS)
+            store_channels(out, made_blocks.index(GROUP), gated_values(made0, real0), channel, first)
+            store_channels(out, made_blocks.index(GROUP), gated_values(made1, real1), channel, first + ROWS)
         hopper.mbarrier.arrive(empty.index(GROUP * 2), count=1)
         hopper.mbarrier.arrive(empty.index(GROUP * 2 + 1), count=1)
         turn += 1
@@ -178,7 +183,7 @@ def update_pairs(z, rows, products, weights, norm, norm_out, size, GROUP: gl.con
             release(weights, step + 2, 2, UPDATE_SLOTS)
             hopper.mbarrier.arrive(x_empty.index(GROUP), count=1, pred=is_last)
             step += 4
-            add_rows(z, eights(update * sigmoid(gates)), (tile * 2 + GROUP) * ROWS, first, size)
+            add_rows(z, eights(update * sigmoid(gates)), (tile * 2 + GROUP) * ROWS, first, size, CHANNELS)
         turn += 1
 
 
@@ -202,7 +207,7 @@ def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Ten
     The channels of the result are rows of pairs for the tensor memory accelerator: multiples of 16 bytes.
     """
     n_pair = z.numel() // z.shape[-1]
-    return fits_hopper(kernels, z, *norm, weight) and len(weight) % (2 * N_PART) == 0 and n_pair % 8 == 0
+    return fits_hopper(kernels, N_CHANNEL, z, *norm, weight) and len(weight) % (2 * N_PART) == 0 and n_pair % 8 == 0
 
 
 def make_factors(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> torch.Tensor:
@@ -229,7 +234,9 @@ def update_fits(
     """Whether the kernel takes the arguments of :func:`.triangle_product.add_triangle`."""
     n_pair = z.numel() // z.shape[-1]
     return (
-        fits_hopper(kernels, z, product, *norm, gate, *norm_out, out) and len(product) == N_CHANNEL and n_pair % 8 == 0
+        fits_hopper(kernels, N_CHANNEL, z, product, *norm, gate, *norm_out, out)
+        and len(product) == N_CHANNEL
+        and n_pair % 8 == 0
     )
 
 

@@ -1,0 +1,176 @@
+"""Alg. 12 and 13 except their matrix product on Hopper GPUs, for pairs of 128 channels in bfloat16.
+
+It computes the operations of :mod:`.triangle_product`. For the design see :mod:`..device_functions_hopper_128`.
+"""
+
+import torch
+
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
+from protenix_multiseed.kernels.device_functions_hopper import (
+    BLOCK_LAYOUT,
+    N_OUTPUT,
+    N_PART,
+    OUTPUTS,
+    PART,
+    ROWS,
+    make_barriers,
+    sigmoid,
+)
+from protenix_multiseed.kernels.device_functions_hopper_128 import (
+    CHANNELS,
+    COMPUTE_REGISTERS,
+    FETCH_REGISTERS,
+    GROUPS,
+    N_CHANNEL,
+    NARROW_PRODUCT,
+    PRODUCT,
+    begin_product,
+    fetch_both,
+    fetch_rows,
+    fetch_weight,
+    make_norm,
+    make_rows,
+    make_weight,
+    norm_whole,
+    release_updated,
+    slot_of,
+    store_block,
+    store_updated,
+    take_rows,
+)
+from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
+from protenix_multiseed.kernels.ops.triangle_product_hopper import are_real, gated_values
+from protenix_multiseed.kernels.rows_hopper import (
+    OPTIONS_128,
+    TILE_128,
+    describe,
+    describe_weight,
+    fits_hopper,
+    grid,
+    in_order,
+    in_turn,
+)
+
+
+@gluon.jit
+def gate_pairs(out, staged, rows, weight, ready, norm, lengths, size, n, n_out, GROUP: gl.constexpr):
+    """Work of one warp group that computes the factors."""
+    hopper.mbarrier.wait(ready, 0)
+    turn = 0
+    for tile in range(gl.program_id(0), gl.cdiv(size, GROUPS * ROWS), gl.num_programs(0)):
+        first = (tile * GROUPS + GROUP) * ROWS
+        real = are_real(first, lengths, size, n)
+        x = norm_whole(take_rows(rows, GROUP, turn, False), norm)
+        for chunk in range(n_out // PART):
+            made = hopper.warpgroup_mma_wait(0, deps=[begin_product(x, weight, chunk)])
+            gated = gl.permute(gated_values(made, real), (1, 0))
+            store_block(out, staged.index(GROUP * 2 + chunk % 2), gated, chunk * PART, first)
+        turn += 1
+    hopper.tma.store_wait(0)
+
+
+@gluon.jit(do_not_specialize=["size", "n"])
+def gated_channels_128_hopper_kernel(z, weight, scale, shift, lengths, out, size, n, n_out, epsilon):
+    rows, kept, ready = make_rows(1), make_weight(4 * CHANNELS, OUTPUTS), make_barriers(1, 1).index(0)
+    staged = gl.allocate_shared_memory(gl.bfloat16, [GROUPS * 2, PART, ROWS], BLOCK_LAYOUT)
+    norm = make_norm(scale, shift, epsilon)
+    gl.warp_specialize([
+        (gate_pairs, (out, staged, rows, kept, ready, norm, lengths, size, n, n_out, 0)),
+        (gate_pairs, (out, staged, rows, kept, ready, norm, lengths, size, n, n_out, 1)),
+        (gate_pairs, (out, staged, rows, kept, ready, norm, lengths, size, n, n_out, 2)),
+        (fetch_rows, (z, rows, size, 1, False)),
+        (fetch_weight, (weight, kept, ready)),
+    ], [4, 4, 1, 1], [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
+
+
+@gluon.jit
+def update_pairs(z, rows, products, gate, back, ready, norm, norm_out, size, GROUP: gl.constexpr):
+    """Work of one warp group that computes the update."""
+    hopper.mbarrier.wait(ready, 0)
+    turn = 0
+    for tile in range(gl.program_id(0), gl.cdiv(size, GROUPS * ROWS), gl.num_programs(0)):
+        product = norm_whole(take_rows(products, GROUP, turn, True), norm_out)
+        release_updated(rows, GROUP, turn)
+        x = norm_whole(slot_of(rows, GROUP, turn, 2, False).load(PRODUCT), norm)
+        for chunk in range(CHANNELS // PART):
+            gates, update = begin_product(x, gate, chunk), begin_product(product, back, chunk)
+            block = rows[0].index((GROUP * 2 + turn % 2) * 2 + chunk)
+            old = block.load(NARROW_PRODUCT).to(gl.float32)
+            gates, update = hopper.warpgroup_mma_wait(0, deps=[gates, update])
+            block.store((old + update * sigmoid(gates)).to(gl.bfloat16))
+        store_updated(z, rows, GROUP, turn, (tile * GROUPS + GROUP) * ROWS)
+        turn += 1
+    hopper.tma.store_wait(0)
+
+
+@gluon.jit(do_not_specialize=["size"])
+def add_triangle_128_hopper_kernel(
+    z, product, gate, back, scale, shift, scale_out, shift_out, size, epsilon
+):  # fmt: skip
+    rows, products, ready = make_rows(2), make_rows(1), make_barriers(1, 2).index(0)
+    gates, backs = make_weight(CHANNELS, PART), make_weight(CHANNELS, PART)
+    norm, norm_out = make_norm(scale, shift, epsilon), make_norm(scale_out, shift_out, epsilon)
+    gl.warp_specialize([
+        (update_pairs, (z, rows, products, gates, backs, ready, norm, norm_out, size, 0)),
+        (update_pairs, (z, rows, products, gates, backs, ready, norm, norm_out, size, 1)),
+        (update_pairs, (z, rows, products, gates, backs, ready, norm, norm_out, size, 2)),
+        (fetch_rows, (z, rows, size, 2, False)),
+        (fetch_rows, (product, products, size, 1, True)),
+        (fetch_both, (gate, back, gates, backs, ready)),
+    ], [4, 4, 1, 1, 1],
+       [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
+
+
+def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> bool:
+    """Whether the kernel takes the arguments of :func:`.triangle_product.gated_channels`.
+
+    The channels of the result are rows of pairs for the tensor memory accelerator: multiples of 16 bytes.
+    """
+    n_pair = z.numel() // z.shape[-1]
+    fit = fits_hopper(kernels, N_CHANNEL, z, *norm, weight)
+    return fit and len(weight) % N_OUTPUT == 0 and len(weight) <= 4 * N_CHANNEL and n_pair % 8 == 0
+
+
+def make_factors(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> torch.Tensor:
+    """Launch the kernel. For arguments and result see :func:`.triangle_product.gated_channels`."""
+    rows, n_out = z.view(-1, z.shape[-1]), len(weight) // 2
+    out = z.new_empty(n_out, *z.shape[:-1])
+    launch(
+        gated_channels_128_hopper_kernel, grid(kernels, rows, TILE_128), describe(rows),
+        describe_weight(weight, in_turn), *norm, lengths.each, describe(out.view(n_out, -1)), len(rows), z.shape[-2],
+        n_out, EPSILON, **OPTIONS_128,
+    )  # fmt: skip
+    return out
+
+
+def update_fits(
+    kernels: Kernels,
+    z: torch.Tensor,
+    product: torch.Tensor,
+    norm: Norm,
+    gate: torch.Tensor,
+    norm_out: Norm,
+    out: torch.Tensor,
+) -> bool:
+    """Whether the kernel takes the arguments of :func:`.triangle_product.add_triangle`."""
+    n_pair = z.numel() // z.shape[-1]
+    fit = fits_hopper(kernels, N_CHANNEL, z, product, *norm, gate, *norm_out, out)
+    return fit and len(product) == N_CHANNEL and n_pair % 8 == 0
+
+
+def add_update(
+    kernels: Kernels,
+    z: torch.Tensor,
+    product: torch.Tensor,
+    norm: Norm,
+    gate: torch.Tensor,
+    norm_out: Norm,
+    out: torch.Tensor,
+) -> None:
+    """Launch the kernel. For the arguments see :func:`.triangle_product.add_triangle`."""
+    rows = z.view(-1, z.shape[-1])
+    launch(
+        add_triangle_128_hopper_kernel, grid(kernels, rows, TILE_128), describe(rows),
+        describe(product.view(len(product), -1)), describe_weight(gate, in_order, N_PART),
+        describe_weight(out, in_order, N_PART), *norm, *norm_out, len(rows), EPSILON, **OPTIONS_128,
+    )  # fmt: skip
