@@ -78,7 +78,7 @@ SETTINGS: dict[str, tuple[Any, Any]] = {
     "workers": (int, option("CPU worker processes, for each GPU (cores - 1, at most 8).", panel=_HARDWARE)),
     "precision": (
         str,
-        option("reference, or fast: bfloat16 in the diffusion network (reference).", panel=_HARDWARE),
+        option("reference, or fast: bfloat16 in diffusion and confidence head (reference).", panel=_HARDWARE),
     ),
     "max_seeds_per_batch": (int, option("At most this many seeds at once (20).", panel=_HARDWARE)),
     "max_jobs_per_batch": (

@@ -90,9 +90,10 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
         "sample": n_seed * (counted["prepare_conditioning"] + counted["sample"] + (n_step - 1) * counted["step"]),
         "score": n_seed * counted["score"],
     }
-    moved = {name: bytes_moved(network, features, n_seed, name) for name in flops}
-    made: dict[str, Any] = {"flops": flops, "bytes": moved, "seconds": {}}
-    for precision, kinds in (("reference", ("bf16", "tf32", "tf32")), ("fast", ("bf16", "bf16", "tf32"))):
+    made: dict[str, Any] = {"flops": flops, "bytes": {}, "seconds": {}}
+    for precision, kinds in (("reference", ("bf16", "tf32", "tf32")), ("fast", ("bf16", "bf16", "bf16"))):
+        moved = {name: bytes_moved(network, features, n_seed, name, precision) for name in flops}
+        made["bytes"][precision] = moved
         made["seconds"][precision] = {
             name: max(flops[name] / ceilings[kind], moved[name] / ceilings["bytes"])
             for name, kind in zip(flops, kinds, strict=True)
@@ -100,8 +101,12 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
     return made
 
 
-def bytes_moved(network: Network, features: Features, n_seed: int, stage: str) -> int:
-    """Count the bytes that a stage must move, as :func:`floor` explains. The diffusion network is taken in bfloat16."""
+def bytes_moved(network: Network, features: Features, n_seed: int, stage: str, precision: str) -> int:
+    """Count the bytes that a stage must move, as :func:`floor` explains.
+
+    The diffusion network is taken in bfloat16, the confidence head's pairs in float32 or, for ``fast``, in bfloat16.
+    Logits are float32.
+    """
     module, model, n = network.module, network.configs.model, features.n_token
     n_sample = network.configs.sample_diffusion.N_sample
     pair = n * n * module.confidence_head.c_z
@@ -128,4 +133,5 @@ def bytes_moved(network: Network, features: Features, n_seed: int, stage: str) -
         weights = sum(w.numel() for w in module.diffusion_module.parameters())
         return int(2 * network.configs.sample_diffusion.N_step * (biases + tokens + atoms + weights))
     n_block = len(module.confidence_head.pairformer_stack.blocks)
-    return int(4 * n_seed * n_sample * (n_block * updates * pair + 2 * n * n * module.confidence_head.b_pae))
+    of_pair = (2 if precision == "fast" else 4) * n_block * updates * pair
+    return int(n_seed * n_sample * (of_pair + 4 * 2 * n * n * module.confidence_head.b_pae))

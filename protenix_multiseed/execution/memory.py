@@ -24,7 +24,8 @@ from protenix_multiseed.limits import (
 )
 from protenix_multiseed.types import Sizes
 
-DIFFUSION_BYTES = {"reference": 4, "fast": 2}  # bytes of one number in the diffusion network, by precision
+# Bytes of one number in the diffusion network and in the confidence head's Pairformer, by precision.
+PART_BYTES = {"reference": 4, "fast": 2}
 MARGIN = 0.92  # share of the free memory that plans use; the rest is for fragmentation and other programs
 _WORKSPACE = 128 * 2**20  # bytes of workspaces for matrix products
 _WINDOW_QUERIES, _WINDOW_KEYS = 32, 128  # query atoms and key atoms of one local attention window
@@ -39,7 +40,7 @@ class ModelSize:
         n_trunk_weight: Weights of the Pairformer, MSA and template blocks, held a second time in the trunk's dtype.
         n_diffusion_weight: Weights of the diffusion transformers, held a second time in their dtype.
         c_template_hidden: Channels of the triangle updates of templates.
-        n_confidence_weight: Weights of the confidence head's Pairformer blocks, held a second time in float32.
+        n_confidence_weight: Weights of the confidence head's Pairformer blocks, held a second time in their dtype.
     """
 
     c_z: int
@@ -102,10 +103,12 @@ class Settings:
     Attributes:
         n_sample: Diffusion samples per seed.
         n_step: Diffusion steps. The noise of all steps is drawn beforehand.
-        trunk_bytes, diffusion_bytes: Bytes of one number in the trunk and in the diffusion network.
-        sampling_full_precision_max_tokens: With more tokens, numbers of the diffusion network take ``trunk_bytes``.
-        confidence_full_precision_max_tokens: Numbers of the confidence head take 4 bytes up to this many tokens, and
-            ``trunk_bytes`` with more tokens.
+        trunk_bytes, diffusion_bytes, confidence_bytes: Bytes of one number in the trunk, in the diffusion network, and
+            in the confidence head's Pairformer.
+        sampling_full_precision_max_tokens: With more tokens, numbers of the diffusion network take at most
+            ``trunk_bytes``.
+        confidence_full_precision_max_tokens: With more tokens, numbers of the confidence head's Pairformer take at most
+            ``trunk_bytes``.
         padding: The number of tokens is padded to a multiple of this.
         on_gpu: Whether the device is a GPU. On a GPU, loops are captured as CUDA graphs and kept for the next batch,
             and chunks are larger.
@@ -117,6 +120,7 @@ class Settings:
     n_step: int
     trunk_bytes: int
     diffusion_bytes: int
+    confidence_bytes: int
     sampling_full_precision_max_tokens: int = sys.maxsize
     confidence_full_precision_max_tokens: int = sys.maxsize
     padding: int = 1
@@ -175,10 +179,12 @@ def estimate_peak_bytes(
     pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
     is_fused = settings.on_gpu and settings.fused
     biases = n * -(-n // KEY_BLOCK) * KEY_BLOCK if is_fused else pairs
-    trunk, diffusion, samples = settings.trunk_bytes, settings.diffusion_bytes, settings.n_sample
+    trunk, diffusion, confidence = settings.trunk_bytes, settings.diffusion_bytes, settings.confidence_bytes
+    samples = settings.n_sample
     if sizes.n_token > settings.sampling_full_precision_max_tokens:
         diffusion = min(diffusion, trunk)
-    confidence = 4 if sizes.n_token <= settings.confidence_full_precision_max_tokens else trunk
+    if sizes.n_token > settings.confidence_full_precision_max_tokens:
+        confidence = min(confidence, trunk)
     windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
     pair = seeds * pairs * model.c_z * trunk
     resident = {

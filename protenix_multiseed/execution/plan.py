@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from protenix_multiseed.execution.memory import (
-    DIFFUSION_BYTES,
+    PART_BYTES,
     MemoryEstimate,
     ModelSize,
     Settings,
@@ -284,7 +284,8 @@ def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bo
             n_sample=settings.samples,
             n_step=configs.sample_diffusion.N_step,
             trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
-            diffusion_bytes=DIFFUSION_BYTES[settings.precision],
+            diffusion_bytes=PART_BYTES[settings.precision],
+            confidence_bytes=PART_BYTES[settings.precision],
             sampling_full_precision_max_tokens=spec.sampling_full_precision_max_tokens if on_gpu else sys.maxsize,
             confidence_full_precision_max_tokens=spec.confidence_full_precision_max_tokens if on_gpu else sys.maxsize,
             padding=TOKEN_PADDING_GPU if on_gpu else 1,

@@ -24,7 +24,8 @@ class Network:
         configs: Upstream's configuration.
         spec: The model's entry in the table of models. It chooses the precision of each part.
         device: Device of the model.
-        precision: ``reference`` for upstream's precision, or ``fast`` to run the diffusion network in bfloat16.
+        precision: ``reference`` for upstream's precision, or ``fast`` to run the diffusion network and the confidence
+            head's Pairformer in bfloat16.
         kernels: How the operations of the fast stages run.
         padding: The fast stages pad the number of tokens to a multiple of this.
         graphs: CUDA graphs that are kept from batch to batch.
@@ -70,8 +71,15 @@ class Network:
         return _DTYPES[self.configs.dtype] if self.device.type == "cuda" else torch.float32
 
     def dtype_of(self, part: str, n_token: int) -> torch.dtype:
-        """The dtype of ``part`` for ``n_token`` tokens. Up to some size, upstream runs these parts outside autocast."""
-        if part == "sample_diffusion" and self.precision == "fast":
+        """The dtype of ``part`` for ``n_token`` tokens: bfloat16 with precision ``fast``, else upstream's dtype.
+
+        Up to some size, upstream runs these parts outside autocast.
+
+        Args:
+            part: ``confidence_head`` or ``sample_diffusion``.
+            n_token: Number of tokens of the job.
+        """
+        if self.precision == "fast":
             return torch.bfloat16
         is_full = self.device.type != "cuda" or self.spec.skip_amp(n_token)[part]
         return torch.float32 if is_full else self.trunk_dtype()

@@ -63,9 +63,9 @@ def max_rmsd(a, b):
     return float(np.sqrt(((a - b) ** 2).sum(-1).mean(-1)).max())
 
 
-def is_close(key, ours, theirs):
+def is_close(key, ours, theirs, tolerance=CONFIDENCE):
     scale = 1 if key == "atom_plddt" else next((value for end, value in RANGES.items() if key.endswith(end)), 1)
-    return np.allclose(ours, theirs, rtol=0, atol=CONFIDENCE * scale)
+    return np.allclose(ours, theirs, rtol=0, atol=tolerance * scale)
 
 
 def assert_agree(ours, theirs):
@@ -288,7 +288,7 @@ def test_swapping_a_stage_for_its_twin_finds_a_planted_error(world, stage):
 
 
 def test_bfloat16_moves_coordinates_by_less_than_1_angstrom(world):
-    """``--precision fast``: bfloat16 in the transformer blocks, float32 coordinates and noise."""
+    """``--precision fast``: bfloat16 in the blocks of the diffusion network, float32 coordinates and noise."""
     network, features = world.network(), world.features["bonded"]
     fast = replace(network, precision="fast")
     exact = predictions(network, features, features.seeds[:1])[0]
@@ -296,6 +296,23 @@ def test_bfloat16_moves_coordinates_by_less_than_1_angstrom(world):
     off = max_rmsd(near.coordinates, exact.coordinates)
     assert RMSD < off < 1.0
     assert near.coordinates.dtype == np.float32
+
+
+def test_bfloat16_scores_of_the_same_coordinates_differ_little(world):
+    """``--precision fast``: bfloat16 in the confidence head's Pairformer. Here only the scores are computed in it."""
+    network, features = world.network(), world.features["bonded"]
+
+    def sample_in_float32(fast, *arguments):
+        return FAST.sample(replace(fast, precision="reference"), *arguments)
+
+    stages = replace(FAST, sample=sample_in_float32)
+    (exact,) = predictions(network, features, features.seeds[:1])
+    (near,) = predictions(replace(network, precision="fast"), features, features.seeds[:1], stages)
+    assert np.array_equal(near.coordinates, exact.coordinates)
+    for ours, theirs in zip(near.summary, exact.summary, strict=True):
+        assert all(is_close(key, ours[key], theirs[key], 10 * CONFIDENCE) for key in ours)
+    for ours, theirs in zip(near.full, exact.full, strict=True):
+        assert not np.array_equal(ours["token_pair_pae"], theirs["token_pair_pae"])
 
 
 def test_a_denoising_step_never_waits_for_the_device(world, monkeypatch):

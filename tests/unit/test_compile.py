@@ -75,26 +75,31 @@ def test_every_kernel_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capab
     assert len(compiled) >= 25
 
 
-@pytest.mark.parametrize("model", [cases.MODEL, "protenix-v2"])
-def test_the_probe_compiles_every_kernel_that_a_run_launches(model):
-    """The widths are those of Protenix's models, with few blocks. On a CPU all is float32: types are not compared."""
+@pytest.mark.parametrize(("model", "precision"), [
+    (cases.MODEL, "reference"), (cases.MODEL, "fast"), ("protenix-v2", "reference"),
+])  # fmt: skip
+def test_the_probe_compiles_every_kernel_that_a_run_launches(model, precision):
+    """The widths are those of Protenix's models, with few blocks. On a CPU only ``fast`` has parts in bfloat16."""
     environment.prepare(EmbeddedDictionary())
     (job,) = read_jobs([cases.EXAMPLE], (1, 2), InputRules(model="m"), EmbeddedDictionary())
     (features,) = featurize(job, FeatureSettings())
     more = {"model.msa_module.n_blocks": 2}
     configs = configs_of(model, cycles=1, steps=2, template=False, rna_msa=False, **more)
-    network = network_of(demo.fill(build_model(configs)), configs, model, kernels=triton_kernels(), padding=16)
+    filled, kernels = demo.fill(build_model(configs)), triton_kernels()
+    network = network_of(filled, configs, model, kernels=kernels, padding=16, precision=precision)
 
     def kinds(launches):
         return {
-            repr((kernel.__name__, constants, divisible))
+            repr((kernel.__name__, signature, constants, divisible))
             for kernel, arguments, _ in launches
-            for _, constants, divisible in [specialised(kernel, arguments)]
+            for signature, constants, divisible in [specialised(kernel, arguments)]
         }
 
-    wanted = kinds(compile_module.launches(network.kernels, [lambda _: scored(network, features, sample_chunk=2)]))
+    wanted = kinds(compile_module.launches(kernels, [lambda _: scored(network, features, sample_chunk=2)]))
     assert len(wanted) > 20
-    probed = compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, torch.float32))
+    scores_in_bfloat16 = any("add_triangle_kernel" in kind and "bf16" in kind for kind in wanted)
+    assert scores_in_bfloat16 == (precision == "fast")
+    probed = compile_module.launches(triton_kernels(), probe_process.all_cases(CPU))
     assert wanted - kinds(probed) == set()
 
 
