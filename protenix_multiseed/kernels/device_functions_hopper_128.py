@@ -66,6 +66,7 @@ def slot_of(rows, GROUP: gl.constexpr, turn, SLOTS: gl.constexpr, IS_TURNED: gl.
 def take_rows(rows, GROUP: gl.constexpr, turn, IS_TURNED: gl.constexpr):
     """Read the 64 rows of a warp group's only slot -> [64, 128]. The slot is then free."""
     x = slot_of(rows, GROUP, turn, 1, IS_TURNED).load(PRODUCT)
+    hopper.fence_async_shared()  # a load that still waits must not read what the TMA writes next
     gl.thread_barrier()
     hopper.mbarrier.arrive(rows[2].index(GROUP), count=1)
     return x
@@ -133,8 +134,9 @@ def begin_product(factor, blocks, chunk):
 
 
 @gluon.jit
-def store_block(out, block, made, row, column):
-    """Begin to store a block [64, 64] through shared memory. A warp group uses two places in turn."""
+def store_block(out, places, made, GROUP: gl.constexpr, count, row, column):
+    """Begin to store a block [64, 64] through shared memory. A warp group uses two places in turn, by its ``count``."""
+    block = places.index(GROUP * 2 + count % 2)
     hopper.tma.store_wait(1)  # the place is free once the store before the last one has read it
     gl.thread_barrier()
     block.store(made)

@@ -47,13 +47,14 @@ MOST = gl.constexpr(MAX_OUTPUT)
 def project_rows(out, staged, rows, weight, ready, norm, size, n_out, GROUP: gl.constexpr):
     """Work of one warp group."""
     hopper.mbarrier.wait(ready, 0)
-    turn = 0
+    turn, count = 0, 0
     for tile in range(gl.program_id(0), gl.cdiv(size, GROUPS * ROWS), gl.num_programs(0)):
         x = norm_whole(take_rows(rows, GROUP, turn, False), norm)
         for chunk in range(n_out // PART):
             made = hopper.warpgroup_mma_wait(0, deps=[begin_product(x, weight, chunk)])
-            block = staged.index(GROUP * 2 + chunk % 2)
-            store_block(out, block, made.to(gl.bfloat16), (tile * GROUPS + GROUP) * ROWS, chunk * PART)
+            row = (tile * GROUPS + GROUP) * ROWS
+            store_block(out, staged, made.to(gl.bfloat16), GROUP, count, row, chunk * PART)
+            count += 1
         turn += 1
     hopper.tma.store_wait(0)
 

@@ -56,7 +56,7 @@ from protenix_multiseed.kernels.rows_hopper import (
 def gate_pairs(out, staged, rows, weight, ready, norm, lengths, size, n, n_out, GROUP: gl.constexpr):
     """Work of one warp group that computes the factors."""
     hopper.mbarrier.wait(ready, 0)
-    turn = 0
+    turn, count = 0, 0
     for tile in range(gl.program_id(0), gl.cdiv(size, GROUPS * ROWS), gl.num_programs(0)):
         first = (tile * GROUPS + GROUP) * ROWS
         real = are_real(first, lengths, size, n)
@@ -64,7 +64,8 @@ def gate_pairs(out, staged, rows, weight, ready, norm, lengths, size, n, n_out, 
         for chunk in range(n_out // PART):
             made = hopper.warpgroup_mma_wait(0, deps=[begin_product(x, weight, chunk)])
             gated = gl.permute(gated_values(made, real), (1, 0))
-            store_block(out, staged.index(GROUP * 2 + chunk % 2), gated, chunk * PART, first)
+            store_block(out, staged, gated, GROUP, count, chunk * PART, first)
+            count += 1
         turn += 1
     hopper.tma.store_wait(0)
 
@@ -104,9 +105,7 @@ def update_pairs(z, rows, products, gate, back, ready, norm, norm_out, size, GRO
 
 
 @gluon.jit(do_not_specialize=["size"])
-def add_triangle_128_hopper_kernel(
-    z, product, gate, back, scale, shift, scale_out, shift_out, size, epsilon
-):  # fmt: skip
+def add_triangle_128_hopper_kernel(z, product, gate, back, scale, shift, scale_out, shift_out, size, epsilon):
     rows, products, ready = make_rows(2), make_rows(1), make_barriers(1, 2).index(0)
     gates, backs = make_weight(CHANNELS, PART), make_weight(CHANNELS, PART)
     norm, norm_out = make_norm(scale, shift, epsilon), make_norm(scale_out, shift_out, epsilon)
