@@ -10,11 +10,19 @@ import torch
 from support import cases
 
 from protenix_multiseed.kernels import probe_process
-from protenix_multiseed.kernels.base import MASKED, MAX_IDENTITY, Lengths, mask_keys, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import (
+    MASKED,
+    MAX_IDENTITY,
+    Lengths,
+    mask_keys,
+    split_heads,
+    torch_kernels,
+    triton_kernels,
+)
 from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import attention as attention_module
-from protenix_multiseed.kernels.ops import attention_hopper, operations
+from protenix_multiseed.kernels.ops import attention_hopper, attention_hopper_tokens, operations
 from protenix_multiseed.kernels.ops.local_attention import outside, windows
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import swiglu
@@ -198,3 +206,24 @@ def test_the_hopper_kernel_takes_only_arguments_that_it_can_read():
     assert not fits(hopper, x, None, torch.zeros(1, 2, 64, 512, dtype=torch.bfloat16)[..., ::8])
     assert not fits(hopper, x, None, torch.zeros(1, 2, 64, 66, dtype=torch.bfloat16)[..., :64])
     assert not fits(hopper, x, None, bias.flatten()[4 : 4 + 2 * 63 * 64].view(1, 2, 63, 64))
+
+
+def test_the_hopper_kernel_for_tokens_takes_only_arguments_that_it_can_read():
+    n = attention_hopper_tokens.MIN_TOKENS
+    hopper, general = triton_kernels(hopper=True), triton_kernels()
+    parts = split_heads(torch.zeros(1, 3, n, 4 * 2 * 48, dtype=torch.bfloat16), 4, 2)
+    bias = torch.zeros(1, 2, n, n, dtype=torch.bfloat16)
+
+    def fits(kernels, parts, bias):
+        query, key, value, gate = parts
+        return attention_hopper_tokens.fits(kernels, query, key, value, gate, bias, query, query.shape[2])
+
+    assert fits(hopper, parts, bias)
+    assert not fits(general, parts, bias)
+    assert not fits(hopper, [x[:, :, 1:] for x in parts], bias[:, :, 1:])
+    assert not fits(hopper, [*parts[:3], None], bias)
+    assert not fits(hopper, [x.float() for x in parts], bias)
+    assert not fits(hopper, [x[..., :32] for x in parts], bias)
+    assert not fits(hopper, parts, bias.transpose(-1, -2))
+    shifted = torch.zeros(4 + 3 * n * 4 * 2 * 48, dtype=torch.bfloat16)[4:].view(1, 3, n, 4 * 2 * 48)
+    assert not fits(hopper, split_heads(shifted, 4, 2), bias)

@@ -10,7 +10,8 @@ from protenix_multiseed.kernels.base import MAX_IDENTITY, Kernels, mask_keys, sp
 from protenix_multiseed.kernels.device_functions import sigmoid
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
-from protenix_multiseed.kernels.ops import attention_hopper
+from protenix_multiseed.kernels.ops import attention_hopper, attention_hopper_tokens
+from protenix_multiseed.kernels.ops.attention_hopper_tokens import MIN_TOKENS
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 
 
@@ -268,6 +269,7 @@ def attention_kernel(
 
 
 attention.triton(attention_hopper.fits)(attention_hopper.attend)
+attention.triton(attention_hopper_tokens.fits)(attention_hopper_tokens.attend)
 
 
 @attention.triton()
@@ -309,18 +311,21 @@ def _split_head_width(width: int) -> tuple[int, int]:
 
 @attention.probed
 def _(inputs: Inputs) -> Iterator[Case]:
-    # Attention over pairs (gated elsewhere) with an odd and an even number of rows; then attention over tokens.
+    # Attention over pairs (gated elsewhere) with an odd and an even number of rows; then attention over tokens. Hopper
+    # GPUs have another kernel for many tokens. Few of them are keys, so that the case is small.
     for n_part, shared, length, n_key, n_head, width in (
         (3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32), (4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48),
+        (4, 2, MIN_TOKENS + 6, 75, 1, 48),
     ):  # fmt: skip
         parts = split_heads(inputs.random(2, shared, length, n_part * n_head * width) / 2, n_part, n_head)
         bias = inputs.random(n_head, 2, length, length).transpose(0, 1)
         yield _case(parts, bias, n_key)
     # One key outweighs all others by far, and is not among the first.
-    parts = split_heads(inputs.random(1, 3, 139, 3 * 2 * 32) / 2, 3, 2)
-    bias = inputs.random(1, 2, 139, 139)
-    bias[..., 70] += 200
-    yield _case(parts, bias, 137)
+    for n_part, shared, length, n_key, width in ((3, 3, 139, 137, 32), (4, 1, MIN_TOKENS + 6, 75, 48)):
+        parts = split_heads(inputs.random(1, shared, length, n_part * 2 * width) / 2, n_part, 2)
+        bias = inputs.random(1, 2, length, length)
+        bias[..., 70] += 200
+        yield _case(parts, bias, n_key)
     # More than one block of keys, with biases from the pair_bias operation.
     length = 72
     z, norm, weight = inputs.random(1, length, length, 64), inputs.norm(64), inputs.matrix(2, 64)

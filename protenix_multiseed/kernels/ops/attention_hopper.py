@@ -159,26 +159,37 @@ def highest_of_few(logits, s_layout: gl.constexpr):
 
 
 @gluon.jit
-def attend_block(query, key, value, bias, reference, total, attended, earlier, EXACT: gl.constexpr):
-    """Process one block of keys of one row.
+def weigh(logits, reference, total, EXACT: gl.constexpr):
+    """Return the weights of one block of keys, what earlier sums shrink by, the references, and the sums of weights.
 
-    ``earlier``: a product that may still run. It ends together with the logits.
+    Without EXACT, nothing shrinks and the references stay.
     """
-    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
-    t_layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
-    logits = hopper.warpgroup_mma(query, transposed(key), widen(bias.load(s_layout)), is_async=True)
-    logits, earlier = hopper.warpgroup_mma_wait(0, deps=[logits, earlier])
+    t_layout: gl.constexpr = total.type.layout
+    shrink = reference
     if EXACT:
         now = gl.maximum(reference, gl.max(logits, axis=1) * LOG2_E)
         shrink = gl.exp2(reference - now)
-        attended *= gl.convert_layout(shrink, gl.SliceLayout(1, attended.type.layout))[:, None]
         total *= gl.convert_layout(shrink, gl.SliceLayout(1, t_layout))[:, None]
         reference = now
     weight = gl.exp2(logits * LOG2_E - reference[:, None]).to(gl.bfloat16)
     # The older matrix instruction takes both factors from registers and is synchronous.
     ones = gl.full([KEYS, 8], 1.0, gl.bfloat16, gl.DotOperandLayout(1, t_layout, 2))
     of_sum = gl.convert_layout(weight, gl.DotOperandLayout(0, t_layout, 2), assert_trivial=True)
-    total = hopper.mma_v2(of_sum, ones, total)
+    return weight, shrink, reference, hopper.mma_v2(of_sum, ones, total)
+
+
+@gluon.jit
+def attend_block(query, key, value, bias, reference, total, attended, earlier, EXACT: gl.constexpr):
+    """Process one block of keys of one row.
+
+    ``earlier``: a product that may still run. It ends together with the logits.
+    """
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
+    logits = hopper.warpgroup_mma(query, transposed(key), widen(bias.load(s_layout)), is_async=True)
+    logits, earlier = hopper.warpgroup_mma_wait(0, deps=[logits, earlier])
+    weight, shrink, reference, total = weigh(logits, reference, total, EXACT)
+    if EXACT:
+        attended *= gl.convert_layout(shrink, gl.SliceLayout(1, attended.type.layout))[:, None]
     of_values = gl.convert_layout(weight, gl.DotOperandLayout(0, s_layout, 2), assert_trivial=True)
     attended = hopper.warpgroup_mma(of_values, value, attended, is_async=True)
     return reference, total, attended, earlier
@@ -364,18 +375,14 @@ def attend(
 ) -> None:
     """Launch the kernel. For arguments and result see :func:`.attention.attention`."""
     n_seed, n_shared, n, n_head, _ = query.shape
-    pair_layout, bias_layout = gl.NVMMASharedLayout(64, 16, 5), gl.NVMMASharedLayout(128, 16, 4)
+    pair_layout = gl.NVMMASharedLayout(64, 16, 5)
 
     def describe(x: torch.Tensor, block: int) -> Any:
         return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, N_ROW, block, 1, CHANNELS], pair_layout)
 
-    n_padded = -(-bias.shape[-1] // N_KEY) * N_KEY
-    described_bias = TensorDescriptor(
-        bias, [*bias.shape[:3], n_padded], list(bias.stride()), [1, 1, N_QUERY, N_KEY], bias_layout
-    )
     heads = 2 if n_head % 2 == 0 else 1
     n_query_block, n_row_group, n_block = -(-n // N_QUERY), -(-n_shared // N_ROW), -(-n_key // N_KEY)
-    bias_bytes = n_query_block * N_QUERY * n_padded * 2 * heads
+    bias_bytes = n_query_block * N_QUERY * -(-bias.shape[-1] // N_KEY) * N_KEY * 2 * heads
     n_chunk = -(-n_query_block // max(1, round(bias_bytes / CACHED_BIAS_BYTES)))
     n_tile = n_query_block * n_row_group * n_head * n_seed
     n_program = kernels.n_block(query.device, n_tile, 1)
@@ -383,11 +390,19 @@ def attend(
     divisors = (n_query_block * n_row_group * heads, n_head // heads, n_chunk * n_row_group * heads, n_chunk)
     launch(
         attention_hopper_kernel, (n_program,), describe(query, N_QUERY), describe(key, N_KEY), describe(value, N_KEY),
-        described_bias, wrong, out, *(stride // 8 for stride in out.stride()[:4]), n, n_shared, n_query_block, n_chunk,
-        n_row_group, n_head // heads, *map(_inverse, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads,
-        num_warps=4,
+        describe_bias(bias, N_QUERY), wrong, out, *(stride // 8 for stride in out.stride()[:4]), n, n_shared,
+        n_query_block, n_chunk, n_row_group, n_head // heads,
+        *map(inverse_of, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads, num_warps=4,
     )  # fmt: skip
 
 
-def _inverse(by: int) -> int:
+def describe_bias(bias: torch.Tensor, n_query: int) -> Any:
+    """TMA descriptor for biases of ``n_query`` queries and 64 keys. Whole blocks of keys are read."""
+    n_padded = -(-bias.shape[-1] // N_KEY) * N_KEY
+    layout = gl.NVMMASharedLayout(128, 16, 4)
+    return TensorDescriptor(bias, [*bias.shape[:3], n_padded], list(bias.stride()), [1, 1, n_query, N_KEY], layout)
+
+
+def inverse_of(by: int) -> int:
+    """The argument ``inverse`` of :func:`divide`. Nothing is divided by zero: then any number does."""
     return (2**31 - 1) // max(by, 1)

@@ -1,0 +1,330 @@
+"""Attention over tokens on Hopper GPUs (compute capability 9.0), in bfloat16 with gated heads of 48 channels.
+
+It computes the operation of :mod:`.attention`, and :mod:`.attention` calls it. It is written in Gluon. The softmax is
+that of :mod:`.attention_hopper`: without a running maximum, and if need be once more with it. What differs:
+
+* Sizes in Gluon are powers of two, so the 48 channels of a head are fetched and multiplied as 32 and 16.
+* A tile has up to 256 queries of one sample. Each of four groups of four warps takes 64 of them, and keeps them in
+  registers: from shared memory they would be read again for each block of keys.
+* The queries of a head are split evenly among its tiles. A group without queries only waits.
+"""
+
+from typing import Any
+
+import torch
+
+from protenix_multiseed.kernels.base import Kernels
+from protenix_multiseed.kernels.device_functions_hopper import make_barriers, sigmoid
+from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
+from protenix_multiseed.kernels.ops.attention_hopper import (
+    GROUPS,
+    KEYS,
+    MAX_SUM,
+    N_GROUP,
+    N_KEY,
+    PART,
+    STAGES,
+    describe_bias,
+    divide,
+    highest_of_few,
+    inverse_of,
+    is_due,
+    leave,
+    reciprocal,
+    transposed,
+    weigh,
+    widen,
+)
+
+# On an H200, five samples of 600, 1,200 and 2,000 tokens take 40, 107 and 210 us, and 45, 127 and 355 us in the general
+# kernel; five seeds with five samples of 245 tokens take 49 instead of 43 us, of 608 tokens 159 instead of 166 us.
+MIN_TOKENS = 1024
+N_PART, N_WIDE, N_REST = 64, 32, 16
+WIDE = gl.constexpr(N_WIDE)  # channels of the two parts of a head
+REST = gl.constexpr(N_REST)
+CHANNELS = N_WIDE + N_REST
+SIZES = [
+    "g_seed", "g_shared", "g_row", "g_head", "o_seed", "o_shared", "o_row", "o_head", "n_query", "n_shared", "n_head",
+    "n_part", "n_query_block", "inverse_shared", "inverse_head", "inverse_block", "n_block", "n_tile",
+]  # fmt: skip
+S_LAYOUT = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N_KEY, 16]))  # logits
+WIDE_LAYOUT = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N_WIDE, 16]))  # attended values
+REST_LAYOUT = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N_REST, 16]))
+FEW_LAYOUT = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 8, 16]))  # a row's first logits
+SUM_LAYOUT = gl.constexpr(gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8]))  # sums of weights
+
+
+@gluon.jit
+def place(tile, sizes):
+    """Return the first query of a tile, the number of its parts of 64 queries, and its sample, head and seed.
+
+    The sample changes fastest, so that neighbouring thread blocks share biases.
+    """
+    n_shared, n_head, n_part, n_query_block, inverse_shared, inverse_head, inverse_block = sizes
+    rest = divide(tile, n_shared, inverse_shared)
+    pair = divide(rest, n_query_block, inverse_block)
+    seed = divide(pair, n_head, inverse_head)
+    block = rest - pair * n_query_block
+    first = divide(block * n_part, n_query_block, inverse_block)
+    parts = divide((block + 1) * n_part, n_query_block, inverse_block) - first
+    return first * PART, parts, tile - rest * n_shared, pair - seed * n_head, seed
+
+
+@gluon.jit
+def fetch_parts(descriptors, seed, sample, row, head, bar, parts, slot):
+    """Fetch both parts of 64 queries, keys or values into a slot."""
+    hopper.tma.async_copy_global_to_shared(descriptors[0], [seed, sample, row, head, 0], bar, parts[0].index(slot))
+    hopper.tma.async_copy_global_to_shared(descriptors[1], [seed, sample, row, head, WIDE], bar, parts[1].index(slot))
+
+
+@gluon.jit
+def fetch_tiles(descriptors, work, step, turn, AGAIN: gl.constexpr):
+    """Fetch the data of all tiles; with AGAIN of the tiles to compute again.
+
+    ``step`` counts blocks of keys, ``turn`` tiles.
+    """
+    q_desc, k_desc, v_desc, b_desc = descriptors
+    buffers, barriers, wrong, _gate, _out, _strides, n_query, sizes, n_block, n_tile = work
+    queries, keys, values, biases = buffers
+    full, empty, q_full, q_empty, _ = barriers
+    BYTES: gl.constexpr = PART * (WIDE + REST) * 2  # 64 queries, keys or values
+    for tile in range(gl.program_id(0), n_tile, gl.num_programs(0)):
+        if not AGAIN or is_due(wrong, tile):
+            first, parts, sample, head, seed = place(tile, sizes)
+            hopper.mbarrier.wait(q_empty, (turn & 1) ^ 1)
+            hopper.mbarrier.expect(q_full, GROUPS * BYTES)
+            for group in gl.static_range(GROUPS):
+                row = gl.where(group < parts, first + group * PART, n_query)  # from n_query on, zeros are made
+                fetch_parts(q_desc, seed, sample, row, head, q_full, queries, group)
+            for j in range(n_block):
+                stage = step % STAGES
+                hopper.mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
+                bar = full.index(stage)
+                hopper.mbarrier.expect(bar, GROUPS * PART * KEYS * 2 + 2 * BYTES)
+                fetch_parts(k_desc, seed, sample, j * KEYS, head, bar, keys, stage)
+                for group in gl.static_range(GROUPS):
+                    at = [seed, head, gl.where(group < parts, first + group * PART, n_query), j * KEYS]
+                    hopper.tma.async_copy_global_to_shared(b_desc, at, bar, biases.index(stage * GROUPS + group))
+                fetch_parts(v_desc, seed, sample, j * KEYS, head, bar, values, stage)
+                step += 1
+            turn += 1
+    return step, turn
+
+
+@gluon.jit
+def fetch(descriptors, work):
+    """Work of the fetching warp."""
+    step, turn = fetch_tiles(descriptors, work, gl.to_tensor(0), gl.to_tensor(0), False)
+    _buffers, barriers, wrong, _gate, _out, _strides, _n_query, _sizes, _n_block, n_tile = work
+    hopper.mbarrier.wait(barriers[4], 0)
+    if is_due(wrong, n_tile + gl.program_id(0)):
+        fetch_tiles(descriptors, work, step, turn, True)
+
+
+@gluon.jit
+def parts_of(parts, slot):
+    """Return both parts of the 64 queries, keys or values in a slot."""
+    return parts[0].index(slot).reshape([KEYS, WIDE]), parts[1].index(slot).reshape([KEYS, REST])
+
+
+@gluon.jit
+def ask(query, query_rest, key, key_rest, bias):
+    """Compute logits. The product of queries and keys starts with the biases."""
+    logits = hopper.warpgroup_mma(query, transposed(key), bias, is_async=True)
+    logits = hopper.warpgroup_mma(query_rest, transposed(key_rest), logits, is_async=True)
+    return hopper.warpgroup_mma_wait(0, deps=[logits])
+
+
+@gluon.jit
+def add_values(logits, values, reference, total, attended, attended_rest, EXACT: gl.constexpr):
+    """Add the values of one block of keys times their weights; with EXACT with the running maximum."""
+    weight, shrink, reference, total = weigh(logits, reference, total, EXACT)
+    if EXACT:
+        attended *= gl.convert_layout(shrink, gl.SliceLayout(1, WIDE_LAYOUT))[:, None]
+        attended_rest *= gl.convert_layout(shrink, gl.SliceLayout(1, REST_LAYOUT))[:, None]
+    of_wide = gl.convert_layout(weight, gl.DotOperandLayout(0, WIDE_LAYOUT, 2), assert_trivial=True)
+    of_rest = gl.convert_layout(weight, gl.DotOperandLayout(0, REST_LAYOUT, 2), assert_trivial=True)
+    attended = hopper.warpgroup_mma(of_wide, values[0], attended, is_async=True)
+    attended_rest = hopper.warpgroup_mma(of_rest, values[1], attended_rest, is_async=True)
+    attended, attended_rest = hopper.warpgroup_mma_wait(0, deps=[attended, attended_rest])
+    return reference, total, attended, attended_rest
+
+
+@gluon.jit
+def pointers(x, strides, at, n_query, GROUP: gl.constexpr, FIRST: gl.constexpr, WIDTH: gl.constexpr, layout):
+    """Return pointers to WIDTH channels of a group's queries, from channel FIRST on, and which of the queries exist."""
+    first, _parts, sample, head, seed = at
+    s_seed, s_shared, s_row, s_head = strides
+    x += (seed.to(gl.int64) * s_seed + sample.to(gl.int64) * s_shared + head.to(gl.int64) * s_head) * 8
+    row = first + GROUP * PART + gl.arange(0, PART, gl.SliceLayout(1, layout))[:, None]
+    channel = FIRST + gl.arange(0, WIDTH, gl.SliceLayout(0, layout))[None, :]
+    return x + (row.to(gl.int64) * s_row * 8 + channel), row < n_query
+
+
+@gluon.jit
+def store_part(attended, gate, total, out, strides, at, n_query, GROUP: gl.constexpr, FIRST: gl.constexpr):
+    """Divide attended values by the sums of weights, multiply them by gates, and store them from channel FIRST on."""
+    WIDTH: gl.constexpr = attended.shape[1]
+    w_layout: gl.constexpr = gl.BlockedLayout([1, 8], [256 // WIDTH, WIDTH // 8], [4, 1], [1, 0])
+    whole = gl.convert_layout(gl.max(total, axis=1), gl.SliceLayout(1, attended.type.layout))
+    made = attended * reciprocal(whole)[:, None] * sigmoid(gate.to(gl.float32))
+    to, exists = pointers(out, strides, at, n_query, GROUP, FIRST, WIDTH, w_layout)
+    gl.store(to, gl.convert_layout(made.to(gl.bfloat16), w_layout), mask=exists)
+
+
+@gluon.jit
+def free(q_empty):
+    """Tell the fetching warp that this group has read a tile's queries."""
+    gl.thread_barrier()
+    hopper.mbarrier.arrive(q_empty, count=1)
+
+
+@gluon.jit
+def attend_tile(work, at, step, GROUP: gl.constexpr, AGAIN: gl.constexpr):
+    """Compute this group's queries of a tile. Return the next ``step``, and 1 if a row's sum is too large, else 0."""
+    buffers, barriers, _wrong, gate, out, strides, n_query, _sizes, n_block, _n_tile = work
+    queries, keys, values, biases = buffers
+    full, empty, _q_full, q_empty, _ = barriers
+    total = gl.full([PART, 8], 0.0, gl.float32, SUM_LAYOUT)
+    attended = gl.full([PART, WIDE], 0.0, gl.float32, WIDE_LAYOUT)
+    attended_rest = gl.full([PART, REST], 0.0, gl.float32, REST_LAYOUT)
+    query, query_rest = parts_of(queries, GROUP)
+    hopper.mbarrier.wait(full.index(step % STAGES), (step // STAGES) & 1)
+    key, key_rest = parts_of(keys, step % STAGES)
+    few = biases.index(step % STAGES * GROUPS + GROUP).reshape([PART, KEYS]).slice(0, 8, dim=1).load(FEW_LAYOUT)
+    few = ask(query, query_rest, key.slice(0, 8), key_rest.slice(0, 8), widen(few))
+    reference = highest_of_few(few, S_LAYOUT)
+    query = query.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
+    query_rest = query_rest.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
+    free(q_empty)
+    for _j in range(n_block):
+        stage = step % STAGES
+        hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
+        key, key_rest = parts_of(keys, stage)
+        bias = biases.index(stage * GROUPS + GROUP).reshape([PART, KEYS]).load(S_LAYOUT)
+        logits = ask(query, query_rest, key, key_rest, widen(bias))
+        reference, total, attended, attended_rest = add_values(
+            logits, parts_of(values, stage), reference, total, attended, attended_rest, AGAIN
+        )
+        leave(empty.index(stage))
+        step += 1
+    g_strides, o_strides = strides
+    from_wide, exists = pointers(gate, g_strides, at, n_query, GROUP, 0, WIDE, WIDE_LAYOUT)
+    gate_wide = gl.load(from_wide, mask=exists, other=0.0)
+    from_rest, exists = pointers(gate, g_strides, at, n_query, GROUP, WIDE, REST, REST_LAYOUT)
+    gate_rest = gl.load(from_rest, mask=exists, other=0.0)
+    store_part(attended, gate_wide, total, out, o_strides, at, n_query, GROUP, 0)
+    store_part(attended_rest, gate_rest, total, out, o_strides, at, n_query, GROUP, WIDE)
+    is_fine = gl.max(total, axis=1) < MAX_SUM  # all 8 columns are equal; false for NaN too
+    return step, 1 - gl.min(is_fine.to(gl.int32), axis=0)
+
+
+@gluon.jit
+def attend_tiles(work, step, turn, GROUP: gl.constexpr, AGAIN: gl.constexpr):
+    """Compute all tiles; with AGAIN the tiles to compute again, with the running maximum."""
+    _buffers, barriers, wrong, _gate, _out, _strides, _n_query, sizes, n_block, n_tile = work
+    full, empty, q_full, q_empty, _ = barriers
+    any_wrong = gl.to_tensor(0)
+    for tile in range(gl.program_id(0), n_tile, gl.num_programs(0)):
+        if not AGAIN or is_due(wrong, tile):
+            at = place(tile, sizes)
+            is_wrong = gl.to_tensor(0)
+            hopper.mbarrier.wait(q_full, turn & 1)
+            if at[1] > GROUP:
+                step, is_wrong = attend_tile(work, at, step, GROUP, AGAIN)
+            else:  # let the tile pass
+                free(q_empty)
+                for _j in range(n_block):
+                    hopper.mbarrier.wait(full.index(step % STAGES), (step // STAGES) & 1)
+                    leave(empty.index(step % STAGES))
+                    step += 1
+            if not AGAIN:
+                gl.store(wrong + tile * GROUPS + GROUP, is_wrong)
+                any_wrong |= is_wrong
+            turn += 1
+    return step, turn, any_wrong
+
+
+@gluon.jit
+def attend_group(work, GROUP: gl.constexpr):
+    """Work of one group of warps."""
+    step, turn, is_wrong = attend_tiles(work, gl.to_tensor(0), gl.to_tensor(0), GROUP, False)
+    _buffers, barriers, wrong, _gate, _out, _strides, _n_query, _sizes, _n_block, n_tile = work
+    program = n_tile + gl.program_id(0)
+    gl.store(wrong + program * GROUPS + GROUP, is_wrong)
+    hopper.mbarrier.arrive(barriers[4], count=1)
+    hopper.mbarrier.wait(barriers[4], 0)
+    if is_due(wrong, program):
+        attend_tiles(work, step, turn, GROUP, True)
+
+
+@gluon.jit(do_not_specialize=SIZES)
+def attention_tokens_hopper_kernel(
+    q_wide, q_rest, k_wide, k_rest, v_wide, v_rest, b_desc, wrong, gate, out, g_seed, g_shared, g_row, g_head, o_seed,
+    o_shared, o_row, o_head, n_query, n_shared, n_head, n_part, n_query_block, inverse_shared, inverse_head,
+    inverse_block, n_block, n_tile,
+):  # fmt: skip
+    """Compute all tiles of one multiprocessor, one after another. Strides are in units of 8 elements."""
+    queries = gl.allocate_shared_memory(gl.bfloat16, [GROUPS, 1, 1, PART, 1, WIDE], q_wide.layout)
+    rest_queries = gl.allocate_shared_memory(gl.bfloat16, [GROUPS, 1, 1, PART, 1, REST], q_rest.layout)
+    keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, WIDE], k_wide.layout)
+    rest_keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, REST], k_rest.layout)
+    values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, WIDE], v_wide.layout)
+    rest_values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, REST], v_rest.layout)
+    biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES * GROUPS, 1, 1, PART, KEYS], b_desc.layout)
+    full, empty = make_barriers(STAGES, 1), make_barriers(STAGES, GROUPS * 128)
+    q_full, q_empty = make_barriers(1, 1).index(0), make_barriers(1, GROUPS).index(0)
+    done = make_barriers(1, GROUPS).index(0)
+    sizes = (n_shared, n_head, n_part, n_query_block, inverse_shared, inverse_head, inverse_block)
+    strides = ((g_seed, g_shared, g_row, g_head), (o_seed, o_shared, o_row, o_head))
+    descriptors = ((q_wide, q_rest), (k_wide, k_rest), (v_wide, v_rest), b_desc)
+    buffers = ((queries, rest_queries), (keys, rest_keys), (values, rest_values), biases)
+    work = (buffers, (full, empty, q_full, q_empty, done), wrong, gate, out, strides, n_query, sizes, n_block, n_tile)
+    gl.warp_specialize([
+        (attend_group, (work, 0)), (attend_group, (work, 1)), (attend_group, (work, 2)), (attend_group, (work, 3)),
+        (fetch, (descriptors, work)),
+    ], [4, 4, 4, 1], [112, 112, 112, 24])  # fmt: skip
+
+
+def fits(
+    kernels: Kernels, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor | None,
+    bias: torch.Tensor, out: torch.Tensor, n_key: int,
+) -> bool:  # fmt: skip
+    """Whether this kernel takes the arguments of :func:`.attention.attention`, and is faster than the general one.
+
+    The tensor memory accelerator needs addresses and strides that are multiples of 16 bytes.
+    """
+    return (
+        kernels.hopper
+        and gate is not None
+        and query.dtype == torch.bfloat16
+        and query.shape[2] >= MIN_TOKENS
+        and query.shape[-1] == CHANNELS
+        and bias.stride(-1) == 1
+        and all(stride % 8 == 0 for x in (query, key, value, gate, bias, out) for stride in x.stride()[:-1])
+        and all(x.data_ptr() % 16 == 0 for x in (query, key, value, gate, bias, out))
+    )
+
+
+def attend(
+    kernels: Kernels, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor | None,
+    bias: torch.Tensor, out: torch.Tensor, n_key: int,
+) -> None:  # fmt: skip
+    """Launch the kernel. For arguments and result see :func:`.attention.attention`."""
+    assert gate is not None
+
+    def describe(x: torch.Tensor, width: int) -> Any:
+        layout = gl.NVMMASharedLayout(2 * width, 16, 5)
+        return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, N_KEY, 1, width], layout)
+
+    n_seed, n_shared, n, n_head, _ = query.shape
+    n_part, n_query_block, n_block = -(-n // N_PART), -(-n // (N_PART * N_GROUP)), -(-n_key // N_KEY)
+    n_tile = n_query_block * n_shared * n_head * n_seed
+    n_program = kernels.n_block(query.device, n_tile, 1)
+    wrong = torch.empty((n_tile + n_program) * N_GROUP, device=query.device, dtype=torch.int32)
+    launch(
+        attention_tokens_hopper_kernel, (n_program,),
+        *(describe(x, width) for x in (query, key, value) for width in (N_WIDE, N_REST)), describe_bias(bias, N_PART),
+        wrong, gate, out, *(stride // 8 for x in (gate, out) for stride in x.stride()[:4]), n, n_shared, n_head, n_part,
+        n_query_block, *map(inverse_of, (n_shared, n_head, n_query_block)), n_block, n_tile, num_warps=4,
+    )  # fmt: skip
