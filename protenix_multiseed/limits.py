@@ -7,6 +7,7 @@ MAX_PAIR_ELEMENTS_GPU_ROOMY = 2**32  # the same for a batch that leaves enough m
 KEY_BLOCK = 64  # rows of attention biases are padded to a multiple of this: the most keys that Triton reads at once
 TOKEN_PADDING_GPU = 16  # tokens are padded to a multiple of this: tensor cores and vector loads need aligned rows
 CUDA_GRAPH_MAX_PAIRS = 2**17  # below this many token pairs the Pairformer is launch-bound: capture a CUDA graph
+CUDA_GRAPH_MAX_PAIRS_ROOMY = 5 * 2**16  # the same for a batch that leaves enough memory free for a larger graph
 CUDA_GRAPH_MAX_KEPT_BYTES = 2**27  # a captured loop with larger tensors is not kept for the next batch
 CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY = 2**31  # the same for a batch that leaves enough memory free
 MAX_SEEDS_PER_BATCH = 20  # more seeds gain nothing measurable and delay the first result

@@ -13,6 +13,7 @@ from protenix_multiseed.limits import (
     CUDA_GRAPH_MAX_KEPT_BYTES,
     CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY,
     CUDA_GRAPH_MAX_PAIRS,
+    CUDA_GRAPH_MAX_PAIRS_ROOMY,
     KEY_BLOCK,
     MAX_PAIR_ELEMENTS_GPU,
     MAX_PAIR_ELEMENTS_GPU_ROOMY,
@@ -234,7 +235,7 @@ def estimate_peak_bytes(
             if settings.roomy
             else min(loop + of_step, CUDA_GRAPH_MAX_KEPT_BYTES * 5 // 4)
         )
-        small = min(seeds * pairs, CUDA_GRAPH_MAX_PAIRS)
+        small = min(seeds * pairs, CUDA_GRAPH_MAX_PAIRS_ROOMY if settings.roomy else CUDA_GRAPH_MAX_PAIRS)
         resident["last batch's trunk and its graph"] = small * model.c_z * trunk + _triangle_bytes(
             small, model.c_z, trunk, settings
         )

@@ -8,16 +8,14 @@ things differ, because rows and weights are smaller:
 * Rows that are updated stay in shared memory. A warp group adds to them there, and the TMA stores them.
 """
 
-from protenix_multiseed.kernels.device_functions_hopper import BLOCK_LAYOUT, PART, ROWS, make_barriers
+from protenix_multiseed.kernels.device_functions_hopper import BLOCK_LAYOUT, PART, PRODUCT, ROWS, make_barriers
 from protenix_multiseed.kernels.language import gl, gluon, hopper
 
 N_CHANNEL, N_GROUP = 128, 3
 CHANNELS = gl.constexpr(N_CHANNEL)
 GROUPS = gl.constexpr(N_GROUP)
-# Registers of one thread of a warp that computes or fetches.
-COMPUTE_REGISTERS, FETCH_REGISTERS = gl.constexpr(160), gl.constexpr(24)
+COMPUTE_REGISTERS = gl.constexpr(160)  # of one thread of the three warp groups
 VECTOR_LAYOUT = gl.constexpr(gl.SwizzledSharedLayout(vec=1, per_phase=1, max_phase=1, order=[0]))
-PRODUCT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 128, 16]))
 NARROW_PRODUCT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 64, 16]))
 
 

@@ -5,7 +5,12 @@ from typing import Any
 
 import torch
 
-from protenix_multiseed.limits import CUDA_GRAPH_MAX_KEPT_BYTES, CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY
+from protenix_multiseed.limits import (
+    CUDA_GRAPH_MAX_KEPT_BYTES,
+    CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY,
+    CUDA_GRAPH_MAX_PAIRS,
+    CUDA_GRAPH_MAX_PAIRS_ROOMY,
+)
 
 
 def can_capture(device: torch.device) -> bool:
@@ -79,19 +84,24 @@ class GraphCache:
 
     A graph replays on the tensors with which it was captured, so the values of the next batch are copied into these
     tensors. A loop with many bytes of tensors is not kept, because it would take memory from the next batch.
+
+    Attributes:
+        most_pairs: A Pairformer of fewer token pairs, over all entries of the batch, is captured.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, GraphedLoop] = {}
         self._sizes: tuple[int, ...] | None = None
         self._most_bytes = CUDA_GRAPH_MAX_KEPT_BYTES
+        self.most_pairs = CUDA_GRAPH_MAX_PAIRS
 
     def begin(self, *sizes: int, roomy: bool = False) -> None:
         """Begin a batch of these sizes. Drops loops of a batch of other sizes, and loops that are too large to keep.
 
         Args:
-            roomy: Whether the batch leaves memory for larger loops.
+            roomy: Whether the batch leaves memory for larger loops and graphs.
         """
+        self.most_pairs = CUDA_GRAPH_MAX_PAIRS_ROOMY if roomy else CUDA_GRAPH_MAX_PAIRS
         self._most_bytes = CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY if roomy else CUDA_GRAPH_MAX_KEPT_BYTES
         if sizes != self._sizes:
             self.forget()

@@ -115,3 +115,13 @@ def test_a_batch_with_enough_memory_keeps_larger_loops_until_one_without_it(capt
     loops.begin(1, roomy=True)
     third = doubling([3.0], [])
     assert loops.take("a", third) is third
+
+
+def test_a_batch_with_enough_memory_captures_larger_pairformers():
+    loops = GraphCache()
+    usual = loops.most_pairs
+    loops.begin(1, roomy=True)
+    assert 5 * 245**2 < loops.most_pairs < 600**2  # five seeds of 245 tokens are launch-bound, a seed of 600 is not
+    assert usual < loops.most_pairs
+    loops.begin(1)
+    assert loops.most_pairs == usual

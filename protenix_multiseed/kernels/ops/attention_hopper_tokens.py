@@ -36,8 +36,8 @@ from protenix_multiseed.kernels.ops.attention_hopper import (
     widen,
 )
 
-# On an H200, five samples of 600, 1,200 and 2,000 tokens take 40, 107 and 210 us, and 45, 127 and 355 us in the general
-# kernel; five seeds with five samples of 245 tokens take 49 instead of 43 us, of 608 tokens 159 instead of 166 us.
+# On an H200, five samples of 1,030, 1,200 and 2,000 tokens take 84, 97 and 191 us, with the general kernel 103, 127 and
+# 350 us. For five seeds of 245 and 608 tokens an earlier form took 49 and 159 us, and the general one takes 43 and 166.
 MIN_TOKENS = 1024
 N_PART, N_WIDE, N_REST = 64, 32, 16
 WIDE = gl.constexpr(N_WIDE)  # channels of the two parts of a head

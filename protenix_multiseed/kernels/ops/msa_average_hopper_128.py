@@ -7,14 +7,18 @@ For the design see :mod:`..device_functions_hopper_128`.
 import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
-from protenix_multiseed.kernels.device_functions_hopper import ROWS, make_barriers, sigmoid
+from protenix_multiseed.kernels.device_functions_hopper import (
+    FETCH_REGISTERS,
+    PRODUCT,
+    ROWS,
+    make_barriers,
+    sigmoid,
+)
 from protenix_multiseed.kernels.device_functions_hopper_128 import (
     CHANNELS,
     COMPUTE_REGISTERS,
-    FETCH_REGISTERS,
     GROUPS,
     N_CHANNEL,
-    PRODUCT,
     begin_product,
     fetch_both,
     fetch_rows,

@@ -8,6 +8,7 @@ import torch
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
+    FETCH_REGISTERS,
     N_PART,
     PART,
     ROWS,
@@ -15,7 +16,6 @@ from protenix_multiseed.kernels.device_functions_hopper import (
 )
 from protenix_multiseed.kernels.device_functions_hopper_128 import (
     COMPUTE_REGISTERS,
-    FETCH_REGISTERS,
     GROUPS,
     N_CHANNEL,
     begin_product,

@@ -10,9 +10,11 @@ import torch
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
+    FETCH_REGISTERS,
     N_PART,
     OUTPUTS,
     PART,
+    PRODUCT,
     ROWS,
     add_rows,
     eights,
@@ -21,10 +23,8 @@ from protenix_multiseed.kernels.device_functions_hopper import (
 from protenix_multiseed.kernels.device_functions_hopper_128 import (
     CHANNELS,
     COMPUTE_REGISTERS,
-    FETCH_REGISTERS,
     GROUPS,
     N_CHANNEL,
-    PRODUCT,
     fetch_rows,
     make_norm,
     make_rows,

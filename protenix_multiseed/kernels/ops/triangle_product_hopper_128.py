@@ -8,10 +8,12 @@ import torch
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
+    FETCH_REGISTERS,
     N_OUTPUT,
     N_PART,
     OUTPUTS,
     PART,
+    PRODUCT,
     ROWS,
     make_barriers,
     sigmoid,
@@ -19,11 +21,9 @@ from protenix_multiseed.kernels.device_functions_hopper import (
 from protenix_multiseed.kernels.device_functions_hopper_128 import (
     CHANNELS,
     COMPUTE_REGISTERS,
-    FETCH_REGISTERS,
     GROUPS,
     N_CHANNEL,
     NARROW_PRODUCT,
-    PRODUCT,
     begin_product,
     fetch_both,
     fetch_rows,

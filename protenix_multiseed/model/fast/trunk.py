@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from protenix_multiseed.kernels.base import chunks, row_chunks
 from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
-from protenix_multiseed.limits import CUDA_GRAPH_MAX_PAIRS
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.atoms import token_atoms
 from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
@@ -45,7 +44,7 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     templates = [project_templates(network, part) for part in inputs.parts]
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
-    is_small = inputs.n_entry * n * n < CUDA_GRAPH_MAX_PAIRS
+    is_small = inputs.n_entry * n * n < network.graphs.most_pairs
     lengths = inputs.lengths
     fresh = GraphedLoop(
         partial(stack, network.kernels, s, z, lengths),
