@@ -5,7 +5,12 @@ import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
-from protenix_multiseed.kernels import device_functions, device_functions_hopper, device_functions_hopper_128
+from protenix_multiseed.kernels import (
+    device_functions,
+    device_functions_hopper,
+    device_functions_hopper_128,
+    device_functions_hopper_attention,
+)
 from protenix_multiseed.kernels.operation import Operation
 
 _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
@@ -26,7 +31,13 @@ def _compute_cache_keys() -> None:
     have no key yet. With a fixed order all processes compute the same keys, so each process finds the kernels that
     another process has compiled.
     """
-    for module in (device_functions, device_functions_hopper, device_functions_hopper_128, *_modules):
+    shared = (
+        device_functions,
+        device_functions_hopper,
+        device_functions_hopper_128,
+        device_functions_hopper_attention,
+    )
+    for module in (*shared, *_modules):
         for value in tuple(vars(module).values()):
             getattr(value, "cache_key", None)  # kernels in interpreter mode have no key
 

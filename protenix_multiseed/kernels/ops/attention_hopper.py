@@ -7,11 +7,8 @@ A multiprocessor makes 16 exponentials per clock cycle. This limits the kernel, 
 
 * One warp fetches with the tensor memory accelerator. Four groups of four warps compute. A group takes 64 queries of
   two rows, so two groups share the keys of a row, and four rows share a block of biases.
-* The maximum of a row's logits is not searched for. The reference of a row's weights is the maximum of its first 8
-  logits plus ROOM. The weight of another logit may be up to 2 ** 150 times theirs. If it is larger, the sum of the
-  row's weights is too large, and the row's tile is computed again with the running maximum before the kernel ends.
+* The softmax is that of :mod:`..device_functions_hopper_attention`.
 * Biases are the start value of the product of queries and keys. Two instructions convert two biases to 32 bits.
-* The tensor cores sum the weights, as a product with ones.
 """
 
 from typing import Any
@@ -19,45 +16,34 @@ from typing import Any
 import torch
 
 from protenix_multiseed.kernels.base import Kernels
+from protenix_multiseed.kernels.device_functions_hopper_attention import (
+    GROUPS,
+    KEYS,
+    MAX_SUM,
+    N_GROUP,
+    N_KEY,
+    PART,
+    STAGES,
+    divide,
+    highest_of_few,
+    is_due,
+    leave,
+    reciprocal,
+    transposed,
+    weigh,
+    widen,
+)
 from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
 
-LOG2_E = gl.constexpr(1.4426950408889634)
-ROOM = gl.constexpr(60.0)  # in powers of two: the sum of a row's weights is at least 2 ** -60
-MAX_SUM = gl.constexpr(1.0e30)  # a row with a larger sum is computed again
-N_QUERY, N_KEY, N_ROW, CHANNELS, N_STAGE = 128, 64, 4, 32, 3
+N_QUERY, N_ROW, CHANNELS = 128, 4, 32
 QUERIES = gl.constexpr(N_QUERY)  # queries of a tile
-KEYS = gl.constexpr(N_KEY)  # keys of a block
 ROWS = gl.constexpr(N_ROW)  # rows of the pair representation in a tile
 WIDTH = gl.constexpr(CHANNELS)
-PART = gl.constexpr(64)  # queries of one group of warps
-STAGES = gl.constexpr(N_STAGE)
-GROUPS = gl.constexpr(4)
-N_GROUP = 4
 CACHED_BIAS_BYTES = 12 * 2**20  # biases that stay in the second-level cache beside keys and values
 SIZES = [
     "o_seed", "o_shared", "o_row", "o_head", "n_query", "n_shared", "n_query_block", "n_chunk", "n_row_group", "n_pair",
     "inverse_head", "inverse_pair", "inverse_chunk", "inverse_size", "inverse_last", "n_block", "n_tile",
 ]  # fmt: skip
-
-
-@gluon.jit
-def widen(bias):
-    """Convert bfloat16 to float32. A register holds two neighbours; one instruction extracts each."""
-    return gl.inline_asm_elementwise(
-        "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [bias], dtype=gl.float32, is_pure=True, pack=2
-    )
-
-
-@gluon.jit
-def reciprocal(x):
-    return gl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], dtype=gl.float32, is_pure=True, pack=1)
-
-
-@gluon.jit
-def divide(x, by, inverse):
-    """Compute ``x // by`` for numbers below 2 ** 29 without a division. ``inverse`` is ``(2 ** 31 - 1) // by``."""
-    whole = ((x.to(gl.int64) * inverse) >> 31).to(gl.int32)
-    return whole + (x - whole * by >= by).to(gl.int32)
 
 
 @gluon.jit
@@ -82,19 +68,6 @@ def place(tile, sizes, HEADS: gl.constexpr):
     size = gl.minimum(n_chunk, left)
     rest = divide(tile, size, gl.where(left < n_chunk, inverse_last, inverse_size))
     return chunk * n_chunk + tile - rest * size, rest // HEADS, head + rest % HEADS, seed
-
-
-@gluon.jit
-def is_due(wrong, index):
-    """Return whether any group of warps found a row with too large a sum."""
-    at = wrong + index * GROUPS
-    return (gl.load(at) | gl.load(at + 1) | gl.load(at + 2) | gl.load(at + 3)) != 0
-
-
-@gluon.jit
-def leave(barrier):
-    """Arrive at a barrier. Each thread arrives by itself, so that the warps of a group need not wait for each other."""
-    hopper.async_copy.mbarrier_arrive(barrier, increment_count=False)
 
 
 @gluon.jit
@@ -146,36 +119,6 @@ def fetch(descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, HEADS: 
     hopper.mbarrier.wait(done, 0)
     if is_due(wrong, n_tile + gl.program_id(0)):
         fetch_tiles(descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, step, turn, HEADS, True)
-
-
-@gluon.jit
-def transposed(x):
-    return x.permute((1, 0))
-
-
-@gluon.jit
-def highest_of_few(logits, s_layout: gl.constexpr):
-    return gl.convert_layout(gl.max(logits, axis=1), gl.SliceLayout(1, s_layout)) * LOG2_E + ROOM
-
-
-@gluon.jit
-def weigh(logits, reference, total, EXACT: gl.constexpr):
-    """Return the weights of one block of keys, what earlier sums shrink by, the references, and the sums of weights.
-
-    Without EXACT, nothing shrinks and the references stay.
-    """
-    t_layout: gl.constexpr = total.type.layout
-    shrink = reference
-    if EXACT:
-        now = gl.maximum(reference, gl.max(logits, axis=1) * LOG2_E)
-        shrink = gl.exp2(reference - now)
-        total *= gl.convert_layout(shrink, gl.SliceLayout(1, t_layout))[:, None]
-        reference = now
-    weight = gl.exp2(logits * LOG2_E - reference[:, None]).to(gl.bfloat16)
-    # The older matrix instruction takes both factors from registers and is synchronous.
-    ones = gl.full([KEYS, 8], 1.0, gl.bfloat16, gl.DotOperandLayout(1, t_layout, 2))
-    of_sum = gl.convert_layout(weight, gl.DotOperandLayout(0, t_layout, 2), assert_trivial=True)
-    return weight, shrink, reference, hopper.mma_v2(of_sum, ones, total)
 
 
 @gluon.jit

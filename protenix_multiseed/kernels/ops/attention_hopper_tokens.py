@@ -1,7 +1,7 @@
 """Attention over tokens on Hopper GPUs (compute capability 9.0), in bfloat16 with gated heads of 48 channels.
 
 It computes the operation of :mod:`.attention`, and :mod:`.attention` calls it. It is written in Gluon. The softmax is
-that of :mod:`.attention_hopper`: without a running maximum, and if need be once more with it. What differs:
+that of :mod:`..device_functions_hopper_attention`. What differs from :mod:`.attention_hopper`:
 
 * Sizes in Gluon are powers of two, so the 48 channels of a head are fetched and multiplied as 32 and 16.
 * A tile has up to 256 queries of one sample. Each of four groups of four warps takes 64 of them, and keeps them in
@@ -15,8 +15,7 @@ import torch
 
 from protenix_multiseed.kernels.base import Kernels
 from protenix_multiseed.kernels.device_functions_hopper import make_barriers, sigmoid
-from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
-from protenix_multiseed.kernels.ops.attention_hopper import (
+from protenix_multiseed.kernels.device_functions_hopper_attention import (
     GROUPS,
     KEYS,
     MAX_SUM,
@@ -24,10 +23,8 @@ from protenix_multiseed.kernels.ops.attention_hopper import (
     N_KEY,
     PART,
     STAGES,
-    describe_bias,
     divide,
     highest_of_few,
-    inverse_of,
     is_due,
     leave,
     reciprocal,
@@ -35,6 +32,8 @@ from protenix_multiseed.kernels.ops.attention_hopper import (
     weigh,
     widen,
 )
+from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
+from protenix_multiseed.kernels.ops.attention_hopper import describe_bias, inverse_of
 
 # On an H200, five samples of 1,030, 1,200 and 2,000 tokens take 84, 97 and 191 us, with the general kernel 103, 127 and
 # 350 us. For five seeds of 245 and 608 tokens an earlier form took 49 and 159 us, and the general one takes 43 and 166.
