@@ -1,7 +1,7 @@
 """How fast the devices of this machine are: the times of earlier batches, from which later runs are estimated.
 
 A time is kept as a ratio to what :mod:`.figures` gives for a batch of the same size, so that it also serves for jobs of
-similar sizes, and for other cycles and steps.
+similar sizes, and for other cycles and steps. Each version of this program has its own times, because kernels change.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from protenix_multiseed import __version__
 from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.paths import cache_dir
 
@@ -44,12 +45,10 @@ class Speed:
 
     Attributes:
         ratio: Median of their ratios.
-        n_batch: Their number.
         is_first: Whether all of them were the first batch of their process.
     """
 
     ratio: float
-    n_batch: int
     is_first: bool
 
 
@@ -82,7 +81,7 @@ def speed_of(timings: Sequence[Timing], *, model: str, precision: str, kernels: 
     ]
     later = [one for one in like if not one.is_first]
     ratios = [one.ratio for one in later or like]
-    return Speed(ratio=statistics.median(ratios), n_batch=len(ratios), is_first=not later) if ratios else None
+    return Speed(ratio=statistics.median(ratios), is_first=not later) if ratios else None
 
 
 def timings_of(device: str) -> list[Timing]:
@@ -95,4 +94,4 @@ def timings_of(device: str) -> list[Timing]:
 
 
 def _path(device: str) -> Path:
-    return cache_dir() / "speeds" / (re.sub(r"[^A-Za-z0-9]+", "-", device) + ".json")
+    return cache_dir() / "speeds" / __version__ / (re.sub(r"[^A-Za-z0-9]+", "-", device) + ".json")
