@@ -1,0 +1,51 @@
+"""Attention kernels for Hopper GPUs, compared with PyTorch in float64. Skipped on other machines."""
+
+import pytest
+import torch
+
+from protenix_multiseed.kernels import language, probe_process
+from protenix_multiseed.kernels.base import mask_keys, split_heads, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.compile import launches
+from protenix_multiseed.kernels.ops.attention import attention
+from protenix_multiseed.kernels.ops.attention_hopper_tokens import MIN_TOKENS
+from protenix_multiseed.limits import KEY_BLOCK
+
+pytestmark = pytest.mark.skipif(
+    not (
+        torch.cuda.is_available() and torch.cuda.get_device_capability() == probe_process.HOPPER and language.HAS_GLUON
+    ),
+    reason="no Hopper GPU, or no Triton 3.6",
+)
+DEVICE = torch.device("cuda:0")
+TOKENS = MIN_TOKENS + 77
+
+
+@pytest.mark.parametrize(
+    ("n_seed", "n_shared", "n", "n_head", "width", "n_key"),
+    [(1, 8, 8, 4, 32, 8), (2, 27, 27, 4, 32, 25), (1, 130, 130, 8, 32, 130),
+     (1, 5, MIN_TOKENS, 16, 48, MIN_TOKENS), (2, 3, TOKENS, 2, 48, TOKENS - 7)],
+)  # fmt: skip
+@pytest.mark.parametrize("spike", [False, True])
+def test_attention_matches_pytorch_in_float64(n_seed, n_shared, n, n_head, width, n_key, spike):
+    """With a spike the last key outweighs all others, which needs the kernel's second, exact pass."""
+    generator = torch.Generator(DEVICE).manual_seed(n)
+    joined = torch.randn(n_seed, n_shared, n, 4 * n_head * width, device=DEVICE, generator=generator) / 2
+    query, key, value, gate = split_heads(joined.to(torch.bfloat16), 4, n_head)
+    if spike:
+        key[:, :, n_key - 1] *= 300
+    bias = torch.randn(n_seed, n_head, n, n, device=DEVICE, generator=generator).to(torch.bfloat16)
+    bias = mask_keys(bias, n_key, KEY_BLOCK)
+    parts = query, key, value, gate if width == 48 else None, bias
+
+    def run(kernels, query, key, value, gate, bias):
+        out = torch.full(query.shape, float("nan"), device=DEVICE, dtype=query.dtype)
+        attention(kernels, query, key, value, gate, bias, out, n_key)
+        return out
+
+    ((kernel, _, _),) = launches(triton_kernels(hopper=True), [lambda kernels: run(kernels, *parts)])
+    assert kernel.is_gluon()
+    truth = run(torch_kernels(on_gpu=True), *(None if part is None else part.double() for part in parts))
+    made = run(triton_kernels(hopper=True), *parts)
+    assert float((made.double() - truth).norm() / truth.norm()) < 4e-3
+    for count in (None, 7, 1):
+        assert torch.equal(run(triton_kernels(hopper=True, blocks_at_once=count), *parts), made)
