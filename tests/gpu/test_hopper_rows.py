@@ -1,4 +1,4 @@
-"""Kernels for Hopper GPUs on rows of 128 and 256 channels, compared with PyTorch in float64. Skipped on other machines."""
+"""Hopper kernels on rows of 128 and 256 channels, compared with PyTorch in float64. Skipped on other machines."""
 
 import pytest
 import torch
