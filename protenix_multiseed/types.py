@@ -80,8 +80,8 @@ class BatchPlan:
         entries: Job and seed of each entry, in the order of the jobs.
         sample_chunk: Number of samples of each seed that are denoised and scored at once.
         estimated_bytes: Estimated peak device memory, bytes; 0 if there is no estimate.
-        roomy: Whether the memory allows larger chunks of the pair representation, and to keep larger CUDA graphs for
-            the next batch. Both are faster.
+        roomy: Whether the memory allows larger chunks of the pair representation, to capture a larger Pairformer as a
+            CUDA graph, and to keep larger graphs for the next batch. All are faster.
     """
 
     entries: tuple[Entry, ...]

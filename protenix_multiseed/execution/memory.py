@@ -114,7 +114,7 @@ class Settings:
         on_gpu: Whether the device is a GPU. On a GPU, loops are captured as CUDA graphs and kept for the next batch,
             and chunks are larger.
         fused: Whether Triton kernels run. They keep temporaries on the chip that PyTorch writes to memory.
-        roomy: Whether a batch on a GPU uses larger chunks, and keeps larger CUDA graphs.
+        roomy: Whether a batch on a GPU uses larger chunks, and captures and keeps larger CUDA graphs.
     """
 
     n_sample: int

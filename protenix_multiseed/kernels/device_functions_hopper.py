@@ -1,7 +1,8 @@
 """Device functions that several kernels for Hopper GPUs share, in Gluon.
 
-The kernels process rows of 256 channels in bfloat16. Each multiprocessor runs one thread block, which takes one tile of
-rows after another. The warps of a thread block have different work:
+They serve the kernels that process rows of 256 channels in bfloat16; some, such as ``sigmoid``, serve all. Each
+multiprocessor runs one thread block, which takes one tile of rows after another. The warps of a thread block have
+different work:
 
 * Two warp groups of four warps compute. Each takes half of a tile's rows, 64 at a time.
 * One warp for each input fetches the rows of the next tile with the tensor memory accelerator (TMA).

@@ -4,8 +4,10 @@ As in :mod:`.device_functions_hopper`, each multiprocessor runs one thread block
 things differ, because rows and weights are smaller:
 
 * Three warp groups compute, each on 64 rows. They norm rows in registers, which are then the first factor of a product.
-* If all weights fit in shared memory, one warp fetches them once.
+* All weights fit in shared memory. One warp fetches them once.
 * Rows that are updated stay in shared memory. A warp group adds to them there, and the TMA stores them.
+
+The transition, whose weights do not fit, shares only the first of these (:mod:`.ops.transition_hopper_128`).
 """
 
 from protenix_multiseed.kernels.device_functions_hopper import BLOCK_LAYOUT, PART, PRODUCT, ROWS, make_barriers
@@ -64,7 +66,7 @@ def slot_of(rows, GROUP: gl.constexpr, turn, SLOTS: gl.constexpr, IS_TURNED: gl.
 def take_rows(rows, GROUP: gl.constexpr, turn, IS_TURNED: gl.constexpr):
     """Read the 64 rows of a warp group's only slot -> [64, 128]. The slot is then free."""
     x = slot_of(rows, GROUP, turn, 1, IS_TURNED).load(PRODUCT)
-    hopper.fence_async_shared()  # a load that still waits must not read what the TMA writes next
+    hopper.fence_async_shared()  # a load that still waits must not read what the copy engine writes next
     gl.thread_barrier()
     hopper.mbarrier.arrive(rows[2].index(GROUP), count=1)
     return x

@@ -11,9 +11,9 @@ from protenix_multiseed.kernels.language import gl, gluon, hopper
 LOG2_E = gl.constexpr(1.4426950408889634)
 ROOM = gl.constexpr(60.0)  # in powers of two: the sum of a row's weights is at least 2 ** -60
 MAX_SUM = gl.constexpr(1.0e30)  # a row with a larger sum is computed again
-N_KEY, N_GROUP = 64, 4
+N_KEY, N_PART, N_GROUP = 64, 64, 4
 KEYS = gl.constexpr(N_KEY)  # keys of a block
-PART = gl.constexpr(64)  # queries of one group of warps
+PART = gl.constexpr(N_PART)  # queries of one group of warps
 STAGES = gl.constexpr(3)  # blocks of keys in shared memory
 GROUPS = gl.constexpr(N_GROUP)
 

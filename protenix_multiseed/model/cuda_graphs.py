@@ -86,7 +86,7 @@ class GraphCache:
     tensors. A loop with many bytes of tensors is not kept, because it would take memory from the next batch.
 
     Attributes:
-        most_pairs: A Pairformer of fewer token pairs, over all entries of the batch, is captured.
+        most_pairs: A Pairformer of at most so many token pairs, over all entries of the batch, is captured.
     """
 
     def __init__(self) -> None:
@@ -116,10 +116,11 @@ class GraphCache:
             fresh: The new batch's loop.
 
         Returns:
-            The last batch's loop of this name with the values of ``fresh``, if it has the same sizes. Else ``fresh``.
+            The last batch's loop of this name with the values of ``fresh``, if it has the same sizes and ``fresh`` may
+            be captured. Else ``fresh``.
         """
         kept = self._kept.pop(name, None)
-        if kept is not None and kept.is_like(fresh):
+        if kept is not None and fresh.captures and kept.is_like(fresh):
             kept.load(fresh)
             fresh = kept
         if fresh.captures and fresh.nbytes <= self._most_bytes:

@@ -19,9 +19,10 @@ from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.model import cuda_graphs
-from protenix_multiseed.model.fast import confidence, sampler
+from protenix_multiseed.model.fast import FAST, confidence, sampler, trunk
+from protenix_multiseed.model.stages import run_stages
 from protenix_multiseed.settings import FeatureSettings, InputRules
-from protenix_multiseed.types import Failure, Prediction
+from protenix_multiseed.types import Batch, Failure, Prediction
 from protenix_multiseed.units import format_bytes
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
@@ -152,6 +153,22 @@ def test_graphs_kept_for_the_next_batch_do_not_change_results(features, model, t
         made = predict(model, features)
         assert_same(made, truth)
     assert len(captures) == 2  # in batch 1 the denoising step; in batch 2 the trunk, which runs once a batch
+
+
+def test_only_a_batch_with_enough_memory_captures_a_larger_pairformer(features, model, monkeypatch):
+    captures = []
+
+    def watched(*arguments, **named):
+        captures.append(named["captures"])
+        return cuda_graphs.GraphedLoop(*arguments, **named)
+
+    monkeypatch.setattr(trunk, "GraphedLoop", watched)
+    monkeypatch.setattr(cuda_graphs, "CUDA_GRAPH_MAX_PAIRS", features.n_token**2 - 1)
+    monkeypatch.setattr(cuda_graphs, "CUDA_GRAPH_MAX_PAIRS_ROOMY", features.n_token**2)
+    for roomy in (False, True):
+        batch = Batch(parts=(features.only(SEEDS[:1]),), sample_chunk=1, roomy=roomy)
+        next(run_stages(FAST, model.network, batch))
+    assert captures == [False, True]
 
 
 def test_a_lost_device_fails_all_remaining_seeds_at_once(features, model, monkeypatch):

@@ -204,6 +204,12 @@ def test_a_batch_is_roomy_if_that_makes_a_difference_and_the_memory_allows_it(pl
     assert (batch.roomy, batch.jobs) == (is_roomy, (3, 5))
 
 
+def test_a_batch_with_enough_memory_counts_the_graph_of_a_larger_pairformer(planner):
+    sizes, name = Sizes(n_token=245, n_atom=2000, n_msa=100), "last batch's trunk and its graph"
+    usual, roomy = (planner.estimate(sizes, 5, 5, roomy=roomy).resident[name] for roomy in (False, True))
+    assert roomy == 2.5 * usual  # 5 x 256 x 256 pairs, and 2 ** 17
+
+
 def test_a_refusal_states_the_bytes_and_the_way_out(planner):
     refusal = planner.refusal(Sizes(n_token=5000, n_atom=40_000, n_msa=1), 8 * 2**30)
     assert "5000 tokens need about" in refusal

@@ -21,6 +21,7 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
     MAX_SUM,
     N_GROUP,
     N_KEY,
+    N_PART,
     PART,
     STAGES,
     divide,
@@ -38,7 +39,7 @@ from protenix_multiseed.kernels.ops.attention_hopper import describe_bias, inver
 # On an H200, five samples of 1,030, 1,200 and 2,000 tokens take 84, 97 and 191 us, with the general kernel 103, 127 and
 # 350 us. For five seeds of 245 and 608 tokens an earlier form took 49 and 159 us, and the general one takes 43 and 166.
 MIN_TOKENS = 1024
-N_PART, N_WIDE, N_REST = 64, 32, 16
+N_WIDE, N_REST = 32, 16
 WIDE = gl.constexpr(N_WIDE)  # channels of the two parts of a head
 REST = gl.constexpr(N_REST)
 CHANNELS = N_WIDE + N_REST
@@ -174,6 +175,7 @@ def store_part(attended, gate, total, out, strides, at, n_query, GROUP: gl.const
 @gluon.jit
 def free(q_empty):
     """Tell the fetching warp that this group has read a tile's queries."""
+    hopper.fence_async_shared()  # a load that still waits must not read what the copy engine writes next
     gl.thread_barrier()
     hopper.mbarrier.arrive(q_empty, count=1)
 

@@ -1,8 +1,8 @@
 """Alg. 11 on Hopper GPUs, for rows of 128 channels in bfloat16.
 
 It computes the operation ``add_transition`` of :mod:`.transition`. The hidden channels stay in registers, 64 at a time.
-Both products need registers, so normed rows stay in shared memory. Weights are fetched again for each tile. For the
-rest of the design see :mod:`..device_functions_hopper_128`.
+Both products need registers, so the normed rows replace the rows in shared memory, and the rows are read again for
+their update. Weights are fetched again for each tile. For the rest see :mod:`..device_functions_hopper_128`.
 """
 
 import torch

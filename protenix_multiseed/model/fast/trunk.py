@@ -44,7 +44,7 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     templates = [project_templates(network, part) for part in inputs.parts]
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
-    is_small = inputs.n_entry * n * n < network.graphs.most_pairs
+    is_small = len(z) * z.shape[1] ** 2 <= network.graphs.most_pairs
     lengths = inputs.lengths
     fresh = GraphedLoop(
         partial(stack, network.kernels, s, z, lengths),
