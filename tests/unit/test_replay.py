@@ -133,7 +133,7 @@ def test_a_kept_graph_serves_no_batch_that_may_not_capture(captured):
     loops.begin(1, roomy=True)
     loops.take("a", doubling([1.0], []))
     loops.begin(1)
-    fresh = GraphedLoop(lambda: None, doubling([2.0], []).tensors, fixed=(), captures=False)
+    fresh = GraphedLoop(lambda: None, doubling([2.0], []).tensors, fixed=(1,), captures=False)
     assert loops.take("a", fresh) is fresh
     loops.begin(1, roomy=True)
     again = doubling([3.0], [])
