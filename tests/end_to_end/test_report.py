@@ -87,6 +87,7 @@ def drawn(page):
 
 
 def saved(page, selector):
+    page.wait_for_timeout(200)  # ms; Chromium drops a page's downloads after the tenth in one second
     with page.expect_download() as waiting:
         page.click(selector)
     return waiting.value.suggested_filename, waiting.value.path().read_bytes()
