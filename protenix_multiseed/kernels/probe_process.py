@@ -4,7 +4,7 @@ Usage: ``python -m protenix_multiseed.kernels.probe_process cuda:0 triton``
 
 Prints one line of JSON for each kind of kernels: ``{"triton": "ok"}``, or the reason why the kind cannot be used. Each
 line is printed at once. If a kind aborts the process, the lines of earlier kinds are already out. On a Hopper GPU the
-kind ``triton`` prints a second line, ``{"hopper": "ok"}``, for the kernels written for these GPUs.
+kind ``triton`` prints a second line, ``{"hopper": "ok"}`` or why not, for the kernels written for these GPUs.
 """
 
 import contextlib
@@ -23,27 +23,34 @@ from protenix_multiseed.kernels.operation import Case, Inputs
 from protenix_multiseed.kernels.ops import operations
 
 HOPPER = (9, 0)  # compute capability
+NO_GLUON = "they need Triton 3.6, which comes with PyTorch 2.11"
 TOLERANCE = 0.02  # largest accepted difference, relative to the norm of the result; bfloat16 rounds to 0.004
 
 
 def main(device_name: str, *kinds: str) -> None:
     """Probe each kind and print its outcome."""
-    device, has_hopper = torch.device(device_name), False
+    device, is_hopper = torch.device(device_name), False
     if device.type == "cuda":
         if "triton" in kinds and torch.version.hip is None:
             with contextlib.suppress(Exception):  # optional: later launches compile missing kernels
                 torch.set_num_threads(1)
                 capability = capability_of(device)
-                has_hopper = HAS_GLUON and capability == HOPPER
-                compile_ahead(wanted_launches(hopper=has_hopper), capability)
+                is_hopper = capability == HOPPER
+                compile_ahead(wanted_launches(hopper=is_hopper and HAS_GLUON), capability)
         torch.cuda.set_device(device)
-    for kind in (*kinds, *(("hopper",) if has_hopper else ())):
-        try:
-            off = PROBES[kind](device)
-            outcome = "ok" if off < TOLERANCE else f"results differ from PyTorch's by {off:.1e}"
-        except Exception as error:
-            outcome = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        print(json.dumps({kind: outcome}), flush=True)
+    for kind in (*kinds, *(("hopper",) if is_hopper else ())):
+        print(json.dumps({kind: outcome_of(kind, device)}), flush=True)
+
+
+def outcome_of(kind: str, device: torch.device) -> str:
+    """``ok``, or the reason why a kind of kernels cannot be used."""
+    if kind == "hopper" and not HAS_GLUON:
+        return NO_GLUON
+    try:
+        off = PROBES[kind](device)
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return "ok" if off < TOLERANCE else f"results differ from PyTorch's by {off:.1e}"
 
 
 def wanted_launches(*, hopper: bool) -> list[Launch]:

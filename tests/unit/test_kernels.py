@@ -135,6 +135,27 @@ def test_a_wrong_kernel_is_found(monkeypatch, capsys):
     assert lines == [{"triton": "results differ from PyTorch's by 5.0e-02"}, {"cuequivariance": "ok"}]
 
 
+@pytest.mark.parametrize(
+    ("capability", "has_gluon", "hopper"),
+    [
+        ((9, 0), True, ["ok"]),
+        ((9, 0), False, ["they need Triton 3.6, which comes with PyTorch 2.11"]),
+        ((8, 0), False, []),
+    ],
+)
+def test_a_hopper_gpu_without_gluon_is_told_what_it_lacks(monkeypatch, capsys, capability, has_gluon, hopper):
+    monkeypatch.setattr(probe_process, "HAS_GLUON", has_gluon)
+    monkeypatch.setattr(probe_process, "capability_of", lambda device: capability)
+    monkeypatch.setattr(probe_process, "compile_ahead", lambda wanted, capability: None)
+    monkeypatch.setattr(probe_process, "wanted_launches", lambda *, hopper: [])
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for kind in ("triton", "hopper"):
+        monkeypatch.setitem(probe_process.PROBES, kind, lambda device: 0.0)
+    probe_process.main("cuda:0", "triton")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [{"triton": "ok"}, *({"hopper": outcome} for outcome in hopper)]
+
+
 @pytest.mark.parametrize("n_atom", [5, 32, 70])
 def test_windows_reach_48_atoms_to_either_side(n_atom):
     atoms = torch.arange(n_atom, dtype=torch.float32)[:, None] + 1
