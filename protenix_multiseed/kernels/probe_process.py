@@ -23,7 +23,7 @@ from protenix_multiseed.kernels.operation import Case, Inputs
 from protenix_multiseed.kernels.ops import operations
 
 HOPPER = (9, 0)  # compute capability
-NO_GLUON = "they need Triton 3.6, which comes with PyTorch 2.11"
+NO_GLUON = "Hopper's kernels need Triton 3.6, which comes with PyTorch 2.11"
 TOLERANCE = 0.02  # largest accepted difference, relative to the norm of the result; bfloat16 rounds to 0.004
 
 

@@ -139,7 +139,7 @@ def test_a_wrong_kernel_is_found(monkeypatch, capsys):
     ("capability", "has_gluon", "hopper"),
     [
         ((9, 0), True, ["ok"]),
-        ((9, 0), False, ["they need Triton 3.6, which comes with PyTorch 2.11"]),
+        ((9, 0), False, ["Hopper's kernels need Triton 3.6, which comes with PyTorch 2.11"]),
         ((8, 0), False, []),
     ],
 )
