@@ -242,6 +242,20 @@ def add_rows(z, made, row, column, size, WIDTH: gl.constexpr):
     gl.store(at, made.to(gl.bfloat16), mask=inside)
 
 
+@gluon.jit
+def store_block(out, block, made, row, column, PENDING: gl.constexpr):
+    """Begin to store a block [64, 64] through its place in shared memory.
+
+    The place is free once all but the last PENDING stores of this warp group have read theirs.
+    """
+    hopper.tma.store_wait(PENDING)
+    gl.thread_barrier()
+    block.store(made)
+    hopper.fence_async_shared()  # the TMA must see what the threads stored
+    gl.thread_barrier()
+    hopper.tma.async_copy_shared_to_global(out, [row, column], block)
+
+
 # The kernels whose hidden values need few registers take tiles of 256 rows, which halves the reads of weights.
 
 

@@ -134,21 +134,9 @@ def begin_product(factor, blocks, chunk):
 
 
 @gluon.jit
-def store_block(out, places, made, GROUP: gl.constexpr, count, row, column):
-    """Begin to store a block [64, 64] through shared memory. A warp group uses two places in turn, by its ``count``."""
-    block = places.index(GROUP * 2 + count % 2)
-    hopper.tma.store_wait(1)  # the place is free once the store before the last one has read it
-    gl.thread_barrier()
-    block.store(made)
-    hopper.fence_async_shared()  # the TMA must see what the threads stored
-    gl.thread_barrier()
-    hopper.tma.async_copy_shared_to_global(out, [row, column], block)
-
-
-@gluon.jit
 def store_updated(z, rows, GROUP: gl.constexpr, turn, row):
     """Begin to store the rows of a slot that this warp group has changed."""
-    hopper.fence_async_shared()
+    hopper.fence_async_shared()  # the TMA must see what the threads stored
     gl.thread_barrier()
     for part in gl.static_range(2):
         block = rows[0].index((GROUP * 2 + turn % 2) * 2 + part)

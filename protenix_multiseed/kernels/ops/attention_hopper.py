@@ -291,18 +291,24 @@ def fits(
     out: torch.Tensor,
     n_key: int,
 ) -> bool:
-    """Whether this kernel takes the arguments of :func:`.attention.attention`.
+    """Whether this kernel takes the arguments of :func:`.attention.attention`."""
+    return kernels.hopper and gate is None and are_readable(CHANNELS, query, key, value, bias, out)
+
+
+def are_readable(
+    width: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, *others: torch.Tensor
+) -> bool:
+    """Whether a kernel for bfloat16 heads of ``width`` channels can read these tensors, and read or write the others.
 
     The tensor memory accelerator needs addresses and strides that are multiples of 16 bytes.
     """
+    every = (query, key, value, bias, *others)
     return (
-        kernels.hopper
-        and gate is None
-        and query.dtype == torch.bfloat16
-        and query.shape[-1] == CHANNELS
+        query.dtype == torch.bfloat16
+        and query.shape[-1] == width
         and bias.stride(-1) == 1
-        and all(stride % 8 == 0 for x in (query, key, value, bias, out) for stride in x.stride()[:-1])
-        and all(x.data_ptr() % 16 == 0 for x in (query, key, value, bias, out))
+        and all(stride % 8 == 0 for x in every for stride in x.stride()[:-1])
+        and all(x.data_ptr() % 16 == 0 for x in every)
     )
 
 

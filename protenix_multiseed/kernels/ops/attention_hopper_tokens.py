@@ -34,7 +34,7 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
     widen,
 )
 from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
-from protenix_multiseed.kernels.ops.attention_hopper import describe_bias, inverse_of
+from protenix_multiseed.kernels.ops.attention_hopper import are_readable, describe_bias, inverse_of
 
 # On an H200, five samples of 1,030, 1,200 and 2,000 tokens take 84, 97 and 191 us, with the general kernel 103, 127 and
 # 350 us. For five seeds of 245 and 608 tokens an earlier form took 49 and 159 us, and the general one takes 43 and 166.
@@ -291,19 +291,12 @@ def fits(
     kernels: Kernels, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor | None,
     bias: torch.Tensor, out: torch.Tensor, n_key: int,
 ) -> bool:  # fmt: skip
-    """Whether this kernel takes the arguments of :func:`.attention.attention`, and is faster than the general one.
-
-    The tensor memory accelerator needs addresses and strides that are multiples of 16 bytes.
-    """
+    """Whether this kernel takes the arguments of :func:`.attention.attention`, and is faster than the general one."""
     return (
         kernels.hopper
         and gate is not None
-        and query.dtype == torch.bfloat16
         and query.shape[2] >= MIN_TOKENS
-        and query.shape[-1] == CHANNELS
-        and bias.stride(-1) == 1
-        and all(stride % 8 == 0 for x in (query, key, value, gate, bias, out) for stride in x.stride()[:-1])
-        and all(x.data_ptr() % 16 == 0 for x in (query, key, value, gate, bias, out))
+        and are_readable(CHANNELS, query, key, value, bias, gate, out)
     )
 
 

@@ -128,10 +128,16 @@ def add_gated_average_hopper_kernel(z, x, average, gate, back, scale, shift, siz
 
 
 def fits(
-    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    kernels: Kernels,
+    x: torch.Tensor,
+    average: torch.Tensor,
+    norm: Norm,
+    gate: torch.Tensor,
+    out: torch.Tensor,
+    width: int = N_CHANNEL,
 ) -> bool:
-    """Whether this kernel takes the arguments of :func:`.msa_average.add_gated_average`."""
-    return fits_hopper(kernels, N_CHANNEL, x, average, *norm, gate, out) and len(gate) == N_CHANNEL
+    """Whether a kernel for ``width`` channels takes the arguments of :func:`.msa_average.add_gated_average`."""
+    return fits_hopper(kernels, width, x, average, *norm, gate, out) and len(gate) == width
 
 
 def run(

@@ -4,6 +4,8 @@ It computes the operation ``add_gated_average`` of :mod:`.msa_average`, for aver
 For the design see :mod:`..device_functions_hopper_128`.
 """
 
+from functools import partial
+
 import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
@@ -32,12 +34,12 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     take_rows,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
+from protenix_multiseed.kernels.ops import msa_average_hopper
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
     TILE_128,
     describe,
     describe_weight,
-    fits_hopper,
     grid,
     in_order,
 )
@@ -79,11 +81,7 @@ def add_gated_average_128_hopper_kernel(z, average, gate, back, scale, shift, si
        [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def fits(
-    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
-) -> bool:
-    """Whether this kernel takes the arguments of :func:`.msa_average.add_gated_average`."""
-    return fits_hopper(kernels, N_CHANNEL, x, average, *norm, gate, out) and len(gate) == N_CHANNEL
+fits = partial(msa_average_hopper.fits, width=N_CHANNEL)
 
 
 def run(

@@ -13,6 +13,7 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     PART,
     ROWS,
     make_barriers,
+    store_block,
 )
 from protenix_multiseed.kernels.device_functions_hopper_128 import (
     COMPUTE_REGISTERS,
@@ -25,7 +26,6 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     make_rows,
     make_weight,
     norm_whole,
-    store_block,
     take_rows,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
@@ -52,8 +52,8 @@ def project_rows(out, staged, rows, weight, ready, norm, size, n_out, GROUP: gl.
         x = norm_whole(take_rows(rows, GROUP, turn, False), norm)
         for chunk in range(n_out // PART):
             made = hopper.warpgroup_mma_wait(0, deps=[begin_product(x, weight, chunk)])
-            row = (tile * GROUPS + GROUP) * ROWS
-            store_block(out, staged, made.to(gl.bfloat16), GROUP, count, row, chunk * PART)
+            block = staged.index(GROUP * 2 + count % 2)
+            store_block(out, block, made.to(gl.bfloat16), (tile * GROUPS + GROUP) * ROWS, chunk * PART, 1)
             count += 1
         turn += 1
     hopper.tma.store_wait(0)

@@ -101,9 +101,16 @@ def add_transition_hopper_kernel(z, x, expand, contract_weight, scale, shift, si
     ], [4, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> bool:
-    """Whether this kernel takes the arguments of :func:`.transition.add_transition`."""
-    return fits_hopper(kernels, N_CHANNEL, x, *norm, expand, contract) and contract.shape[1] % N_PART == 0
+def fits(
+    kernels: Kernels,
+    x: torch.Tensor,
+    norm: Norm,
+    expand: torch.Tensor,
+    contract: torch.Tensor,
+    width: int = N_CHANNEL,
+) -> bool:
+    """Whether a kernel for ``width`` channels takes the arguments of :func:`.transition.add_transition`."""
+    return fits_hopper(kernels, width, x, *norm, expand, contract) and contract.shape[1] % N_PART == 0
 
 
 def run(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:

@@ -5,13 +5,14 @@ Both products need registers, so the normed rows replace the rows in shared memo
 their update. Weights are fetched again for each tile. For the rest see :mod:`..device_functions_hopper_128`.
 """
 
+from functools import partial
+
 import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
     FETCH_REGISTERS,
-    N_PART,
     OUTPUTS,
     PART,
     PRODUCT,
@@ -32,13 +33,13 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     slot_of,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
+from protenix_multiseed.kernels.ops import transition_hopper
 from protenix_multiseed.kernels.ops.transition_hopper import swiglu_of
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
     TILE_128,
     describe,
     describe_weight,
-    fits_hopper,
     grid,
     in_eights,
     in_turn,
@@ -128,9 +129,7 @@ def add_transition_128_hopper_kernel(z, x, expand, contract, scale, shift, size,
     ], [4, 4, 1, 1], [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> bool:
-    """Whether this kernel takes the arguments of :func:`.transition.add_transition`."""
-    return fits_hopper(kernels, N_CHANNEL, x, *norm, expand, contract) and contract.shape[1] % N_PART == 0
+fits = partial(transition_hopper.fits, width=N_CHANNEL)
 
 
 def run(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:

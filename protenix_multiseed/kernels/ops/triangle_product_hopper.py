@@ -32,6 +32,7 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     norm_twice,
     release,
     sigmoid,
+    store_block,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
 from protenix_multiseed.kernels.rows_hopper import (
@@ -61,25 +62,14 @@ def are_real(first, lengths, size, n):
 
 @gluon.jit
 def gated_values(made, real):
-    """Gate 64 channels of 64 pairs; those of pairs that are not ``real`` are zero.
+    """Gate 64 channels of 64 pairs -> [channels, pairs]. Those of pairs that are not ``real`` are zero.
 
     ``made``: eight values and their eight gates in turn [64, 128].
     """
     value, gates = gl.split(gl.permute(gl.reshape(made, (ROWS, 8, 2, 8)), (0, 1, 3, 2)))
     gated = gl.reshape(value * sigmoid(gates), (ROWS, PART))
     real = gl.convert_layout(real, gl.SliceLayout(1, gated.type.layout), assert_trivial=True)
-    return gl.where(real[:, None], gated, 0.0).to(gl.bfloat16)
-
-
-@gluon.jit
-def store_channels(out, block, gated, channel, first):
-    """Store 64 channels of 64 pairs as rows of ``out``, through shared memory and the TMA."""
-    hopper.tma.store_wait(0)  # the block is free once its last store has read it
-    gl.thread_barrier()
-    block.store(gl.permute(gated, (1, 0)))
-    hopper.fence_async_shared()
-    gl.thread_barrier()
-    hopper.tma.async_copy_shared_to_global(out, [channel, first], block)
+    return gl.permute(gl.where(real[:, None], gated, 0.0).to(gl.bfloat16), (1, 0))
 
 
 @gluon.jit
@@ -94,8 +84,8 @@ def gate_pairs(out, made_blocks, rows, weights, norm, lengths, size, n, n_out, G
         for channel in range(0, n_out, PART):
             made0, made1 = multiply_twice(rows, GROUP, weights, step, FACTOR_SLOTS)
             step += PARTS
-            store_channels(out, made_blocks.index(GROUP), gated_values(made0, real0), channel, first)
-            store_channels(out, made_blocks.index(GROUP), gated_values(made1, real1), channel, first + ROWS)
+            store_block(out, made_blocks.index(GROUP), gated_values(made0, real0), channel, first, 0)
+            store_block(out, made_blocks.index(GROUP), gated_values(made1, real1), channel, first + ROWS, 0)
         hopper.mbarrier.arrive(empty.index(GROUP * 2), count=1)
         hopper.mbarrier.arrive(empty.index(GROUP * 2 + 1), count=1)
         turn += 1
@@ -230,14 +220,12 @@ def update_fits(
     gate: torch.Tensor,
     norm_out: Norm,
     out: torch.Tensor,
+    width: int = N_CHANNEL,
 ) -> bool:
-    """Whether the kernel takes the arguments of :func:`.triangle_product.add_triangle`."""
+    """Whether a kernel for ``width`` channels takes the arguments of :func:`.triangle_product.add_triangle`."""
     n_pair = z.numel() // z.shape[-1]
-    return (
-        fits_hopper(kernels, N_CHANNEL, z, product, *norm, gate, *norm_out, out)
-        and len(product) == N_CHANNEL
-        and n_pair % 8 == 0
-    )
+    fit = fits_hopper(kernels, width, z, product, *norm, gate, *norm_out, out)
+    return fit and len(product) == width and n_pair % 8 == 0
 
 
 def add_update(

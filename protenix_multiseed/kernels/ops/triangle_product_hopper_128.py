@@ -3,6 +3,8 @@
 It computes the operations of :mod:`.triangle_product`. For the design see :mod:`..device_functions_hopper_128`.
 """
 
+from functools import partial
+
 import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
@@ -17,6 +19,7 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     ROWS,
     make_barriers,
     sigmoid,
+    store_block,
 )
 from protenix_multiseed.kernels.device_functions_hopper_128 import (
     CHANNELS,
@@ -34,11 +37,11 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     norm_whole,
     release_updated,
     slot_of,
-    store_block,
     store_updated,
     take_rows,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
+from protenix_multiseed.kernels.ops import triangle_product_hopper
 from protenix_multiseed.kernels.ops.triangle_product_hopper import are_real, gated_values
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
@@ -63,8 +66,8 @@ def gate_pairs(out, staged, rows, weight, ready, norm, lengths, size, n, n_out, 
         x = norm_whole(take_rows(rows, GROUP, turn, False), norm)
         for chunk in range(n_out // PART):
             made = hopper.warpgroup_mma_wait(0, deps=[begin_product(x, weight, chunk)])
-            gated = gl.permute(gated_values(made, real), (1, 0))
-            store_block(out, staged, gated, GROUP, count, chunk * PART, first)
+            block = staged.index(GROUP * 2 + count % 2)
+            store_block(out, block, gated_values(made, real), chunk * PART, first, 1)
             count += 1
         turn += 1
     hopper.tma.store_wait(0)
@@ -142,19 +145,7 @@ def make_factors(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Te
     return out
 
 
-def update_fits(
-    kernels: Kernels,
-    z: torch.Tensor,
-    product: torch.Tensor,
-    norm: Norm,
-    gate: torch.Tensor,
-    norm_out: Norm,
-    out: torch.Tensor,
-) -> bool:
-    """Whether the kernel takes the arguments of :func:`.triangle_product.add_triangle`."""
-    n_pair = z.numel() // z.shape[-1]
-    fit = fits_hopper(kernels, N_CHANNEL, z, product, *norm, gate, *norm_out, out)
-    return fit and len(product) == N_CHANNEL and n_pair % 8 == 0
+update_fits = partial(triangle_product_hopper.update_fits, width=N_CHANNEL)
 
 
 def add_update(
