@@ -235,9 +235,10 @@ def test_the_hopper_kernel_for_tokens_takes_only_arguments_that_it_can_read():
     parts = split_heads(torch.zeros(1, 3, n, 4 * 2 * 48, dtype=torch.bfloat16), 4, 2)
     bias = torch.zeros(1, 2, n, n, dtype=torch.bfloat16)
 
-    def fits(kernels, parts, bias):
+    def fits(kernels, parts, bias, out=None):
         query, key, value, gate = parts
-        return attention_hopper_tokens.fits(kernels, query, key, value, gate, bias, query, query.shape[2])
+        out = query if out is None else out
+        return attention_hopper_tokens.fits(kernels, query, key, value, gate, bias, out, query.shape[2])
 
     assert fits(hopper, parts, bias)
     assert not fits(general, parts, bias)
@@ -247,4 +248,8 @@ def test_the_hopper_kernel_for_tokens_takes_only_arguments_that_it_can_read():
     assert not fits(hopper, [x[..., :32] for x in parts], bias)
     assert not fits(hopper, parts, bias.transpose(-1, -2))
     shifted = torch.zeros(4 + 3 * n * 4 * 2 * 48, dtype=torch.bfloat16)[4:].view(1, 3, n, 4 * 2 * 48)
-    assert not fits(hopper, split_heads(shifted, 4, 2), bias)
+    shifted = split_heads(shifted, 4, 2)
+    assert not fits(hopper, shifted, bias)
+    for place in range(4):
+        assert not fits(hopper, [*parts[:place], shifted[place], *parts[place + 1 :]], bias), place
+    assert not fits(hopper, parts, bias, out=shifted[0])
