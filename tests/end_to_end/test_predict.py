@@ -12,8 +12,7 @@ import sys
 import gemmi
 import pytest
 from biotite.structure.io import pdbx
-from support import cases
-from support.command import COMMAND, DELETE_ALIGNMENT, run, write_jobs
+from support.command import DELETE_ALIGNMENT, environment, run, with_prelude, write_jobs
 
 from protenix_multiseed.upstream.models import DEMO_NOTICE
 
@@ -214,15 +213,24 @@ def test_a_refusal_during_the_import_of_torch_prints_only_its_message(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+# A prelude: each update of the display is painted at once, so a short run cannot end between two paints.
+PAINT_EACH_UPDATE = """
+from rich.progress import Progress
+original = Progress.update
+Progress.update = lambda *arguments, **named: original(*arguments, **named, refresh=True)
+"""
+
+
 def test_the_display_is_updated_while_the_model_runs(tmp_path):
     """Upstream's prints are hidden during a prediction. Regression: the display was once hidden with them."""
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKTAY"))]))
     (tmp_path / "quick.yaml").write_text(QUICK)
     ours, theirs = os.openpty()
-    command = [*COMMAND, "predict", "in.json", "--model", "demo", "--config", "quick.yaml", "--seeds", "1-2"]
-    command += ["--max-seeds-per-batch", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", "TERM": "xterm"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs, stdin=theirs)
+    command = [*with_prelude(PAINT_EACH_UPDATE), "predict", "in.json", "--model", "demo", "--config", "quick.yaml"]
+    command += ["--seeds", "1-2", "--max-seeds-per-batch", "1"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(TERM="xterm"), stdout=theirs, stderr=theirs, stdin=theirs
+    )
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # the terminal closes with the process

@@ -28,15 +28,18 @@ def environment(**variables):
     return {**os.environ, "PYTHONPATH": str(cases.REPOSITORY), "COLUMNS": "120", **variables}
 
 
+def with_prelude(prelude):
+    """The command as arguments of a process that first runs this Python, to change something on purpose."""
+    return [sys.executable, "-c", f"{prelude}\nfrom protenix_multiseed.cli import app\napp()"]
+
+
 def run(*arguments, cwd=None, prelude=None, **variables):
     """Run the command to its end.
 
     Args:
         prelude: Python that runs before the command in the same process, to break something on purpose.
     """
-    command = COMMAND
-    if prelude is not None:
-        command = [sys.executable, "-c", f"{prelude}\nfrom protenix_multiseed.cli import app\napp()"]
+    command = COMMAND if prelude is None else with_prelude(prelude)
     return subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True, text=True, check=False, cwd=cwd, env=environment(**variables), timeout=570,
