@@ -4,6 +4,9 @@ It computes the operation ``add_transition`` of :mod:`.transition`. The hidden c
 For the design see :mod:`..device_functions_hopper`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
@@ -113,11 +116,19 @@ def fits(
     return fits_hopper(kernels, width, x, *norm, expand, contract) and contract.shape[1] % N_PART == 0
 
 
-def run(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
-    """Launch the kernel. For the arguments see :func:`.transition.add_transition`."""
+def run(
+    kernels: Kernels,
+    x: torch.Tensor,
+    norm: Norm,
+    expand: torch.Tensor,
+    contract: torch.Tensor,
+    kernel: Any = add_transition_hopper_kernel,
+    tile: int = TILE,
+    options: Mapping[str, int] = OPTIONS,
+) -> None:
+    """Launch a kernel. For the arguments see :func:`.transition.add_transition`."""
     rows = x.view(-1, x.shape[-1])
     launch(
-        add_transition_hopper_kernel, grid(kernels, rows, TILE), x, describe(rows),
-        describe_weight(expand, in_turn), describe_weight(contract, in_eights), *norm, len(rows), contract.shape[1],
-        EPSILON, **OPTIONS,
+        kernel, grid(kernels, rows, tile), x, describe(rows), describe_weight(expand, in_turn),
+        describe_weight(contract, in_eights), *norm, len(rows), contract.shape[1], EPSILON, **options,
     )  # fmt: skip

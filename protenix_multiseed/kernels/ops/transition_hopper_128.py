@@ -7,9 +7,6 @@ their update. Weights are fetched again for each tile. For the rest see :mod:`..
 
 from functools import partial
 
-import torch
-
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
     FETCH_REGISTERS,
@@ -32,17 +29,12 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     norm_whole,
     slot_of,
 )
-from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
+from protenix_multiseed.kernels.language import gl, gluon, hopper
 from protenix_multiseed.kernels.ops import transition_hopper
 from protenix_multiseed.kernels.ops.transition_hopper import swiglu_of
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
     TILE_128,
-    describe,
-    describe_weight,
-    grid,
-    in_eights,
-    in_turn,
 )
 
 SLOTS = gl.constexpr(2)  # for each weight: of 32 KiB of the first, of 16 KiB of the second
@@ -132,11 +124,4 @@ def add_transition_128_hopper_kernel(z, x, expand, contract, scale, shift, size,
 fits = partial(transition_hopper.fits, width=N_CHANNEL)
 
 
-def run(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
-    """Launch the kernel. For the arguments see :func:`.transition.add_transition`."""
-    rows = x.view(-1, x.shape[-1])
-    launch(
-        add_transition_128_hopper_kernel, grid(kernels, rows, TILE_128), x, describe(rows),
-        describe_weight(expand, in_turn), describe_weight(contract, in_eights), *norm, len(rows), contract.shape[1],
-        EPSILON, **OPTIONS_128,
-    )  # fmt: skip
+run = partial(transition_hopper.run, kernel=add_transition_128_hopper_kernel, tile=TILE_128, options=OPTIONS_128)

@@ -3,6 +3,9 @@
 It computes the operations of :mod:`.triangle_product`. For the design see :mod:`..device_functions_hopper`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
@@ -191,23 +194,38 @@ def add_triangle_hopper_kernel(z, x, product, back, gate, scale, shift, scale_ou
     ], [4, 1, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> bool:
-    """Whether the kernel takes the arguments of :func:`.triangle_product.gated_channels`.
+def factors_fit(
+    kernels: Kernels,
+    z: torch.Tensor,
+    norm: Norm,
+    weight: torch.Tensor,
+    lengths: Lengths,
+    width: int = N_CHANNEL,
+) -> bool:
+    """Whether a kernel for ``width`` channels takes the arguments of :func:`.triangle_product.gated_channels`.
 
     The channels of the result are rows of pairs for the tensor memory accelerator: multiples of 16 bytes.
     """
     n_pair = z.numel() // z.shape[-1]
-    return fits_hopper(kernels, N_CHANNEL, z, *norm, weight) and len(weight) % (2 * N_PART) == 0 and n_pair % 8 == 0
+    return fits_hopper(kernels, width, z, *norm, weight) and len(weight) % (2 * N_PART) == 0 and n_pair % 8 == 0
 
 
-def make_factors(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> torch.Tensor:
-    """Launch the kernel. For arguments and result see :func:`.triangle_product.gated_channels`."""
+def make_factors(
+    kernels: Kernels,
+    z: torch.Tensor,
+    norm: Norm,
+    weight: torch.Tensor,
+    lengths: Lengths,
+    kernel: Any = gated_channels_hopper_kernel,
+    tile: int = TALL_TILE,
+    options: Mapping[str, int] = OPTIONS,
+) -> torch.Tensor:
+    """Launch a kernel. For arguments and result see :func:`.triangle_product.gated_channels`."""
     rows, n_out = z.view(-1, z.shape[-1]), len(weight) // 2
     out = z.new_empty(n_out, *z.shape[:-1])
     launch(
-        gated_channels_hopper_kernel, grid(kernels, rows, TALL_TILE), describe(rows),
-        describe_weight(weight, in_turn), *norm, lengths.each, describe(out.view(n_out, -1)), len(rows),
-        z.shape[-2], n_out, EPSILON, **OPTIONS,
+        kernel, grid(kernels, rows, tile), describe(rows), describe_weight(weight, in_turn), *norm, lengths.each,
+        describe(out.view(n_out, -1)), len(rows), z.shape[-2], n_out, EPSILON, **options,
     )  # fmt: skip
     return out
 

@@ -11,7 +11,6 @@ from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
     FETCH_REGISTERS,
-    N_OUTPUT,
     N_PART,
     OUTPUTS,
     PART,
@@ -48,10 +47,8 @@ from protenix_multiseed.kernels.rows_hopper import (
     TILE_128,
     describe,
     describe_weight,
-    fits_hopper,
     grid,
     in_order,
-    in_turn,
 )
 
 
@@ -124,27 +121,14 @@ def add_triangle_128_hopper_kernel(z, product, gate, back, scale, shift, scale_o
 
 
 def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> bool:
-    """Whether the kernel takes the arguments of :func:`.triangle_product.gated_channels`.
-
-    The channels of the result are rows of pairs for the tensor memory accelerator: multiples of 16 bytes.
-    """
-    n_pair = z.numel() // z.shape[-1]
-    fit = fits_hopper(kernels, N_CHANNEL, z, *norm, weight)
-    return fit and len(weight) % N_OUTPUT == 0 and len(weight) <= 4 * N_CHANNEL and n_pair % 8 == 0
+    """Whether the kernel takes the arguments of :func:`.triangle_product.gated_channels`: more weights do not fit."""
+    fit = triangle_product_hopper.factors_fit(kernels, z, norm, weight, lengths, width=N_CHANNEL)
+    return fit and len(weight) <= 4 * N_CHANNEL
 
 
-def make_factors(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> torch.Tensor:
-    """Launch the kernel. For arguments and result see :func:`.triangle_product.gated_channels`."""
-    rows, n_out = z.view(-1, z.shape[-1]), len(weight) // 2
-    out = z.new_empty(n_out, *z.shape[:-1])
-    launch(
-        gated_channels_128_hopper_kernel, grid(kernels, rows, TILE_128), describe(rows),
-        describe_weight(weight, in_turn), *norm, lengths.each, describe(out.view(n_out, -1)), len(rows), z.shape[-2],
-        n_out, EPSILON, **OPTIONS_128,
-    )  # fmt: skip
-    return out
-
-
+make_factors = partial(
+    triangle_product_hopper.make_factors, kernel=gated_channels_128_hopper_kernel, tile=TILE_128, options=OPTIONS_128
+)
 update_fits = partial(triangle_product_hopper.update_fits, width=N_CHANNEL)
 
 
