@@ -23,11 +23,12 @@ from protenix_multiseed.execution.memory import MARGIN
 from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
 from protenix_multiseed.execution.transfer import Transfer
-from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import HAS_WIDE_PRODUCTS, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.fast.denoiser import sampling_factors
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
@@ -222,6 +223,7 @@ class LoadedModel:
                     "sample_chunk": batch.sample_chunk,
                     "roomy": batch.roomy,
                     "precision": self.config.precision,
+                    "sampling_factors": sampling_factors(self.network, features.n_token),
                     "kernels": self.kernels["batched"],
                     "stage_seconds": dict(step.seconds),
                     "estimated_bytes": batch.estimated_bytes,
@@ -333,7 +335,8 @@ class LoadedModel:
             self.configs[name] = triangles
         self.kernels = {"batched": "torch", "reference": triangles}
         if found.get("triton") == "ok":
-            self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok"))
+            half = HAS_WIDE_PRODUCTS and bool(self.configs.enable_tf32)
+            self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok", half=half))
             self.kernels["batched"] = "triton"
         else:
             self.planner = replace(self.planner, memory=replace(self.planner.memory, fused=False))

@@ -13,9 +13,11 @@ Conventions in the shapes of all operations:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import torch
+from torch.nn import functional
+from torch.torch_version import TorchVersion
 
 from protenix_multiseed.limits import (
     KEY_BLOCK,
@@ -31,6 +33,8 @@ Norm: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 N_QUERY, N_KEY = 32, 128  # Alg. 7: query atoms and key atoms of one local window
 EPSILON = 1e-5
 MASKED = -1e10  # upstream's bias for a masked key: the softmax weight of this key is zero
+MASKED_HALF = -6e4  # the same for biases in float16, whose largest number is 65,504
+HAS_WIDE_PRODUCTS = TorchVersion(torch.__version__) >= "2.8"  # products of 16-bit factors can leave cuBLAS in 32 bits
 MAX_IDENTITY = 128  # size of the identity matrix that adds biases in attention; no tile may have more keys
 
 
@@ -46,6 +50,8 @@ class Kernels:
         pair_elements: The same maximum for projections of a pair representation.
         factor_elements: The same maximum for both factors of a triangle product. None: no maximum.
         hopper: Whether kernels for Hopper GPUs (compute capability 9.0) are used where there is one.
+        half: Whether factors of products that upstream computes in TF32 may be in float16. Both have
+            10 bits of fraction.
         blocks_at_once: Number of thread blocks that a persistent kernel launches at most. None: as many as the GPU runs
             at once.
     """
@@ -56,6 +62,7 @@ class Kernels:
     pair_elements: int
     factor_elements: int | None = None
     hopper: bool = False
+    half: bool = False
     blocks_at_once: int | None = None
     _identities: dict[tuple[torch.device, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
@@ -95,7 +102,7 @@ def torch_kernels(*, on_gpu: bool = False) -> Kernels:
     )
 
 
-def triton_kernels(*, hopper: bool = False, blocks_at_once: int | None = None) -> Kernels:
+def triton_kernels(*, hopper: bool = False, half: bool = False, blocks_at_once: int | None = None) -> Kernels:
     """Settings for a GPU: run the Triton kernel if the operation has one for these arguments, else PyTorch."""
     return Kernels(
         name="triton",
@@ -104,6 +111,7 @@ def triton_kernels(*, hopper: bool = False, blocks_at_once: int | None = None) -
         pair_elements=MAX_PAIR_ELEMENTS_GPU,
         factor_elements=MAX_PAIR_ELEMENTS_GPU,
         hopper=hopper,
+        half=half,
         blocks_at_once=blocks_at_once,
     )
 
@@ -178,6 +186,11 @@ class TileTable:
         return self.tiles.get((x.dtype, x.shape[-1]), usual)
 
 
+def masked(dtype: torch.dtype) -> float:
+    """The bias of a masked key as a number of this dtype."""
+    return MASKED_HALF if dtype == torch.float16 else MASKED
+
+
 def mask_keys(bias: torch.Tensor, n_key: int, key_block: int) -> torch.Tensor:
     """Biases [..., N] for attention: keys from ``n_key`` on are masked, rows are padded in memory.
 
@@ -187,7 +200,7 @@ def mask_keys(bias: torch.Tensor, n_key: int, key_block: int) -> torch.Tensor:
     n = bias.shape[-1]
     if n % key_block == 0 and n_key == n:
         return bias
-    made = bias.new_full((*bias.shape[:-1], -(-n // key_block) * key_block), MASKED)
+    made = bias.new_full((*bias.shape[:-1], -(-n // key_block) * key_block), masked(bias.dtype))
     made[..., :n_key] = bias[..., :n_key]
     return made[..., :n]
 
@@ -202,6 +215,20 @@ def scale_queries(weight: torch.Tensor, n_head: int) -> torch.Tensor:
     """
     scaled: torch.Tensor = weight * (len(weight) // n_head) ** -0.5
     return scaled
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``x weight^T``: [..., c_in] -> [..., c_out] in ``dtype``, which is that of both factors, or float32.
+
+    Sums are in float32 and are rounded at most once, to ``dtype``.
+    """
+    if x.dtype == dtype:
+        return functional.linear(x, weight)
+    if x.device.type != "cuda":
+        return functional.linear(x.to(dtype), weight.to(dtype))
+    multiply: Any = torch.mm  # its argument for the dtype is newer than the oldest PyTorch
+    made: torch.Tensor = multiply(x.reshape(-1, x.shape[-1]), weight.t(), dtype)
+    return made.view(*x.shape[:-1], -1)
 
 
 def split_heads(joined: torch.Tensor, n_part: int, n_head: int) -> list[torch.Tensor]:

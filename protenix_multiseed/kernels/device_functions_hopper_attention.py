@@ -1,15 +1,17 @@
 """Device functions and sizes that the attention kernels for Hopper GPUs share, in Gluon.
 
 In the softmax, the maximum of a row's logits is not searched for. The reference of a row's weights is the maximum of
-its first 8 logits plus ROOM. The weight of another logit may be up to 2 ** 150 times theirs. If it is larger, the sum
-of the row's weights is too large, and the row's tile is computed again with the running maximum before the kernel
-ends. The tensor cores sum the weights, as a product with ones.
+its first 8 logits plus some room. In bfloat16 the weight of another logit may be up to 2 ** 150 times theirs, in
+float16, whose largest number is 65,504, up to 2 ** 23 times. If it is larger, the sum of the row's weights is too
+large, and the row's tile is computed again with the running maximum before the kernel ends. The tensor cores sum the
+weights, as a product with ones.
 """
 
 from protenix_multiseed.kernels.language import gl, gluon, hopper
 
 LOG2_E = gl.constexpr(1.4426950408889634)
 ROOM = gl.constexpr(60.0)  # in powers of two: the sum of a row's weights is at least 2 ** -60
+ROOM_HALF = gl.constexpr(8.0)  # the same in float16; smaller weights than 2 ** -14 lose digits
 MAX_SUM = gl.constexpr(1.0e30)  # a row with a larger sum is computed again
 N_KEY, N_PART, N_GROUP = 64, 64, 4
 KEYS = gl.constexpr(N_KEY)  # keys of a block
@@ -20,7 +22,9 @@ GROUPS = gl.constexpr(N_GROUP)
 
 @gluon.jit
 def widen(bias):
-    """Convert bfloat16 to float32. A register holds two neighbours; one instruction extracts each."""
+    """Convert 16 bits to float32. A register holds two neighbours; of bfloat16 one instruction extracts each."""
+    if bias.dtype == gl.float16:
+        return bias.to(gl.float32)
     return gl.inline_asm_elementwise(
         "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [bias], dtype=gl.float32, is_pure=True, pack=2
     )
@@ -57,12 +61,13 @@ def transposed(x):
 
 
 @gluon.jit
-def highest_of_few(logits, s_layout: gl.constexpr):
-    return gl.convert_layout(gl.max(logits, axis=1), gl.SliceLayout(1, s_layout)) * LOG2_E + ROOM
+def highest_of_few(logits, s_layout: gl.constexpr, DTYPE: gl.constexpr):
+    room: gl.constexpr = ROOM if gl.float16 != DTYPE else ROOM_HALF
+    return gl.convert_layout(gl.max(logits, axis=1), gl.SliceLayout(1, s_layout)) * LOG2_E + room
 
 
 @gluon.jit
-def weigh(logits, reference, total, EXACT: gl.constexpr):
+def weigh(logits, reference, total, EXACT: gl.constexpr, DTYPE: gl.constexpr):
     """Return the weights of one block of keys, what earlier sums shrink by, the references, and the sums of weights.
 
     Without EXACT, nothing shrinks and the references stay.
@@ -74,8 +79,8 @@ def weigh(logits, reference, total, EXACT: gl.constexpr):
         shrink = gl.exp2(reference - now)
         total *= gl.convert_layout(shrink, gl.SliceLayout(1, t_layout))[:, None]
         reference = now
-    weight = gl.exp2(logits * LOG2_E - reference[:, None]).to(gl.bfloat16)
+    weight = gl.exp2(logits * LOG2_E - reference[:, None]).to(DTYPE)
     # The older matrix instruction takes both factors from registers and is synchronous.
-    ones = gl.full([KEYS, 8], 1.0, gl.bfloat16, gl.DotOperandLayout(1, t_layout, 2))
+    ones = gl.full([KEYS, 8], 1.0, DTYPE, gl.DotOperandLayout(1, t_layout, 2))
     of_sum = gl.convert_layout(weight, gl.DotOperandLayout(0, t_layout, 2), assert_trivial=True)
     return weight, shrink, reference, hopper.mma_v2(of_sum, ones, total)

@@ -19,6 +19,7 @@ class Operation(Generic[P, R]):
     Attributes:
         plain: The PyTorch version. It defines the correct result.
         cases: Makes the cases on which the probe compares Triton with PyTorch, or None.
+        has_half: Whether there are cases in float16 too, not only in bfloat16 and float32.
     """
 
     def __init__(self, plain: Callable[Concatenate[Kernels, P], R]) -> None:
@@ -27,6 +28,7 @@ class Operation(Generic[P, R]):
             tuple[Callable[Concatenate[Kernels, P], bool] | None, Callable[Concatenate[Kernels, P], R]]
         ] = []
         self.cases: Callable[[Inputs], Iterator[Case]] | None = None
+        self.has_half = False
         self.__doc__, self.__name__ = plain.__doc__, plain.__name__
 
     def __call__(self, kernels: Kernels, *arguments: P.args, **named: P.kwargs) -> R:
@@ -57,6 +59,11 @@ class Operation(Generic[P, R]):
         self.cases = cases
         return cases
 
+    def probed_in_half_too(self, cases: Callable[["Inputs"], Iterator[Case]]) -> Callable[["Inputs"], Iterator[Case]]:
+        """The same decorator for an operation of the denoiser, whose products may be in float16."""
+        self.has_half = True
+        return self.probed(cases)
+
     def making(self, *arguments: Any, **named: Any) -> Case:
         """Make a case of an operation that returns a new tensor."""
 
@@ -79,17 +86,25 @@ class Operation(Generic[P, R]):
 class Inputs:
     """Random inputs of one dtype on one device, for the cases of the probe.
 
+    In float16 only the operations of the denoiser have cases. There the rows that are updated are in float32.
+
     Cases use the channel widths of Protenix's models. Their sizes are chosen so that kernels process several tiles and
     partial tiles of rows, queries and keys, and so that some tokens are padding.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
+        self.is_half = dtype == torch.float16
         self._generator = torch.Generator(device).manual_seed(0)
 
     def random(self, *shape: int) -> torch.Tensor:
         """Standard normal numbers of this shape."""
         return torch.randn(shape, device=self.device, generator=self._generator).to(self.dtype)
+
+    def rows(self, *shape: int) -> torch.Tensor:
+        """The same for rows that blocks of the denoiser update."""
+        made = self.random(*shape)
+        return made.float() if self.is_half else made
 
     def norm(self, width: int) -> Norm:
         """Scale and shift of a layer norm, each [width]."""

@@ -89,13 +89,14 @@ def probe_cuequivariance(device: torch.device) -> float:
 
 
 def all_cases(device: torch.device) -> list[Case]:
-    """The cases of all operations in bfloat16 and float32."""
-    return [case for dtype in (torch.bfloat16, torch.float32) for case in cases_of(device, dtype)]
+    """The cases of all operations in every dtype that they have cases for."""
+    return [case for dtype in (torch.bfloat16, torch.float32, torch.float16) for case in cases_of(device, dtype)]
 
 
 def cases_of(device: torch.device, dtype: torch.dtype) -> list[Case]:
-    """The cases of all operations in one dtype."""
-    found = [operation.cases for operation in operations() if operation.cases is not None]
+    """The cases of all operations in one dtype. Only operations of the denoiser have cases in float16."""
+    chosen = [operation for operation in operations() if dtype != torch.float16 or operation.has_half]
+    found = [operation.cases for operation in chosen if operation.cases is not None]
     return [case for cases in found for case in cases(Inputs(device, dtype))]
 
 

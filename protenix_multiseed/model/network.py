@@ -84,6 +84,11 @@ class Network:
         is_full = self.device.type != "cuda" or self.spec.skip_amp(n_token)[part]
         return torch.float32 if is_full else self.trunk_dtype()
 
+    def factors_of_sampling(self, n_token: int) -> torch.dtype:
+        """The dtype of the factors of the denoiser's products. Where upstream takes TF32, it may be float16."""
+        dtype = self.dtype_of("sample_diffusion", n_token)
+        return torch.float16 if dtype == torch.float32 and self.kernels.half else dtype
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Upstream's automatic mixed precision, in the configured dtype. Does nothing on a CPU."""
         if self.device.type != "cuda":

@@ -103,7 +103,7 @@ def test_records_say_how_predictions_were_made(finished):
     seed = json.loads((folder / "good" / "seed_4" / "record.json").read_text())
     assert seed["run"]["path"] == "batched"
     assert seed["run"]["batch"] == [4, 2]
-    assert seed["run"]["precision"] == "reference"
+    assert (seed["run"]["precision"], seed["run"]["sampling_factors"]) == ("reference", "float32")
     assert seed["run"]["retries"] == []
     assert seed["run"]["seconds"] > 0
     assert set(seed["run"]["stage_seconds"]) == {"inputs", "trunk", "conditioning", "sample", "score"}

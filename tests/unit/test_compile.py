@@ -30,7 +30,9 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 CPU = torch.device("cpu")
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}
+TYPES = {
+    torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64",
+}  # fmt: skip
 OPTIONS = ("num_warps", "num_stages", "maxnreg")
 
 
@@ -57,8 +59,8 @@ def specialised(kernel, arguments):
 
 
 @pytest.mark.parametrize(("capability", "max_shared_bytes"), [(90, 232_448), (80, 166_912)], ids=["H100", "A100"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_kernel_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capability, max_shared_bytes):
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 25), (torch.bfloat16, 25), (torch.float16, 8)], ids=str)
+def test_every_kernel_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, least, capability, max_shared_bytes):
     compiled = set()
     for kernel, arguments, options in compile_module.launches(triton_kernels(), probe_process.cases_of(CPU, dtype)):
         signature, constants, divisible = specialised(kernel, arguments)
@@ -72,20 +74,21 @@ def test_every_kernel_compiles_for_a_gpu_and_fits_its_shared_memory(dtype, capab
         assert "cubin" in made.asm
         assert made.metadata.shared <= max_shared_bytes, (kernel.__name__, constants)
         compiled.add(kind)
-    assert len(compiled) >= 25
+    assert len(compiled) >= least
 
 
-@pytest.mark.parametrize(("model", "precision"), [
-    (cases.MODEL, "reference"), (cases.MODEL, "fast"), ("protenix-v2", "reference"),
+@pytest.mark.parametrize(("model", "precision", "half"), [
+    (cases.MODEL, "reference", True), (cases.MODEL, "reference", False), (cases.MODEL, "fast", True),
+    ("protenix-v2", "reference", True),
 ])  # fmt: skip
-def test_the_probe_compiles_every_kernel_that_a_run_launches(model, precision):
+def test_the_probe_compiles_every_kernel_that_a_run_launches(model, precision, half):
     """The widths are those of Protenix's models, with few blocks. On a CPU only ``fast`` has parts in bfloat16."""
     environment.prepare(EmbeddedDictionary())
     (job,) = read_jobs([cases.EXAMPLE], (1, 2), InputRules(model="m"), EmbeddedDictionary())
     (features,) = featurize(job, FeatureSettings())
     more = {"model.msa_module.n_blocks": 2}
     configs = configs_of(model, cycles=1, steps=2, template=False, rna_msa=False, **more)
-    filled, kernels = demo.fill(build_model(configs)), triton_kernels()
+    filled, kernels = demo.fill(build_model(configs)), triton_kernels(half=half)
     network = network_of(filled, configs, model, kernels=kernels, padding=16, precision=precision)
 
     def kinds(launches):
@@ -99,6 +102,9 @@ def test_the_probe_compiles_every_kernel_that_a_run_launches(model, precision):
     assert len(wanted) > 20
     scores_in_bfloat16 = any("add_triangle_kernel" in kind and "bf16" in kind for kind in wanted)
     assert scores_in_bfloat16 == (precision == "fast")
+    assert any("local_attention_kernel" in kind and "fp16" in kind for kind in wanted) == (
+        half and precision == "reference"
+    )
     probed = compile_module.launches(triton_kernels(), probe_process.all_cases(CPU))
     assert wanted - kinds(probed) == set()
 

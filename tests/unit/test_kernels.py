@@ -46,11 +46,14 @@ for module in (pair_bias, outer_product, msa_average):
     for table in [value for value in vars(module).values() if isinstance(value, TileTable)]:
         table.tiles = {key: tiles._replace(rows=32, columns=32) for key, tiles in table.tiles.items()}
 
-def differences(dtype, only=None):
+def differences(dtype, only=None, is_half=False):
     made = {}
     for operation in operations():
-        if operation.cases is not None and only in (None, operation.__name__):
-            cases = list(operation.cases(Inputs(cpu, dtype)))
+        is_wanted = operation.has_half if is_half else only in (None, operation.__name__)
+        if operation.cases is not None and is_wanted:
+            inputs = Inputs(cpu, dtype)
+            inputs.is_half = is_half
+            cases = list(operation.cases(inputs))
             offs = [probe_process.difference(case(triton_kernels()), case(torch_kernels())) for case in cases]
             made[operation.__name__] = max(offs)
     return made
@@ -59,7 +62,7 @@ made = {}
 for pairs, only in ((True, None), (False, "attention")):
     attention.TILES = {(torch.float32, 32): AttentionTiles(pairs, 32, 32, 4, 2)}
     made[f"float32 {pairs}"] = differences(torch.float32, only)
-# 16-bit kernels use float16, since the interpreter lacks bfloat16. The mask of -1e10 is below the range of float16.
+# Kernels in bfloat16 use float16, since the interpreter lacks bfloat16. The mask of -1e10 is below its range.
 pair_bias.MASKED = base.MASKED = -6e4
 for module in _modules:
     for table in [value for value in vars(module).values() if isinstance(value, TileTable)]:
@@ -70,6 +73,7 @@ for module in _modules:
 for pairs, only in ((True, None), (False, "attention")):
     attention.TILES = {(torch.float16, 32): AttentionTiles(pairs, 32, 32, 4, 2)}
     made[f"float16 {pairs}"] = differences(torch.float16, only)
+made["factors in float16, rows in float32"] = differences(torch.float16, is_half=True)
 print(json.dumps(made))
 """
 
@@ -84,7 +88,9 @@ def test_triton_kernels_match_pytorch():
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     probed = {operation.__name__ for operation in operations() if operation.cases is not None}
-    assert [set(made) for made in found.values()] == [probed, {"attention"}, probed, {"attention"}]
+    half = {operation.__name__ for operation in operations() if operation.has_half}
+    assert half == {"attention", "local_attention", "modulated_norm", "add_conditioned_transition"}
+    assert [set(made) for made in found.values()] == [probed, {"attention"}, probed, {"attention"}, half]
     for kind, made in found.items():
         assert max(made.values()) < (1e-5 if kind.startswith("float32") else 2e-3), (kind, made)
 

@@ -38,6 +38,7 @@ class AttentionTiles(NamedTuple):
 TILES: dict[tuple[torch.dtype, int], AttentionTiles] = {
     (torch.bfloat16, 32): AttentionTiles(True, 64, 32, 4, 3),
     (torch.bfloat16, 48): AttentionTiles(False, 64, 32, 4, 3, 96),
+    (torch.float16, 48): AttentionTiles(False, 64, 32, 4, 3, 96),
     (torch.float32, 32): AttentionTiles(True, 128, 32, 8, 3, 128),
     (torch.float32, 48): AttentionTiles(False, 128, 32, 8, 3, 128),
 }
@@ -309,23 +310,25 @@ def _split_head_width(width: int) -> tuple[int, int]:
     return max(16, triton.next_power_of_2(width)), 0
 
 
-@attention.probed
+@attention.probed_in_half_too
 def _(inputs: Inputs) -> Iterator[Case]:
     # Attention over pairs (gated elsewhere) with an odd and an even number of rows; then attention over tokens. Hopper
     # GPUs have another kernel for many tokens. Few of them are keys, so that the case is small.
-    for n_part, shared, length, n_key, n_head, width in (
-        (3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32), (4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48),
-        (4, 2, MIN_TOKENS + 6, 75, 1, 48),
-    ):  # fmt: skip
+    of_pairs = [(3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32)] if not inputs.is_half else []
+    of_tokens = [(4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48), (4, 2, MIN_TOKENS + 6, 75, 1, 48)]
+    for n_part, shared, length, n_key, n_head, width in (*of_pairs, *of_tokens):
         parts = split_heads(inputs.random(2, shared, length, n_part * n_head * width) / 2, n_part, n_head)
         bias = inputs.random(n_head, 2, length, length).transpose(0, 1)
         yield _case(parts, bias, n_key)
     # One key outweighs all others by far, and is not among the first.
-    for n_part, shared, length, n_key, width in ((3, 3, 139, 137, 32), (4, 1, MIN_TOKENS + 6, 75, 48)):
+    outliers = [(3, 3, 139, 137, 32), (4, 1, MIN_TOKENS + 6, 75, 48)]
+    for n_part, shared, length, n_key, width in outliers[inputs.is_half :]:
         parts = split_heads(inputs.random(1, shared, length, n_part * 2 * width) / 2, n_part, 2)
         bias = inputs.random(1, 2, length, length)
         bias[..., 70] += 200
         yield _case(parts, bias, n_key)
+    if inputs.is_half:
+        return
     # More than one block of keys, with biases from the pair_bias operation.
     length = 72
     z, norm, weight = inputs.random(1, length, length, 64), inputs.norm(64), inputs.matrix(2, 64)

@@ -11,6 +11,7 @@ A multiprocessor makes 16 exponentials per clock cycle. This limits the kernel, 
 * Biases are the start value of the product of queries and keys. Two instructions convert two biases to 32 bits.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -130,7 +131,7 @@ def attend_block(query, key, value, bias, reference, total, attended, earlier, E
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     logits = hopper.warpgroup_mma(query, transposed(key), widen(bias.load(s_layout)), is_async=True)
     logits, earlier = hopper.warpgroup_mma_wait(0, deps=[logits, earlier])
-    weight, shrink, reference, total = weigh(logits, reference, total, EXACT)
+    weight, shrink, reference, total = weigh(logits, reference, total, EXACT, gl.bfloat16)
     if EXACT:
         attended *= gl.convert_layout(shrink, gl.SliceLayout(1, attended.type.layout))[:, None]
     of_values = gl.convert_layout(weight, gl.DotOperandLayout(0, s_layout, 2), assert_trivial=True)
@@ -179,8 +180,8 @@ def attend_tiles(
                 logits = hopper.warpgroup_mma(query, first, widen(few.load(few_layout)), is_async=True)
                 logits_2 = hopper.warpgroup_mma(query_2, first_2, widen(few.load(few_layout)), is_async=True)
                 logits, logits_2 = hopper.warpgroup_mma_wait(0, deps=[logits, logits_2])
-                reference = highest_of_few(logits, s_layout)
-                reference_2 = highest_of_few(logits_2, s_layout)
+                reference = highest_of_few(logits, s_layout, gl.bfloat16)
+                reference_2 = highest_of_few(logits_2, s_layout, gl.bfloat16)
             for _j in range(n_block):
                 stage = step % STAGES
                 hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
@@ -292,19 +293,20 @@ def fits(
     n_key: int,
 ) -> bool:
     """Whether this kernel takes the arguments of :func:`.attention.attention`."""
-    return kernels.hopper and gate is None and are_readable(CHANNELS, query, key, value, bias, out)
+    return kernels.hopper and gate is None and are_readable(CHANNELS, (torch.bfloat16,), query, key, value, bias, out)
 
 
 def are_readable(
-    width: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, *others: torch.Tensor
-) -> bool:
-    """Whether a kernel for bfloat16 heads of ``width`` channels can read these tensors, and read or write the others.
+    width: int, dtypes: Sequence[torch.dtype], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    bias: torch.Tensor, *others: torch.Tensor,
+) -> bool:  # fmt: skip
+    """Whether a kernel for heads of ``width`` channels in one of ``dtypes`` can read or write these tensors.
 
     The tensor memory accelerator needs addresses and strides that are multiples of 16 bytes.
     """
     every = (query, key, value, bias, *others)
     return (
-        query.dtype == torch.bfloat16
+        query.dtype in dtypes
         and query.shape[-1] == width
         and bias.stride(-1) == 1
         and all(stride % 8 == 0 for x in every for stride in x.stride()[:-1])

@@ -1,4 +1,4 @@
-"""Attention over tokens on Hopper GPUs (compute capability 9.0), in bfloat16 with gated heads of 48 channels.
+"""Attention over tokens on Hopper GPUs (compute capability 9.0), in 16 bits with gated heads of 48 channels.
 
 It computes the operation of :mod:`.attention`, and :mod:`.attention` calls it. It is written in Gluon. The softmax is
 that of :mod:`..device_functions_hopper_attention`. What differs from :mod:`.attention_hopper`:
@@ -138,7 +138,7 @@ def ask(query, query_rest, key, key_rest, bias):
 @gluon.jit
 def add_values(logits, values, reference, total, attended, attended_rest, EXACT: gl.constexpr):
     """Add the values of one block of keys times their weights; with EXACT with the running maximum."""
-    weight, shrink, reference, total = weigh(logits, reference, total, EXACT)
+    weight, shrink, reference, total = weigh(logits, reference, total, EXACT, values[0].dtype)
     if EXACT:
         attended *= gl.convert_layout(shrink, gl.SliceLayout(1, WIDE_LAYOUT))[:, None]
         attended_rest *= gl.convert_layout(shrink, gl.SliceLayout(1, REST_LAYOUT))[:, None]
@@ -169,7 +169,7 @@ def store_part(attended, gate, total, out, strides, at, n_query, GROUP: gl.const
     whole = gl.convert_layout(gl.max(total, axis=1), gl.SliceLayout(1, attended.type.layout))
     made = attended * reciprocal(whole)[:, None] * sigmoid(gate.to(gl.float32))
     to, exists = pointers(out, strides, at, n_query, GROUP, FIRST, WIDTH, w_layout)
-    gl.store(to, gl.convert_layout(made.to(gl.bfloat16), w_layout), mask=exists)
+    gl.store(to, gl.convert_layout(made.to(out.dtype.element_ty), w_layout), mask=exists)
 
 
 @gluon.jit
@@ -194,7 +194,7 @@ def attend_tile(work, at, step, GROUP: gl.constexpr, AGAIN: gl.constexpr):
     key, key_rest = parts_of(keys, step % STAGES)
     few = biases.index(step % STAGES * GROUPS + GROUP).reshape([PART, KEYS]).slice(0, 8, dim=1).load(FEW_LAYOUT)
     few = ask(query, query_rest, key.slice(0, 8), key_rest.slice(0, 8), widen(few))
-    reference = highest_of_few(few, S_LAYOUT)
+    reference = highest_of_few(few, S_LAYOUT, key.dtype)
     query = query.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
     query_rest = query_rest.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
     free(q_empty)
@@ -266,13 +266,14 @@ def attention_tokens_hopper_kernel(
     inverse_block, n_block, n_tile,
 ):  # fmt: skip
     """Compute all tiles of one multiprocessor, one after another. Strides are in units of 8 elements."""
-    queries = gl.allocate_shared_memory(gl.bfloat16, [GROUPS, 1, 1, PART, 1, WIDE], q_wide.layout)
-    rest_queries = gl.allocate_shared_memory(gl.bfloat16, [GROUPS, 1, 1, PART, 1, REST], q_rest.layout)
-    keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, WIDE], k_wide.layout)
-    rest_keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, REST], k_rest.layout)
-    values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, WIDE], v_wide.layout)
-    rest_values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, KEYS, 1, REST], v_rest.layout)
-    biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES * GROUPS, 1, 1, PART, KEYS], b_desc.layout)
+    dtype = out.dtype.element_ty
+    queries = gl.allocate_shared_memory(dtype, [GROUPS, 1, 1, PART, 1, WIDE], q_wide.layout)
+    rest_queries = gl.allocate_shared_memory(dtype, [GROUPS, 1, 1, PART, 1, REST], q_rest.layout)
+    keys = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, KEYS, 1, WIDE], k_wide.layout)
+    rest_keys = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, KEYS, 1, REST], k_rest.layout)
+    values = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, KEYS, 1, WIDE], v_wide.layout)
+    rest_values = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, KEYS, 1, REST], v_rest.layout)
+    biases = gl.allocate_shared_memory(dtype, [STAGES * GROUPS, 1, 1, PART, KEYS], b_desc.layout)
     full, empty = make_barriers(STAGES, 1), make_barriers(STAGES, GROUPS * 128)
     q_full, q_empty = make_barriers(1, 1).index(0), make_barriers(1, GROUPS).index(0)
     done = make_barriers(1, GROUPS).index(0)
@@ -296,7 +297,7 @@ def fits(
         kernels.hopper
         and gate is not None
         and query.shape[2] >= MIN_TOKENS
-        and are_readable(CHANNELS, query, key, value, bias, gate, out)
+        and are_readable(CHANNELS, (torch.bfloat16, torch.float16), query, key, value, bias, gate, out)
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Tiles, TileTable
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Tiles, TileTable, product
 from protenix_multiseed.kernels.device_functions import load_rows, sigmoid, standardise, store_rows, transition
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
@@ -16,7 +16,9 @@ from protenix_multiseed.kernels.ops.norm import norm, tile_of
 from protenix_multiseed.kernels.ops.transition import swiglu
 from protenix_multiseed.kernels.rows import fits_whole
 
-TILES = TileTable({torch.bfloat16: Tiles(64, 32, 4, 2), torch.float32: Tiles(64, 16, 4, 3)})
+TILES = TileTable({
+    torch.bfloat16: Tiles(64, 32, 4, 2), torch.float16: Tiles(64, 32, 4, 2), torch.float32: Tiles(64, 16, 4, 3)
+})  # fmt: skip
 
 
 @Operation
@@ -26,8 +28,12 @@ def modulated_norm(kernels: Kernels, a: torch.Tensor, scale: torch.Tensor, shift
     Args:
         a: [A, B, N, c].
         scale, shift: [A, 1, N, c], two slices of one tensor along its last dimension, so their strides are equal.
+
+    Returns:
+        [A, B, N, c] in the dtype of ``scale``.
     """
-    return torch.addcmul(shift, norm(kernels, a, None, None), torch.sigmoid(scale))
+    dtype, scale, shift = scale.dtype, scale.to(a.dtype), shift.to(a.dtype)
+    return torch.addcmul(shift, norm(kernels, a, None, None), torch.sigmoid(scale)).to(dtype)
 
 
 @Operation
@@ -38,7 +44,7 @@ def add_modulated(kernels: Kernels, a: torch.Tensor, update: torch.Tensor, gate:
         a, update: [A, B, N, c].
         gate: [A, 1, N, c].
     """
-    return a.addcmul_(update, torch.sigmoid(gate))
+    return a.addcmul_(update.to(a.dtype), torch.sigmoid(gate.to(a.dtype)))
 
 
 @Operation
@@ -67,6 +73,8 @@ def add_conditioned_transition(
 
     ``a += update * sigmoid(update_gate); a += swiglu(modulated_norm(a) expand^T) contract^T * sigmoid(gate)``
 
+    If weights and conditioning are in 16 bits, ``a`` and ``update`` may be in 32.
+
     Args:
         a: [A, B, N, c]. Changed in place.
         update: Attention output before its gate [A, B, N, c].
@@ -78,7 +86,7 @@ def add_conditioned_transition(
     update_gate, scale, shift, gate = conditioning
     normed = add_then_norm(kernels, a, update, update_gate, scale, shift)
     hidden = swiglu(kernels, functional.linear(normed, expand))
-    return add_modulated(kernels, a, functional.linear(hidden, contract), gate)
+    return add_modulated(kernels, a, product(hidden, contract, a.dtype), gate)
 
 
 @triton.jit
@@ -190,7 +198,7 @@ def add_conditioned_transition_kernel(
     at = places_of_conditioning(row, size, rows_per_seed, length, stride)
     at_gate = places_of_conditioning(row, size, rows_per_seed, length, gate_stride)
     a = add_gated(x, update, update_gate, at_gate, row, size, WIDTH)
-    normed = modulate_rows(a.to(tl.float32), scale, shift, at, epsilon, WIDTH).to(a.dtype)
+    normed = modulate_rows(a.to(tl.float32), scale, shift, at, epsilon, WIDTH).to(expand.dtype.element_ty)
     made = tl.zeros([ROWS, WIDTH], tl.float32)
     made = transition(normed, made, expand, contract, n_hidden, WIDTH, HIDDEN)
     made *= gates_of_rows(gate, at_gate, WIDTH)
@@ -223,7 +231,7 @@ def _launch_norm(
 ) -> torch.Tensor:
     _, shared, length, width = a.shape
     n_row = a.numel() // width
-    out = torch.empty_like(a)
+    out = torch.empty_like(a, dtype=scale.dtype)
     rows, columns = tile_of(width)
     launch(
         modulated_norm_kernel, (triton.cdiv(n_row, rows),), a, update, gate, scale, shift, out, n_row, width,
@@ -253,7 +261,7 @@ def _fits(
     expand: torch.Tensor,
     contract: torch.Tensor,
 ) -> bool:
-    return fits_whole(a.shape[-1], a) and contract.shape[1] % TILES.of(a).columns == 0
+    return fits_whole(a.shape[-1], a) and contract.shape[1] % TILES.of(expand).columns == 0
 
 
 @add_conditioned_transition.triton(_fits)
@@ -266,7 +274,7 @@ def _(
     contract: torch.Tensor,
 ) -> torch.Tensor:
     _, shared, length, width = a.shape
-    size, tiles = a.numel() // width, TILES.of(a)
+    size, tiles = a.numel() // width, TILES.of(expand)
     gate, scale, *_ = conditioning
     launch(
         add_conditioned_transition_kernel, (triton.cdiv(size, tiles.rows),), a, update, *conditioning, expand, contract,
@@ -281,19 +289,19 @@ def _stride(conditioning: torch.Tensor) -> int:
     return conditioning.stride(2)
 
 
-@modulated_norm.probed
+@modulated_norm.probed_in_half_too
 def _(inputs: Inputs) -> Iterator[Case]:
-    for width in (768, 128):
+    for make, width in ((inputs.rows, 768), (inputs.rows, 128), (inputs.random, 128)):
         scale, shift, *_ = inputs.random(2, 1, 35, 4 * width).chunk(4, dim=-1)
-        yield modulated_norm.making(inputs.random(2, 2, 35, width), scale, shift)
+        yield modulated_norm.making(make(2, 2, 35, width), scale, shift)
 
 
-@add_conditioned_transition.probed
+@add_conditioned_transition.probed_in_half_too
 def _(inputs: Inputs) -> Iterator[Case]:
     # Rows of tokens (768 channels) are too wide for this kernel. The PyTorch version runs instead. It calls other
     # operations that have kernels, such as add_then_norm and add_modulated.
     for width, hidden in ((768, 1536), (128, 256)):
-        a, update = inputs.random(2, 2, 35, width), inputs.random(2, 2, 35, width)
+        a, update = inputs.rows(2, 2, 35, width), inputs.rows(2, 2, 35, width)
         norms, gates = inputs.random(2, 1, 35, 4 * width).chunk(4, dim=-1), inputs.random(2, 1, 35, 2 * width)
         first, last = gates.chunk(2, dim=-1)
         both = inputs.matrix(2 * hidden, width), inputs.matrix(width, hidden)

@@ -138,7 +138,7 @@ def _(
     return out
 
 
-@local_attention.probed
+@local_attention.probed_in_half_too
 def _(inputs: Inputs) -> Iterator[Case]:
     n = 35
     bias = inputs.random(2, 4, 2, 32, 128) + outside(n, inputs.device) * -1e4

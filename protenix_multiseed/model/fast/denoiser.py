@@ -9,8 +9,7 @@ Upstream repeats three computations in every step. They are done less often here
 - The token transformer is conditioned on the trunk and the noise level, which all samples of an entry share (Alg. 21).
   This conditioning is computed once per (entry, step), not once per sample.
 
-Weight matrices with the same input are joined into one matrix. If a layer norm is followed only by a matrix, the scale
-of the norm is folded into the matrix.
+The blocks and their weights are in :mod:`.diffusion_blocks`.
 """
 
 from typing import Any
@@ -18,122 +17,24 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import (
-    EPSILON,
-    MASKED,
-    N_KEY,
-    N_QUERY,
-    Kernels,
-    chunks,
-    scale_queries,
-    split_heads,
-)
-from protenix_multiseed.kernels.ops.attention import attention
-from protenix_multiseed.kernels.ops.conditioned_transition import add_conditioned_transition, modulated_norm
-from protenix_multiseed.kernels.ops.local_attention import local_attention, outside, windows
+from protenix_multiseed.kernels.base import EPSILON, N_KEY, N_QUERY, chunks, masked
+from protenix_multiseed.kernels.ops.local_attention import outside, windows
 from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.model.fast.atoms import atoms_and_tokens
+from protenix_multiseed.model.fast.diffusion_blocks import Weights
 from protenix_multiseed.model.inputs import Inputs
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.stages import Conditioning, TrunkOutput
 
 
-class _Block:
-    """Alg. 23 lines 2-3: attention with pair bias, then the conditioned transition, with joined weights."""
-
-    def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        module, transition = block.attention_pair_bias, block.conditioned_transition_block
-        self.n_head = module.n_heads
-        self._is_local = module.cross_attention_mode
-        norms = [module.layernorm_a, transition.adaln]
-        if self._is_local:
-            norms.insert(1, module.layernorm_kv)
-        self._norm_weight = torch.cat(
-            [_fold_norm_scale(norm, linear) for norm in norms for linear in (norm.linear_s, norm.linear_nobias_s)]
-        )
-        self._norm_bias = torch.cat(
-            [part for norm in norms for part in (norm.linear_s.bias, torch.zeros_like(norm.linear_s.bias))]
-        )
-        self._gate_weight = torch.cat([module.linear_a_last.weight, transition.linear_s.weight])
-        self._gate_bias = torch.cat([module.linear_a_last.bias, transition.linear_s.bias])
-        core = module.attention
-        query_weight, query_bias = (
-            scale_queries(part, self.n_head) for part in (core.linear_q.weight, core.linear_q.bias)
-        )
-        queries, keys = [query_weight, core.linear_g.weight], [core.linear_k.weight, core.linear_v.weight]
-        if self._is_local:  # keys have a second norm, so their projection is separate
-            self._query_weight, self._key_weight = torch.cat(queries), torch.cat(keys)
-        else:
-            self._query_weight = torch.cat([*queries, *keys])
-        self._query_bias = torch.cat([query_bias, query_bias.new_zeros(len(self._query_weight) - len(query_bias))])
-        self._out_weight = core.linear_o.weight
-        self._expand_weight = torch.cat([transition.linear_nobias_a1.weight, transition.linear_nobias_a2.weight])
-        self._contract_weight = transition.linear_nobias_b.weight
-        self._bias_weight = module.linear_nobias_z.weight * module.layernorm_z.weight
-        for name, weight in vars(self).items():
-            if isinstance(weight, torch.Tensor):
-                setattr(self, name, weight.to(dtype))
-
-    def condition(self, s: torch.Tensor, normed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Project the conditioning for this block (Alg. 24-26).
-
-        Args:
-            s: Conditioning [..., N, c_s].
-            normed: ``s`` after a layer norm without scale and shift [..., N, c_s].
-
-        Returns:
-            Scale and shift of each adaptive layer norm, then the two gates, before their sigmoids.
-        """
-        norms = functional.linear(normed, self._norm_weight, self._norm_bias).chunk(6 if self._is_local else 4, dim=-1)
-        gates = functional.linear(s, self._gate_weight, self._gate_bias).chunk(2, dim=-1)
-        return (*norms, *gates)
-
-    def pair_bias(self, normed_pair: torch.Tensor) -> torch.Tensor:
-        """Alg. 24 line 8: attention biases [n_head, ...] from a normalised pair tensor [..., c_z]."""
-        flat: torch.Tensor = (
-            self._bias_weight @ normed_pair.reshape(-1, normed_pair.shape[-1]).to(self._bias_weight.dtype).t()
-        )
-        return flat.view(-1, *normed_pair.shape[:-1])
-
-    def __call__(
-        self, kernels: Kernels, a: torch.Tensor, conditioning: tuple[torch.Tensor, ...], bias: torch.Tensor
-    ) -> torch.Tensor:
-        """Run the block on ``a`` [N_entry, N_sample, N, c_a]. Overwrites ``a`` and returns it."""
-        *norms, attention_gate, transition_gate = conditioning
-        queried = modulated_norm(kernels, a, *norms[:2])
-        if self._is_local:
-            queries = functional.linear(queried, self._query_weight, self._query_bias)
-            keys = functional.linear(modulated_norm(kernels, queried, *norms[2:4]), self._key_weight)
-            query, gate, key, value = (part for x in (queries, keys) for part in split_heads(x, 2, self.n_head))
-            attended = local_attention(kernels, query, key, value, gate, bias)
-        else:
-            projected = functional.linear(queried, self._query_weight, self._query_bias)
-            query, gate, key, value = split_heads(projected, 4, self.n_head)
-            attended = torch.empty_like(query, memory_format=torch.contiguous_format)
-            attention(kernels, query, key, value, gate, bias, attended, a.shape[2])
-        update = functional.linear(attended.flatten(-2), self._out_weight)
-        rest = (attention_gate, *norms[-2:], transition_gate)
-        return add_conditioned_transition(kernels, a, update, rest, self._expand_weight, self._contract_weight)
+def sampling_factors(network: Network, n_token: int) -> str:
+    """Dtype of the factors of the denoiser's products, such as ``float16``, for the record of a run."""
+    return str(_weights_of(network, n_token).dtype).removeprefix("torch.")
 
 
-class Weights:
-    """Weights of the diffusion module's transformer blocks and of the layers between them, cast once to ``dtype``."""
-
-    def __init__(self, diffusion: Any, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.token, self.encoder, self.decoder = (
-            [_Block(block, dtype) for block in transformer.blocks]
-            for transformer in (
-                diffusion.diffusion_transformer,
-                diffusion.atom_attention_encoder.atom_transformer.diffusion_transformer,
-                diffusion.atom_attention_decoder.atom_transformer.diffusion_transformer,
-            )
-        )
-        self.to_tokens = diffusion.atom_attention_encoder.linear_no_bias_q.weight.to(dtype)
-        self.from_tokens = diffusion.atom_attention_decoder.linear_no_bias_a.weight.to(dtype)
-        norm = diffusion.layernorm_a
-        self.token_norm = tuple(None if part is None else part.to(dtype) for part in (norm.weight, norm.bias))
+def _weights_of(network: Network, n_token: int) -> Weights:
+    return network.prepared(Weights, network.module.diffusion_module, network.factors_of_sampling(n_token))
 
 
 class Denoiser:
@@ -156,8 +57,7 @@ class Denoiser:
     ) -> None:
         diffusion = network.module.diffusion_module
         self._module, self._kernels = diffusion, network.kernels
-        dtype = network.dtype_of("sample_diffusion", inputs.parts[0].n_token)
-        self._weights = network.prepared(Weights, diffusion, dtype)
+        self._weights = _weights_of(network, inputs.parts[0].n_token)
         self._sigma_data = diffusion.sigma_data
         most_atoms = len(network.module.confidence_head.plddt_weight)  # of a token, in any job
         self._atom_to_token, self._atoms, self._count = atoms_and_tokens(inputs, most_atoms)
@@ -180,7 +80,7 @@ class Denoiser:
         blocks, dtype = self._weights.token, self._weights.dtype
         biases = [pair_cond.new_empty(block.n_head, n_seed, n, padded, dtype=dtype) for block in blocks]
         for bias in biases:
-            bias[..., n:] = MASKED
+            bias[..., n:] = masked(dtype)
         for seeds, rows in chunks(pair_cond, 2 * width, self._kernels.elements):
             normed = _normalise(pair_cond[seeds, rows].float()).to(dtype)
             for block, bias in zip(blocks, biases, strict=True):
@@ -188,7 +88,7 @@ class Denoiser:
         if len(inputs.parts) > 1:
             for bias in biases:
                 for part, span in inputs.spans():
-                    bias[:, span, :, part.n_token :] = MASKED
+                    bias[:, span, :, part.n_token :] = masked(dtype)
         return [bias.transpose(0, 1)[..., :n] for bias in biases]
 
     def _prepare_atoms(self, diffusion: Any, conditioning: Conditioning, s_trunk: torch.Tensor, inputs: Inputs) -> None:
@@ -201,12 +101,13 @@ class Denoiser:
         keys = windows(encoder.linear_no_bias_cm(rectified), N_KEY)
         pair = conditioning.atom_pair + queries[..., :, None, :] + keys[..., None, :, :]
         pair = _normalise(pair + encoder.small_mlp(pair))
-        masked = torch.stack([outside(part.n_atom, pair.device, inputs.n_window) for part in inputs.owners])[:, None]
-        every = [*self._weights.encoder, *self._weights.decoder]
+        no_atom = torch.stack([outside(part.n_atom, pair.device, inputs.n_window) for part in inputs.owners])[:, None]
+        weights = self._weights
+        every, mask = [*weights.encoder, *weights.decoder], masked(weights.dtype)
         self._atom_bias = [
-            block.pair_bias(pair).transpose(0, 1).masked_fill(masked, MASKED).contiguous() for block in every
+            block.pair_bias(pair).transpose(0, 1).masked_fill(no_atom, mask).contiguous() for block in every
         ]
-        single, normed = (x.to(self._weights.dtype) for x in (self._atom_single, _normalise(self._atom_single)))
+        single, normed = self._atom_single.to(weights.rows), _normalise(self._atom_single).to(weights.dtype)
         self._atom_conditioning = [block.condition(single, normed) for block in every]
 
     def _to_atoms(self, x: torch.Tensor) -> torch.Tensor:
@@ -240,12 +141,12 @@ class Denoiser:
         single = single + conditioner.transition_s1(single)
         single = (single + conditioner.transition_s2(single))[:, None]  # [N_entry, 1, N_token, c_s]
 
-        q = (self._atom_single + encoder.linear_no_bias_r(r_noisy)).to(weights.dtype)
+        q = (self._atom_single + encoder.linear_no_bias_r(r_noisy)).to(weights.rows)
         for index, block in enumerate(weights.encoder):
             q = block(kernels, q, self._atom_conditioning[index], self._atom_bias[index])
         a = mean_of_atoms(kernels, functional.linear(q, weights.to_tokens), self._atoms, self._count)
-        a = (a + diffusion.linear_no_bias_s(diffusion.layernorm_s(single))).to(weights.dtype)
-        single, normed = single.to(weights.dtype), _normalise(single).to(weights.dtype)
+        a = (a + diffusion.linear_no_bias_s(diffusion.layernorm_s(single))).to(weights.rows)
+        single, normed = single.to(weights.rows), _normalise(single).to(weights.dtype)
         for block, bias in zip(weights.token, self._token_bias, strict=True):
             a = block(kernels, a, block.condition(single, normed), bias)
         from_tokens = functional.linear(layer_norm(kernels, a, *weights.token_norm), weights.from_tokens)
@@ -260,9 +161,3 @@ class Denoiser:
 
 def _normalise(x: torch.Tensor) -> torch.Tensor:
     return functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
-
-
-def _fold_norm_scale(norm: Any, linear: Any) -> torch.Tensor:
-    """The matrix ``linear`` with the scale of the preceding layer norm (of the conditioning) folded in."""
-    weight: torch.Tensor = linear.weight * norm.layernorm_s.weight
-    return weight

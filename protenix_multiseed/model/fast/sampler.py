@@ -3,7 +3,8 @@
 Each step is a function of static tensors, so a CUDA graph can replay it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Self
@@ -62,7 +63,7 @@ def sample(
     sample_chunk: int,
 ) -> SampleSteps:
     """Upstream's ``sample_diffusion`` for all entries -> coordinates [N_entry, N_sample, N_atom, 3], Angstrom."""
-    with torch.autocast(network.device.type, enabled=False):  # dtypes are explicit here
+    with _explicit_dtypes(network):
         schedule = make_schedule(network, inputs)
         draws = make_draws(network, inputs, rngs, n_step=len(schedule.t_hat))
         denoise = Denoiser(network, inputs, trunk, conditioning, schedule.t_hat)
@@ -79,10 +80,23 @@ def sample(
         advance = network.graphs.take("sample", fresh)
     n_step = len(schedule.t_hat)
     for done in range(1, n_step + 1):
-        with torch.autocast(network.device.type, enabled=False):
+        with _explicit_dtypes(network):
             advance()
         yield StepsDone("sample", done, n_step)
     return advance.tensors[0].clone()
+
+
+@contextmanager
+def _explicit_dtypes(network: Network) -> Iterator[None]:
+    """Turn autocast off, and keep sums of products in float16 in 32 bits."""
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_fp16_reduced_precision_reduction
+    settings.allow_fp16_reduced_precision_reduction = False
+    try:
+        with torch.autocast(network.device.type, enabled=False):
+            yield
+    finally:
+        settings.allow_fp16_reduced_precision_reduction = before
 
 
 def take_step(
