@@ -28,7 +28,7 @@ from rich.table import Table
 from protenix_multiseed.commands.console import make_console
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.execution.hardware import peak_bytes, reset_peak
-from protenix_multiseed.execution.memory import PART_BYTES
+from protenix_multiseed.execution.memory import bytes_of_parts
 from protenix_multiseed.execution.model import LoadedModel
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.job_spec import Alignment, JobSpec, Polymer, SourceFile
@@ -201,8 +201,8 @@ def _seed_by_seed(network: Network, features: Features, kernels: str) -> dict[st
 def _batched(model: LoadedModel, precision: str, features: Features) -> dict[str, float]:
     """Predict all seeds in the batches that a run would plan. Returns the seconds of each stage."""
     network, planner = replace(model.network, precision=precision), model.planner
-    n_byte = PART_BYTES[precision]
-    planner = replace(planner, memory=replace(planner.memory, diffusion_bytes=n_byte, confidence_bytes=n_byte))
+    n_byte = bytes_of_parts(precision, half=network.kernels.half)
+    planner = replace(planner, memory=replace(planner.memory, **n_byte))
     stages: dict[str, float] = defaultdict(float)
     seeds = tuple(seed.seed for seed in features.seeds)
     for plan in planner.plan(features.sizes, seeds, model.free_bytes()):

@@ -196,6 +196,7 @@ def _planner(config: RunConfig) -> "tuple[Planner, int]":
     """Return the run's planner and the bytes of device memory that a plan may fill."""
     from protenix_multiseed.execution import hardware
     from protenix_multiseed.execution.plan import make_planner
+    from protenix_multiseed.kernels.base import may_be_half
     from protenix_multiseed.kernels.probe import known_outcomes
     from protenix_multiseed.model.weights import build_model
     from protenix_multiseed.upstream.configs import build_configs
@@ -205,12 +206,14 @@ def _planner(config: RunConfig) -> "tuple[Planner, int]":
     configs = build_configs(config.upstream_settings, device_capability=hardware.capability_of(device))
     card = hardware.card_of(device)
     outcome = known_outcomes(card).get("triton", "ok") if card else "ok" if device.type == "cpu" else "no GPU for it"
+    fused = on_gpu and config.kernels != "torch" and outcome == "ok"
     planner = make_planner(
         config.plan_settings,
         configs,
         build_model(configs),
         on_gpu=on_gpu,
-        fused=on_gpu and config.kernels != "torch" and outcome == "ok",
+        fused=fused,
+        half=fused and may_be_half(configs),
     )
     return planner, int(MARGIN * (config.assume_free or hardware.available_bytes(device)))
 

@@ -7,7 +7,7 @@ largest stage and the tensors that live through all stages.
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from protenix_multiseed.limits import (
     CUDA_GRAPH_MAX_KEPT_BYTES,
@@ -25,8 +25,6 @@ from protenix_multiseed.limits import (
 )
 from protenix_multiseed.types import Sizes
 
-# Bytes of one number in the diffusion network and in the confidence head's Pairformer, by precision.
-PART_BYTES = {"reference": 4, "fast": 2}
 MARGIN = 0.92  # share of the free memory that plans use; the rest is for fragmentation and other programs
 _WORKSPACE = 128 * 2**20  # bytes of workspaces for matrix products
 _WINDOW_QUERIES, _WINDOW_KEYS = 32, 128  # query atoms and key atoms of one local attention window
@@ -104,8 +102,9 @@ class Settings:
     Attributes:
         n_sample: Diffusion samples per seed.
         n_step: Diffusion steps. The noise of all steps is drawn beforehand.
-        trunk_bytes, diffusion_bytes, confidence_bytes: Bytes of one number in the trunk, in the diffusion network, and
-            in the confidence head's Pairformer.
+        trunk_bytes, confidence_bytes: Bytes of one number in the trunk, and in the confidence head's Pairformer.
+        factor_bytes, row_bytes: Bytes of one number in the diffusion network: in factors of products, and in the rows
+            that its blocks update.
         sampling_full_precision_max_tokens: With more tokens, numbers of the diffusion network take at most
             ``trunk_bytes``.
         confidence_full_precision_max_tokens: With more tokens, numbers of the confidence head's Pairformer take at most
@@ -120,7 +119,8 @@ class Settings:
     n_sample: int
     n_step: int
     trunk_bytes: int
-    diffusion_bytes: int
+    factor_bytes: int
+    row_bytes: int
     confidence_bytes: int
     sampling_full_precision_max_tokens: int = sys.maxsize
     confidence_full_precision_max_tokens: int = sys.maxsize
@@ -133,6 +133,14 @@ class Settings:
     def pair_elements(self) -> int:
         """Maximum number of elements in one tensor of an update of the pair representation on a GPU."""
         return MAX_PAIR_ELEMENTS_GPU_ROOMY if self.roomy else MAX_PAIR_ELEMENTS_GPU
+
+
+class PartBytes(TypedDict):
+    """The settings that depend on the precision."""
+
+    factor_bytes: int
+    row_bytes: int
+    confidence_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +188,11 @@ def estimate_peak_bytes(
     pairs, atoms, rows = n * n, sizes.n_atom, sizes.n_msa
     is_fused = settings.on_gpu and settings.fused
     biases = n * -(-n // KEY_BLOCK) * KEY_BLOCK if is_fused else pairs
-    trunk, diffusion, confidence = settings.trunk_bytes, settings.diffusion_bytes, settings.confidence_bytes
+    trunk, confidence = settings.trunk_bytes, settings.confidence_bytes
+    factor, row = settings.factor_bytes, settings.row_bytes
     samples = settings.n_sample
     if sizes.n_token > settings.sampling_full_precision_max_tokens:
-        diffusion = min(diffusion, trunk)
+        factor, row = min(factor, trunk), min(row, trunk)
     if sizes.n_token > settings.confidence_full_precision_max_tokens:
         confidence = min(confidence, trunk)
     windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
@@ -192,7 +201,7 @@ def estimate_peak_bytes(
         "weights": 4 * model.n_weight,
         "workspaces": _WORKSPACE if settings.on_gpu else 0,
         "weights in the trunk's type": trunk * model.n_trunk_weight,
-        "weights of the diffusion transformers, joined": diffusion * model.n_diffusion_weight,
+        "weights of the diffusion transformers, joined": (9 * factor + row) * model.n_diffusion_weight // 10,
         "weights of the confidence head, joined": confidence * model.n_confidence_weight,
         "bonds": jobs * pairs * 5,
         "MSA": jobs * rows * n * 16,
@@ -214,15 +223,18 @@ def estimate_peak_bytes(
     scores = {"confidence of every seed": seeds * samples * pairs * 3 * 4}
     sample_pairs = scores | {"pairs of the samples": sample_pair}
     shared_by_steps = {
-        "token attention biases": model.n_token_block * seeds * model.n_token_head * biases * diffusion,
-        "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * diffusion,
+        "token attention biases": model.n_token_block * seeds * model.n_token_head * biases * factor,
+        "atom attention biases": model.n_atom_block * seeds * model.n_atom_head * windows * factor,
         "atom pairs": seeds * windows * model.c_atompair * 4,
-        "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * diffusion,
+        "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * factor,
         "noise of all steps": (settings.n_step + 3) * seeds * samples * atoms * 3 * 4,
     }
     step = {
-        "atoms of a step": seeds * sample_chunk * atoms * (model.c_token + 10 * model.c_atom) * diffusion,
-        "tokens of a step": seeds * sample_chunk * n * 6 * model.c_token * diffusion,
+        "atoms of a step": seeds
+        * sample_chunk
+        * atoms
+        * ((model.c_token + 3 * model.c_atom) * row + 7 * model.c_atom * factor),
+        "tokens of a step": seeds * sample_chunk * n * (4 * factor + 2 * row) * model.c_token,
     }
     pair_cond = seeds * pairs * model.c_z * 4
     if settings.on_gpu:
@@ -268,7 +280,7 @@ def estimate_peak_bytes(
         | {
             "pair_cond": pair_cond,
             "atom pairs": 2 * shared_by_steps["atom pairs"],
-            "rows normed and cast": min(seeds * pairs, 4 * most_rows) * model.c_z * (4 + diffusion % 4),
+            "rows normed and cast": min(seeds * pairs, 4 * most_rows) * model.c_z * (4 + factor % 4),
         },
         "sample": shared_by_steps | step,
         "score, contacts": scores | {"logits and probabilities": pairs * model.n_bin * (2 * trunk + 8)},
@@ -280,13 +292,24 @@ def estimate_peak_bytes(
         "score, summary": scores | {"logits, probabilities and their copy": 4 * logits},
     }
     if not is_fused:
-        row = (8 + 4) * model.c_z  # elements of one token pair in a transition: expanded and gated
-        in_trunk, in_score = (min(n_pair, most_rows) * row for n_pair in (seeds * pairs, scored * pairs))
+        hidden = (8 + 4) * model.c_z  # elements of one token pair in a transition: expanded and gated
+        in_trunk, in_score = (min(n_pair, most_rows) * hidden for n_pair in (seeds * pairs, scored * pairs))
         stages |= {
             "trunk, transition": kept | {"rows expanded and gated": in_trunk * trunk},
             "score, transition": sample_pairs | {"rows expanded and gated": in_score * confidence},
         }
     return MemoryEstimate(resident=resident, stages=stages)
+
+
+def bytes_of_parts(precision: str, *, half: bool) -> PartBytes:
+    """Return the settings that depend on the precision.
+
+    Args:
+        half: Whether factors of products that upstream computes in TF32 are in float16.
+    """
+    if precision == "fast":
+        return {"factor_bytes": 2, "row_bytes": 2, "confidence_bytes": 2}
+    return {"factor_bytes": 2 if half else 4, "row_bytes": 4, "confidence_bytes": 4}
 
 
 def _triangle_bytes(n_pair: int, width: int, n_byte: int, settings: Settings) -> int:

@@ -19,11 +19,11 @@ from protenix_multiseed.execution import hardware, speeds
 from protenix_multiseed.execution.base import Gate
 from protenix_multiseed.execution.figures import MOST_TOKENS, batch_seconds, share_done, stage_seconds
 from protenix_multiseed.execution.gpus import driver_version
-from protenix_multiseed.execution.memory import MARGIN
+from protenix_multiseed.execution.memory import MARGIN, bytes_of_parts
 from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
 from protenix_multiseed.execution.transfer import Transfer
-from protenix_multiseed.kernels.base import HAS_WIDE_PRODUCTS, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import may_be_half, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
@@ -68,7 +68,14 @@ class LoadedModel:
         self._built = build_model(self.configs)
         self.network = self._make_network(self._built)
         on_gpu = self.device.type == "cuda"
-        self.planner = make_planner(config.plan_settings, self.configs, self._built, on_gpu=on_gpu, fused=on_gpu)
+        self.planner = make_planner(
+            config.plan_settings,
+            self.configs,
+            self._built,
+            on_gpu=on_gpu,
+            fused=on_gpu,
+            half=on_gpu and may_be_half(self.configs),
+        )
         self._place = {"device": str(self.device)}
         if on_gpu:
             self._place |= {"gpu": torch.cuda.get_device_name(self.device), "driver": driver_version() or "unknown"}
@@ -335,9 +342,13 @@ class LoadedModel:
             self.configs[name] = triangles
         self.kernels = {"batched": "torch", "reference": triangles}
         if found.get("triton") == "ok":
-            half = HAS_WIDE_PRODUCTS and bool(self.configs.enable_tf32)
-            self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok", half=half))
+            half, hopper = may_be_half(self.configs), found.get("hopper") == "ok"
+            self.network = replace(self.network, kernels=triton_kernels(hopper=hopper, half=half))
             self.kernels["batched"] = "triton"
         else:
             self.planner = replace(self.planner, memory=replace(self.planner.memory, fused=False))
+        is_batched = self.config.reference_reason is None
+        if not (self.network.kernels.half and is_batched and sampling_factors(self.network, 1) == "float16"):
+            in_32_bits = bytes_of_parts(self.config.precision, half=False)
+            self.planner = replace(self.planner, memory=replace(self.planner.memory, **in_32_bits))
         self.kernels |= {f"no {kind}": outcome for kind, outcome in found.items() if outcome != "ok"}

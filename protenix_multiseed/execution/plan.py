@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from protenix_multiseed.execution.memory import (
-    PART_BYTES,
     MemoryEstimate,
     ModelSize,
     Settings,
+    bytes_of_parts,
     estimate_peak_bytes,
 )
 from protenix_multiseed.limits import (
@@ -269,13 +269,16 @@ class Planner:
         return next((n for n in range(sizes.n_token // 16 * 16, 0, -16) if fits(n)), 0)
 
 
-def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bool, fused: bool) -> Planner:
+def make_planner(
+    settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bool, fused: bool, half: bool = False
+) -> Planner:
     """Return the planner of a run. The model's weights need not be loaded.
 
     Args:
         configs: Upstream's configuration.
         model: Upstream's model.
         fused: Whether Triton kernels run.
+        half: Whether they take factors in float16 where upstream takes TF32.
     """
     spec = model_spec(settings.model)
     return Planner(
@@ -284,8 +287,7 @@ def make_planner(settings: PlanSettings, configs: Any, model: Any, *, on_gpu: bo
             n_sample=settings.samples,
             n_step=configs.sample_diffusion.N_step,
             trunk_bytes=2 if on_gpu and configs.dtype != "fp32" else 4,
-            diffusion_bytes=PART_BYTES[settings.precision],
-            confidence_bytes=PART_BYTES[settings.precision],
+            **bytes_of_parts(settings.precision, half=half),
             sampling_full_precision_max_tokens=spec.sampling_full_precision_max_tokens if on_gpu else sys.maxsize,
             confidence_full_precision_max_tokens=spec.confidence_full_precision_max_tokens if on_gpu else sys.maxsize,
             padding=TOKEN_PADDING_GPU if on_gpu else 1,

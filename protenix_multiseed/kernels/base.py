@@ -34,7 +34,6 @@ N_QUERY, N_KEY = 32, 128  # Alg. 7: query atoms and key atoms of one local windo
 EPSILON = 1e-5
 MASKED = -1e10  # upstream's bias for a masked key: the softmax weight of this key is zero
 MASKED_HALF = -6e4  # the same for biases in float16, whose largest number is 65,504
-HAS_WIDE_PRODUCTS = TorchVersion(torch.__version__) >= "2.8"  # products of 16-bit factors can leave cuBLAS in 32 bits
 MAX_IDENTITY = 128  # size of the identity matrix that adds biases in attention; no tile may have more keys
 
 
@@ -229,6 +228,14 @@ def product(x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.
     multiply: Any = torch.mm  # its argument for the dtype is newer than the oldest PyTorch
     made: torch.Tensor = multiply(x.reshape(-1, x.shape[-1]), weight.t(), dtype)
     return made.view(*x.shape[:-1], -1)
+
+
+def may_be_half(configs: Any) -> bool:
+    """Whether Triton kernels may take factors in float16: where upstream's configuration asks for TF32.
+
+    PyTorch 2.8 is the first that returns products of 16-bit factors in 32 bits.
+    """
+    return bool(configs.enable_tf32) and TorchVersion(torch.__version__) >= "2.8"
 
 
 def split_heads(joined: torch.Tensor, n_part: int, n_head: int) -> list[torch.Tensor]:

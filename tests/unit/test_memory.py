@@ -14,7 +14,7 @@ from support.jobs import network_of, scored
 
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution import memory
-from protenix_multiseed.execution.memory import MARGIN, PART_BYTES, ModelSize, Settings, estimate_peak_bytes
+from protenix_multiseed.execution.memory import MARGIN, ModelSize, Settings, bytes_of_parts, estimate_peak_bytes
 from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs.read import read_jobs
@@ -99,8 +99,8 @@ def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, e
     """
     monkeypatch.setattr(memory, "MAX_PAIR_ELEMENTS_GPU", elements)
     settings = Settings(
-        n_sample=1, n_step=1, trunk_bytes=4, diffusion_bytes=4, confidence_bytes=4, padding=16, on_gpu=True,
-        fused=is_fused,
+        n_sample=1, n_step=1, trunk_bytes=4, padding=16, on_gpu=True, fused=is_fused,
+        **bytes_of_parts("reference", half=False),
     )  # fmt: skip
     estimate = estimate_peak_bytes(
         Sizes(n_token=64, n_atom=64, n_msa=1), seeds=2, sample_chunk=1, settings=settings, model=planner.model
@@ -146,11 +146,12 @@ def test_the_estimate_matches_peaks_measured_on_a_gpu(model, point):
     their estimate is made for that. Scores in bfloat16 were measured at the points of protenix-v2, and at those of the
     default model above 2,560 tokens.
     """
-    n_byte = PART_BYTES[point["precision"]]
-    of_scores = 4 if point.get("float32_scores") else n_byte
+    n_byte = bytes_of_parts(point["precision"], half=False)
+    if point.get("float32_scores"):
+        n_byte["confidence_bytes"] = 4
     settings = Settings(
         n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=TOKEN_PADDING_GPU, on_gpu=True,
-        diffusion_bytes=n_byte, confidence_bytes=of_scores, **limits_of(model),
+        **n_byte, **limits_of(model),
     )  # fmt: skip
     estimate = estimate_peak_bytes(
         Sizes(n_token=point["tokens"], n_atom=point["atoms"], n_msa=point["msa_rows"]),
@@ -241,10 +242,9 @@ def test_5120_tokens_fit_on_80_gb():
         n_sample=5,
         n_step=200,
         trunk_bytes=2,
-        diffusion_bytes=4,
-        confidence_bytes=4,
         padding=TOKEN_PADDING_GPU,
         on_gpu=True,
+        **bytes_of_parts("reference", half=False),
         **limits_of(DEFAULT_MODEL),
     )
     sizes = Sizes(n_token=5120, n_atom=44_000, n_msa=16_384)
