@@ -26,14 +26,17 @@ TOKENS = MIN_TOKENS + 77
      (1, 5, MIN_TOKENS, 16, 48, MIN_TOKENS), (2, 3, TOKENS, 2, 48, TOKENS - 7)],
 )  # fmt: skip
 @pytest.mark.parametrize("spike", [False, True])
-def test_attention_matches_pytorch_in_float64(n_seed, n_shared, n, n_head, width, n_key, spike):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_attention_matches_pytorch_in_float64(n_seed, n_shared, n, n_head, width, n_key, spike, dtype):
     """With a spike the last key outweighs all others, which needs the kernel's second, exact pass."""
+    if width == 32 and dtype == torch.float16:
+        pytest.skip("attention over pairs is never in float16")
     generator = torch.Generator(DEVICE).manual_seed(n)
     joined = torch.randn(n_seed, n_shared, n, 4 * n_head * width, device=DEVICE, generator=generator) / 2
-    query, key, value, gate = split_heads(joined.to(torch.bfloat16), 4, n_head)
+    query, key, value, gate = split_heads(joined.to(dtype), 4, n_head)
     if spike:
         key[:, :, n_key - 1] *= 300
-    bias = torch.randn(n_seed, n_head, n, n, device=DEVICE, generator=generator).to(torch.bfloat16)
+    bias = torch.randn(n_seed, n_head, n, n, device=DEVICE, generator=generator).to(dtype)
     bias = mask_keys(bias, n_key, KEY_BLOCK)
     parts = query, key, value, gate if width == 48 else None, bias
 
@@ -46,6 +49,6 @@ def test_attention_matches_pytorch_in_float64(n_seed, n_shared, n, n_head, width
     assert kernel.is_gluon()
     truth = run(torch_kernels(on_gpu=True), *(None if part is None else part.double() for part in parts))
     made = run(triton_kernels(hopper=True), *parts)
-    assert float((made.double() - truth).norm() / truth.norm()) < 4e-3
+    assert float((made.double() - truth).norm() / truth.norm()) < (4e-3 if dtype == torch.bfloat16 else 6e-4)
     for count in (None, 7, 1):
         assert torch.equal(run(triton_kernels(hopper=True, blocks_at_once=count), *parts), made)
