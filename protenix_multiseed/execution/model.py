@@ -3,6 +3,7 @@
 import itertools
 import math
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
 from protenix_multiseed.execution.transfer import Transfer
 from protenix_multiseed.kernels.base import may_be_half, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.language import hash_triton
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
@@ -93,6 +95,8 @@ class LoadedModel:
             ConfigError: if the user asks for kernels by name and they cannot be used, or changes the demo's layers.
             Stopped: if ``should_stop`` returns True during loading.
         """
+        if self.device.type == "cuda":
+            threading.Thread(target=hash_triton, daemon=True).start()
         if self.checkpoint is None:
             model = demo.fill(self._built)
             if self.config.model == DEMO_MODEL and not demo.fit(model):

@@ -46,3 +46,14 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         launches_kept.append((kernel, arguments, options))
     else:
         kernel[grid](*arguments, **options)
+
+
+def hash_triton() -> None:
+    """Let Triton hash its own files, and keep the hash.
+
+    It would do so at the first launch, where it takes 0.3 s or more: one of the files is its library.
+    """
+    for module in ("triton.runtime.cache", "triton.compiler.compiler"):  # in Triton 3.6; in older versions
+        with contextlib.suppress(ImportError, AttributeError, OSError):
+            importlib.import_module(module).triton_key()
+            return

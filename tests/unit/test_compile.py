@@ -173,3 +173,13 @@ def test_triton_computes_all_cache_keys_at_import():
         "print(len(jitted) > 20, [value.__name__ for value in jitted if value.hash is None])"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "True []"
+
+
+def test_triton_keeps_the_hash_of_its_files():
+    script = (
+        "from protenix_multiseed.kernels.language import hash_triton; hash_triton(); "
+        "import triton.compiler.compiler as old, triton.runtime.cache as new; "
+        "key = getattr(new, 'triton_key', None) or old.triton_key; "
+        "print(key.cache_info().misses); key(); print(key.cache_info().misses)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).split() == ["1", "1"]
