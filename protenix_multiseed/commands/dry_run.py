@@ -193,10 +193,13 @@ def _groups(
 
 
 def _planner(config: RunConfig) -> "tuple[Planner, int]":
-    """Return the run's planner and the bytes of device memory that a plan may fill."""
+    """Return the run's planner and the bytes of device memory that a plan may fill.
+
+    It assumes that the weights, which are not loaded, fit float16 as all known ones do.
+    """
     from protenix_multiseed.execution import hardware
     from protenix_multiseed.execution.plan import make_planner
-    from protenix_multiseed.kernels.base import may_be_half
+    from protenix_multiseed.kernels.base import can_be_half
     from protenix_multiseed.kernels.probe import known_outcomes
     from protenix_multiseed.model.weights import build_model
     from protenix_multiseed.upstream.configs import build_configs
@@ -213,7 +216,7 @@ def _planner(config: RunConfig) -> "tuple[Planner, int]":
         build_model(configs),
         on_gpu=on_gpu,
         fused=fused,
-        half=fused and may_be_half(configs),
+        half=fused and can_be_half() and configs.enable_tf32,
     )
     return planner, int(MARGIN * (config.assume_free or hardware.available_bytes(device)))
 

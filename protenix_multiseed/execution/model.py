@@ -24,13 +24,13 @@ from protenix_multiseed.execution.memory import MARGIN, bytes_of_parts
 from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
 from protenix_multiseed.execution.transfer import Transfer
-from protenix_multiseed.kernels.base import may_be_half, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import can_be_half, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.language import hash_triton
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
-from protenix_multiseed.model.fast.denoiser import sampling_factors
+from protenix_multiseed.model.fast.diffusion_blocks import fits_half
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
@@ -76,7 +76,7 @@ class LoadedModel:
             self._built,
             on_gpu=on_gpu,
             fused=on_gpu,
-            half=on_gpu and may_be_half(self.configs),
+            half=on_gpu and can_be_half() and self.configs.enable_tf32,
         )
         self._place = {"device": str(self.device)}
         if on_gpu:
@@ -234,7 +234,7 @@ class LoadedModel:
                     "sample_chunk": batch.sample_chunk,
                     "roomy": batch.roomy,
                     "precision": self.config.precision,
-                    "sampling_factors": sampling_factors(self.network, features.n_token),
+                    "sampling_factors": str(self.network.factors_of_sampling(features.n_token)).split(".")[1],
                     "kernels": self.kernels["batched"],
                     "stage_seconds": dict(step.seconds),
                     "estimated_bytes": batch.estimated_bytes,
@@ -346,13 +346,11 @@ class LoadedModel:
             self.configs[name] = triangles
         self.kernels = {"batched": "torch", "reference": triangles}
         if found.get("triton") == "ok":
-            half, hopper = may_be_half(self.configs), found.get("hopper") == "ok"
-            self.network = replace(self.network, kernels=triton_kernels(hopper=hopper, half=half))
+            half = can_be_half() and self.configs.enable_tf32 and fits_half(self.network.module.diffusion_module)
+            self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok", half=half))
             self.kernels["batched"] = "triton"
         else:
             self.planner = replace(self.planner, memory=replace(self.planner.memory, fused=False))
-        is_batched = self.config.reference_reason is None
-        if not (self.network.kernels.half and is_batched and sampling_factors(self.network, 1) == "float16"):
-            in_32_bits = bytes_of_parts(self.config.precision, half=False)
-            self.planner = replace(self.planner, memory=replace(self.planner.memory, **in_32_bits))
+        n_byte = bytes_of_parts(self.config.precision, half=self.network.kernels.half)
+        self.planner = replace(self.planner, memory=replace(self.planner.memory, **n_byte))
         self.kernels |= {f"no {kind}": outcome for kind, outcome in found.items() if outcome != "ok"}

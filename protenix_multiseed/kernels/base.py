@@ -230,12 +230,9 @@ def product(x: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> torch.
     return made.view(*x.shape[:-1], -1)
 
 
-def may_be_half(configs: Any) -> bool:
-    """Whether Triton kernels may take factors in float16: where upstream's configuration asks for TF32.
-
-    PyTorch 2.8 is the first that returns products of 16-bit factors in 32 bits.
-    """
-    return bool(configs.enable_tf32) and TorchVersion(torch.__version__) >= "2.8"
+def can_be_half() -> bool:
+    """Whether PyTorch returns products of 16-bit factors in 32 bits. 2.8 is the first version that does."""
+    return TorchVersion(torch.__version__) >= "2.8"
 
 
 def split_heads(joined: torch.Tensor, n_part: int, n_head: int) -> list[torch.Tensor]:

@@ -1,17 +1,16 @@
 """Device functions and sizes that the attention kernels for Hopper GPUs share, in Gluon.
 
 In the softmax, the maximum of a row's logits is not searched for. The reference of a row's weights is the maximum of
-its first 8 logits plus some room. In bfloat16 the weight of another logit may be up to 2 ** 150 times theirs, in
-float16, whose largest number is 65,504, up to 2 ** 23 times. If it is larger, the sum of the row's weights is too
-large, and the row's tile is computed again with the running maximum before the kernel ends. The tensor cores sum the
-weights, as a product with ones.
+its first 8 logits plus ROOM. The weight of another logit may be up to 2 ** 150 times theirs. If it is larger, the sum
+of the row's weights is too large, and the row's tile is computed again with the running maximum before the kernel
+ends. The tensor cores sum the weights, as a product with ones. The range of float16 is too small for this, so weights
+in float16 always have the running maximum.
 """
 
 from protenix_multiseed.kernels.language import gl, gluon, hopper
 
 LOG2_E = gl.constexpr(1.4426950408889634)
 ROOM = gl.constexpr(60.0)  # in powers of two: the sum of a row's weights is at least 2 ** -60
-ROOM_HALF = gl.constexpr(8.0)  # the same in float16; smaller weights than 2 ** -14 lose digits
 MAX_SUM = gl.constexpr(1.0e30)  # a row with a larger sum is computed again
 N_KEY, N_PART, N_GROUP = 64, 64, 4
 KEYS = gl.constexpr(N_KEY)  # keys of a block
@@ -61,9 +60,9 @@ def transposed(x):
 
 
 @gluon.jit
-def highest_of_few(logits, s_layout: gl.constexpr, DTYPE: gl.constexpr):
-    room: gl.constexpr = ROOM if gl.float16 != DTYPE else ROOM_HALF
-    return gl.convert_layout(gl.max(logits, axis=1), gl.SliceLayout(1, s_layout)) * LOG2_E + room
+def highest_of_few(logits, s_layout: gl.constexpr, EXACT: gl.constexpr):
+    highest = gl.convert_layout(gl.max(logits, axis=1), gl.SliceLayout(1, s_layout)) * LOG2_E
+    return highest if EXACT else highest + ROOM
 
 
 @gluon.jit

@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 
-from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import can_be_half, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.compile import Launch, capability_of, compile_ahead, launches
 from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.kernels.operation import Case, Inputs
@@ -63,7 +63,7 @@ def wanted_launches(*, hopper: bool) -> list[Launch]:
 
 
 def probe_triton(device: torch.device, *, hopper: bool = False) -> float:
-    """The largest relative difference between Triton's and PyTorch's results, over all cases in both dtypes."""
+    """The largest relative difference between Triton's and PyTorch's results, over all cases."""
     # So few thread blocks that each processes several tiles, although the tensors are small: at least four, so that
     # every place in shared memory is used again.
     kernels = triton_kernels(hopper=hopper, blocks_at_once=3)
@@ -89,8 +89,9 @@ def probe_cuequivariance(device: torch.device) -> float:
 
 
 def all_cases(device: torch.device) -> list[Case]:
-    """The cases of all operations in every dtype that they have cases for."""
-    return [case for dtype in (torch.bfloat16, torch.float32, torch.float16) for case in cases_of(device, dtype)]
+    """The cases of all operations in every dtype that a run can need."""
+    dtypes = (torch.bfloat16, torch.float32, *((torch.float16,) if can_be_half() else ()))
+    return [case for dtype in dtypes for case in cases_of(device, dtype)]
 
 
 def cases_of(device: torch.device, dtype: torch.dtype) -> list[Case]:

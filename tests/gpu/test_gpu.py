@@ -132,10 +132,9 @@ def test_batches_with_enough_memory_capture_each_shape_once_and_give_the_same_by
 
 @pytest.mark.parametrize(("precision", "half"), [("reference", False), ("reference", True), ("fast", True)])
 def test_triton_kernels_change_coordinates_far_less_than_samples_differ(network, features, precision, half):
-    from protenix_multiseed.kernels.base import may_be_half, triton_kernels
+    from protenix_multiseed.kernels.base import can_be_half, triton_kernels
 
-    half = half and may_be_half(network.configs)
-    fused = replace(network, kernels=triton_kernels(half=half), precision=precision)
+    fused = replace(network, kernels=triton_kernels(half=half and can_be_half()), precision=precision)
     (plain,), (ours,) = (predictions(which, features, features.seeds[:1]) for which in (network, fused))
     difference = np.sqrt(((ours.coordinates - plain.coordinates) ** 2).sum(-1).mean(-1)).max()
     spread = np.sqrt(((plain.coordinates[0] - plain.coordinates[1]) ** 2).sum(-1).mean(-1))

@@ -10,7 +10,8 @@ from support import cases
 from support.jobs import configs_of, network_of, predictions
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import torch_kernels
+from protenix_multiseed.kernels import probe_process
+from protenix_multiseed.kernels.base import can_be_half, torch_kernels
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST, diffusion_blocks
 from protenix_multiseed.model.weights import build_model
@@ -68,21 +69,15 @@ def test_float16_is_no_farther_from_32_bits_than_tf32(model, features):
     assert 1e-4 < in_half < in_tf32 < 0.1
 
 
-def blocks_with(model, factor):
-    """Blocks in float16 and float32, with the weights before their hidden channels times ``factor``."""
-    blocks = [
-        model.diffusion_module.diffusion_transformer.blocks[0],
-        model.diffusion_module.atom_attention_encoder.atom_transformer.diffusion_transformer.blocks[0],
-    ]
-    for block in map(deepcopy, blocks):
-        transition = block.conditioned_transition_block
-        for layer in (transition.linear_nobias_a1, transition.linear_nobias_a2):
-            layer.weight.mul_(factor)
-        yield tuple(diffusion_blocks.Block(block, dtype) for dtype in (torch.float16, torch.float32))
+def blocks_of(model):
+    """A block of the transformer of tokens and one of a transformer of atoms."""
+    of_tokens, of_atoms, _ = diffusion_blocks.blocks_of(model.diffusion_module)
+    return deepcopy(of_tokens[0]), deepcopy(of_atoms[0])
 
 
 def run(block, dtype, n=35):
     """Run a block on rows with outliers, which a norm cannot even out."""
+    block = diffusion_blocks.Block(block, dtype)
     generator = torch.Generator().manual_seed(0)
     c_s, c_a, c_z = (x.shape[1] for x in (block._norm_weight, block._query_weight, block._bias_weight))
 
@@ -99,21 +94,71 @@ def run(block, dtype, n=35):
     return block(HALF, a, block.condition(s, normed.to(dtype)), bias) - start
 
 
-@pytest.mark.parametrize("factor", [1, 100])
-def test_numbers_of_a_block_stay_in_the_range_of_float16(model, factor, monkeypatch):
-    for half, full in blocks_with(model, factor):
-        assert half.fits
-        made, wanted = run(half, torch.float16), run(full, torch.float32)
-        assert float((made - wanted).norm() / wanted.norm()) < 3e-3
-    if factor > 1:
-        monkeypatch.setattr(diffusion_blocks, "LARGEST", 1e30)  # hidden channels are not scaled
-        assert not all(run(half, torch.float16).isfinite().all() for half, _ in blocks_with(model, factor))
+def off(block):
+    made, wanted = run(block, torch.float16), run(block, torch.float32)
+    return float((made - wanted).norm() / wanted.norm())
 
 
-def test_weights_that_may_exceed_float16_are_used_in_float32(model):
+def scale_hidden(block, factor, channels=slice(None)):
+    """Make hidden channels of a transition ``factor ** 2`` times as large."""
+    transition = block.conditioned_transition_block
+    for layer in (transition.linear_nobias_a1, transition.linear_nobias_a2):
+        layer.weight[channels] *= factor
+
+
+def test_hidden_channels_beyond_the_range_of_float16_are_scaled(model, monkeypatch):
+    blocks = blocks_of(model)
+    for block in blocks:
+        assert off(block) < 2e-3
+        scale_hidden(block, 100)
+        assert off(block) < 2e-3
+    monkeypatch.setattr(diffusion_blocks, "LARGEST", 1e30)
+    assert not all(run(block, torch.float16).isfinite().all() for block in blocks)
+
+
+def test_a_large_hidden_channel_takes_no_digits_from_the_others(model):
+    for block in blocks_of(model):
+        scale_hidden(block, 100, channels=0)
+        block.conditioned_transition_block.linear_nobias_b.weight[:, 0] /= 100**2
+        assert off(block) < 2e-3
+
+
+@pytest.mark.parametrize("name", [
+    "layernorm_a.linear_s.weight", "layernorm_a.linear_s.bias", "layernorm_a.linear_nobias_s.weight",
+    "layernorm_kv.linear_s.weight", "layernorm_kv.linear_nobias_s.weight",
+    "attention.linear_q.weight", "attention.linear_q.bias", "attention.linear_k.weight", "attention.linear_v.weight",
+    "attention.linear_g.weight", "attention.linear_o.weight", "linear_nobias_z.weight",
+    "adaln.linear_nobias_s.weight", "linear_nobias_a1.weight", "linear_nobias_a2.weight", "linear_nobias_b.weight",
+])  # fmt: skip
+def test_weights_that_may_exceed_float16_do_not_fit(model, name):
     diffusion = deepcopy(model.diffusion_module)
-    made = diffusion_blocks.Weights(diffusion, torch.float16)
-    assert (made.dtype, made.rows) == (torch.float16, torch.float32)
-    diffusion.diffusion_transformer.blocks[0].attention_pair_bias.attention.linear_v.weight.mul_(1e4)
-    made = diffusion_blocks.Weights(diffusion, torch.float16)
-    assert (made.dtype, made.rows) == (torch.float32, torch.float32)
+    assert diffusion_blocks.fits_half(diffusion)
+    block = diffusion_blocks.blocks_of(diffusion)[1][0]
+    parts = {
+        **dict(block.attention_pair_bias.named_parameters()),
+        **dict(block.conditioned_transition_block.named_parameters()),
+    }
+    weight = parts[name]
+    weight += 1e7 * (weight.mean() + 1)
+    assert not diffusion_blocks.fits_half(diffusion)
+
+
+def test_factors_are_in_float16_only_where_upstream_takes_tf32(model):
+    network = replace(network_of(model, model.configs, cases.MODEL), kernels=HALF)
+    assert network.factors_of_sampling(100) == torch.float16
+    assert replace(network, kernels=torch_kernels()).factors_of_sampling(100) == torch.float32
+    assert replace(network, precision="fast").factors_of_sampling(100) == torch.bfloat16
+    on_gpu = replace(network, device=torch.device("cuda"))
+    limit = network.spec.sampling_full_precision_max_tokens
+    assert on_gpu.factors_of_sampling(limit) == torch.float16
+    assert on_gpu.factors_of_sampling(limit + 1) == torch.bfloat16
+
+
+def test_an_older_pytorch_has_no_cases_in_float16(monkeypatch):
+    """It cannot return products of 16-bit factors in 32 bits, so such a case would fail and stop all kernels."""
+    counted = {}
+    for version in ("2.7.1", "2.8.0"):
+        monkeypatch.setattr(torch, "__version__", version)
+        counted[can_be_half()] = len(probe_process.all_cases(torch.device("cpu")))
+    assert set(counted) == {False, True}
+    assert counted[False] < counted[True]

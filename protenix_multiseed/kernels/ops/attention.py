@@ -63,7 +63,7 @@ def attention(
             If ``gate`` is None, the output is not gated.
         out: [A, B, N, n_head, c]. It may have other strides; the last dimension is contiguous.
         bias: [A, n_head, N, N], finite, with any strides. In memory, rows are padded to a multiple of ``key_block``
-            keys, and hold :data:`~protenix_multiseed.kernels.base.MASKED` from key ``n_key`` on.
+            keys, and hold the bias of a masked key (:func:`~protenix_multiseed.kernels.base.masked`) from ``n_key`` on.
         n_key: Keys from this one on are padding.
     """
     key, value, bias = key[:, :, :n_key], value[:, :, :n_key], bias[..., :n_key]
@@ -236,7 +236,7 @@ def attention_kernel(
     # through registers for every block of keys.
     one = tl.load(identity + column[:, None] * n_identity + column[None, :])
     for start in range(0, n_key, BLOCK_N):
-        # Positions after the last key load the last key again. Their bias is MASKED, so their weight is zero.
+        # Positions after the last key load the last key again. Their bias is a masked key's, so their weight is zero.
         of_key = start * row_stride + tl.minimum(column, n_key - 1 - start)[:, None] * q_row
         of_value = start * row_stride + tl.minimum(turned, n_key - 1 - start)[:, None] * q_row
         at_keys, at_values = of_key + channel, of_value + channel
@@ -314,15 +314,15 @@ def _split_head_width(width: int) -> tuple[int, int]:
 def _(inputs: Inputs) -> Iterator[Case]:
     # Attention over pairs (gated elsewhere) with an odd and an even number of rows; then attention over tokens. Hopper
     # GPUs have another kernel for many tokens. Few of them are keys, so that the case is small.
-    of_pairs = [(3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32)] if not inputs.is_half else []
+    of_pairs = [] if inputs.is_half else [(3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32)]
     of_tokens = [(4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48), (4, 2, MIN_TOKENS + 6, 75, 1, 48)]
     for n_part, shared, length, n_key, n_head, width in (*of_pairs, *of_tokens):
         parts = split_heads(inputs.random(2, shared, length, n_part * n_head * width) / 2, n_part, n_head)
         bias = inputs.random(n_head, 2, length, length).transpose(0, 1)
         yield _case(parts, bias, n_key)
     # One key outweighs all others by far, and is not among the first.
-    outliers = [(3, 3, 139, 137, 32), (4, 1, MIN_TOKENS + 6, 75, 48)]
-    for n_part, shared, length, n_key, width in outliers[inputs.is_half :]:
+    of_pairs = [] if inputs.is_half else [(3, 3, 139, 137, 2, 32)]
+    for n_part, shared, length, n_key, _, width in (*of_pairs, (4, 1, MIN_TOKENS + 6, 75, 2, 48)):
         parts = split_heads(inputs.random(1, shared, length, n_part * 2 * width) / 2, n_part, 2)
         bias = inputs.random(1, 2, length, length)
         bias[..., 70] += 200

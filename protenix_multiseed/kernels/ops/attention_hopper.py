@@ -180,8 +180,8 @@ def attend_tiles(
                 logits = hopper.warpgroup_mma(query, first, widen(few.load(few_layout)), is_async=True)
                 logits_2 = hopper.warpgroup_mma(query_2, first_2, widen(few.load(few_layout)), is_async=True)
                 logits, logits_2 = hopper.warpgroup_mma_wait(0, deps=[logits, logits_2])
-                reference = highest_of_few(logits, s_layout, gl.bfloat16)
-                reference_2 = highest_of_few(logits_2, s_layout, gl.bfloat16)
+                reference = highest_of_few(logits, s_layout, False)
+                reference_2 = highest_of_few(logits_2, s_layout, False)
             for _j in range(n_block):
                 stage = step % STAGES
                 hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)

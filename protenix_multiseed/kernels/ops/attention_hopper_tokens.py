@@ -7,6 +7,7 @@ that of :mod:`..device_functions_hopper_attention`. What differs from :mod:`.att
 * A tile has up to 256 queries of one sample. Each of four groups of four warps takes 64 of them, and keeps them in
   registers: from shared memory they would be read again for each block of keys.
 * The queries of a head are split evenly among its tiles. A group without queries only waits.
+* In float16 a tile is computed once, with the running maximum.
 """
 
 from typing import Any
@@ -115,10 +116,11 @@ def fetch_tiles(descriptors, work, step, turn, AGAIN: gl.constexpr):
 def fetch(descriptors, work):
     """Work of the fetching warp."""
     step, turn = fetch_tiles(descriptors, work, gl.to_tensor(0), gl.to_tensor(0), False)
-    _buffers, barriers, wrong, _gate, _out, _strides, _n_query, _sizes, _n_block, n_tile = work
-    hopper.mbarrier.wait(barriers[4], 0)
-    if is_due(wrong, n_tile + gl.program_id(0)):
-        fetch_tiles(descriptors, work, step, turn, True)
+    _buffers, barriers, wrong, _gate, out, _strides, _n_query, _sizes, _n_block, n_tile = work
+    if out.dtype.element_ty == gl.bfloat16:
+        hopper.mbarrier.wait(barriers[4], 0)
+        if is_due(wrong, n_tile + gl.program_id(0)):
+            fetch_tiles(descriptors, work, step, turn, True)
 
 
 @gluon.jit
@@ -183,6 +185,7 @@ def free(q_empty):
 @gluon.jit
 def attend_tile(work, at, step, GROUP: gl.constexpr, AGAIN: gl.constexpr):
     """Compute this group's queries of a tile. Return the next ``step``, and 1 if a row's sum is too large, else 0."""
+    HALF: gl.constexpr = work[4].dtype.element_ty == gl.float16
     buffers, barriers, _wrong, gate, out, strides, n_query, _sizes, n_block, _n_tile = work
     queries, keys, values, biases = buffers
     full, empty, _q_full, q_empty, _ = barriers
@@ -194,7 +197,7 @@ def attend_tile(work, at, step, GROUP: gl.constexpr, AGAIN: gl.constexpr):
     key, key_rest = parts_of(keys, step % STAGES)
     few = biases.index(step % STAGES * GROUPS + GROUP).reshape([PART, KEYS]).slice(0, 8, dim=1).load(FEW_LAYOUT)
     few = ask(query, query_rest, key.slice(0, 8), key_rest.slice(0, 8), widen(few))
-    reference = highest_of_few(few, S_LAYOUT, key.dtype)
+    reference = highest_of_few(few, S_LAYOUT, HALF)
     query = query.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
     query_rest = query_rest.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
     free(q_empty)
@@ -205,7 +208,7 @@ def attend_tile(work, at, step, GROUP: gl.constexpr, AGAIN: gl.constexpr):
         bias = biases.index(stage * GROUPS + GROUP).reshape([PART, KEYS]).load(S_LAYOUT)
         logits = ask(query, query_rest, key, key_rest, widen(bias))
         reference, total, attended, attended_rest = add_values(
-            logits, parts_of(values, stage), reference, total, attended, attended_rest, AGAIN
+            logits, parts_of(values, stage), reference, total, attended, attended_rest, AGAIN or HALF
         )
         leave(empty.index(stage))
         step += 1
@@ -250,13 +253,14 @@ def attend_tiles(work, step, turn, GROUP: gl.constexpr, AGAIN: gl.constexpr):
 def attend_group(work, GROUP: gl.constexpr):
     """Work of one group of warps."""
     step, turn, is_wrong = attend_tiles(work, gl.to_tensor(0), gl.to_tensor(0), GROUP, False)
-    _buffers, barriers, wrong, _gate, _out, _strides, _n_query, _sizes, _n_block, n_tile = work
-    program = n_tile + gl.program_id(0)
-    gl.store(wrong + program * GROUPS + GROUP, is_wrong)
-    hopper.mbarrier.arrive(barriers[4], count=1)
-    hopper.mbarrier.wait(barriers[4], 0)
-    if is_due(wrong, program):
-        attend_tiles(work, step, turn, GROUP, True)
+    _buffers, barriers, wrong, _gate, out, _strides, _n_query, _sizes, _n_block, n_tile = work
+    if out.dtype.element_ty == gl.bfloat16:
+        program = n_tile + gl.program_id(0)
+        gl.store(wrong + program * GROUPS + GROUP, is_wrong)
+        hopper.mbarrier.arrive(barriers[4], count=1)
+        hopper.mbarrier.wait(barriers[4], 0)
+        if is_due(wrong, program):
+            attend_tiles(work, step, turn, GROUP, True)
 
 
 @gluon.jit(do_not_specialize=SIZES)

@@ -28,15 +28,6 @@ from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.stages import Conditioning, TrunkOutput
 
 
-def sampling_factors(network: Network, n_token: int) -> str:
-    """Dtype of the factors of the denoiser's products, such as ``float16``, for the record of a run."""
-    return str(_weights_of(network, n_token).dtype).removeprefix("torch.")
-
-
-def _weights_of(network: Network, n_token: int) -> Weights:
-    return network.prepared(Weights, network.module.diffusion_module, network.factors_of_sampling(n_token))
-
-
 class Denoiser:
     """The denoising network of one batch: a pure function of noisy coordinates and step index.
 
@@ -57,7 +48,7 @@ class Denoiser:
     ) -> None:
         diffusion = network.module.diffusion_module
         self._module, self._kernels = diffusion, network.kernels
-        self._weights = _weights_of(network, inputs.parts[0].n_token)
+        self._weights = network.prepared(Weights, diffusion, network.factors_of_sampling(inputs.parts[0].n_token))
         self._sigma_data = diffusion.sigma_data
         most_atoms = len(network.module.confidence_head.plddt_weight)  # of a token, in any job
         self._atom_to_token, self._atoms, self._count = atoms_and_tokens(inputs, most_atoms)

@@ -9,11 +9,10 @@ Products in float16
     it twice as fast. So factors may be in float16 here. The rows that a block updates stay in float32, and so do sums,
     norms and the softmax.
 
-    Numbers in float16 end at 65,504. The weights of a block say how large its numbers can become, whatever its input.
-    If one could be larger, all blocks use float32. Below 6e-5 numbers have fewer bits: their error is at most 3e-8.
+    Numbers in float16 end at 65,504. The weights of a block say how large its numbers can become, whatever its input
+    (:func:`fits_half`). Hidden channels of a transition may become larger, so each is scaled by a power of two.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ from protenix_multiseed.kernels.ops.attention import attention
 from protenix_multiseed.kernels.ops.conditioned_transition import add_conditioned_transition, modulated_norm
 from protenix_multiseed.kernels.ops.local_attention import local_attention
 
-LARGEST = 6e4  # with some room for rounding
+LARGEST = 6e4  # of any number in float16, with some room for rounding
+LARGEST_BIAS = 1e4  # of an attention bias: far from the bias of a masked key, which is -6e4
 
 
 class Block:
@@ -34,9 +34,6 @@ class Block:
         block: Upstream's ``DiffusionTransformerBlock``.
         dtype: Dtype of the factors of products. The rows that the block updates are in float32 if it is float16, else
             in the same dtype.
-
-    Attributes:
-        fits: Whether no number of the block can exceed the range of its dtype.
     """
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
@@ -68,45 +65,52 @@ class Block:
         self._expand_weight = torch.cat([transition.linear_nobias_a1.weight, transition.linear_nobias_a2.weight])
         self._contract_weight = transition.linear_nobias_b.weight
         self._bias_weight = module.linear_nobias_z.weight * module.layernorm_z.weight
-        self.fits = self._scale_hidden() < LARGEST if dtype == torch.float16 else True
+        if dtype == torch.float16:
+            self._scale_hidden()
         for name, weight in vars(self).items():
             if isinstance(weight, torch.Tensor):
                 setattr(self, name, weight.to(dtype))
         self._gate_weight, self._gate_bias = (part.to(rows_of(dtype)) for part in (gate_weight, gate_bias))
 
-    def _scale_hidden(self) -> float:
-        """Scale the hidden channels of the transition by a power of two, so that they cannot exceed float16.
+    def _scale_hidden(self) -> None:
+        """Scale each hidden channel of the transition by a power of two, so that it cannot exceed float16.
 
-        Their linear half is scaled, and the matrix after them has the inverse scale.
+        The linear half is scaled, and the matrix after it has the inverse scale. Both are exact.
+        """
+        first, second = self._largest(self._expand_weight, -1).chunk(2)
+        power = torch.exp2(torch.log2(first * second / LARGEST).ceil().clamp(min=0))
+        self._expand_weight = self._expand_weight / torch.cat([torch.ones_like(power), power])[:, None]
+        self._contract_weight = self._contract_weight * power
 
-        Returns:
-            The largest magnitude that any number of the block can then have.
+    def fits_half(self) -> bool:
+        """Whether no number of a block with these weights can exceed the range of float16."""
+        self._scale_hidden()
+        biases = self._bias_weight.norm(dim=1) * self._bias_weight.shape[1] ** 0.5
+        every = [
+            self._norm_weight,
+            self._norm_bias,
+            *(self._shift(norm) + self._query_weight.shape[1] ** 0.5 for norm in range(3 if self._is_local else 2)),
+            self._largest(self._query_weight, 0) + self._query_bias.abs(),
+            *([self._largest(self._key_weight, 1)] if self._is_local else []),
+            self._out_weight,
+            self._largest(self._expand_weight, -1),
+            self._contract_weight,
+        ]
+        return all(bool((part.abs() < LARGEST).all()) for part in every) and bool((biases < LARGEST_BIAS).all())
+
+    def _shift(self, norm: int) -> torch.Tensor:
+        """The largest magnitude of each channel's shift [c_a] in an adaptive layer norm, for any conditioning.
+
+        A standardised row of c channels has a norm of at most sqrt(c).
         """
         width, c_s = self._query_weight.shape[1], self._norm_weight.shape[1]
-        # A standardised row of c channels has a norm of at most sqrt(c). So a shift is at most sqrt(c_s) times the norm
-        # of its row of weights.
-        shifts = [part.norm(dim=1) * c_s**0.5 for part in torch.split(self._norm_weight, width)[1::2]]
+        made: torch.Tensor = torch.split(self._norm_weight, width)[1::2][norm].norm(dim=1) * c_s**0.5
+        return made
 
-        def largest(weight: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-            made: torch.Tensor = weight.norm(dim=1) * width**0.5 + weight.abs() @ shift
-            return made
-
-        first, second = largest(self._expand_weight, shifts[-1]).chunk(2)
-        power = 2.0 ** max(0, math.ceil(math.log2(max(1.0, float((first * second).max())) / LARGEST)))
-        self._expand_weight = torch.cat([self._expand_weight[: len(first)], self._expand_weight[len(first) :] / power])
-        self._contract_weight = self._contract_weight * power
-        every = [
-            *(shift + width**0.5 for shift in shifts),
-            largest(self._query_weight, shifts[0]) + self._query_bias.abs(),
-            first,
-            second / power,
-            self._bias_weight.norm(dim=1) * self._bias_weight.shape[1] ** 0.5,
-            self._contract_weight.abs(),
-            self._out_weight.abs(),
-        ]
-        if self._is_local:
-            every.append(largest(self._key_weight, shifts[1]))
-        return max(float(part.max()) for part in every)
+    def _largest(self, weight: torch.Tensor, norm: int) -> torch.Tensor:
+        """The largest magnitude of each channel of ``x weight^T`` [c_out], for any row ``x`` that a norm can make."""
+        made: torch.Tensor = weight.norm(dim=1) * weight.shape[1] ** 0.5 + weight.abs() @ self._shift(norm)
+        return made
 
     def condition(self, s: torch.Tensor, normed: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Project the conditioning for this block (Alg. 24-26).
@@ -154,26 +158,33 @@ class Weights:
     """Weights of the diffusion module's transformer blocks and of the layers between them, cast once.
 
     Attributes:
-        dtype: Dtype of the factors of products: the wanted one, or float32 if it is float16 and its range is too small.
+        dtype: Dtype of the factors of products.
         rows: Dtype of the rows that the blocks update, and of the layers between them.
     """
 
     def __init__(self, diffusion: Any, dtype: torch.dtype) -> None:
-        transformers = (
-            diffusion.diffusion_transformer,
-            diffusion.atom_attention_encoder.atom_transformer.diffusion_transformer,
-            diffusion.atom_attention_decoder.atom_transformer.diffusion_transformer,
-        )
-        made = [[Block(block, dtype) for block in transformer.blocks] for transformer in transformers]
-        if not all(block.fits for blocks in made for block in blocks):
-            dtype = torch.float32
-            made = [[Block(block, dtype) for block in transformer.blocks] for transformer in transformers]
         self.dtype, self.rows = dtype, rows_of(dtype)
-        self.token, self.encoder, self.decoder = made
+        self.token, self.encoder, self.decoder = (
+            [Block(block, dtype) for block in blocks] for blocks in blocks_of(diffusion)
+        )
         self.to_tokens = diffusion.atom_attention_encoder.linear_no_bias_q.weight.to(self.rows)
         self.from_tokens = diffusion.atom_attention_decoder.linear_no_bias_a.weight.to(self.rows)
         norm = diffusion.layernorm_a
         self.token_norm = tuple(None if part is None else part.to(self.rows) for part in (norm.weight, norm.bias))
+
+
+def blocks_of(diffusion: Any) -> tuple[Any, Any, Any]:
+    """Upstream's blocks of the transformer of tokens, and of those of the atom encoder and decoder."""
+    return (
+        diffusion.diffusion_transformer.blocks,
+        diffusion.atom_attention_encoder.atom_transformer.diffusion_transformer.blocks,
+        diffusion.atom_attention_decoder.atom_transformer.diffusion_transformer.blocks,
+    )
+
+
+def fits_half(diffusion: Any) -> bool:
+    """Whether factors of the products of all blocks can be in float16: no number can exceed its range."""
+    return all(Block(block, torch.float32).fits_half() for blocks in blocks_of(diffusion) for block in blocks)
 
 
 def rows_of(dtype: torch.dtype) -> torch.dtype:
