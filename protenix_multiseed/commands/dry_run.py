@@ -195,7 +195,7 @@ def _groups(
 def _planner(config: RunConfig) -> "tuple[Planner, int]":
     """Return the run's planner and the bytes of device memory that a plan may fill.
 
-    It assumes that the weights, which are not loaded, fit float16 as all known ones do.
+    It assumes that the weights, which are not loaded, fit float16.
     """
     from protenix_multiseed.execution import hardware
     from protenix_multiseed.execution.plan import make_planner

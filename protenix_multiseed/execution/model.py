@@ -346,7 +346,9 @@ class LoadedModel:
             self.configs[name] = triangles
         self.kernels = {"batched": "torch", "reference": triangles}
         if found.get("triton") == "ok":
-            half = can_be_half() and self.configs.enable_tf32 and fits_half(self.network.module.diffusion_module)
+            half = can_be_half() and self.configs.enable_tf32
+            if half and not fits_half(self.network.module.diffusion_module):
+                half, self.kernels["no float16"] = False, "with these weights a number could exceed its range"
             self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok", half=half))
             self.kernels["batched"] = "triton"
         else:

@@ -85,31 +85,35 @@ class Block:
     def fits_half(self) -> bool:
         """Whether no number of a block with these weights can exceed the range of float16."""
         self._scale_hidden()
-        biases = self._bias_weight.norm(dim=1) * self._bias_weight.shape[1] ** 0.5
         every = [
             self._norm_weight,
             self._norm_bias,
-            *(self._shift(norm) + self._query_weight.shape[1] ** 0.5 for norm in range(3 if self._is_local else 2)),
+            *(
+                largest(self._shift(norm)) + self._query_weight.shape[1] ** 0.5
+                for norm in range(3 if self._is_local else 2)
+            ),
             self._largest(self._query_weight, 0) + self._query_bias.abs(),
             *([self._largest(self._key_weight, 1)] if self._is_local else []),
             self._out_weight,
             self._largest(self._expand_weight, -1),
             self._contract_weight,
         ]
-        return all(bool((part.abs() < LARGEST).all()) for part in every) and bool((biases < LARGEST_BIAS).all())
+        is_small = bool((largest(self._bias_weight) < LARGEST_BIAS).all())
+        return is_small and all(bool((part.abs() < LARGEST).all()) for part in every)
 
     def _shift(self, norm: int) -> torch.Tensor:
-        """The largest magnitude of each channel's shift [c_a] in an adaptive layer norm, for any conditioning.
-
-        A standardised row of c channels has a norm of at most sqrt(c).
-        """
-        width, c_s = self._query_weight.shape[1], self._norm_weight.shape[1]
-        made: torch.Tensor = torch.split(self._norm_weight, width)[1::2][norm].norm(dim=1) * c_s**0.5
+        """The matrix [c_a, c_s] that makes the shift of an adaptive layer norm from the standardised conditioning."""
+        made: torch.Tensor = torch.split(self._norm_weight, self._query_weight.shape[1])[1::2][norm]
         return made
 
     def _largest(self, weight: torch.Tensor, norm: int) -> torch.Tensor:
-        """The largest magnitude of each channel of ``x weight^T`` [c_out], for any row ``x`` that a norm can make."""
-        made: torch.Tensor = weight.norm(dim=1) * weight.shape[1] ** 0.5 + weight.abs() @ self._shift(norm)
+        """The largest magnitude of each channel of ``x weight^T`` [c_out], for any row ``x`` that a norm can make.
+
+        ``x`` is a standardised row times gates below 1, plus the shift, which is a matrix times another standardised
+        row. A standardised row of c channels has a norm of at most sqrt(c).
+        """
+        shift = self._shift(norm)
+        made: torch.Tensor = largest(weight) + largest(weight @ shift)
         return made
 
     def condition(self, s: torch.Tensor, normed: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -185,6 +189,12 @@ def blocks_of(diffusion: Any) -> tuple[Any, Any, Any]:
 def fits_half(diffusion: Any) -> bool:
     """Whether factors of the products of all blocks can be in float16: no number can exceed its range."""
     return all(Block(block, torch.float32).fits_half() for blocks in blocks_of(diffusion) for block in blocks)
+
+
+def largest(weight: torch.Tensor) -> torch.Tensor:
+    """The largest magnitude of each channel of ``x weight^T`` [c_out], for any standardised row ``x``."""
+    made: torch.Tensor = weight.norm(dim=1) * weight.shape[1] ** 0.5
+    return made
 
 
 def rows_of(dtype: torch.dtype) -> torch.dtype:
