@@ -87,27 +87,35 @@ def make_weights(SLOTS: gl.constexpr, BLOCKS: gl.constexpr):
 
 
 @gluon.jit
+def fetch_slot(x, rows, slot, first, uses, COUNT: gl.constexpr, IS_TURNED: gl.constexpr):
+    """Fetch 64 rows of COUNT blocks, from row ``first`` on, into a slot that was used ``uses`` times before.
+
+    ``x`` describes rows, with IS_TURNED columns.
+    """
+    buffers, full, empty = rows
+    hopper.mbarrier.wait(empty.index(slot), (uses & 1) ^ 1)
+    hopper.mbarrier.expect(full.index(slot), COUNT * ROWS * PART * 2)
+    for part in gl.static_range(COUNT):
+        block = buffers.index(slot * COUNT + part)
+        if IS_TURNED:
+            hopper.tma.async_copy_global_to_shared(x, [part * PART, first], full.index(slot), block)
+        else:
+            hopper.tma.async_copy_global_to_shared(x, [first, part * PART], full.index(slot), block)
+
+
+@gluon.jit
 def fetch_rows(x, rows, size, HALVES: gl.constexpr, IS_TURNED: gl.constexpr):
     """Work of the warp that fetches rows: all tiles of this thread block.
 
     A warp group has HALVES slots of a tile, those of the first group come first. ``x`` describes [size, 256], with
     IS_TURNED [256, size].
     """
-    buffers, full, empty = rows
     turn = 0
     for tile in range(gl.program_id(0), gl.cdiv(size, 2 * HALVES * ROWS), gl.num_programs(0)):
         for half in gl.static_range(HALVES):
             for group in gl.static_range(2):
                 slot = group * HALVES + half
-                hopper.mbarrier.wait(empty.index(slot), (turn & 1) ^ 1)
-                hopper.mbarrier.expect(full.index(slot), ROWS * CHANNELS * 2)
-                first = (tile * 2 * HALVES + slot) * ROWS
-                for part in gl.static_range(PARTS):
-                    block = buffers.index(slot * PARTS + part)
-                    if IS_TURNED:
-                        hopper.tma.async_copy_global_to_shared(x, [part * PART, first], full.index(slot), block)
-                    else:
-                        hopper.tma.async_copy_global_to_shared(x, [first, part * PART], full.index(slot), block)
+                fetch_slot(x, rows, slot, (tile * 2 * HALVES + slot) * ROWS, turn, PARTS, IS_TURNED)
         turn += 1
 
 

@@ -10,7 +10,14 @@ things differ, because rows and weights are smaller:
 The transition, whose weights do not fit, shares only the first of these (:mod:`.ops.transition_hopper_128`).
 """
 
-from protenix_multiseed.kernels.device_functions_hopper import BLOCK_LAYOUT, PART, PRODUCT, ROWS, make_barriers
+from protenix_multiseed.kernels.device_functions_hopper import (
+    BLOCK_LAYOUT,
+    PART,
+    PRODUCT,
+    ROWS,
+    fetch_slot,
+    make_barriers,
+)
 from protenix_multiseed.kernels.language import gl, gluon, hopper
 
 N_CHANNEL, N_GROUP = 128, 3
@@ -31,20 +38,11 @@ def make_rows(SLOTS: gl.constexpr):
 @gluon.jit
 def fetch_rows(x, rows, size, SLOTS: gl.constexpr, IS_TURNED: gl.constexpr):
     """Work of the warp that fetches rows. ``x`` describes [size, 128], with IS_TURNED [128, size]."""
-    buffers, full, empty = rows
     turn = 0
     for tile in range(gl.program_id(0), gl.cdiv(size, GROUPS * ROWS), gl.num_programs(0)):
         for group in gl.static_range(GROUPS):
             slot = group * SLOTS + turn % SLOTS
-            hopper.mbarrier.wait(empty.index(slot), (turn // SLOTS & 1) ^ 1)
-            hopper.mbarrier.expect(full.index(slot), ROWS * CHANNELS * 2)
-            first = (tile * GROUPS + group) * ROWS
-            for part in gl.static_range(2):
-                block = buffers.index(slot * 2 + part)
-                if IS_TURNED:
-                    hopper.tma.async_copy_global_to_shared(x, [part * PART, first], full.index(slot), block)
-                else:
-                    hopper.tma.async_copy_global_to_shared(x, [first, part * PART], full.index(slot), block)
+            fetch_slot(x, rows, slot, (tile * GROUPS + group) * ROWS, turn // SLOTS, 2, IS_TURNED)
         turn += 1
 
 
