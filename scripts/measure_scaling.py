@@ -96,7 +96,9 @@ def measure(
     out = inputs.parent / "out"
     options = [*arguments.options.split(), *(["--gpus", str(n_gpu)] if n_gpu > 1 else [])]
     command = [sys.executable, "-c", OURS, "predict", str(inputs), "--seeds", f"1-{n_seed}", "--out", str(out)]
-    watching = subprocess.Popen(QUERY, stdout=subprocess.PIPE, text=True) if shutil.which("nvidia-smi") else None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    query = [*QUERY, *(["-i", visible] if visible else [])]
+    watching = subprocess.Popen(query, stdout=subprocess.PIPE, text=True) if shutil.which("nvidia-smi") else None
     started = time.time()
     process = subprocess.Popen(
         [*command, *options, "--quiet"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -117,13 +119,14 @@ def measure(
     ranked = list(out.glob("*/best.cif"))
     if process.returncode or len(records) != n_job * n_seed or len(ranked) != n_job:
         sys.exit(f"code {process.returncode}, {len(records)} seeds, {len(ranked)} jobs ranked\n{output[-4000:]}")
-    batches = {}
+    batches, devices = {}, {}
     for path, record in records.items():
         seconds = sum(record["run"]["stage_seconds"].values())
         written = path.stat().st_mtime
         of_jobs = record["run"].get("batch_jobs") or {record["job"]: record["run"]["batch"]}  # else counted once a job
         key = json.dumps(of_jobs, sort_keys=True)
         batches[key] = max(batches.get(key, (0.0, written)), (seconds, written))
+        devices[key] = record["run"].get("gpu_uuid", record["run"]["device"])
     busy = sum(seconds for seconds, _ in batches.values())
     begin = min(written - seconds for seconds, written in batches.values())
     end = max(path.stat().st_mtime for path in records)
@@ -137,6 +140,7 @@ def measure(
         "first_batch_s": round(begin - started, 2),
         "first_result_s": round(min(path.stat().st_mtime for path in records) - started, 2),
         "batches": len(batches),
+        "by_device": by_device(batches, devices, started),
         "seconds_per_seed": round(statistics.mean(record["run"]["seconds"] for record in records.values()), 3),
         "log": stages(out, started),
         "driver_cpu_s": round(driver_seconds, 1),
@@ -145,6 +149,16 @@ def measure(
     }
     shutil.rmtree(out)
     return row
+
+
+def by_device(
+    batches: dict[str, tuple[float, float]], devices: dict[str, str], started: float
+) -> dict[str, list[list[float]]]:
+    """Return the seconds of the first three and the last three batches of each GPU, and when each was written."""
+    made: dict[str, list[list[float]]] = {}
+    for key, (seconds, written) in sorted(batches.items(), key=lambda pair: pair[1][1]):
+        made.setdefault(devices[key], []).append([round(seconds, 2), round(written - started, 2)])
+    return {device: rows[:3] + rows[3:][-3:] for device, rows in made.items()}
 
 
 def stages(out: Path, started: float) -> dict[str, float]:

@@ -80,7 +80,12 @@ class LoadedModel:
         )
         self._place = {"device": str(self.device)}
         if on_gpu:
-            self._place |= {"gpu": torch.cuda.get_device_name(self.device), "driver": driver_version() or "unknown"}
+            properties = torch.cuda.get_device_properties(self.device)
+            self._place |= {
+                "gpu": properties.name,
+                "gpu_uuid": f"GPU-{properties.uuid}",  # as nvidia-smi -L prints it
+                "driver": driver_version() or "unknown",
+            }
         self.lost: str | None = None
         self.limit = MemoryLimit()
         self._stage_seconds: dict[str, Mapping[str, float]] = {}  # of the last job's last batch
