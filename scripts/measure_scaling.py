@@ -32,7 +32,7 @@ from benchmark_command import OURS, REPOSITORY, prepare
 from measure_screening import AMINO_ACIDS, alignment
 
 SIZES = {"tiny": (8, 24), "small": (150, 450), "one": (245, 245), "large": (1000, 1500)}
-QUERY = ["nvidia-smi", "--query-gpu=index,utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+QUERY = ["nvidia-smi", "--query-gpu=index,utilization.gpu,clocks.sm", "--format=csv,noheader,nounits", "-lms", "200"]
 
 
 def main() -> None:
@@ -114,12 +114,12 @@ def measure(
         time.sleep(0.1)
     whole = time.time() - started
     output = process.stdout.read() if process.stdout else ""
-    seen = idle_by_gpu(watching, n_gpu, whole)
+    seen = watched(watching, n_gpu)
     records = {path: json.loads(path.read_text()) for path in out.glob("*/seed_*/record.json")}
     ranked = list(out.glob("*/best.cif"))
     if process.returncode or len(records) != n_job * n_seed or len(ranked) != n_job:
         sys.exit(f"code {process.returncode}, {len(records)} seeds, {len(ranked)} jobs ranked\n{output[-4000:]}")
-    batches, devices = {}, {}
+    batches, devices, stage_seconds = {}, {}, {}
     for path, record in records.items():
         seconds = sum(record["run"]["stage_seconds"].values())
         written = path.stat().st_mtime
@@ -127,6 +127,7 @@ def measure(
         key = json.dumps(of_jobs, sort_keys=True)
         batches[key] = max(batches.get(key, (0.0, written)), (seconds, written))
         devices[key] = record["run"].get("gpu_uuid", record["run"]["device"])
+        stage_seconds.setdefault(key, record["run"]["stage_seconds"])
     busy = sum(seconds for seconds, _ in batches.values())
     begin = min(written - seconds for seconds, written in batches.values())
     end = max(path.stat().st_mtime for path in records)
@@ -136,11 +137,15 @@ def measure(
         "span_s": round(span, 2),
         "structures_per_s": round(n_structure / span, 2),
         "outside_batches": round(1 - busy / (n_gpu * span), 4),
-        "no_kernel": seen,
+        **seen,
         "first_batch_s": round(begin - started, 2),
         "first_result_s": round(min(path.stat().st_mtime for path in records) - started, 2),
         "batches": len(batches),
         "by_device": by_device(batches, devices, started),
+        "stage_seconds": {
+            stage: round(sum(one[stage] for one in stage_seconds.values()), 2)
+            for stage in next(iter(stage_seconds.values()))
+        },
         "seconds_per_seed": round(statistics.mean(record["run"]["seconds"] for record in records.values()), 3),
         "log": stages(out, started),
         "driver_cpu_s": round(driver_seconds, 1),
@@ -178,22 +183,26 @@ def kill_one(parent: int) -> str | None:
     return None
 
 
-def idle_by_gpu(watching: subprocess.Popen | None, n_gpu: int, seconds: float) -> list[float] | None:
-    """Return the share of the time without a kernel for each GPU that was used, from its first to its last kernel."""
+def watched(watching: subprocess.Popen | None, n_gpu: int) -> dict[str, list[float]]:
+    """Return the share of the time without a kernel for each GPU that was used, from its first to its last kernel.
+
+    And the median clock of its multiprocessors while kernels ran, MHz.
+    """
     if watching is None:
-        return None
+        return {}
     watching.terminate()
     output, _ = watching.communicate()
-    seen: dict[int, list[int]] = {}
+    seen: dict[int, list[tuple[int, int]]] = {}
     for line in output.splitlines():
-        parts = line.split(",")
-        if len(parts) == 2 and parts[1].strip().isdigit():
-            seen.setdefault(int(parts[0]), []).append(int(parts[1]))
-    made = []
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 3 and all(map(str.isdigit, parts)):
+            seen.setdefault(int(parts[0]), []).append((int(parts[1]), int(parts[2])))
+    made: dict[str, list[float]] = {"no_kernel": [], "clock_mhz": []}
     for index in sorted(seen)[:n_gpu]:
-        busy = [place for place, one in enumerate(seen[index]) if one]
-        used = seen[index][busy[0] : busy[-1] + 1] if busy else [0]
-        made.append(round(1 - statistics.mean(used) / 100, 3))
+        busy = [place for place, (used, _) in enumerate(seen[index]) if used]
+        rows = seen[index][busy[0] : busy[-1] + 1] if busy else [(0, 0)]
+        made["no_kernel"].append(round(1 - statistics.mean(used for used, _ in rows) / 100, 3))
+        made["clock_mhz"].append(statistics.median(clock for used, clock in rows if used or not busy))
     return made
 
 

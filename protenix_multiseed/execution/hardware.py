@@ -57,6 +57,16 @@ def speed_name(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
+def load_cublas(device: torch.device) -> None:
+    """Let cuBLAS load itself onto a GPU: one small product of each kind. Else the first batch waits for it."""
+    with contextlib.suppress(RuntimeError):  # a batch on a device that does not answer says more
+        for dtype in (torch.bfloat16, torch.float16, torch.float32):
+            matrix = torch.zeros(64, 64, dtype=dtype, device=device)
+            torch.nn.functional.linear(matrix, matrix, matrix[0])
+            torch.bmm(matrix[None], matrix[None])
+        torch.cuda.synchronize(device)
+
+
 def let_segments_grow() -> None:
     """Turn on PyTorch's expandable segments, unless the user has configured PyTorch's allocator.
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,8 +101,9 @@ class LoadedModel:
             ConfigError: if the user asks for kernels by name and they cannot be used, or changes the demo's layers.
             Stopped: if ``should_stop`` returns True during loading.
         """
-        if self.device.type == "cuda":
-            threading.Thread(target=hash_triton, daemon=True).start()
+        if self.device.type == "cuda":  # beside the weights, which come from a file
+            for work in (hash_triton, partial(hardware.load_cublas, self.device)):
+                threading.Thread(target=work, daemon=True).start()
         if self.checkpoint is None:
             model = demo.fill(self._built)
             if self.config.model == DEMO_MODEL and not demo.fit(model):

@@ -50,8 +50,7 @@ def run(
     for task in todo:
         for note in task.job.notes:
             tell(Note(job=task.job, text=note))
-    # Two spare workers write the last job's seeds while no job is left to featurize.
-    workers.limit(len(todo) + 2)
+    workers.limit(len(todo) + sum(len(task.todo) for task in todo))  # a task for each job and for each seed's files
     with workers, make_executor(config, workers, tell) as executor:
         try:
             if todo:
