@@ -21,7 +21,7 @@ from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.types import Failure, Features, Job, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
-from protenix_multiseed.upstream.environment import prepare
+from protenix_multiseed.upstream.environment import prepare, prepare_imports
 
 if TYPE_CHECKING:  # these modules import torch, which takes seconds; the probe starts before that
     from protenix_multiseed.execution.model import LoadedModel
@@ -86,7 +86,7 @@ class LocalExecutor:
         _check(should_stop)
         importlib.import_module("torch")
         _check(should_stop)
-        prepare(dictionary)
+        prepare_imports()
         from protenix_multiseed.execution.model import LoadedModel
 
         self._model = LoadedModel(config, self._probe)
@@ -95,6 +95,8 @@ class LocalExecutor:
             self._tell(StageEntered(text=text))
         self._refuse_too_large(tasks)
         _check(should_stop)
+        # Features hold an AtomArray. Its import would begin when the first ones arrive.
+        threading.Thread(target=importlib.import_module, args=("biotite.structure",)).start()
         self._model.load(should_stop)
         for text in self._remarks(dictionary.name):
             self._tell(Note(job=None, text=text))

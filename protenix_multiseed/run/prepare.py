@@ -74,6 +74,11 @@ def prepare(
     if config.offline:
         forbid_network(loopback=config.executor == "ray")
     checkpoint_hash = CheckpointHash(config)
+    if workers is not None and executor_name(config) != "ray":
+        with contextlib.suppress(ConfigError, OSError):  # a later check says so, after those of the inputs
+            if not config.out.exists():  # else all seeds may be done
+                check_workers()
+                workers.start()
     notes: list[str] = []
 
     def tell(text: str) -> None:
@@ -153,8 +158,8 @@ def _with_alignments(
 def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | None) -> None:
     """Begin imports that take seconds during the remaining checks. Not if results of one of the jobs exist.
 
-    The server starts first, because its start imports modules, which would wait for the import of torch. A run that is
-    refused by a later check ends when the import has ended.
+    The server starts first, because its start imports modules, which would wait for the import of torch. With a new
+    output folder it has started before. A run that is refused by a later check ends when the import has ended.
     """
     if any((config.out / job.name).exists() for job in jobs):
         return

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 import psutil
 import pytest
 from pebble import ProcessExpired
+from support.command import environment
 from support.jobs import job_of
 from support.predictions import prediction
 from support.workers import act, imported
@@ -285,10 +286,40 @@ def test_workers_are_forks_of_a_server_that_has_imported_what_they_need(tmp_path
         servers = {pool.submit(os.getppid).result() for _ in range(4)}
         (server,) = running_servers()
         assert servers == {server.pid}
-        names = ["protenix_multiseed.features.featurize", "torch", "sklearn"]
+        names = ["protenix_multiseed.features.featurize", "torch", "sklearn", "pandas", "matplotlib"]
         assert pool.submit(imported, names).result() == names[:2]
     assert not server.is_running()
     assert not (tmp_path / "imported").exists()
+
+
+LATE = """
+from protenix_multiseed.upstream.environment import hidden, postponed
+with postponed("colorsys"), hidden("chunk_of_nothing"):
+    import colorsys
+    from typing import Union
+    kinds = Union[colorsys.any.Type, None], dict[str, colorsys.Other]
+    try:
+        colorsys.rgb_to_hls(0, 0, 0)
+    except TypeError as error:
+        print(error)
+    try:
+        import chunk_of_nothing
+    except ModuleNotFoundError:
+        print("hidden")
+import sys
+print("colorsys" in sys.modules, "chunk_of_nothing" in sys.modules)
+print(colorsys.rgb_to_hls(1, 1, 1), "colorsys" in sys.modules)
+with postponed("colorsys"):
+    import colorsys
+    print(colorsys.rgb_to_hls(1, 1, 1))
+"""
+
+
+def test_a_postponed_module_is_imported_when_it_is_used_after_the_block():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, env=environment(), check=True)
+    assert done.stdout.splitlines() == [
+        "a module is used while it is postponed", "hidden", "False False", "(0.0, 1.0, 0.0) True", "(0.0, 1.0, 0.0)",
+    ]  # fmt: skip
 
 
 def test_a_pool_that_got_no_task_leaves_no_server():

@@ -1,10 +1,12 @@
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from protenix_multiseed.config_loading import load_config
-from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.errors import ConfigError, RefusedInputsError, WeightsError
 from protenix_multiseed.run.preflight import check_surroundings, check_workers
+from protenix_multiseed.run.prepare import prepare
 
 
 @pytest.fixture
@@ -65,6 +67,26 @@ def test_workers_that_cannot_make_semaphores_are_refused(monkeypatch):
     monkeypatch.setattr("multiprocessing.synchronize.RLock", no_room)
     with pytest.raises(ConfigError, match=r"/dev/shm: .* No space left on device; mount a tmpfs .*--shm-size"):
         check_workers()
+
+
+def test_workers_begin_their_imports_before_the_inputs_are_read_if_the_output_folder_is_new(root):
+    """If they cannot start, a mistake of the inputs is still what the user reads first."""
+    started = []
+
+    def fail():
+        started.append("failed")
+        raise ConfigError("no socket")
+
+    def refuse(start):
+        config = load_config({"model": "demo", "out": root / "out"})
+        with pytest.raises(RefusedInputsError, match=r"none\.json"):
+            prepare(config, [root / "none.json"], print, None, SimpleNamespace(start=start))
+
+    refuse(lambda: started.append("begun"))
+    refuse(fail)
+    (root / "out").mkdir()
+    refuse(fail)
+    assert started == ["begun", "failed"]
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(root, monkeypatch):
