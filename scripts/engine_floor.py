@@ -91,7 +91,8 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
         "score": n_seed * counted["score"],
     }
     made: dict[str, Any] = {"flops": flops, "bytes": {}, "seconds": {}}
-    for precision, kinds in (("reference", ("bf16", "tf32", "tf32")), ("fast", ("bf16", "bf16", "bf16"))):
+    sampling = "bf16" if network.kernels.half else "tf32"  # float16 has bfloat16's peak rate
+    for precision, kinds in (("reference", ("bf16", sampling, "tf32")), ("fast", ("bf16", "bf16", "bf16"))):
         moved = {name: bytes_moved(network, features, n_seed, name, precision) for name in flops}
         made["bytes"][precision] = moved
         made["seconds"][precision] = {
@@ -104,7 +105,7 @@ def floor(network: Network, features: Features, n_seed: int, ceilings: Mapping[s
 def bytes_moved(network: Network, features: Features, n_seed: int, stage: str, precision: str) -> int:
     """Count the bytes that a stage must move, as :func:`floor` explains.
 
-    The diffusion network is taken in bfloat16, the confidence head's pairs in float32 or, for ``fast``, in bfloat16.
+    The diffusion network is taken in 16 bits, the confidence head's pairs in float32 or, for ``fast``, in bfloat16.
     Logits are float32.
     """
     module, model, n = network.module, network.configs.model, features.n_token
