@@ -71,7 +71,7 @@ class RunConfig(_Strict):
     )
     kernels: Literal["auto", "torch", "cuequivariance"] = Field(default="auto", description="GPU kernels")
     precision: Literal["reference", "fast"] = Field(
-        default="reference", description="as precise as Protenix, or fast: diffusion network and confidence head in bfloat16"
+        default="reference", description="as precise as Protenix, or fast: diffusion and confidence head in bfloat16"
     )
     max_seeds_per_batch: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="at most this many seeds in one batch"
