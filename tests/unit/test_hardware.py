@@ -58,3 +58,8 @@ def test_a_lost_device_is_reported_with_its_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", gone)
     assert hardware.free_memory(GPU) == "CUDA error: device-side assert"
     assert hardware.free_memory(torch.device("cpu")) is None
+
+
+@pytest.mark.skipif(not torch.version.cuda, reason="a PyTorch without CUDA never does this")
+def test_a_gpu_that_does_not_answer_is_left_to_the_first_batch():
+    hardware.load_cublas(torch.device("cuda", 99))
