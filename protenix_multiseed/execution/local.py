@@ -1,5 +1,6 @@
 """The local executor: one model on one device of this machine."""
 
+import contextlib
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,7 +97,7 @@ class LocalExecutor:
         self._refuse_too_large(tasks)
         _check(should_stop)
         # Features hold an AtomArray. Its import would begin when the first ones arrive.
-        threading.Thread(target=importlib.import_module, args=("biotite.structure",)).start()
+        threading.Thread(target=_import_quietly, args=("biotite.structure",)).start()
         self._model.load(should_stop)
         for text in self._remarks(dictionary.name):
             self._tell(Note(job=None, text=text))
@@ -211,6 +212,11 @@ class LocalExecutor:
 def _check(should_stop: Callable[[], bool]) -> None:
     if should_stop():
         raise Stopped
+
+
+def _import_quietly(name: str) -> None:
+    with contextlib.suppress(Exception):  # whoever needs the module fails the same way and reports it
+        importlib.import_module(name)
 
 
 def _in_thread(function: Callable[[], _Made]) -> "Future[_Made]":

@@ -3,13 +3,11 @@
 import itertools
 import math
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -101,25 +99,29 @@ class LoadedModel:
             ConfigError: if the user asks for kernels by name and they cannot be used, or changes the demo's layers.
             Stopped: if ``should_stop`` returns True during loading.
         """
-        if self.device.type == "cuda":  # beside the weights, which come from a file
-            for work in (hash_triton, partial(hardware.load_cublas, self.device)):
-                threading.Thread(target=work, daemon=True).start()
+        with ThreadPoolExecutor() as beside:  # the weights, which come from a file
+            if self.device.type == "cuda":
+                beside.submit(hash_triton)
+                beside.submit(hardware.load_cublas, self.device)
+            self.network = self._make_network(self._load_weights().to(self.device))
+        while self._probe.is_at_work:
+            if should_stop():
+                raise Stopped
+            time.sleep(0.05)
+        self._choose_kernels()
+
+    def _load_weights(self) -> torch.nn.Module:
         if self.checkpoint is None:
             model = demo.fill(self._built)
             if self.config.model == DEMO_MODEL and not demo.fit(model):
                 raise ConfigError(
                     "upstream: the demo's weights fit its own layers only; leave out the settings that change them"
                 )
-        else:
-            is_mapped = self.device.type == "cuda"
-            model = load_model(self.configs, self.checkpoint, self.config.model, self._built, mapped=is_mapped)
-            self.missing_weights = model.missing_weights  # type: ignore[assignment]
-        self.network = self._make_network(model.to(self.device))
-        while self._probe.is_at_work:
-            if should_stop():
-                raise Stopped
-            time.sleep(0.05)
-        self._choose_kernels()
+            return model
+        is_mapped = self.device.type == "cuda"
+        model = load_model(self.configs, self.checkpoint, self.config.model, self._built, mapped=is_mapped)
+        self.missing_weights = model.missing_weights  # type: ignore[assignment]
+        return model
 
     def close(self) -> None:
         """End the copying threads and release the model."""

@@ -74,7 +74,7 @@ def prepare(
     if config.offline:
         forbid_network(loopback=config.executor == "ray")
     checkpoint_hash = CheckpointHash(config)
-    if workers is not None and executor_name(config) != "ray":
+    if workers is not None and executor_name(config) != "ray" and not _searches(config):
         with contextlib.suppress(ConfigError, OSError):  # a later check says so, after those of the inputs
             if not config.out.exists():  # else all seeds may be done
                 check_workers()
@@ -134,6 +134,10 @@ def search(
     return [with_spec(job, spec, config.input_rules, dictionary) for job, spec in outcome.specs], outcome.failures
 
 
+def _searches(config: RunConfig) -> bool:
+    return bool(config.msa_server or config.msa_database or config.rna_databases)
+
+
 def _with_alignments(
     config: RunConfig,
     jobs: list[Job],
@@ -145,7 +149,7 @@ def _with_alignments(
     Raises:
         ProtenixMsError: if a search failed. Finished searches are kept.
     """
-    if not (config.msa_server or config.msa_database or config.rna_databases):
+    if not _searches(config):
         return jobs
     with searching() as tell:
         made, failures = search(config, jobs, dictionary, config.out / RUN_FOLDER / ALIGNMENTS, tell)

@@ -1,11 +1,12 @@
 """Prepare a process for the package ``protenix``, and call it without its prints.
 
-Call :func:`prepare` before the first import of ``protenix.data`` or ``protenix.model`` in a process, because these
-modules read environment variables when they are imported.
+Call :func:`prepare_imports` before the first import of ``protenix.data`` or ``protenix.model`` in a process, because
+these modules read environment variables when they are imported. A process that uses the dictionary calls
+:func:`prepare`.
 """
 
 import contextlib
-import importlib
+import importlib.util
 import logging
 import os
 import re
@@ -117,9 +118,11 @@ class _LateModule(ModuleType):
     is_over = False
 
     def __getattr__(self, name: str) -> Any:
+        if self.is_over:
+            return getattr(importlib.import_module(self.__name__), name)
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(importlib.import_module(self.__name__), name) if self.is_over else _Placeholder()
+        return _Placeholder()
 
 
 @contextlib.contextmanager
@@ -129,10 +132,12 @@ def postponed(module: str) -> Iterator[None]:
     Pandas takes an eighth of a worker's start. Upstream names its types in annotations, and uses it for tables that
     inference does not read.
     """
-    if module in sys.modules:
+    spec = None if module in sys.modules else importlib.util.find_spec(module)
+    if spec is None:
         yield
         return
     stand_in = sys.modules[module] = _LateModule(module)
+    stand_in.__spec__ = spec
     try:
         yield
     finally:
