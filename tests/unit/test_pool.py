@@ -318,7 +318,8 @@ with postponed("colorsys"), postponed("chunk_of_nothing"):
 def test_a_postponed_module_is_imported_when_it_is_used_after_the_block():
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, env=environment(), check=True)
     assert done.stdout.splitlines() == [
-        "a module is used while it is postponed", "hidden", "False False", "(0.0, 1.0, 0.0) True False", "(0.0, 1.0, 0.0)",
+        "a module is used while it is postponed", "hidden", "False False", "(0.0, 1.0, 0.0) True False",
+        "(0.0, 1.0, 0.0)",
     ]  # fmt: skip
 
 
