@@ -12,7 +12,7 @@ from support.command import leftovers, predictions, run, start, write_jobs
 
 KILLS = int(os.environ.get("PROTENIX_MS_KILLS", "3"))
 PROCESSES = int(os.environ.get("PROTENIX_MS_PROCESSES", "2"))
-SEEDS = max(4, KILLS)  # enough that the run is still at work at every kill
+SEEDS = max(8, 2 * KILLS)  # of each job: enough that the run is still at work at every kill
 OPTIONS = ("predict", "in.json", "--config", "quick.yaml", "--out", "out")
 JOBS = {"a": "MKTAYIAKQR", "b": "GHKLMNPQRSTV"}  # b is larger and runs first, but is shown last
 
@@ -138,11 +138,10 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_files(undisturbed, t
     for _ in range(KILLS):
         process = start(*arguments, cwd=tmp_path)
         # A random moment: during the start, or shortly after a new seed has appeared, perhaps in the middle of a write.
-        if generator.random() < 0.3:
-            time.sleep(generator.uniform(0, 8))
-        else:
-            count = len(times(out))
-            wait_for(lambda count=count: len(times(out)) > count)
+        count = len(times(out))
+        last = time.monotonic() + (generator.uniform(0, 8) if generator.random() < 0.3 else 1000)
+        wait_for(lambda count=count, last=last: len(times(out)) > count or time.monotonic() > last)
+        if time.monotonic() <= last:
             time.sleep(generator.uniform(0, 0.5))
         assert process.poll() is None, "the run ended before it was killed: use more seeds"
         workers = psutil.Process(process.pid).children(recursive=True)
