@@ -22,10 +22,11 @@ from protenix_multiseed.commands.bench import make_job
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.features.featurize import featurize
-from protenix_multiseed.kernels.base import can_be_half, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
+from protenix_multiseed.model.fast.diffusion_blocks import may_be_half
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.stages import run_stages
 from protenix_multiseed.model.weights import build_model
@@ -78,7 +79,7 @@ def main() -> None:
     model = demo.fill(build_model(configs)).to(device)
     on_gpu = device.type == "cuda"
     is_hopper = on_gpu and torch.cuda.get_device_capability(device) == (9, 0)
-    kernels = triton_kernels(hopper=is_hopper, half=can_be_half()) if on_gpu else torch_kernels()
+    kernels = triton_kernels(hopper=is_hopper, half=may_be_half(configs)) if on_gpu else torch_kernels()
     points: list[dict[str, Any]] = []
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     with tempfile.TemporaryDirectory() as scratch:

@@ -199,8 +199,8 @@ def _planner(config: RunConfig) -> "tuple[Planner, int]":
     """
     from protenix_multiseed.execution import hardware
     from protenix_multiseed.execution.plan import make_planner
-    from protenix_multiseed.kernels.base import can_be_half
     from protenix_multiseed.kernels.probe import known_outcomes
+    from protenix_multiseed.model.fast.diffusion_blocks import may_be_half
     from protenix_multiseed.model.weights import build_model
     from protenix_multiseed.upstream.configs import build_configs
 
@@ -216,7 +216,7 @@ def _planner(config: RunConfig) -> "tuple[Planner, int]":
         build_model(configs),
         on_gpu=on_gpu,
         fused=fused,
-        half=fused and can_be_half() and configs.enable_tf32,
+        half=fused and may_be_half(configs),
     )
     return planner, int(MARGIN * (config.assume_free or hardware.available_bytes(device)))
 

@@ -60,11 +60,8 @@ def speed_name(device: torch.device) -> str:
 def load_cublas(device: torch.device) -> None:
     """Let cuBLAS load itself onto a GPU: one small product of each kind. Else the first batch waits for it."""
     with contextlib.suppress(RuntimeError):  # a batch on a device that does not answer says more
-        for dtype in (
-            torch.float32,
-            torch.float16,
-            torch.bfloat16,
-        ):  # cards before compute capability 8.0 lack the last
+        # Cards before compute capability 8.0 lack bfloat16, so it is last.
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
             matrix = torch.zeros(64, 64, dtype=dtype, device=device)
             torch.nn.functional.linear(matrix, matrix, matrix[0])
             torch.bmm(matrix[None], matrix[None])

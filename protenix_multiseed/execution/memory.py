@@ -229,11 +229,9 @@ def estimate_peak_bytes(
         "atom conditioning": model.n_atom_block * seeds * atoms * 8 * model.c_atom * factor,
         "noise of all steps": (settings.n_step + 3) * seeds * samples * atoms * 3 * 4,
     }
+    of_atom = (model.c_token + 3 * model.c_atom) * row + 7 * model.c_atom * factor
     step = {
-        "atoms of a step": seeds
-        * sample_chunk
-        * atoms
-        * ((model.c_token + 3 * model.c_atom) * row + 7 * model.c_atom * factor),
+        "atoms of a step": seeds * sample_chunk * atoms * of_atom,
         "tokens of a step": seeds * sample_chunk * n * (4 * factor + 2 * row) * model.c_token,
     }
     pair_cond = seeds * pairs * model.c_z * 4

@@ -23,13 +23,13 @@ from protenix_multiseed.execution.memory import MARGIN, bytes_of_parts
 from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
 from protenix_multiseed.execution.transfer import Transfer
-from protenix_multiseed.kernels.base import can_be_half, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
 from protenix_multiseed.kernels.language import hash_triton
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.limits import TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast import FAST
-from protenix_multiseed.model.fast.diffusion_blocks import fits_half
+from protenix_multiseed.model.fast.diffusion_blocks import fits_half, may_be_half
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
@@ -75,7 +75,7 @@ class LoadedModel:
             self._built,
             on_gpu=on_gpu,
             fused=on_gpu,
-            half=on_gpu and can_be_half() and self.configs.enable_tf32,
+            half=on_gpu and may_be_half(self.configs),
         )
         self._place = {"device": str(self.device)}
         if on_gpu:
@@ -355,7 +355,7 @@ class LoadedModel:
             self.configs[name] = triangles
         self.kernels = {"batched": "torch", "reference": triangles}
         if found.get("triton") == "ok":
-            half = can_be_half() and self.configs.enable_tf32
+            half = self.config.precision == "reference" and may_be_half(self.configs)
             if half and not fits_half(self.network.module.diffusion_module):
                 half, self.kernels["no float16"] = False, "with these weights a number could exceed its range"
             self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok", half=half))

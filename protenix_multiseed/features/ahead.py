@@ -11,8 +11,11 @@ from protenix_multiseed.upstream import environment
 try:
     importlib.import_module("torch").set_num_threads(1)
     environment.prepare_imports()
-    slow = environment.postponed("pandas"), environment.hidden("matplotlib")
-    with environment.without("sklearn.neighbors", "KDTree"), slow[0], slow[1]:
+    with (
+        environment.without("sklearn.neighbors", "KDTree"),
+        environment.postponed("pandas"),
+        environment.hidden("matplotlib"),
+    ):
         importlib.import_module("protenix_multiseed.features.featurize")
     environment.load_data_dumper()
 except Exception as error:

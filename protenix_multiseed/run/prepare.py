@@ -74,11 +74,8 @@ def prepare(
     if config.offline:
         forbid_network(loopback=config.executor == "ray")
     checkpoint_hash = CheckpointHash(config)
-    if workers is not None and executor_name(config) != "ray" and not _searches(config):
-        with contextlib.suppress(ConfigError, OSError):  # a later check says so, after those of the inputs
-            if not config.out.exists():  # else all seeds may be done
-                check_workers()
-                workers.start()
+    if workers is not None:
+        _start_early(config, workers)
     notes: list[str] = []
 
     def tell(text: str) -> None:
@@ -157,6 +154,16 @@ def _with_alignments(
         way_out = "'protenix-ms msa' writes a job file without these jobs, which can be predicted"
         raise SearchError("\n".join([*failures, f"nothing was predicted; {way_out}"]))
     return made
+
+
+def _start_early(config: RunConfig, workers: WorkerPool) -> None:
+    """Start the workers' server before the inputs are read. Not if all seeds may be done, or long before a job is."""
+    if executor_name(config) == "ray" or _searches(config):
+        return
+    with contextlib.suppress(ConfigError, OSError):  # a later check says so, after those of the inputs
+        if not config.out.exists():
+            check_workers()
+            workers.start()
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | None) -> None:

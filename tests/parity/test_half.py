@@ -154,6 +154,16 @@ def test_factors_are_in_float16_only_where_upstream_takes_tf32(model):
     assert on_gpu.factors_of_sampling(limit + 1) == torch.bfloat16
 
 
+def test_without_tf32_nothing_is_in_float16(model, monkeypatch):
+    monkeypatch.setattr(diffusion_blocks, "can_be_half", lambda: True)
+    configs = deepcopy(model.configs)
+    for configs.enable_tf32 in (True, False):
+        assert diffusion_blocks.may_be_half(configs) == configs.enable_tf32
+    monkeypatch.setattr(diffusion_blocks, "can_be_half", lambda: False)
+    configs.enable_tf32 = True
+    assert not diffusion_blocks.may_be_half(configs)
+
+
 def test_an_older_pytorch_has_no_cases_in_float16(monkeypatch):
     """It cannot return products of 16-bit factors in 32 bits, so such a case would fail and stop all kernels."""
     counted = {}

@@ -77,13 +77,14 @@ def test_workers_begin_their_imports_before_the_inputs_are_read_if_the_output_fo
         started.append("failed")
         raise ConfigError("no socket")
 
-    def refuse(start):
-        config = load_config({"model": "demo", "out": root / "out"})
+    def refuse(start, **more):
+        config = load_config({"model": "demo", "out": root / "out", **more})
         with pytest.raises(RefusedInputsError, match=r"none\.json"):
             prepare(config, [root / "none.json"], print, None, SimpleNamespace(start=start))
 
     refuse(lambda: started.append("begun"))
     refuse(fail)
+    refuse(fail, msa_server="https://server.example")  # a search may take hours
     (root / "out").mkdir()
     refuse(fail)
     assert started == ["begun", "failed"]

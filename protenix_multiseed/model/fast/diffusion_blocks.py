@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import Kernels, product, scale_queries, split_heads
+from protenix_multiseed.kernels.base import Kernels, can_be_half, product, scale_queries, split_heads
 from protenix_multiseed.kernels.ops.attention import attention
 from protenix_multiseed.kernels.ops.conditioned_transition import add_conditioned_transition, modulated_norm
 from protenix_multiseed.kernels.ops.local_attention import local_attention
@@ -184,6 +184,11 @@ def blocks_of(diffusion: Any) -> tuple[Any, Any, Any]:
         diffusion.atom_attention_encoder.atom_transformer.diffusion_transformer.blocks,
         diffusion.atom_attention_decoder.atom_transformer.diffusion_transformer.blocks,
     )
+
+
+def may_be_half(configs: Any) -> bool:
+    """Whether factors may be in float16, if the weights fit: upstream takes TF32, and PyTorch has such products."""
+    return can_be_half() and bool(configs.enable_tf32)
 
 
 def fits_half(diffusion: Any) -> bool:
