@@ -8,8 +8,9 @@ tokens, ``one`` of 245, ``large`` of 1,000-1,500, as ``name:JOBSxSEEDS``. One GP
 
 For each run: seconds of the whole command and from the first batch to the last file; structures a second; the share of
 the time in which a GPU was not in a batch, and in which nvidia-smi saw no kernel on it; time to the first result; and
-processor seconds of the process that hands out the work. ``--kill SECONDS`` kills one GPU's process that long after
-the first result, and checks that nothing is lost.
+processor seconds of the command itself (on one GPU it predicts too), of the GPUs' processes, of the CPU workers and of
+Ray, as last seen. ``--kill SECONDS`` kills one GPU's process that long after the first result, and checks that nothing
+is lost.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from benchmark_command import OURS, REPOSITORY, prepare
 from measure_screening import AMINO_ACIDS, alignment
 
 SIZES = {"tiny": (8, 24), "small": (150, 450), "one": (245, 245), "large": (1000, 1500)}
+LOOK_SECONDS = 1.0  # between two looks at the processor time of all processes
 QUERY = ["nvidia-smi", "--query-gpu=index,utilization.gpu,clocks.sm", "--format=csv,noheader,nounits", "-lms", "200"]
 
 
@@ -103,10 +105,12 @@ def measure(
     process = subprocess.Popen(
         [*command, *options, "--quiet"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    killed, first_seen, driver_seconds = None, None, 0.0
+    killed, first_seen, looked = None, None, 0.0
+    used: dict[int, tuple[str, float]] = {}
     while process.poll() is None:
-        with contextlib.suppress(psutil.Error):
-            driver_seconds = sum(psutil.Process(process.pid).cpu_times()[:2])
+        if time.time() > looked + LOOK_SECONDS:
+            looked = time.time()
+            used |= processor_seconds(process.pid)
         if first_seen is None and any(out.glob("*/seed_*/record.json")):
             first_seen = time.time()
         if arguments.kill and killed is None and first_seen and time.time() - first_seen > arguments.kill:
@@ -148,7 +152,10 @@ def measure(
         },
         "seconds_per_seed": round(statistics.mean(record["run"]["seconds"] for record in records.values()), 3),
         "log": stages(out, started),
-        "driver_cpu_s": round(driver_seconds, 1),
+        "processor_s": {
+            kind: round(sum(seconds for one, seconds in used.values() if one == kind), 1)
+            for kind in sorted({kind for kind, _ in used.values()})
+        },
         "killed": killed,
         "retries": sum(bool(record["run"]["retries"]) for record in records.values()),
     }
@@ -171,6 +178,20 @@ def stages(out: Path, started: float) -> dict[str, float]:
     lines = (line.split(" ", 3) for line in (out / "protenix-ms" / "run.log").read_text().splitlines())
     times = ((datetime.fromisoformat(parts[0]), parts[3]) for parts in lines if parts[2] == "stage:")
     return {text: round(time.timestamp() - started) for time, text in times}
+
+
+def processor_seconds(parent: int) -> dict[int, tuple[str, float]]:
+    """Return the kind, and the processor seconds so far, of a command and of each process that it has started."""
+    made = {}
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(parent)
+        made[parent] = ("command", sum(process.cpu_times()[:2]))
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                line = " ".join(child.cmdline())
+                kind = "gpus" if "ray::_RayWorker" in line else "workers" if "multiprocessing." in line else "ray"
+                made[child.pid] = (kind, sum(child.cpu_times()[:2]))
+    return made
 
 
 def kill_one(parent: int) -> str | None:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,6 +28,8 @@ ray: Any = None  # the modules are imported with the first cluster
 NodeAffinity: Any = None
 _ANSWER_SECONDS = 20.0
 _N_CALL = 8  # calls that a process answers at the same time
+_connecting = threading.Lock()  # Ray has one connection in a process
+_is_ahead = threading.Event()  # the connection belongs to the Cluster that is made next
 
 
 def import_ray(*, is_local: bool) -> None:
@@ -47,6 +50,7 @@ def import_ray(*, is_local: bool) -> None:
     if is_local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # in spite of its name it holds for Linux too
         os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 the ranking slows the GPUs' processes down
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # else Ray starts a Python process for each core
         # Ray's node looks for its own store before the store is there, then waits this long (Ray: 1 s), so often (10).
         os.environ.setdefault("RAY_raylet_client_connect_timeout_milliseconds", "50")
         os.environ.setdefault("RAY_raylet_client_num_connect_attempts", "1200")
@@ -65,6 +69,22 @@ class _RayWorker(GpuWorker):
         super().__init__(config, folder, gpus or None, workers)
 
 
+def connect_ahead(config: RunConfig) -> None:
+    """Connect now, so that the :class:`Cluster` that is made later need not wait. To be called in a thread of its own.
+
+    It returns at the end of the program: the kernel ends Ray's processes with the thread that has started them.
+
+    Raises:
+        ConfigError: as :class:`Cluster` does.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # Ray's processes inherit this
+    with _connecting:
+        _connect(config)
+        _is_ahead.set()
+    threading.main_thread().join()
+    ray.shutdown()  # if no Cluster was made
+
+
 class Cluster:
     """A connection to a Ray cluster, or a cluster of this machine alone that lives as long as the connection.
 
@@ -74,10 +94,11 @@ class Cluster:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        import_ray(is_local=config.ray is None)
-        self._kind = "CPU" if config.device == "cpu" else "GPU"
-        with _signals_kept():
-            self._connect()
+        self._kind = _kind(config)
+        with _connecting:
+            if not _is_ahead.is_set():
+                _connect(config)
+            _is_ahead.clear()
         if not self.places():
             self.close()
             raise no_gpu(config.ray, self._kind)
@@ -131,45 +152,58 @@ class Cluster:
                 strategy = NodeAffinity(place.node, soft=False)
                 ray.remote(_kill).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(process)
 
-    def _connect(self) -> None:
-        config = self._config
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if config.ray:
-            try:
-                ray.init(address=reachable(config.ray), **quiet)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise ConfigError(
-                    f"ray: no cluster answers at {config.ray} ({str(error).splitlines()[0]}); start one with "
-                    "'ray start --head', or use --gpus for the GPUs of this machine"
-                ) from None
-            return
-        here, visible = visible_gpus(), contextlib.ExitStack()
-        count = int(config.gpus) if config.gpus is not None and config.gpus.isdigit() else 0
-        if self._kind == "CPU":
-            n_cpu, n_gpu = count or os.cpu_count() or 1, 0
-        else:
-            n_cpu = os.cpu_count() or 1
-            if "," in (config.gpus or ""):
-                here = self._chosen(here)
-                visible.enter_context(_visible(here))
-            elif count > len(here):
-                raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
-            n_gpu = count or len(here)
-        quiet["include_dashboard"] = False
-        with visible, _without_helpers():
-            ray.init(
-                address="local",
-                num_cpus=n_cpu,
-                num_gpus=n_gpu,
-                object_store_memory=_STORE_BYTES,
-                **quiet,
-            )
 
-    def _chosen(self, here: list[str]) -> list[str]:
-        wanted = [int(part) for part in (self._config.gpus or "").split(",") if part]
-        if missing := [index for index in wanted if index >= len(here)]:
-            raise ConfigError(f"gpus: there is no GPU {missing[0]}; this machine has {len(here)}")
-        return [here[index] for index in dict.fromkeys(wanted)]
+def _kind(config: RunConfig) -> str:
+    """Ray's name for what each process of a GPU gets; a run on CPUs has a process for each."""
+    return "CPU" if config.device == "cpu" else "GPU"
+
+
+def _connect(config: RunConfig) -> None:
+    """Connect to the cluster of the configuration, or start one of this machine alone."""
+    import_ray(is_local=config.ray is None)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _signals_kept():
+        if config.ray is None:
+            _start_local(config, quiet)
+            return
+        try:
+            ray.init(address=reachable(config.ray), **quiet)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"ray: no cluster answers at {config.ray} ({str(error).splitlines()[0]}); start one with "
+                "'ray start --head', or use --gpus for the GPUs of this machine"
+            ) from None
+
+
+def _start_local(config: RunConfig, quiet: dict[str, Any]) -> None:
+    here, visible = visible_gpus(), contextlib.ExitStack()
+    count = int(config.gpus) if config.gpus is not None and config.gpus.isdigit() else 0
+    n_cpu = os.cpu_count() or 1
+    if _kind(config) == "CPU":
+        n_cpu, n_gpu = count or n_cpu, 0
+    else:
+        if "," in (config.gpus or ""):
+            here = _chosen(config, here)
+            visible.enter_context(_visible(here))
+        elif count > len(here):
+            raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
+        n_gpu = count or len(here)
+    with visible, _without_helpers():
+        ray.init(
+            address="local",
+            num_cpus=n_cpu,
+            num_gpus=n_gpu,
+            object_store_memory=_STORE_BYTES,
+            include_dashboard=False,
+            **quiet,
+        )
+
+
+def _chosen(config: RunConfig, here: list[str]) -> list[str]:
+    wanted = [int(part) for part in (config.gpus or "").split(",") if part]
+    if missing := [index for index in wanted if index >= len(here)]:
+        raise ConfigError(f"gpus: there is no GPU {missing[0]}; this machine has {len(here)}")
+    return [here[index] for index in dict.fromkeys(wanted)]
 
 
 def reachable(wanted: str) -> str:

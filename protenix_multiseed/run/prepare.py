@@ -157,13 +157,18 @@ def _with_alignments(
 
 
 def _start_early(config: RunConfig, workers: WorkerPool) -> None:
-    """Start the workers' server before the inputs are read. Not if all seeds may be done, or long before a job is."""
-    if executor_name(config) == "ray" or _searches(config):
-        return
+    """Start the workers' server, or Ray on this machine, before the inputs are read.
+
+    Not if all seeds may be done, or long before a job is.
+    """
     with contextlib.suppress(ConfigError, OSError):  # a later check says so, after those of the inputs
-        if not config.out.exists():
+        if config.out.exists() or _searches(config):
+            return
+        if executor_name(config) != "ray":
             check_workers()
             workers.start()
+        elif config.ray is None:
+            _in_thread(_connect_ray, config)
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | None) -> None:
@@ -175,19 +180,32 @@ def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | 
     if any((config.out / job.name).exists() for job in jobs):
         return
     if executor_name(config) == "ray":  # its executor starts the workers when a GPU has work
-        importlib.import_module("protenix_multiseed.run.pipeline")
-        importlib.import_module("concurrent.futures.thread")  # Ray imports it; it fails while a refused run is exiting
+        _in_thread(_import_ray, config)
     elif workers is not None:
         check_workers()
         workers.start()
-    else:
-        return
-    threading.Thread(target=_import_slow, args=(config,)).start()
+        _in_thread(_import_torch, config)
 
 
-def _import_slow(config: RunConfig) -> None:
-    with contextlib.suppress(Exception):  # the module that needs it will fail the same way and report it
-        if executor_name(config) == "ray":
-            importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
-        else:
-            importlib.import_module("torch")
+def _in_thread(function: Callable[[RunConfig], None], config: RunConfig) -> None:
+    if function is not _import_torch:
+        importlib.import_module("protenix_multiseed.run.pipeline")
+        importlib.import_module("concurrent.futures.thread")  # Ray imports it; it fails while a refused run is exiting
+
+    def work() -> None:
+        with contextlib.suppress(Exception):  # whoever needs it fails the same way and reports it
+            function(config)
+
+    threading.Thread(target=work).start()
+
+
+def _import_torch(_: RunConfig) -> None:
+    importlib.import_module("torch")
+
+
+def _import_ray(config: RunConfig) -> None:
+    importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
+
+
+def _connect_ray(config: RunConfig) -> None:
+    importlib.import_module("protenix_multiseed.execution.ray_cluster").connect_ahead(config)
