@@ -144,7 +144,7 @@ def measure_run(arguments):
         config = load_config({"model": "demo", "device": "cpu", "gpus": "2", "out": Path("out"), "workers": 2})
         jobs = jobs_of(arguments.jobs, arguments.units // arguments.jobs)
         tasks = [Task(job=job, identity=identity_of(job), todo=job.seeds) for job in jobs]
-        executor.Cluster = lambda config: _Machines(arguments.gpus)
+        executor.connect = lambda config: _Machines(arguments.gpus)
         before, started = memory(), time.process_time()
         with Signals(1.0) as signals, EventLog(Path("log"), None, as_json=False) as log:
             result = RunResult.begin(tasks)

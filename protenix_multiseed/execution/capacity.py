@@ -1,6 +1,6 @@
 """How many seeds of each job a GPU predicts at once, and how long a seed takes relative to those of other jobs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import TYPE_CHECKING
 
 from protenix_multiseed.execution.plan import Planner
@@ -10,6 +10,8 @@ from protenix_multiseed.types import Failure, Job, Sizes, Task
 
 if TYPE_CHECKING:
     from protenix_multiseed.execution.gpu_worker import Loaded
+
+WAITING_SECONDS = 30.0  # of work that waits at a GPU: features usually take less
 
 
 def minimum_sizes(job: Job) -> Sizes:
@@ -73,14 +75,21 @@ class Capacity:
         message = gpu.planner.refusal(self._sizes[number], gpu.budget) or "no GPU can predict it"
         return Failure(job=task.job, seed=None, stage="predict", message=message)
 
-    def has_room(self, units: Sequence[tuple[int, object]], planner: Planner, n_worker: int) -> bool:
-        """Return whether a GPU should get another unit, so that its CPU workers do not wait.
+    def has_room(
+        self, units: Sequence[tuple[int, Sized]], planner: Planner, n_worker: int, waiting_seconds: float | None
+    ) -> bool:
+        """Return whether a GPU should get another unit: its CPU workers must not wait, and its batches must be full.
+
+        What a GPU has is not free for the others, which balances worse: so it gets no more than that.
 
         Args:
-            units: Number of the job, and seeds, of each unit that it has. If the last job is small, the GPU needs
-                enough units for the running batch and the next one.
+            units: Number of the job, and seeds, of each unit that it has.
+            waiting_seconds: How long its seeds that have not begun will take at least; None: not known yet.
         """
-        is_shared = (
-            bool(units) and planner.max_jobs > 1 and self._sizes[units[-1][0]].n_token <= SHARED_BATCH_MAX_TOKENS
-        )
-        return len(units) < n_worker + AHEAD + (2 * planner.settings.max_entries if is_shared else 0)
+        if units and planner.max_jobs > 1 and self._sizes[units[-1][0]].n_token <= SHARED_BATCH_MAX_TOKENS:
+            n_entry = sum(len(seeds) for _, seeds in units)
+            if n_entry < 2 * planner.settings.max_entries:  # the running batch and the next one
+                return True
+        if waiting_seconds is None:
+            return len(units) < 1 + AHEAD
+        return len(units) < (2 if waiting_seconds >= WAITING_SECONDS else n_worker + AHEAD)

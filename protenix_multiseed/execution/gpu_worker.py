@@ -19,7 +19,7 @@ from typing import Any
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ProtenixMsError, Stopped
 from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Written
-from protenix_multiseed.execution.local import LocalExecutor
+from protenix_multiseed.execution.local import LocalExecutor, import_quietly
 from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.execution.shared import Shared, differences
 from protenix_multiseed.execution.writing import PendingWrite
@@ -89,6 +89,7 @@ class GpuWorker:
         self._config = config
         self._workers, self._n_worker = WorkerPool(workers, offline=config.offline), workers
         self._workers.start()
+        threading.Thread(target=import_quietly, args=("torch",)).start()  # it takes longer than the checks
         self._executor = LocalExecutor(config, self._workers, self._tell)
         self._given: SimpleQueue[Featurization | None] = SimpleQueue()
         self._identities: dict[str, Identity] = {}
@@ -106,8 +107,15 @@ class GpuWorker:
         """Return what of this machine differs from the machine of the run, and must not."""
         return differences(expected)
 
-    def load(self) -> Loaded | str:
-        """Load the model and begin to predict what is given. Returns the message of an error that refuses the run."""
+    def load(self, example: Task) -> Loaded | str:
+        """Load the model and begin to predict what is given. Returns the message of an error that refuses the run.
+
+        Args:
+            example: One of the first tasks. Its features are made meanwhile and dropped: then the workers have started,
+                and what does not depend on the seed is in the cache.
+        """
+        job = replace(example.job, seeds=example.todo[:1])
+        self._workers.begin(job, self._config.feature_settings)
         try:
             self._executor.load((), lambda: self.is_closed)
         except Stopped:

@@ -97,7 +97,7 @@ class LocalExecutor:
         self._refuse_too_large(tasks)
         _check(should_stop)
         # Features hold an AtomArray. Its import would begin when the first ones arrive.
-        threading.Thread(target=_import_quietly, args=("biotite.structure",)).start()
+        threading.Thread(target=import_quietly, args=("biotite.structure",)).start()
         self._model.load(should_stop)
         for text in self._remarks(dictionary.name):
             self._tell(Note(job=None, text=text))
@@ -214,7 +214,8 @@ def _check(should_stop: Callable[[], bool]) -> None:
         raise Stopped
 
 
-def _import_quietly(name: str) -> None:
+def import_quietly(name: str) -> None:
+    """Import a module that is needed soon."""
     with contextlib.suppress(Exception):  # whoever needs the module fails the same way and reports it
         importlib.import_module(name)
 

@@ -21,7 +21,7 @@ from protenix_multiseed.execution.base import Gate
 from protenix_multiseed.execution.capacity import Capacity, cost, too_large
 from protenix_multiseed.execution.fleet import Answer, Fleet, Gpu, Lost
 from protenix_multiseed.execution.gpu_worker import Closed, Message, Started
-from protenix_multiseed.execution.ray_cluster import Cluster
+from protenix_multiseed.execution.ray_cluster import connect
 from protenix_multiseed.execution.schedule import Schedule
 from protenix_multiseed.execution.shared import describe, marked
 from protenix_multiseed.execution.writing import found_written
@@ -43,7 +43,7 @@ class RayExecutor:
         self._config, self._workers, self._tell = config, workers, tell
         self._mark, self._opened = ExitStack(), ExitStack()
         self._refusals, self._differing = list[str](), list[str]()
-        self._rate = 0.0  # the slowest seconds per cost that was seen
+        self._slowest, self._fastest = 0.0, float("inf")  # seconds per cost that were seen
         self._kills: Counter[tuple[str, int]] = Counter()
         self._tried: set[tuple[int, int]] = set()  # job and seed that a process had when it ended
         self._told: set[tuple[str, str]] = set()  # job and text of notes that were shown
@@ -69,8 +69,9 @@ class RayExecutor:
             ConfigError: if no process starts, or a job is too large for all GPUs.
             Stopped: if ``should_stop`` returns True meanwhile.
         """
+        self._tasks = tasks
         self._tell(StageEntered(text="starting Ray"))
-        cluster = Cluster(self._config)
+        cluster = connect(self._config)
         self._opened.callback(cluster.close)
         mark = self._mark.enter_context(marked(self._config.out))
         fleet = self._fleet = Fleet(cluster, describe(self._config, tasks, mark))
@@ -151,7 +152,7 @@ class RayExecutor:
         if self._is_closing or not fleet.is_time_to_look():
             return
         for gpu in list(fleet.gpus.values()):
-            usual = [self._rate * self._schedule.cost(job) * len(seeds) for job, seeds in gpu.units]
+            usual = [self._slowest * self._schedule.cost(job) * len(seeds) for job, seeds in gpu.units]
             if (reason := fleet.stuck(gpu, usual)) is not None:
                 yield from self._lost(gpu, reason, is_stuck=True)
         fleet.start_new()
@@ -168,7 +169,7 @@ class RayExecutor:
                 yield from self._lost(gpu, "; ".join(differing), is_final=True)
             case "check":
                 gpu.is_checked = True
-                self._fleet.ask(gpu, "load")
+                self._fleet.ask(gpu, "load", self._tasks[gpu.number % len(self._tasks)])
             case "load" if isinstance(value, str):
                 self._refusals.append(value)
                 yield from self._lost(gpu, value, is_final=True)
@@ -234,8 +235,12 @@ class RayExecutor:
             return
         given, alone, fits = list[Task](), set[tuple[str, int]](), partial(self._most, gpu)
         planner, n_worker = gpu.loaded.planner, self._config.workers or 1
-        has_room = partial(self._capacity.has_room, planner=planner, n_worker=n_worker)
-        while has_room(gpu.units) and (unit := self._schedule.next(gpu.number, fits)) is not None:
+
+        def has_room() -> bool:
+            seconds = self._fastest * self._schedule.waiting(gpu.number) if self._slowest else None
+            return self._capacity.has_room(gpu.units, planner, n_worker, seconds)
+
+        while has_room() and (unit := self._schedule.next(gpu.number, fits)) is not None:
             task = self._tasks[unit.job]
             tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
             found = {seed: found_written(self._config.out, task, seed, gpu.name) for seed in tried}
@@ -309,7 +314,8 @@ class RayExecutor:
                     self._workers.start()  # now a GPU has work, and no features wait for the processors
             case Written() if self._finished(gpu, number, message.seed):
                 self._fleet.forgive(gpu)
-                self._rate = max(self._rate, message.seconds / self._schedule.cost(number))
+                rate = message.seconds / self._schedule.cost(number)
+                self._slowest, self._fastest = max(self._slowest, rate), min(self._fastest, rate)
                 yield replace(message, job=task.job, where=gpu.name)
             case Failure(seed=None):
                 mine = [seed for seed in job.seeds if self._finished(gpu, number, seed)]

@@ -29,7 +29,7 @@ NodeAffinity: Any = None
 _ANSWER_SECONDS = 20.0
 _N_CALL = 8  # calls that a process answers at the same time
 _connecting = threading.Lock()  # Ray has one connection in a process
-_is_ahead = threading.Event()  # the connection belongs to the Cluster that is made next
+_ahead: list["Cluster"] = []  # the one that waits for its run
 
 
 def import_ray(*, is_local: bool) -> None:
@@ -69,20 +69,35 @@ class _RayWorker(GpuWorker):
         super().__init__(config, folder, gpus or None, workers)
 
 
+def connect(config: RunConfig) -> "Cluster":
+    """Return the cluster of a run: the one that :func:`connect_ahead` has made, if it was called.
+
+    Raises:
+        ConfigError: if there is no cluster, or no GPU.
+    """
+    with _connecting:
+        if not _ahead:
+            return Cluster(config)
+        cluster = _ahead.pop()
+    cluster.settle(config)
+    return cluster
+
+
 def connect_ahead(config: RunConfig) -> None:
-    """Connect now, so that the :class:`Cluster` that is made later need not wait. To be called in a thread of its own.
+    """Make the cluster of a run, and start the process of each GPU. To be called in a thread of its own.
 
     It returns at the end of the program: the kernel ends Ray's processes with the thread that has started them.
 
     Raises:
-        ConfigError: as :class:`Cluster` does.
+        ConfigError: as :func:`connect` does.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # Ray's processes inherit this
     with _connecting:
-        _connect(config)
-        _is_ahead.set()
+        cluster = Cluster(config)
+        cluster.start_ahead()
+        _ahead.append(cluster)
     threading.main_thread().join()
-    ray.shutdown()  # if no Cluster was made
+    ray.shutdown()  # if the run was refused
 
 
 class Cluster:
@@ -95,13 +110,24 @@ class Cluster:
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._kind = _kind(config)
-        with _connecting:
-            if not _is_ahead.is_set():
-                _connect(config)
-            _is_ahead.clear()
+        self._started: dict[Place, Any] = {}  # handles of processes that nobody has asked for
+        _connect(config)
         if not self.places():
             self.close()
             raise no_gpu(config.ray, self._kind)
+
+    def start_ahead(self) -> None:
+        """Start the process of each GPU now, so that :meth:`start` finds it."""
+        self._started = {place: self.start(place) for place in self.places()}
+
+    def settle(self, config: RunConfig) -> None:
+        """The checks of the run are done. If they have changed its configuration, processes start again."""
+        if config == self._config:
+            return
+        self._config = config
+        for place, handle in self._started.items():
+            self.kill(handle, place, None)
+        self._started.clear()
 
     def close(self) -> None:
         """Disconnect. A cluster of this machine alone ends."""
@@ -121,6 +147,8 @@ class Cluster:
 
     def start(self, place: Place) -> Any:
         """Start the process of one GPU. Returns its handle at once; the first call waits until the process runs."""
+        if place in self._started:
+            return self._started.pop(place)
         node = next((one for one in ray.nodes() if one["NodeID"] == place.node), None)
         resources = node["Resources"] if node else {}
         share = int(resources.get("CPU", 1)) // max(1, int(resources.get(self._kind, 1)))

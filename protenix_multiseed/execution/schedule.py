@@ -21,11 +21,16 @@ class Unit:
 
 @dataclass(slots=True)
 class _Held:
-    """The seeds that a GPU has and has not finished, as (job, seed), in the order in which it got them."""
+    """The seeds that a GPU has and has not finished, as (job, seed), in the order in which it got them.
+
+    Attributes:
+        load, begun: The cost of all of them, and of those that it has started.
+    """
 
     waiting: dict[tuple[int, int], None] = field(default_factory=dict)
     started: dict[tuple[int, int], None] = field(default_factory=dict)
     load: int = 0
+    begun: int = 0
 
 
 class Schedule:
@@ -65,6 +70,10 @@ class Schedule:
     def load(self, gpu: int) -> int:
         """Return the cost of the seeds that a GPU has and has not finished."""
         return self._gpus[gpu].load
+
+    def waiting(self, gpu: int) -> int:
+        """Return the cost of the seeds that a GPU has and has not started."""
+        return self._gpus[gpu].load - self._gpus[gpu].begun
 
     def cost(self, job: int) -> int:
         """Return the cost of one seed."""
@@ -115,6 +124,7 @@ class Schedule:
             if (job, seed) in held.waiting:
                 del held.waiting[job, seed]
                 held.started[job, seed] = None
+                held.begun += self._costs[job]
 
     def finished(self, gpu: int, job: int, seed: int) -> bool:
         """A seed is written or has failed, or is not wanted. Return False if the GPU did not have it."""
@@ -124,6 +134,8 @@ class Schedule:
             return False
         del place[job, seed]
         held.load -= self._costs[job]
+        if place is held.started:
+            held.begun -= self._costs[job]
         self._load -= self._costs[job]
         return True
 

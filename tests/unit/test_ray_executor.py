@@ -20,6 +20,7 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.events import Note, StageEntered, Written
 from protenix_multiseed.execution import fleet, ray_cluster
 from protenix_multiseed.execution import ray as module
+from protenix_multiseed.execution.capacity import Capacity
 from protenix_multiseed.features.pool import AHEAD
 from protenix_multiseed.types import Failure
 
@@ -43,7 +44,7 @@ class Run:
     """Outcomes of a whole run."""
 
     def __init__(self, monkeypatch, tmp_path, machines, tasks, gate=None, during=lambda event: None):
-        monkeypatch.setattr(module, "Cluster", lambda config: machines)
+        monkeypatch.setattr(module, "connect", lambda config: machines)
         config = load_config({"model": "demo", "gpus": "2", "device": "cpu", "out": tmp_path / "out", "workers": 1})
         self.lines, self.failures, written = [], [], []
         workers = SimpleNamespace(start=lambda: self.lines.append(f"workers start with {len(written)} written"))
@@ -281,7 +282,27 @@ def test_a_gpu_gets_enough_small_jobs_to_fill_the_running_batch_and_the_next_one
     run = Run(monkeypatch, tmp_path, machines, tasks)
     assert run.all == everything(tasks)
     assert not run.failures
-    assert len(machines.given[0][0]) == 1 + AHEAD + 2 * 20
+    assert len(machines.given[0][0]) == 2 * 20
+
+
+@pytest.mark.parametrize(
+    ("n_unit", "waiting_seconds", "has_room"),
+    [(2, None, True), (3, None, False), (1, 1e6, True), (2, 31.0, False), (5, 29.0, True), (6, 29.0, False)],
+)
+def test_a_gpu_gets_the_next_batch_and_what_its_workers_need_and_leaves_the_rest_to_others(
+    n_unit, waiting_seconds, has_room
+):
+    planner = SimpleNamespace(max_jobs=1)
+    units = [(0, {seed}) for seed in range(n_unit)]
+    assert Capacity(tasks_of(9)).has_room(units, planner, 4, waiting_seconds) is has_room
+    assert AHEAD == 2
+
+
+def test_the_second_gpu_gets_large_jobs_too(monkeypatch, tmp_path):
+    """Regression: the first GPU that was ready got its whole share at once, all of the largest jobs."""
+    machines, tasks = Machines(2, seconds=0.05), tasks_of(*[1] * 10)
+    Run(monkeypatch, tmp_path, machines, tasks)
+    assert [len(given) for given, _ in machines.given[:2]] == [3, 3]
 
 
 def test_jobs_that_were_running_when_their_process_ended_are_given_alone_and_the_deadly_one_fails(
@@ -321,7 +342,7 @@ def test_a_gpu_that_is_lost_while_the_others_load_leaves_no_run_without_a_gpu(mo
             process = super().start(place)
             if place.node == "node1":
                 load = process.load
-                process.load = lambda: self.lose_first() or load()
+                process.load = lambda example: self.lose_first() or load(example)
             return process
 
         def lose_first(self):
@@ -332,7 +353,7 @@ def test_a_gpu_that_is_lost_while_the_others_load_leaves_no_run_without_a_gpu(mo
 
     is_ready, is_lost = threading.Event(), threading.Event()
     machines, tasks = Slow(2, max_atoms={"node0": 5}), tasks_of(3)
-    monkeypatch.setattr(module, "Cluster", lambda config: machines)
+    monkeypatch.setattr(module, "connect", lambda config: machines)
     monkeypatch.setattr(module, "import_ahead", lambda: None)
     too_large = module.too_large
 
@@ -418,11 +439,9 @@ def test_a_second_run_of_a_process_may_choose_gpus_again(monkeypatch, tmp_path):
     monkeypatch.setattr(ray_cluster, "ray", init)
     monkeypatch.setattr(ray_cluster, "_without_helpers", contextlib.nullcontext)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-    cluster = object.__new__(ray_cluster.Cluster)
-    cluster._config = load_config({"model": "demo", "gpus": "0,2", "out": tmp_path / "out"})
-    cluster._kind = "GPU"
+    config = load_config({"model": "demo", "gpus": "0,2", "out": tmp_path / "out"})
     for _ in range(2):
-        cluster._connect()
+        ray_cluster._start_local(config, {})
     assert seen == ["4,6", "4,6"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6"
 
