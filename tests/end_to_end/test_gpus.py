@@ -1,5 +1,6 @@
 """Runs on several GPUs through Ray. Here each GPU is a share of the CPU (``--device cpu --gpus 2``)."""
 
+import contextlib
 import json
 import os
 import signal
@@ -143,6 +144,23 @@ def test_a_run_on_one_gpu_does_not_import_ray(tmp_path):
     done = run(*COMMON, "--seeds", "1", "--gpus", "1", "--out", "out", cwd=tmp_path, prelude=prelude)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "seen").read_text() == "no ray\n"
+
+
+def test_a_refused_run_leaves_no_process(tmp_path):
+    """Ray starts before the inputs are read."""
+    write_jobs(tmp_path, {"a": "MKT1"})
+    done = run(*COMMON, "--gpus", "2", "--out", "out", cwd=tmp_path, REFUSED=str(tmp_path))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "'1' at position 4 is not a letter" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert not [one for one in psutil.process_iter() if variable(one, "REFUSED") == str(tmp_path)]
+
+
+def variable(process, name):
+    with contextlib.suppress(psutil.Error, OSError):
+        return process.environ().get(name)
+    return None
 
 
 @pytest.mark.parametrize(

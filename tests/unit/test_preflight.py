@@ -1,4 +1,5 @@
 import os
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -94,3 +95,31 @@ def test_an_output_folder_that_cannot_be_written_is_refused(root, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="cannot be written; choose another folder"):
         check(root)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_new", "begins"),
+    [
+        ({"gpus": "2"}, True, ["connect"]),
+        ({"gpus": "2"}, False, []),  # all seeds may be done
+        ({"ray": "127.0.0.1:9"}, True, []),  # others share that cluster, so the inputs are read first
+        ({"gpus": "2", "msa_server": "https://example.org/api"}, True, []),  # a search may take hours
+    ],
+)
+def test_ray_starts_before_the_inputs_are_read_if_the_output_folder_is_new(root, monkeypatch, options, is_new, begins):
+    ray_cluster = pytest.importorskip("protenix_multiseed.execution.ray_cluster")
+    seen, has_begun = [], threading.Event()
+
+    def connect_ahead(config):
+        seen.append("connect")
+        has_begun.set()
+
+    monkeypatch.setattr(ray_cluster, "connect_ahead", connect_ahead)
+    out = root / "of_ray"
+    if not is_new:
+        out.mkdir()
+    config = load_config({"model": "demo", "device": "cpu", "out": out, **options})
+    with pytest.raises(RefusedInputsError, match=r"none\.json"):
+        prepare(config, [root / "none.json"], print, None, SimpleNamespace())
+    assert has_begun.wait(60 if begins else 0.5) is bool(begins)
+    assert seen == begins

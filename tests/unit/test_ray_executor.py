@@ -21,6 +21,7 @@ from protenix_multiseed.events import Note, StageEntered, Written
 from protenix_multiseed.execution import fleet, ray_cluster
 from protenix_multiseed.execution import ray as module
 from protenix_multiseed.execution.capacity import Capacity
+from protenix_multiseed.execution.fleet import Place
 from protenix_multiseed.features.pool import AHEAD
 from protenix_multiseed.types import Failure
 
@@ -430,6 +431,24 @@ def test_an_error_after_the_connection_is_reported_and_ends_the_cluster(monkeypa
     with pytest.raises(OSError, match="No space left"):
         Run(monkeypatch, tmp_path, machines, tasks_of(1))
     assert closed
+
+
+def test_processes_that_started_ahead_are_used_unless_the_checks_have_changed_the_configuration(monkeypatch, tmp_path):
+    killed, place = [], Place("node", "host", 0)
+    monkeypatch.setattr(ray_cluster.Cluster, "kill", lambda self, handle, place, process: killed.append(handle))
+    monkeypatch.setattr(ray_cluster, "_connect", lambda config: None)
+    monkeypatch.setattr(ray_cluster.Cluster, "places", lambda self: [place])
+    config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out"})
+    for now, expected in ((config.model_copy(), []), (config.model_copy(update={"samples": 9}), ["process"])):
+        cluster = ray_cluster.Cluster(config)
+        cluster._started[place] = "process"
+        monkeypatch.setattr(ray_cluster, "_ahead", [cluster])
+        assert ray_cluster.connect(now) is cluster
+        assert killed == expected
+        if not expected:
+            assert cluster.start(place) == "process"
+        assert not cluster._started
+        assert ray_cluster.connect(now) is not cluster, "it belongs to one run"
 
 
 def test_a_second_run_of_a_process_may_choose_gpus_again(monkeypatch, tmp_path):
