@@ -86,10 +86,11 @@ class Capacity:
             units: Number of the job, and seeds, of each unit that it has.
             waiting_seconds: How long its seeds that have not begun will take at least; None: not known yet.
         """
+        batches = 0  # entries of the running batch and the next one, if jobs share batches
         if units and planner.max_jobs > 1 and self._sizes[units[-1][0]].n_token <= SHARED_BATCH_MAX_TOKENS:
-            n_entry = sum(len(seeds) for _, seeds in units)
-            if n_entry < 2 * planner.settings.max_entries:  # the running batch and the next one
+            batches = 2 * planner.settings.max_entries
+            if sum(len(seeds) for _, seeds in units) < batches:
                 return True
         if waiting_seconds is None:
             return len(units) < 1 + AHEAD
-        return len(units) < (2 if waiting_seconds >= WAITING_SECONDS else n_worker + AHEAD)
+        return len(units) < (2 if waiting_seconds >= WAITING_SECONDS else n_worker + AHEAD + batches)
