@@ -208,17 +208,26 @@ def _open_missing() -> None:
 
 
 @contextlib.contextmanager
-def interrupt_kept() -> Iterator[None]:
-    """Keep the process's handler of SIGINT, which RDKit replaces when it embeds a molecule, and does not put back.
-
-    Without this a later Ctrl-C is lost, and the one after it ends the process at once. Python does not notice: RDKit
-    calls the C library. Inside the ``with`` block the signal waits, so that it ends no embedding halfway.
-    """
+def handler_kept(number: int) -> Iterator[None]:
+    """Keep the process's handler of a signal, which a library replaces through the C library, unseen by Python."""
     library, before = ctypes.CDLL(None), ctypes.create_string_buffer(_SIGACTION_BYTES)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    library.sigaction(int(signal.SIGINT), None, before)
+    library.sigaction(int(number), None, before)
     try:
         yield
     finally:
-        library.sigaction(int(signal.SIGINT), before, None)
+        library.sigaction(int(number), before, None)
+
+
+@contextlib.contextmanager
+def interrupt_kept() -> Iterator[None]:
+    """Keep the process's handler of SIGINT, which RDKit replaces when it embeds a molecule, and does not put back.
+
+    Without this a later Ctrl-C is lost, and the one after it ends the process at once. Inside the ``with`` block the
+    signal waits, so that it ends no embedding halfway.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        with handler_kept(signal.SIGINT):
+            yield
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

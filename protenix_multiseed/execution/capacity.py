@@ -11,8 +11,6 @@ from protenix_multiseed.types import Failure, Job, Sizes, Task
 if TYPE_CHECKING:
     from protenix_multiseed.execution.gpu_worker import Loaded
 
-WAITING_SECONDS = 30.0  # of work that waits at a GPU: features usually take less
-
 
 def minimum_sizes(job: Job) -> Sizes:
     """Return lower bounds of a job's sizes, from the number of tokens that is known before featurization."""
@@ -76,21 +74,22 @@ class Capacity:
         return Failure(job=task.job, seed=None, stage="predict", message=message)
 
     def has_room(
-        self, units: Sequence[tuple[int, Sized]], planner: Planner, n_worker: int, waiting_seconds: float | None
+        self, units: Sequence[tuple[int, Sized]], planner: Planner, n_worker: int, is_enough: bool | None
     ) -> bool:
         """Return whether a GPU should get another unit: its CPU workers must not wait, and its batches must be full.
 
-        What a GPU has is not free for the others, which balances worse: so it gets no more than that.
+        It gets no more than that, because the other GPUs cannot have it then, and the work balances worse.
 
         Args:
             units: Number of the job, and seeds, of each unit that it has.
-            waiting_seconds: How long its seeds that have not begun will take at least; None: not known yet.
+            is_enough: Whether the units that wait last long enough for the features of the next one; None: no unit has
+                ended, so nobody knows. Then it has the running unit and two that wait, as the workers of one GPU do.
         """
         batches = 0  # entries of the running batch and the next one, if jobs share batches
         if units and planner.max_jobs > 1 and self._sizes[units[-1][0]].n_token <= SHARED_BATCH_MAX_TOKENS:
             batches = 2 * planner.settings.max_entries
             if sum(len(seeds) for _, seeds in units) < batches:
                 return True
-        if waiting_seconds is None:
+        if is_enough is None:
             return len(units) < 1 + AHEAD
-        return len(units) < (2 if waiting_seconds >= WAITING_SECONDS else n_worker + AHEAD + batches)
+        return len(units) < (2 if is_enough else n_worker + AHEAD + batches)

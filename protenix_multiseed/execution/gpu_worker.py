@@ -89,7 +89,7 @@ class GpuWorker:
         self._config = config
         self._workers, self._n_worker = WorkerPool(workers, offline=config.offline), workers
         self._workers.start()
-        threading.Thread(target=import_quietly, args=("torch",)).start()  # it takes longer than the checks
+        threading.Thread(target=import_quietly, args=("torch",)).start()  # while the run asks for check()
         self._executor = LocalExecutor(config, self._workers, self._tell)
         self._given: SimpleQueue[Featurization | None] = SimpleQueue()
         self._identities: dict[str, Identity] = {}
@@ -107,17 +107,14 @@ class GpuWorker:
         """Return what of this machine differs from the machine of the run, and must not."""
         return differences(expected)
 
-    def load(self, example: Task) -> Loaded | str:
+    def load(self, example: Job | None) -> Loaded | str:
         """Load the model and begin to predict what is given. Returns the message of an error that refuses the run.
 
         Args:
-            example: One of the first tasks. Its features are made meanwhile and dropped: then the workers have started,
-                and what does not depend on the seed is in the cache.
+            example: A job that a worker featurizes meanwhile for practice.
         """
-        job = replace(example.job, seeds=example.todo[:1])
-        self._workers.begin(job, self._config.feature_settings)
         try:
-            self._executor.load((), lambda: self.is_closed)
+            self._executor.load((), lambda: self.is_closed, example)
         except Stopped:
             return "stopped"
         except ProtenixMsError as error:

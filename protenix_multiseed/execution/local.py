@@ -67,10 +67,13 @@ class LocalExecutor:
             self._model.close()
             self._model = None
 
-    def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
+    def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool], example: Job | None = None) -> None:
         """Start the workers and the probe. Load torch and the model while they run.
 
         A thread gives the workers their first jobs, because it has to wait for their imports.
+
+        Args:
+            example: A job that a worker featurizes for practice, if the tasks are not known yet.
 
         Raises:
             ConfigError: if the device or the kernels are missing, or a job is too large for the device.
@@ -83,6 +86,8 @@ class LocalExecutor:
         self._probe.start_early()
         self._workers.start()
         self._begun = (tasks, _in_thread(partial(self._featurize, tasks, should_stop)))
+        if example is not None:
+            _in_thread(partial(self._workers.practise, example, config.feature_settings))
         self._tell(StageEntered(text=f"loading {config.model}"))
         _check(should_stop)
         importlib.import_module("torch")

@@ -33,6 +33,7 @@ from protenix_multiseed.types import Failure, Job, Sizes, Task
 MAX_KILLS = 3  # a seed whose process ends this often is a failure
 COLLECT_SECONDS = 10.0  # a process answers at least this often
 _ADVICE = "look at the memory and the kernel log of the machine, then run the same command again: done seeds are kept"
+WAITING_SECONDS = 30.0  # of work that waits at a GPU; more, if features take longer
 WRITE_SECONDS = 120.0  # from the end of the grace time until all processes must have written what is finished
 
 
@@ -44,6 +45,7 @@ class RayExecutor:
         self._mark, self._opened = ExitStack(), ExitStack()
         self._refusals, self._differing = list[str](), list[str]()
         self._slowest, self._fastest = 0.0, float("inf")  # seconds per cost that were seen
+        self._features_seconds = 0.0  # the slowest features that were seen
         self._kills: Counter[tuple[str, int]] = Counter()
         self._tried: set[tuple[int, int]] = set()  # job and seed that a process had when it ended
         self._told: set[tuple[str, str]] = set()  # job and text of notes that were shown
@@ -169,7 +171,7 @@ class RayExecutor:
                 yield from self._lost(gpu, "; ".join(differing), is_final=True)
             case "check":
                 gpu.is_checked = True
-                self._fleet.ask(gpu, "load", self._tasks[gpu.number % len(self._tasks)])
+                self._fleet.ask(gpu, "load", self._example(gpu.number))
             case "load" if isinstance(value, str):
                 self._refusals.append(value)
                 yield from self._lost(gpu, value, is_final=True)
@@ -229,6 +231,16 @@ class RayExecutor:
 
     # Units
 
+    def _example(self, number: int) -> Job | None:
+        """Return a job that a process featurizes for practice while it loads; None once units are handed out.
+
+        It is one of the first jobs, with one seed, so that its alignments are in the cache when a GPU gets it.
+        """
+        task = self._tasks[number % len(self._tasks)]
+        if self._numbers or task.job.spec.has_constraint or self._config.feature_settings.guidance:
+            return None  # features of those two do not come from the cache
+        return replace(task.job, seeds=task.todo[:1])
+
     def _feed(self, gpu: Gpu, gate: Gate) -> Iterator[Event]:
         """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
         if gpu.loaded is None:
@@ -237,8 +249,9 @@ class RayExecutor:
         planner, n_worker = gpu.loaded.planner, self._config.workers or 1
 
         def has_room() -> bool:
-            seconds = self._fastest * self._schedule.waiting(gpu.number) if self._slowest else None
-            return self._capacity.has_room(gpu.units, planner, n_worker, seconds)
+            enough, waiting = max(WAITING_SECONDS, self._features_seconds), self._schedule.waiting(gpu.number)
+            is_enough = self._fastest * waiting >= enough if self._slowest else None
+            return self._capacity.has_room(gpu.units, planner, n_worker, is_enough)
 
         while has_room() and (unit := self._schedule.next(gpu.number, fits)) is not None:
             task = self._tasks[unit.job]
@@ -331,6 +344,7 @@ class RayExecutor:
                 yield from self._give_elsewhere(number, [seed])  # too large for this GPU, but maybe not for another
             case Featurized() if (job.name, "") not in self._told:
                 self._told.add((job.name, ""))
+                self._features_seconds = max(self._features_seconds, message.seconds)
                 sizes = Sizes(n_token=message.n_token, n_atom=message.n_atom, n_msa=message.n_msa)
                 self._capacity.learn(number, sizes)
                 yield replace(message, job=task.job)

@@ -21,6 +21,7 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.fleet import Place
 from protenix_multiseed.execution.gpu_worker import GpuWorker
 from protenix_multiseed.execution.gpus import check_ray, no_gpu, visible_gpus
+from protenix_multiseed.process import handler_kept
 from protenix_multiseed.upstream.environment import replaced
 
 _STORE_BYTES = 80 * 2**20  # of shared memory for Ray's objects: messages are small, and /dev/shm may be
@@ -28,8 +29,7 @@ ray: Any = None  # the modules are imported with the first cluster
 NodeAffinity: Any = None
 _ANSWER_SECONDS = 20.0
 _N_CALL = 8  # calls that a process answers at the same time
-_connecting = threading.Lock()  # Ray has one connection in a process
-_ahead: list["Cluster"] = []  # the one that waits for its run
+_ahead: list["Future[Cluster]"] = []  # the cluster that waits for its run, at most one
 
 
 def import_ray(*, is_local: bool) -> None:
@@ -70,34 +70,46 @@ class _RayWorker(GpuWorker):
 
 
 def connect(config: RunConfig) -> "Cluster":
-    """Return the cluster of a run: the one that :func:`connect_ahead` has made, if it was called.
+    """Return the cluster of a run: the one that :func:`connect_ahead` makes, if it was called for this run.
 
     Raises:
         ConfigError: if there is no cluster, or no GPU.
     """
-    with _connecting:
-        if not _ahead:
-            return Cluster(config)
-        cluster = _ahead.pop()
-    cluster.settle(config)
+    if not _ahead:
+        return Cluster(config)
+    cluster = _ahead.pop().result()
+    if not cluster.settle(config):
+        cluster.close()
+        return Cluster(config)
     return cluster
 
 
 def connect_ahead(config: RunConfig) -> None:
-    """Make the cluster of a run, and start the process of each GPU. To be called in a thread of its own.
+    """Begin to make the cluster of a run, and to start the process of each GPU, in a thread.
 
-    It returns at the end of the program: the kernel ends Ray's processes with the thread that has started them.
-
-    Raises:
-        ConfigError: as :func:`connect` does.
+    The thread lives as long as the program, because the kernel ends Ray's processes with the thread that has started
+    them. It ends the connection of a run that was refused.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # Ray's processes inherit this
-    with _connecting:
-        cluster = Cluster(config)
-        cluster.start_ahead()
-        _ahead.append(cluster)
-    threading.main_thread().join()
-    ray.shutdown()  # if the run was refused
+    made: Future[Cluster] = Future()
+
+    def work() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # Ray's processes inherit SIGINT's
+        try:
+            import_ray(is_local=config.ray is None)
+            if not threading.main_thread().is_alive():  # the run was refused meanwhile
+                return
+            cluster = Cluster(config)
+            if threading.main_thread().is_alive():
+                cluster.start_ahead()
+            made.set_result(cluster)
+        except BaseException as error:
+            made.set_exception(error)
+        threading.main_thread().join()
+        with _signals_kept():
+            ray.shutdown()
+
+    _ahead.append(made)
+    threading.Thread(target=work, name="ray").start()
 
 
 class Cluster:
@@ -112,22 +124,32 @@ class Cluster:
         self._kind = _kind(config)
         self._started: dict[Place, Any] = {}  # handles of processes that nobody has asked for
         _connect(config)
-        if not self.places():
+        try:
+            if not self.places():
+                raise no_gpu(config.ray, self._kind)
+        except BaseException:
             self.close()
-            raise no_gpu(config.ray, self._kind)
+            raise
 
     def start_ahead(self) -> None:
-        """Start the process of each GPU now, so that :meth:`start` finds it."""
-        self._started = {place: self.start(place) for place in self.places()}
+        """Start the process of each GPU now, so that :meth:`start` finds it.
 
-    def settle(self, config: RunConfig) -> None:
-        """The checks of the run are done. If they have changed its configuration, processes start again."""
-        if config == self._config:
-            return
-        self._config = config
-        for place, handle in self._started.items():
-            self.kill(handle, place, None)
-        self._started.clear()
+        Not with templates: the checks look for the program that aligns them, which changes the configuration.
+        """
+        if not self._config.template:
+            self._started = {place: self.start(place) for place in self.places()}
+
+    def settle(self, config: RunConfig) -> bool:
+        """Take the configuration that the checks of the run have made. Return False if it needs another cluster."""
+        mine = self._config
+        if (mine.gpus, mine.ray, mine.device) != (config.gpus, config.ray, config.device):
+            return False
+        if config != mine:
+            self._config = config
+            for place, handle in self._started.items():
+                self.kill(handle, place, None)
+            self._started.clear()
+        return True
 
     def close(self) -> None:
         """Disconnect. A cluster of this machine alone ends."""
@@ -293,12 +315,16 @@ def _without_helpers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Keep the run's handler of SIGTERM, which Ray replaces, and let the processes that Ray starts receive SIGTERM."""
+    """Keep the run's handler of SIGTERM, which Ray replaces, and let the processes that Ray starts receive SIGTERM.
+
+    Ray sets a handler in Python in the main thread, and one through the C library in any thread.
+    """
     before = signal.getsignal(signal.SIGTERM)
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
-        yield
+        with handler_kept(signal.SIGTERM):
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        with contextlib.suppress(ValueError):  # not the main thread: Ray has replaced nothing
+        if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

@@ -159,6 +159,10 @@ class WorkerPool:
         """Start to featurize a job."""
         return Featurization(self, job, settings)
 
+    def practise(self, job: Job, settings: FeatureSettings) -> None:
+        """Featurize a job in a worker for nothing: the workers start, and the cache has what needs no seed."""
+        self.submit(_practise, job, settings)
+
     def submit_features(self, job: Job, settings: FeatureSettings) -> Any:
         """Featurize a job in a worker. Returns a future, which is cancelled after :meth:`drop_features`."""
         future = self.submit(_featurize, job, settings)
@@ -254,6 +258,10 @@ def _start_worker(modules: Sequence[str]) -> None:
         from protenix_multiseed.upstream.environment import prepare
 
         prepare(find_dictionary())
+
+
+def _practise(job: Job, settings: FeatureSettings) -> None:
+    _featurize(job, settings)
 
 
 def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:

@@ -32,7 +32,7 @@ def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None
         wanted: Launches of the kernels, with arguments on the CPU.
         capability: Compute capability of the GPU that will run the kernels, as (major, minor).
     """
-    context, n_process = multiprocessing.get_context("fork"), min(32, len(os.sched_getaffinity(0)))
+    context, n_process = multiprocessing.get_context("fork"), min(16, len(os.sched_getaffinity(0)))
     with ProcessPoolExecutor(n_process, context, _Compiler.begin, (wanted, capability)) as pool:
         list(pool.map(_Compiler.compile, range(len(wanted))))
 

@@ -1,6 +1,7 @@
 """Everything between the inputs and a run: read and check the jobs, search alignments, scan the output folder.
 
-Cheap checks come first, and nothing is written before all checks are done, except alignments that are searched.
+Cheap checks come first, and nothing is written before all checks are done, except alignments that are searched. What
+takes seconds to start, and needs no job, starts beside the checks.
 """
 
 import contextlib
@@ -9,7 +10,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
@@ -75,7 +78,7 @@ def prepare(
         forbid_network(loopback=config.executor == "ray")
     checkpoint_hash = CheckpointHash(config)
     if workers is not None:
-        _start_early(config, workers)
+        _start_early(config, inputs, workers)
     notes: list[str] = []
 
     def tell(text: str) -> None:
@@ -156,19 +159,19 @@ def _with_alignments(
     return made
 
 
-def _start_early(config: RunConfig, workers: WorkerPool) -> None:
+def _start_early(config: RunConfig, inputs: Sequence[Path | Document], workers: WorkerPool) -> None:
     """Start the workers' server, or Ray on this machine, before the inputs are read.
 
-    Not if all seeds may be done, or long before a job is.
+    Not if all seeds may be done, or long before a job is, or if an input is missing.
     """
     with contextlib.suppress(ConfigError, OSError):  # a later check says so, after those of the inputs
-        if config.out.exists() or _searches(config):
+        if config.out.exists() or _searches(config) or not all(one.exists() for one in inputs if isinstance(one, Path)):
             return
         if executor_name(config) != "ray":
             check_workers()
             workers.start()
         elif config.ray is None:
-            _in_thread(_connect_ray, config)
+            _ray_cluster().connect_ahead(config)
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | None) -> None:
@@ -180,32 +183,23 @@ def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | 
     if any((config.out / job.name).exists() for job in jobs):
         return
     if executor_name(config) == "ray":  # its executor starts the workers when a GPU has work
-        _in_thread(_import_ray, config)
+        _in_thread(partial(_ray_cluster().import_ray, is_local=config.ray is None))
     elif workers is not None:
         check_workers()
         workers.start()
-        _in_thread(_import_torch, config)
+        _in_thread(partial(importlib.import_module, "torch"))
 
 
-def _in_thread(function: Callable[[RunConfig], None], config: RunConfig) -> None:
-    if function is not _import_torch:
-        importlib.import_module("protenix_multiseed.run.pipeline")
-        importlib.import_module("concurrent.futures.thread")  # Ray imports it; it fails while a refused run is exiting
+def _ray_cluster() -> ModuleType:
+    """Import what a thread that imports Ray must not import itself, because the main thread needs it or is exiting."""
+    importlib.import_module("protenix_multiseed.run.pipeline")
+    importlib.import_module("concurrent.futures.thread")
+    return importlib.import_module("protenix_multiseed.execution.ray_cluster")
 
+
+def _in_thread(slow: Callable[[], object]) -> None:
     def work() -> None:
         with contextlib.suppress(Exception):  # whoever needs it fails the same way and reports it
-            function(config)
+            slow()
 
     threading.Thread(target=work).start()
-
-
-def _import_torch(_: RunConfig) -> None:
-    importlib.import_module("torch")
-
-
-def _import_ray(config: RunConfig) -> None:
-    importlib.import_module("protenix_multiseed.execution.ray_cluster").import_ray(is_local=config.ray is None)
-
-
-def _connect_ray(config: RunConfig) -> None:
-    importlib.import_module("protenix_multiseed.execution.ray_cluster").connect_ahead(config)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -144,6 +145,34 @@ def test_a_run_on_one_gpu_does_not_import_ray(tmp_path):
     done = run(*COMMON, "--seeds", "1", "--gpus", "1", "--out", "out", cwd=tmp_path, prelude=prelude)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "seen").read_text() == "no ray\n"
+
+
+CONNECTED_AHEAD = """
+import ctypes, signal
+from protenix_multiseed.config_loading import load_config
+from protenix_multiseed.execution import ray_cluster
+def action():
+    found = ctypes.create_string_buffer(512)
+    ctypes.CDLL(None).sigaction(int(signal.SIGTERM), None, found)
+    return found.raw[:8]  # the address of the handler
+signal.signal(signal.SIGTERM, lambda *_: None)
+before = action()
+config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": "out"})
+ray_cluster.connect_ahead(config)
+cluster = ray_cluster.connect(config)
+print("places", len(cluster.places()), "kept", action() == before)
+cluster.close()
+print("kept", action() == before)
+"""
+
+
+def test_ray_that_starts_in_a_thread_leaves_the_handler_of_sigterm(tmp_path):
+    """Regression: Ray's handler, set through the C library, ended a run three seconds after SIGTERM by SIGABRT."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECTED_AHEAD], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout.split("\n")[:2] == ["places 1 kept True", "kept True"], done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 def test_a_refused_run_leaves_no_process(tmp_path):

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +22,8 @@ from protenix_multiseed.events import Note, StageEntered, Written
 from protenix_multiseed.execution import fleet, ray_cluster
 from protenix_multiseed.execution import ray as module
 from protenix_multiseed.execution.capacity import Capacity
-from protenix_multiseed.execution.fleet import Place
+from protenix_multiseed.execution.fleet import Gpu, Place
+from protenix_multiseed.execution.schedule import Schedule
 from protenix_multiseed.features.pool import AHEAD
 from protenix_multiseed.types import Failure
 
@@ -287,16 +289,41 @@ def test_a_gpu_gets_enough_small_jobs_to_fill_the_running_batch_and_the_next_one
 
 
 @pytest.mark.parametrize(
-    ("n_unit", "waiting_seconds", "has_room"),
-    [(2, None, True), (3, None, False), (1, 1e6, True), (2, 31.0, False), (5, 29.0, True), (6, 29.0, False)],
+    ("n_unit", "is_enough", "has_room"),
+    [(2, None, True), (3, None, False), (1, True, True), (2, True, False), (5, False, True), (6, False, False)],
 )
-def test_a_gpu_gets_the_next_batch_and_what_its_workers_need_and_leaves_the_rest_to_others(
-    n_unit, waiting_seconds, has_room
-):
+def test_a_gpu_gets_the_next_batch_and_what_its_workers_need_and_leaves_the_rest_to_others(n_unit, is_enough, has_room):
     planner = SimpleNamespace(max_jobs=1)
     units = [(0, {seed}) for seed in range(n_unit)]
-    assert Capacity(tasks_of(9)).has_room(units, planner, 4, waiting_seconds) is has_room
+    assert Capacity(tasks_of(9)).has_room(units, planner, 4, is_enough) is has_room
     assert AHEAD == 2
+
+
+@pytest.mark.parametrize(
+    ("rates", "features_seconds", "n_unit"),
+    [
+        ((), 0.0, 3),  # nothing has ended yet
+        ((40.0, 900.0), 1.0, 2),  # the slower one may have compiled kernels
+        ((10.0, 10.0), 1.0, 3),
+        ((1.0, 1.0), 1.0, 6),  # four workers, and two units
+        ((40.0, 40.0), 90.0, 3),
+    ],
+)
+def test_work_for_half_a_minute_or_for_the_slowest_features_waits_at_a_gpu(tmp_path, rates, features_seconds, n_unit):
+    tasks = [task_of(job_of(name=f"job{number}", seeds=[1], n_token=9)) for number in range(30)]
+    config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out", "workers": 4})
+    executor, asked = module.RayExecutor(config, None, None), []
+    executor._tasks, executor._capacity = tasks, Capacity(tasks)
+    executor._schedule = Schedule((1, task.todo) for task in tasks)
+    executor._schedule.add(0)
+    executor._fleet = SimpleNamespace(now=0.0, ask=lambda gpu, method, given, alone: asked.extend(given))
+    if rates:
+        executor._fastest, executor._slowest, executor._features_seconds = min(rates), max(rates), features_seconds
+    process = Machines(1).start(Place("node0", "node0", 0))
+    gpu = Gpu(0, process.place, process, loaded=process.load(None))
+    process.die("the end")
+    assert list(executor._feed(gpu, OpenGate())) == []
+    assert len(asked) == n_unit
 
 
 def test_the_second_gpu_gets_large_jobs_too(monkeypatch, tmp_path):
@@ -440,15 +467,44 @@ def test_processes_that_started_ahead_are_used_unless_the_checks_have_changed_th
     monkeypatch.setattr(ray_cluster.Cluster, "places", lambda self: [place])
     config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out"})
     for now, expected in ((config.model_copy(), []), (config.model_copy(update={"samples": 9}), ["process"])):
-        cluster = ray_cluster.Cluster(config)
+        cluster, made = ray_cluster.Cluster(config), Future()
         cluster._started[place] = "process"
-        monkeypatch.setattr(ray_cluster, "_ahead", [cluster])
+        made.set_result(cluster)
+        monkeypatch.setattr(ray_cluster, "_ahead", [made])
         assert ray_cluster.connect(now) is cluster
         assert killed == expected
         if not expected:
             assert cluster.start(place) == "process"
         assert not cluster._started
         assert ray_cluster.connect(now) is not cluster, "it belongs to one run"
+
+
+def test_what_hinders_the_cluster_that_is_made_ahead_is_said_when_the_run_needs_it(monkeypatch, tmp_path):
+    def fail(config):
+        raise ConfigError("there is no room for Ray")
+
+    monkeypatch.setattr(ray_cluster, "_connect", fail)
+    monkeypatch.setattr(ray_cluster, "import_ray", lambda is_local: None)
+    monkeypatch.setattr(ray_cluster, "ray", SimpleNamespace(shutdown=lambda: None))
+    program = SimpleNamespace(is_alive=lambda: True, join=lambda: None)
+    monkeypatch.setattr(threading, "main_thread", lambda: program)
+    config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out"})
+    ray_cluster.connect_ahead(config)
+    with pytest.raises(ConfigError, match="no room for Ray"):
+        ray_cluster.connect(config)
+
+
+def test_a_cluster_that_was_made_for_other_gpus_is_closed(monkeypatch, tmp_path):
+    closed = []
+    monkeypatch.setattr(ray_cluster.Cluster, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(ray_cluster.Cluster, "places", lambda self: [Place("node", "host", 0)])
+    monkeypatch.setattr(ray_cluster, "_connect", lambda config: None)
+    config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out"})
+    made = Future()
+    made.set_result(ray_cluster.Cluster(config))
+    monkeypatch.setattr(ray_cluster, "_ahead", [made])
+    assert ray_cluster.connect(config.model_copy(update={"gpus": "2"})) is not made.result()
+    assert closed == [made.result()]
 
 
 def test_a_second_run_of_a_process_may_choose_gpus_again(monkeypatch, tmp_path):

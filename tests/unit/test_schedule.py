@@ -21,7 +21,7 @@ def everything(jobs):
 def test_every_seed_is_finished_once_whatever_happens(jobs, fits, data):
     """Any order of starts, finished seeds, lost GPUs, moved seeds and new GPUs."""
     made = schedule(jobs)
-    gpus, n_gpu, finished = {0}, 1, []
+    gpus, n_gpu, finished, begun = {0}, 1, [], set()
     made.add(0)
     held = {0: []}
 
@@ -48,6 +48,7 @@ def test_every_seed_is_finished_once_whatever_happens(jobs, fits, data):
         elif action == "start" and held[gpu]:
             job, seed = held[gpu][0]
             made.started(gpu, job, [seed])
+            begun.add((gpu, job, seed))
         elif action == "finish" and held[gpu]:
             job, seed = held[gpu].pop(0)
             assert made.finished(gpu, job, seed)
@@ -62,6 +63,8 @@ def test_every_seed_is_finished_once_whatever_happens(jobs, fits, data):
                     held[busy].remove((unit.job, seed))
                     assert made.finished(busy, unit.job, seed)
                 made.give_back(unit.job, unit.seeds)
+        for gpu in gpus:
+            assert made.waiting(gpu) == sum(jobs[job][0] for job, seed in held[gpu] if (gpu, job, seed) not in begun)
     for gpu in sorted(gpus):
         lose(gpu)
     made.add(99)
