@@ -42,12 +42,13 @@ class Machines:
 
     Attributes:
         given: The tasks of each call of ``give``, and those of them that must be alone.
+        examples: Name and seeds of the job that each process got for practice, or None.
     """
 
     def __init__(
         self, n_gpu, deadly=(), hanging=(), broken=(), seconds=0.0, max_jobs=1, atoms=None, max_atoms=None, lacking=()
     ):
-        self.max_jobs, self.given = max_jobs, []
+        self.max_jobs, self.given, self.examples = max_jobs, [], []
         self.atoms, self.max_atoms, self.lacking = atoms or {}, max_atoms or {}, lacking
         self.nodes = {f"node{number}" for number in range(n_gpu)}
         self.deadly, self.hanging, self.broken, self.seconds = deadly, hanging, broken, seconds
@@ -110,6 +111,7 @@ class Process:
         return self.machines.differing.get(self.place.node, [])
 
     def load(self, example):
+        self.machines.examples.append(example and (example.name, example.seeds))
         if self.place.node in self.machines.broken:
             self.die("no memory to load")
         self.check_alive()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -324,6 +325,21 @@ def test_work_for_half_a_minute_or_for_the_slowest_features_waits_at_a_gpu(tmp_p
     process.die("the end")
     assert list(executor._feed(gpu, OpenGate())) == []
     assert len(asked) == n_unit
+
+
+def test_each_gpu_practises_one_of_the_first_jobs_and_none_after_a_restart(monkeypatch, tmp_path):
+    machines = Machines(2, deadly={3}, seconds=0.01)
+    Run(monkeypatch, tmp_path, machines, tasks_of(4, 4))
+    assert sorted(filter(None, machines.examples)) == [("job0", (1,)), ("job1", (1,))]
+    assert None in machines.examples
+
+
+def test_features_that_do_not_come_from_the_cache_are_not_practised(monkeypatch, tmp_path):
+    task = task_of(job_of(name="job0", seeds=[1], n_token=9))
+    spec = replace(task.job.spec, has_constraint=True)
+    machines = Machines(1)
+    Run(monkeypatch, tmp_path, machines, [replace(task, job=replace(task.job, spec=spec))])
+    assert machines.examples == [None]
 
 
 def test_the_second_gpu_gets_large_jobs_too(monkeypatch, tmp_path):
