@@ -175,10 +175,10 @@ def memory():
 
 def measure_calls(arguments):
     """The processor time of a call of Ray and of its answer in the calling process."""
-    from protenix_multiseed.execution import ray_cluster
+    from protenix_multiseed.execution import ray_connection
 
-    ray_cluster.import_ray(is_local=True)
-    ray = ray_cluster.ray
+    ray_connection.import_ray(is_local=True)
+    ray = ray_connection.ray
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 
     class Answering:

@@ -171,7 +171,7 @@ def _start_early(config: RunConfig, inputs: Sequence[Path | Document], workers: 
             check_workers()
             workers.start()
         elif config.ray is None:
-            _ray_cluster().connect_ahead(config)
+            _ray_module("ray_cluster").connect_ahead(config)
 
 
 def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | None) -> None:
@@ -183,18 +183,18 @@ def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | 
     if any((config.out / job.name).exists() for job in jobs):
         return
     if executor_name(config) == "ray":  # its executor starts the workers when a GPU has work
-        _in_thread(partial(_ray_cluster().import_ray, is_local=config.ray is None))
+        _in_thread(partial(_ray_module("ray_connection").import_ray, is_local=config.ray is None))
     elif workers is not None:
         check_workers()
         workers.start()
         _in_thread(partial(importlib.import_module, "torch"))
 
 
-def _ray_cluster() -> ModuleType:
-    """Import what a thread that imports Ray must not import itself, because the main thread needs it or is exiting."""
+def _ray_module(name: str) -> ModuleType:
+    """Import one of the modules that use Ray, and what a thread must not import beside the main thread or its exit."""
     importlib.import_module("protenix_multiseed.run.pipeline")
     importlib.import_module("concurrent.futures.thread")
-    return importlib.import_module("protenix_multiseed.execution.ray_cluster")
+    return importlib.import_module(f"protenix_multiseed.execution.{name}")
 
 
 def _in_thread(slow: Callable[[], object]) -> None:

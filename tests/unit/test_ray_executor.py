@@ -20,7 +20,7 @@ pytest.importorskip("ray")
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.events import Note, StageEntered, Written
-from protenix_multiseed.execution import fleet, ray_cluster
+from protenix_multiseed.execution import fleet, ray_cluster, ray_connection
 from protenix_multiseed.execution import ray as module
 from protenix_multiseed.execution.capacity import Capacity
 from protenix_multiseed.execution.fleet import Gpu, Place
@@ -479,7 +479,7 @@ def test_an_error_after_the_connection_is_reported_and_ends_the_cluster(monkeypa
 def test_processes_that_started_ahead_are_used_unless_the_checks_have_changed_the_configuration(monkeypatch, tmp_path):
     killed, place = [], Place("node", "host", 0)
     monkeypatch.setattr(ray_cluster.Cluster, "kill", lambda self, handle, place, process: killed.append(handle))
-    monkeypatch.setattr(ray_cluster, "_connect", lambda config: None)
+    monkeypatch.setattr(ray_connection, "connect", lambda config: None)
     monkeypatch.setattr(ray_cluster.Cluster, "places", lambda self: [place])
     config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out"})
     for now, expected in ((config.model_copy(), []), (config.model_copy(update={"samples": 9}), ["process"])):
@@ -495,26 +495,31 @@ def test_processes_that_started_ahead_are_used_unless_the_checks_have_changed_th
         assert ray_cluster.connect(now) is not cluster, "it belongs to one run"
 
 
-def test_what_hinders_the_cluster_that_is_made_ahead_is_said_when_the_run_needs_it(monkeypatch, tmp_path):
-    def fail(config):
+@pytest.mark.parametrize("place", ["connect", "start"])
+def test_what_hinders_the_cluster_that_is_made_ahead_is_said_when_the_run_needs_it(monkeypatch, tmp_path, place):
+    """The connection is closed: Ray would end with the thread that has started it, and the run would wait for Ray."""
+
+    def fail(*_):
         raise ConfigError("there is no room for Ray")
 
-    monkeypatch.setattr(ray_cluster, "_connect", fail)
-    monkeypatch.setattr(ray_cluster, "import_ray", lambda is_local: None)
-    monkeypatch.setattr(ray_cluster, "ray", SimpleNamespace(shutdown=lambda: None))
-    program = SimpleNamespace(is_alive=lambda: True, join=lambda: None)
-    monkeypatch.setattr(threading, "main_thread", lambda: program)
+    closed = []
+    monkeypatch.setattr(ray_connection, "connect", fail if place == "connect" else lambda config: None)
+    monkeypatch.setattr(ray_connection, "import_ray", lambda is_local: None)
+    monkeypatch.setattr(ray_connection, "ray", SimpleNamespace(shutdown=lambda: closed.append("closed")))
+    monkeypatch.setattr(ray_cluster.Cluster, "places", lambda self: [Place("node", "host", 0)])
+    monkeypatch.setattr(ray_cluster.Cluster, "start", fail)
     config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out"})
     ray_cluster.connect_ahead(config)
     with pytest.raises(ConfigError, match="no room for Ray"):
         ray_cluster.connect(config)
+    assert closed == ["closed"]
 
 
 def test_a_cluster_that_was_made_for_other_gpus_is_closed(monkeypatch, tmp_path):
     closed = []
     monkeypatch.setattr(ray_cluster.Cluster, "close", lambda self: closed.append(self))
     monkeypatch.setattr(ray_cluster.Cluster, "places", lambda self: [Place("node", "host", 0)])
-    monkeypatch.setattr(ray_cluster, "_connect", lambda config: None)
+    monkeypatch.setattr(ray_connection, "connect", lambda config: None)
     config = load_config({"model": "demo", "gpus": "1", "device": "cpu", "out": tmp_path / "out"})
     made = Future()
     made.set_result(ray_cluster.Cluster(config))
@@ -527,12 +532,12 @@ def test_a_second_run_of_a_process_may_choose_gpus_again(monkeypatch, tmp_path):
     """Regression: the second one counted the GPUs that the first had chosen, and was refused."""
     seen = []
     init = SimpleNamespace(init=lambda **_: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
-    monkeypatch.setattr(ray_cluster, "ray", init)
-    monkeypatch.setattr(ray_cluster, "_without_helpers", contextlib.nullcontext)
+    monkeypatch.setattr(ray_connection, "ray", init)
+    monkeypatch.setattr(ray_connection, "_without_helpers", contextlib.nullcontext)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     config = load_config({"model": "demo", "gpus": "0,2", "out": tmp_path / "out"})
     for _ in range(2):
-        ray_cluster._start_local(config, {})
+        ray_connection._start_local(config, {})
     assert seen == ["4,6", "4,6"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6"
 
@@ -542,14 +547,14 @@ def test_the_cluster_that_is_found_is_the_named_one_or_the_one_that_ray_start_le
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert ray_cluster.reachable(address) == address
+        assert ray_connection.reachable(address) == address
         with pytest.raises(ConnectionError, match="no 'ray start' has run"):
-            ray_cluster.reachable("auto")
+            ray_connection.reachable("auto")
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "ray_current_cluster").write_text(f"{address}\n")
-        assert ray_cluster.reachable("auto") == address
+        assert ray_connection.reachable("auto") == address
         monkeypatch.setenv("RAY_ADDRESS", "not an address")
         with pytest.raises(ValueError, match="not HOST:PORT"):
-            ray_cluster.reachable("auto")
+            ray_connection.reachable("auto")
     with pytest.raises(ConnectionError):
-        ray_cluster.reachable(address)
+        ray_connection.reachable(address)
