@@ -108,6 +108,21 @@ def test_units_become_smaller_near_the_end():
     assert sum(counts[::2]) == 25
 
 
+def test_a_gpu_that_is_ready_first_leaves_a_share_for_one_that_still_loads_and_never_waits_for_it():
+    """Regression: of few seeds the first GPU took all, and the second one idled."""
+    made = schedule([(1, 6)])
+    made.add(0)
+    made.n_coming = 1
+    sizes = []
+    while (unit := made.next(0, lambda job: 20)) is not None:
+        assert made.next(0, lambda job: 20) is None
+        sizes.append(len(unit.seeds))
+        for seed in unit.seeds:
+            made.finished(0, unit.job, seed)
+    assert sizes == [3, 2, 1]
+    assert made.is_done
+
+
 def test_the_first_job_comes_first_and_a_job_that_does_not_fit_waits_for_another_gpu():
     made = schedule([(9, 2), (1, 4)])
     made.add(0)
