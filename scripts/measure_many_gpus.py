@@ -36,6 +36,7 @@ from protenix_multiseed.outputs.identity import fingerprint
 from protenix_multiseed.outputs.scan import scan
 from protenix_multiseed.run.log import EventLog
 from protenix_multiseed.run.pipeline import run
+from protenix_multiseed.run.prepare import make_workers
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Job, Task
@@ -148,7 +149,7 @@ def measure_run(arguments):
         before, started = memory(), time.process_time()
         with Signals(1.0) as signals, EventLog(Path("log"), None, as_json=False) as log:
             result = RunResult.begin(tasks)
-            for _ in run(config, tasks, Watchers(log), signals, result):
+            for _ in run(config, tasks, make_workers(config), Watchers(log), signals, result):
                 pass
         seconds, n_unit = time.process_time() - started, sum(len(job.seeds) for job in jobs)
         assert result.n_done == n_unit
