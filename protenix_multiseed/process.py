@@ -207,6 +207,19 @@ def _open_missing() -> None:
             setattr(sys, name, open(handle, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  for the process's life
 
 
+def in_background(slow: Callable[[], object]) -> None:
+    """Begin in a thread what takes seconds and is needed soon, such as an import.
+
+    Errors are ignored: whoever needs it does it again, fails the same way, and reports it.
+    """
+
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            slow()
+
+    threading.Thread(target=work).start()
+
+
 @contextlib.contextmanager
 def handler_kept(number: int) -> Iterator[None]:
     """Keep the process's handler of a signal, which a library replaces through the C library, unseen by Python."""

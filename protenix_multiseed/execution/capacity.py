@@ -82,8 +82,8 @@ class Capacity:
 
         Args:
             units: Number of the job, and seeds, of each unit that it has.
-            is_enough: Whether the units that wait last long enough for the features of the next one; None: no unit has
-                ended, so nobody knows. Then it has the running unit and two that wait, as the workers of one GPU do.
+            is_enough: Whether the units that wait last long enough for the features of the next one; None: nobody knows
+                yet, because no unit has ended. Then a GPU has one unit that runs and AHEAD that wait.
         """
         batches = 0  # entries of the running batch and the next one, if jobs share batches
         if units and planner.max_jobs > 1 and self._sizes[units[-1][0]].n_token <= SHARED_BATCH_MAX_TOKENS:

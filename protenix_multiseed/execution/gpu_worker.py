@@ -4,6 +4,7 @@ The run gives it tasks and collects its events. Its methods are called from seve
 prediction runs in a thread of its own. This module does not import Ray.
 """
 
+import importlib
 import os
 import socket
 import threading
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ProtenixMsError, Stopped
 from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Written
-from protenix_multiseed.execution.local import LocalExecutor, import_quietly
+from protenix_multiseed.execution.local import LocalExecutor
 from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.execution.shared import Shared, differences
 from protenix_multiseed.execution.writing import PendingWrite
@@ -27,6 +29,7 @@ from protenix_multiseed.failures import reason_of
 from protenix_multiseed.features.pool import POLL_SECONDS, Featurization, WorkerPool
 from protenix_multiseed.job_spec import JobSpec
 from protenix_multiseed.offline import forbid_network
+from protenix_multiseed.process import in_background
 from protenix_multiseed.types import Failure, Features, Identity, Job, Prediction, Task
 
 PROGRESS_SECONDS = 1.0  # progress of a batch is sent at most this often
@@ -89,7 +92,7 @@ class GpuWorker:
         self._config = config
         self._workers, self._n_worker = WorkerPool(workers, offline=config.offline), workers
         self._workers.start()
-        threading.Thread(target=import_quietly, args=("torch",)).start()  # while the run asks for check()
+        in_background(partial(importlib.import_module, "torch"))  # until the run asks for load()
         self._executor = LocalExecutor(config, self._workers, self._tell)
         self._given: SimpleQueue[Featurization | None] = SimpleQueue()
         self._identities: dict[str, Identity] = {}

@@ -1,6 +1,5 @@
 """The local executor: one model on one device of this machine."""
 
-import contextlib
 import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.kernels.probe import KernelProbe
 from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
+from protenix_multiseed.process import in_background
 from protenix_multiseed.types import Failure, Features, Job, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare, prepare_imports
@@ -102,7 +102,7 @@ class LocalExecutor:
         self._refuse_too_large(tasks)
         _check(should_stop)
         # Features hold an AtomArray. Its import would begin when the first ones arrive.
-        threading.Thread(target=import_quietly, args=("biotite.structure",)).start()
+        in_background(partial(importlib.import_module, "biotite.structure"))
         self._model.load(should_stop)
         for text in self._remarks(dictionary.name):
             self._tell(Note(job=None, text=text))
@@ -217,12 +217,6 @@ class LocalExecutor:
 def _check(should_stop: Callable[[], bool]) -> None:
     if should_stop():
         raise Stopped
-
-
-def import_quietly(name: str) -> None:
-    """Import a module that is needed soon."""
-    with contextlib.suppress(Exception):  # whoever needs the module fails the same way and reports it
-        importlib.import_module(name)
 
 
 def _in_thread(function: Callable[[], _Made]) -> "Future[_Made]":

@@ -121,7 +121,7 @@ class RayExecutor:
             if fleet.is_hopeless:
                 yield from self._give_up()
                 return
-            self._schedule.n_coming = len(fleet.gpus) - len(fleet.ready)
+            self._schedule.n_expected = len(fleet.gpus)
             if not self._is_closing:
                 for gpu in (fleet.gpus[number] for number in self._hungry if number in fleet.gpus):
                     yield from self._feed(gpu, gate)

@@ -40,11 +40,11 @@ class Schedule:
         jobs: The cost of one seed, and the seeds, of each job. The first job is handed out first.
 
     Attributes:
-        n_coming: The number of GPUs that will be ready soon. A share is left for each of them.
+        n_expected: The number of GPUs with those that will be ready soon. A share is left for each of them.
     """
 
     def __init__(self, jobs: Iterable[tuple[int, Sequence[int]]]) -> None:
-        self.n_coming = 0
+        self.n_expected = 0
         self._costs: list[int] = []
         self._left: list[deque[int]] = []
         for cost, seeds in jobs:
@@ -98,7 +98,7 @@ class Schedule:
             None if no seed is left that the GPU can predict, or if it has its share of the work already.
         """
         held = self._gpus[gpu]
-        room = -(-(self._rest + self._load) // (len(self._gpus) + self.n_coming)) - held.load
+        room = -(-(self._rest + self._load) // max(len(self._gpus), self.n_expected)) - held.load
         if room <= 0 or not self._rest:
             return None
         found = next(((job, most) for job in self._order if (most := fits(job)) > 0), None)

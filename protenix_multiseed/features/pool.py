@@ -261,7 +261,7 @@ def _start_worker(modules: Sequence[str]) -> None:
 
 
 def _practise(job: Job, settings: FeatureSettings) -> None:
-    _featurize(job, settings)
+    _featurize(job, settings)  # nothing is returned, because it would be sent and kept
 
 
 def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:

@@ -6,7 +6,6 @@ takes seconds to start, and needs no job, starts beside the checks.
 
 import contextlib
 import importlib
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from protenix_multiseed.offline import forbid_network
 from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.outputs.scan import Scan, scan
 from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.process import in_background
 from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
 from protenix_multiseed.search.base import SearchError, Tell
 from protenix_multiseed.search.run import search_jobs
@@ -183,11 +183,11 @@ def _import_ahead(config: RunConfig, jobs: Sequence[Job], workers: WorkerPool | 
     if any((config.out / job.name).exists() for job in jobs):
         return
     if executor_name(config) == "ray":  # its executor starts the workers when a GPU has work
-        _in_thread(partial(_ray_module("ray_connection").import_ray, is_local=config.ray is None))
+        in_background(partial(_ray_module("ray_connection").import_ray, is_local=config.ray is None))
     elif workers is not None:
         check_workers()
         workers.start()
-        _in_thread(partial(importlib.import_module, "torch"))
+        in_background(partial(importlib.import_module, "torch"))
 
 
 def _ray_module(name: str) -> ModuleType:
@@ -195,11 +195,3 @@ def _ray_module(name: str) -> ModuleType:
     importlib.import_module("protenix_multiseed.run.pipeline")
     importlib.import_module("concurrent.futures.thread")
     return importlib.import_module(f"protenix_multiseed.execution.{name}")
-
-
-def _in_thread(slow: Callable[[], object]) -> None:
-    def work() -> None:
-        with contextlib.suppress(Exception):  # whoever needs it fails the same way and reports it
-            slow()
-
-    threading.Thread(target=work).start()

@@ -112,7 +112,7 @@ def test_a_gpu_that_is_ready_first_leaves_a_share_for_one_that_still_loads_and_n
     """Regression: of few seeds the first GPU took all, and the second one idled."""
     made = schedule([(1, 6)])
     made.add(0)
-    made.n_coming = 1
+    made.n_expected = 2
     sizes = []
     while (unit := made.next(0, lambda job: 20)) is not None:
         assert made.next(0, lambda job: 20) is None
