@@ -19,7 +19,7 @@ pytest.importorskip("ray")
 
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.events import Note, StageEntered, Written
+from protenix_multiseed.events import Featurized, Note, StageEntered, Written
 from protenix_multiseed.execution import fleet, ray_cluster, ray_connection
 from protenix_multiseed.execution import ray as module
 from protenix_multiseed.execution.capacity import Capacity
@@ -304,8 +304,8 @@ def test_a_gpu_gets_the_next_batch_and_what_its_workers_need_and_leaves_the_rest
     ("rates", "features_seconds", "n_unit"),
     [
         ((), 0.0, 3),  # nothing has ended yet
-        ((40.0, 900.0), 1.0, 2),  # the slower one may have compiled kernels
-        ((10.0, 10.0), 1.0, 3),
+        ((40.0, 900.0), 1.0, 2),
+        ((10.0, 900.0), 1.0, 3),  # the slower one may have compiled kernels
         ((1.0, 1.0), 1.0, 6),  # four workers, and two units
         ((40.0, 40.0), 90.0, 3),
     ],
@@ -318,11 +318,17 @@ def test_work_for_half_a_minute_or_for_the_slowest_features_waits_at_a_gpu(tmp_p
     executor._schedule = Schedule((1, task.todo) for task in tasks)
     executor._schedule.add(0)
     executor._fleet = SimpleNamespace(now=0.0, ask=lambda gpu, method, given, alone: asked.extend(given))
-    if rates:
-        executor._fastest, executor._slowest, executor._features_seconds = min(rates), max(rates), features_seconds
+    executor._numbers = {task.job.name: number for number, task in enumerate(tasks)}
     process = Machines(1).start(Place("node0", "node0", 0))
     gpu = Gpu(0, process.place, process, loaded=process.load(None))
     process.die("the end")
+    executor._fleet.forgive = lambda gpu: None
+    for rate in rates:  # these jobs have ended
+        unit = executor._schedule.next(0, lambda job: 1)
+        job = tasks[unit.job].job
+        sizes = {"n_token": 9, "n_atom": 1, "n_msa": 1, "n_chain": 1}
+        list(executor._received(gpu, Featurized(job=job, seconds=features_seconds, **sizes)))
+        list(executor._received(gpu, Written(job=job, seed=1, scores=(0.5,), seconds=rate)))
     assert list(executor._feed(gpu, OpenGate())) == []
     assert len(asked) == n_unit
 
@@ -340,6 +346,22 @@ def test_features_that_do_not_come_from_the_cache_are_not_practised(monkeypatch,
     machines = Machines(1)
     Run(monkeypatch, tmp_path, machines, [replace(task, job=replace(task.job, spec=spec))])
     assert machines.examples == [None]
+
+
+def test_a_gpu_that_is_ready_first_leaves_seeds_to_one_that_still_loads(monkeypatch, tmp_path):
+    class Late(Machines):
+        def start(self, place):
+            process = super().start(place)
+            if place.node == "node1":
+                load = process.load
+                process.load = lambda example: (has_work.wait(60), load(example))[1]
+            return process
+
+    has_work = threading.Event()
+    machines, tasks = Late(2), tasks_of(2)
+    run = Run(monkeypatch, tmp_path, machines, tasks, during=lambda event: has_work.set())
+    assert run.all == everything(tasks)
+    assert machines.given[0][0] == [("job0", 1)]
 
 
 def test_the_second_gpu_gets_large_jobs_too(monkeypatch, tmp_path):
