@@ -1,9 +1,16 @@
 """SHA-256 of files, and the file that records the SHA-256 of a fetched checkpoint."""
 
+import contextlib
 import hashlib
+import json
+import time
 from pathlib import Path
 
+from protenix_multiseed.files import read_text, write_text
+from protenix_multiseed.paths import cache_dir
+
 _BLOCK = 1 << 26
+_SETTLED_SECONDS = 2.0  # a file that changed less long ago may change again without a later time, so nothing is kept
 _known: dict[tuple[str, int, int], str] = {}
 
 
@@ -30,6 +37,34 @@ def sha256_once(path: Path) -> str:
     if key not in _known:
         _known[key] = sha256(path)
     return _known[key]
+
+
+def sha256_kept(path: Path) -> str:
+    """Return the SHA-256 of a large file. The user's cache keeps it for later runs.
+
+    The file is hashed again if its place on the disk, its length or one of its times has changed. Each write changes
+    the time of the inode (``st_ctime``), which no program can set.
+
+    Raises:
+        OSError: if the file cannot be read. A cache that cannot be read or written only costs time.
+    """
+    folder = cache_dir() / "hashes"
+    kept = folder / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]}.json"
+    state, now = _state(path), time.time()
+    with contextlib.suppress(OSError, ValueError):
+        then = json.loads(read_text(kept, folder))
+        if isinstance(then, dict) and then.get("state") == state and isinstance(then.get("sha256"), str):
+            return str(then["sha256"])
+    found = sha256(path)
+    if _state(path) == state and now - path.stat().st_ctime > _SETTLED_SECONDS:
+        with contextlib.suppress(OSError):
+            write_text(kept, json.dumps({"path": str(path.absolute()), "state": state, "sha256": found}) + "\n")
+    return found
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def sketch(path: Path) -> str:

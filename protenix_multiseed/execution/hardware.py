@@ -30,6 +30,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def open_device(name: str) -> torch.device:
+    """Return the device of a run, and make a GPU ready for this thread. It is safe to call this in several threads.
+
+    Raises:
+        ConfigError: if the CUDA device does not exist.
+    """
+    device = choose_device(name)
+    if device.type == "cuda":  # CUDA graphs and Triton kernels use the current device
+        torch.cuda.set_device(device)
+        let_segments_grow()
+    return device
+
+
 def card_of(device: torch.device) -> str | None:
     """Return the GPU's model name if compiled kernels can run on it.
 

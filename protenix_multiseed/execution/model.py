@@ -33,7 +33,7 @@ from protenix_multiseed.model.fast.diffusion_blocks import fits_half, may_be_hal
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
-from protenix_multiseed.model.weights import build_model, load_model
+from protenix_multiseed.model.weights import build_model, load_model, read_weights
 from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features, Prediction, Sizes
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import DEMO_MODEL
@@ -47,6 +47,7 @@ class LoadedModel:
 
     Args:
         probe: Probe of the compiled kernels.
+        state: The weights of the checkpoint, if another thread is reading them.
 
     Attributes:
         lost: Why the device no longer answers; None while it answers.
@@ -55,12 +56,11 @@ class LoadedModel:
         ConfigError: if the device or the kernels are missing.
     """
 
-    def __init__(self, config: RunConfig, probe: KernelProbe) -> None:
-        self.config, self._probe = config, probe
-        self.device = hardware.choose_device(config.device)
-        if self.device.type == "cuda":  # CUDA graphs and Triton kernels use the current device
-            torch.cuda.set_device(self.device)
-            hardware.let_segments_grow()
+    def __init__(
+        self, config: RunConfig, probe: KernelProbe, state: Future[dict[str, torch.Tensor]] | None = None
+    ) -> None:
+        self.config, self._probe, self._state = config, probe, state
+        self.device = hardware.open_device(config.device)
         probe.begin(hardware.card_of(self.device))
         self.configs = build_configs(config.upstream_settings, device_capability=hardware.capability_of(self.device))
         self.checkpoint = config.checkpoint_path
@@ -118,8 +118,12 @@ class LoadedModel:
                     "upstream: the demo's weights fit its own layers only; leave out the settings that change them"
                 )
             return model
-        is_mapped = self.device.type == "cuda"
-        model = load_model(self.configs, self.checkpoint, self.config.model, self._built, mapped=is_mapped)
+        if self._state is None:
+            state = read_weights(self.checkpoint, self.config.model, self.device)
+        else:
+            state = self._state.result()
+        self._state = None  # weights that the model does not have are freed
+        model = load_model(self.configs, self.checkpoint, self.config.model, self._built, state)
         self.missing_weights = model.missing_weights  # type: ignore[assignment]
         return model
 

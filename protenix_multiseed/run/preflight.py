@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from protenix_multiseed.config import RunConfig
@@ -11,7 +11,7 @@ from protenix_multiseed.errors import ConfigError, ProtenixMsError, WeightsError
 from protenix_multiseed.execution.base import executor_name
 from protenix_multiseed.execution.gpus import check_ray, no_gpu, visible_gpus
 from protenix_multiseed.failures import advice_for, reason_of
-from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256
+from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256, sha256_kept
 from protenix_multiseed.search.sources import make_searchers
 from protenix_multiseed.upstream.checkpoints import fetch_hint, template_data_dir
 
@@ -92,14 +92,17 @@ def check_checkpoint(config: RunConfig) -> None:
         raise WeightsError(f"no checkpoint at {checkpoint}; {fetch_hint(config.model)}")
 
 
-def check_sha256(checkpoint: Path, model_name: str) -> str:
+def check_sha256(checkpoint: Path, model_name: str, hash_of: Callable[[Path], str] = sha256) -> str:
     """Return the checkpoint's SHA-256, after comparing it with the recorded SHA-256, if there is one.
+
+    Args:
+        hash_of: Hashes the file.
 
     Raises:
         WeightsError: if the file has changed since it was fetched, or cannot be read.
     """
     try:
-        found, recorded = sha256(checkpoint), recorded_sha256(checkpoint)
+        found, recorded = hash_of(checkpoint), recorded_sha256(checkpoint)
     except OSError as error:
         raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}; {advice_for(error)}") from None
     if recorded is not None and recorded != found:
@@ -111,7 +114,10 @@ def check_sha256(checkpoint: Path, model_name: str) -> str:
 
 
 class CheckpointHash(threading.Thread):
-    """A thread that hashes a run's checkpoint during the other checks. Hashing releases the GIL."""
+    """A thread that hashes a run's checkpoint during the other checks, unless the cache has the hash.
+
+    Hashing releases the GIL.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(daemon=True)
@@ -124,7 +130,7 @@ class CheckpointHash(threading.Thread):
         if self._checkpoint is None:
             return
         try:
-            self._outcome = check_sha256(self._checkpoint, self._model)
+            self._outcome = check_sha256(self._checkpoint, self._model, sha256_kept)
         except WeightsError as error:
             self._outcome = error
 
