@@ -30,19 +30,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def open_device(name: str) -> torch.device:
-    """Return the device of a run, and make a GPU ready for this thread. It is safe to call this in several threads.
-
-    Raises:
-        ConfigError: if the CUDA device does not exist.
-    """
-    device = choose_device(name)
-    if device.type == "cuda":  # CUDA graphs and Triton kernels use the current device
-        torch.cuda.set_device(device)
-        let_segments_grow()
-    return device
-
-
 def card_of(device: torch.device) -> str | None:
     """Return the GPU's model name if compiled kernels can run on it.
 
@@ -70,9 +57,24 @@ def speed_name(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def load_cublas(device: torch.device) -> None:
-    """Let cuBLAS load itself onto a GPU: one small product of each kind. Else the first batch waits for it."""
-    with contextlib.suppress(RuntimeError):  # a batch on a device that does not answer says more
+def open_device(name: str) -> torch.device:
+    """Return the device of a run (:func:`choose_device`), and prepare a GPU for the thread that calls this."""
+    device = choose_device(name)
+    if device.type == "cuda":  # CUDA graphs and Triton kernels use the current device
+        torch.cuda.set_device(device)
+        let_segments_grow()
+    return device
+
+
+def warm_up(name: str) -> None:
+    """Initialise CUDA on the device of a run, and cuBLAS with one small product of each kind.
+
+    Both take about half a second, in which other threads of Python can run.
+    """
+    with contextlib.suppress(ConfigError, RuntimeError):  # whoever uses the device meets the same error, and says more
+        device = open_device(name)
+        if device.type != "cuda":
+            return
         # Cards before compute capability 8.0 lack bfloat16, so it is last.
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             matrix = torch.zeros(64, 64, dtype=dtype, device=device)

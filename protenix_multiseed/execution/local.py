@@ -24,9 +24,7 @@ from protenix_multiseed.types import Failure, Features, Job, Task
 from protenix_multiseed.upstream.dictionary import find_dictionary
 from protenix_multiseed.upstream.environment import prepare, prepare_imports
 
-if TYPE_CHECKING:  # torch takes seconds to import; the probe starts before that
-    import torch
-
+if TYPE_CHECKING:  # these modules import torch, which takes seconds; the probe starts before that
     from protenix_multiseed.execution.model import LoadedModel
 
 
@@ -72,8 +70,7 @@ class LocalExecutor:
     def load(self, tasks: Sequence[Task], should_stop: Callable[[], bool], example: Job | None = None) -> None:
         """Start the workers and the probe. Load torch and the model while they run.
 
-        A thread gives the workers their first jobs, because it has to wait for their imports. Another one reads the
-        weights while this one imports Protenix and builds the model.
+        A thread gives the workers their first jobs, because it has to wait for their imports.
 
         Args:
             example: A job that a worker featurizes for practice, if the tasks are not known yet.
@@ -88,18 +85,20 @@ class LocalExecutor:
             self._embed(tasks, should_stop)
         self._probe.start_early()
         self._workers.start()
-        self._begun = (tasks, _in_thread("featurize", partial(self._featurize, tasks, should_stop)))
+        self._begun = (tasks, _in_thread(partial(self._featurize, tasks, should_stop)))
         if example is not None:
-            _in_thread("practise", partial(self._workers.practise, example, config.feature_settings))
+            _in_thread(partial(self._workers.practise, example, config.feature_settings))
         self._tell(StageEntered(text=f"loading {config.model}"))
         _check(should_stop)
         importlib.import_module("torch")
         _check(should_stop)
         prepare_imports()
-        state = self._begin_reading()
+        from protenix_multiseed.execution.hardware import warm_up
+
+        in_background(partial(warm_up, config.device))
         from protenix_multiseed.execution.model import LoadedModel
 
-        self._model = LoadedModel(config, self._probe, state)
+        self._model = LoadedModel(config, self._probe)
         if self._probe.is_at_work:
             text = f"loading {config.model} and compiling kernels (on the first run with this GPU model)"
             self._tell(StageEntered(text=text))
@@ -180,16 +179,6 @@ class LocalExecutor:
         is_shared = settings.max_jobs != 1 and settings.reference_reason is None
         return settings.max_entries if is_shared and job.n_token <= SHARED_BATCH_MAX_TOKENS else 0
 
-    def _begin_reading(self) -> "Future[dict[str, torch.Tensor]] | None":
-        """Begin to read the weights to the device; None if the model has no checkpoint."""
-        from protenix_multiseed.execution.hardware import open_device
-        from protenix_multiseed.model.weights import read_weights
-
-        config, path = self._config, self._config.checkpoint_path
-        if path is None:
-            return None
-        return _in_thread("weights", lambda: read_weights(path, config.model, open_device(config.device)))
-
     def _embed(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> None:
         """Compute the ESM embeddings of all proteins, which featurization reads."""
         from protenix_multiseed.features.esm import embed_proteins
@@ -233,7 +222,7 @@ def _check(should_stop: Callable[[], bool]) -> None:
         raise Stopped
 
 
-def _in_thread(name: str, function: Callable[[], _Made]) -> "Future[_Made]":
+def _in_thread(function: Callable[[], _Made]) -> "Future[_Made]":
     made: Future[_Made] = Future()
 
     def work() -> None:
@@ -242,7 +231,7 @@ def _in_thread(name: str, function: Callable[[], _Made]) -> "Future[_Made]":
         except BaseException as error:
             made.set_exception(error)
 
-    threading.Thread(target=work, daemon=True, name=name).start()
+    threading.Thread(target=work, daemon=True, name="featurize").start()
     return made
 
 

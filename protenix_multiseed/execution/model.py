@@ -33,7 +33,7 @@ from protenix_multiseed.model.fast.diffusion_blocks import fits_half, may_be_hal
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.reference.predict import predict_seed, to_prediction
 from protenix_multiseed.model.stages import Scored, StepsDone, run_stages
-from protenix_multiseed.model.weights import build_model, load_model, read_weights
+from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features, Prediction, Sizes
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import DEMO_MODEL
@@ -47,7 +47,6 @@ class LoadedModel:
 
     Args:
         probe: Probe of the compiled kernels.
-        state: The weights of the checkpoint, if another thread is reading them.
 
     Attributes:
         lost: Why the device no longer answers; None while it answers.
@@ -56,10 +55,8 @@ class LoadedModel:
         ConfigError: if the device or the kernels are missing.
     """
 
-    def __init__(
-        self, config: RunConfig, probe: KernelProbe, state: Future[dict[str, torch.Tensor]] | None = None
-    ) -> None:
-        self.config, self._probe, self._state = config, probe, state
+    def __init__(self, config: RunConfig, probe: KernelProbe) -> None:
+        self.config, self._probe = config, probe
         self.device = hardware.open_device(config.device)
         probe.begin(hardware.card_of(self.device))
         self.configs = build_configs(config.upstream_settings, device_capability=hardware.capability_of(self.device))
@@ -102,7 +99,6 @@ class LoadedModel:
         with ThreadPoolExecutor() as beside:  # the weights, which come from a file
             if self.device.type == "cuda":
                 beside.submit(hash_triton)
-                beside.submit(hardware.load_cublas, self.device)
             self.network = self._make_network(self._load_weights().to(self.device))
         while self._probe.is_at_work:
             if should_stop():
@@ -118,12 +114,8 @@ class LoadedModel:
                     "upstream: the demo's weights fit its own layers only; leave out the settings that change them"
                 )
             return model
-        if self._state is None:
-            state = read_weights(self.checkpoint, self.config.model, self.device)
-        else:
-            state = self._state.result()
-        self._state = None  # weights that the model does not have are freed
-        model = load_model(self.configs, self.checkpoint, self.config.model, self._built, state)
+        is_mapped = self.device.type == "cuda"
+        model = load_model(self.configs, self.checkpoint, self.config.model, self._built, mapped=is_mapped)
         self.missing_weights = model.missing_weights  # type: ignore[assignment]
         return model
 

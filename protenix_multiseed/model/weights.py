@@ -50,11 +50,7 @@ def build_model(configs: Any, *, initialise: bool = False) -> torch.nn.Module:
 
 
 def load_model(
-    configs: Any,
-    checkpoint: Path,
-    model_name: str,
-    built: torch.nn.Module | None = None,
-    state: dict[str, torch.Tensor] | None = None,
+    configs: Any, checkpoint: Path, model_name: str, built: torch.nn.Module | None = None, *, mapped: bool = False
 ) -> torch.nn.Module:
     """Load a checkpoint in upstream's format: ``{"model": state}``, with or without ``module.`` in its keys.
 
@@ -63,12 +59,13 @@ def load_model(
 
     Args:
         built: The model, if it is already built.
-        state: The checkpoint's weights, if they are already read. They may be on a GPU.
+        mapped: Whether to map the file into memory instead of reading it. Mapping halves the time to move the weights
+            to a GPU. Until they are moved, the weights depend on the file, so do not map a model that stays on the CPU.
 
     Raises:
         WeightsError: if the file is missing, truncated, not a checkpoint, or of another architecture.
     """
-    state = read_checkpoint(checkpoint, model_name) if state is None else state
+    state = read_checkpoint(checkpoint, model_name, mapped=mapped)
     model = build_model(configs) if built is None else built
     wanted = model.state_dict()
     missing, unexpected = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
@@ -95,18 +92,11 @@ def load_model(
     return model.requires_grad_(False)
 
 
-def read_weights(path: Path, model_name: str, device: torch.device) -> dict[str, torch.Tensor]:
-    """Read the weights of a checkpoint to a device. For errors see :func:`read_checkpoint`."""
-    state = read_checkpoint(path, model_name, mapped=device.type == "cuda")
-    return {key: value.to(device) for key, value in state.items()}
-
-
 def read_checkpoint(path: Path, model_name: str, *, mapped: bool = False) -> dict[str, torch.Tensor]:
     """Read the weights of a checkpoint to the CPU, without the ``module.`` prefix of distributed training.
 
     Args:
-        mapped: Whether to map the file into memory instead of reading it. Mapping halves the time to move the weights
-            to a GPU. Until they are moved, the weights depend on the file, so do not map weights that stay on the CPU.
+        mapped: Whether to map the file into memory instead of reading it.
 
     Raises:
         WeightsError: if there is no such file or it is not a checkpoint.

@@ -8,7 +8,7 @@ from support import cases, jobs
 from protenix_multiseed.errors import WeightsError
 from protenix_multiseed.hashes import hash_file, sha256
 from protenix_multiseed.model import demo
-from protenix_multiseed.model.weights import build_model, load_model, read_checkpoint
+from protenix_multiseed.model.weights import build_model, load_model
 from protenix_multiseed.run.preflight import check_sha256
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.checkpoints import download_urls
@@ -39,8 +39,7 @@ def test_checkpoints_of_upstreams_format_are_loaded(configs, state, tmp_path, mo
     )
     content = {"model": {prefix + key: value for key, value in state.items()}}
     torch.save(content, path, _use_new_zipfile_serialization=is_new)
-    read = read_checkpoint(path, cases.MODEL, mapped=mapped)
-    model = load_model(configs, path, cases.MODEL, state=read)
+    model = load_model(configs, path, cases.MODEL, mapped=mapped)
     assert was_mapped == [mapped and is_new]
     loaded = model.state_dict()
     assert list(loaded) == list(state)
