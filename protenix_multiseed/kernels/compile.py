@@ -7,8 +7,8 @@ threads of one process wait for the GIL.
 import contextlib
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -24,7 +24,8 @@ Launch: TypeAlias = tuple[Any, tuple[Any, ...], Mapping[str, Any]]
 def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None:
     """Compile kernels into Triton's cache.
 
-    Errors are ignored here: a kernel that cannot be compiled raises its error when it is launched.
+    Errors are ignored here: a kernel that cannot be compiled raises its error when it is launched. Launches that may
+    need the same compiled kernel go to one process, so that no two processes compile it at the same time.
 
     The calling process is forked. It must not have initialized CUDA, and must not have used more than one thread.
 
@@ -33,14 +34,32 @@ def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None
         capability: Compute capability of the GPU that will run the kernels, as (major, minor).
     """
     context, n_process = multiprocessing.get_context("fork"), min(16, len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(n_process, context, _Compiler.begin, (wanted, capability)) as pool:
-        list(pool.map(_Compiler.compile, range(len(wanted))))
+    groups = together(wanted)
+    with ProcessPoolExecutor(n_process, context, _Compiler.begin, (groups, capability)) as pool:
+        list(pool.map(_Compiler.compile, range(len(groups))))
 
 
-def capability_of(device: torch.device) -> tuple[int, int]:
-    """Compute capability (major, minor) of a GPU. A child process asks, so that this process never initializes CUDA."""
+def together(wanted: Sequence[Launch]) -> list[list[Launch]]:
+    """Group the launches that may need the same compiled kernel: they differ in numbers only. The order is kept."""
+    groups: dict[tuple[Any, ...], list[Launch]] = {}
+    for launch in wanted:
+        kernel, arguments, options = launch
+        kinds = (
+            repr(value) if parameter.is_constexpr else getattr(value, "dtype", type(value))
+            for parameter, value in zip(kernel.params, arguments, strict=False)
+        )
+        groups.setdefault((kernel, repr(sorted(options.items())), *kinds), []).append(launch)
+    return list(groups.values())
+
+
+@contextlib.contextmanager
+def capability_of(device: torch.device) -> Iterator["Future[tuple[int, int]]"]:
+    """Compute capability (major, minor) of a GPU, once it is known.
+
+    A child process asks, so that this process never initializes CUDA. It takes a second or more.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-        return pool.submit(torch.cuda.get_device_capability, device).result()
+        yield pool.submit(torch.cuda.get_device_capability, device)
 
 
 def launches(kernels: Kernels, cases: Sequence[Case]) -> list[Launch]:
@@ -56,24 +75,24 @@ def launches(kernels: Kernels, cases: Sequence[Case]) -> list[Launch]:
 
 
 class _Compiler:
-    """Work of one compiler process. The fork already has all launches, so only the index of a launch is sent to it."""
+    """Work of one compiler process. The fork already has all launches, so only the index of a group is sent to it."""
 
-    wanted: ClassVar[Sequence[Launch]]
+    groups: ClassVar[Sequence[Sequence[Launch]]]
     target: ClassVar["AbsentGpu"]
 
     @classmethod
-    def begin(cls, wanted: Sequence[Launch], capability: tuple[int, int]) -> None:
+    def begin(cls, groups: Sequence[Sequence[Launch]], capability: tuple[int, int]) -> None:
         from triton.runtime.driver import driver
 
-        cls.wanted, cls.target = wanted, AbsentGpu(capability)
+        cls.groups, cls.target = groups, AbsentGpu(capability)
         driver.set_active(cls.target)
 
     @classmethod
     def compile(cls, number: int) -> None:
-        kernel, arguments, options = cls.wanted[number]
-        with contextlib.suppress(Exception):
-            compiled = kernel.warmup(*arguments, grid=(1,), **options)
-            cls.target.launcher_cls(compiled.src, compiled.metadata)  # compile the C launcher too: it also takes time
+        for kernel, arguments, options in cls.groups[number]:
+            with contextlib.suppress(Exception):
+                compiled = kernel.warmup(*arguments, grid=(1,), **options)
+                cls.target.launcher_cls(compiled.src, compiled.metadata)  # the C launcher: it takes time too
 
 
 class AbsentGpu:

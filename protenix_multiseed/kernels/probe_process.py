@@ -34,9 +34,12 @@ def main(device_name: str, *kinds: str) -> None:
         if "triton" in kinds and torch.version.hip is None:
             with contextlib.suppress(Exception):  # optional: later launches compile missing kernels
                 torch.set_num_threads(1)
-                capability = capability_of(device)
-                is_hopper = capability == HOPPER
-                compile_ahead(wanted_launches(hopper=is_hopper and HAS_GLUON), capability)
+                with capability_of(device) as asked:
+                    wanted = wanted_launches(hopper=HAS_GLUON)
+                    is_hopper = asked.result() == HOPPER
+                if HAS_GLUON and not is_hopper:
+                    wanted = [launch for launch in wanted if not launch[0].is_gluon()]
+                compile_ahead(wanted, asked.result())
         torch.cuda.set_device(device)
     for kind in (*kinds, *(("hopper",) if is_hopper else ())):
         print(json.dumps({kind: outcome_of(kind, device)}), flush=True)

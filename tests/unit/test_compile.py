@@ -131,6 +131,17 @@ def test_every_hopper_kernel_compiles_and_fits_its_shared_memory():
     assert max(found.values()) <= 232_448
 
 
+def test_no_two_processes_compile_the_same_kernel():
+    wanted = compile_module.launches(triton_kernels(), probe_process.all_cases(CPU))
+    groups = compile_module.together(wanted)
+    assert sorted(map(id, wanted)) == sorted(id(launch) for group in groups for launch in group)
+    kinds = [
+        {repr((kernel.__name__, *specialised(kernel, arguments))) for kernel, arguments, _ in group} for group in groups
+    ]
+    assert sum(map(len, kinds)) == len(set.union(*kinds))
+    assert len(groups) > 0.9 * sum(map(len, kinds))  # different kernels are compiled side by side
+
+
 COMPILE_AHEAD = """
 import os, torch
 from pathlib import Path

@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,20 +149,28 @@ def test_a_wrong_kernel_is_found(monkeypatch, capsys):
     [
         ((9, 0), True, ["ok"]),
         ((9, 0), False, ["Hopper's kernels need Triton 3.6, which comes with PyTorch 2.11"]),
+        ((8, 0), True, []),
         ((8, 0), False, []),
     ],
 )
 def test_a_hopper_gpu_without_gluon_is_told_what_it_lacks(monkeypatch, capsys, capability, has_gluon, hopper):
+    compiled = []
+    general, of_hopper = ((SimpleNamespace(is_gluon=lambda is_=is_: is_), (), {}) for is_ in (False, True))
+    asked = Future()
+    asked.set_result(capability)
     monkeypatch.setattr(probe_process, "HAS_GLUON", has_gluon)
-    monkeypatch.setattr(probe_process, "capability_of", lambda device: capability)
-    monkeypatch.setattr(probe_process, "compile_ahead", lambda wanted, capability: None)
-    monkeypatch.setattr(probe_process, "wanted_launches", lambda *, hopper: [])
+    monkeypatch.setattr(probe_process, "capability_of", lambda device: nullcontext(asked))
+    monkeypatch.setattr(probe_process, "compile_ahead", lambda wanted, capability: compiled.extend(wanted))
+    monkeypatch.setattr(
+        probe_process, "wanted_launches", lambda *, hopper: [of_hopper, general] if hopper else [general]
+    )
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     for kind in ("triton", "hopper"):
         monkeypatch.setitem(probe_process.PROBES, kind, lambda device: 0.0)
     probe_process.main("cuda:0", "triton")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"triton": "ok"}, *({"hopper": outcome} for outcome in hopper)]
+    assert compiled == ([of_hopper, general] if hopper == ["ok"] else [general])
 
 
 @pytest.mark.parametrize("n_atom", [5, 32, 70])
