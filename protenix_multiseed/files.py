@@ -6,14 +6,12 @@ inside a given folder. A pipe or a device could block for ever, and a link could
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
 import re
 import shutil
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 _SCRATCH = re.compile(r"\.(.+)\.(?:new|old)-[^.]*")
@@ -146,24 +144,6 @@ def open_to_write(path: Path, folder: Path | None, flags: int) -> int:
         os.close(handle)
         raise
     return handle
-
-
-@contextlib.contextmanager
-def alone(lock: Path, place: int = 0) -> Iterator[None]:
-    """Let one process after the other run the ``with`` block, of all that use this place of the lock file.
-
-    The operating system gives the lock back when its holder ends. If there can be no locks, no process waits.
-    """
-    handle = None
-    with contextlib.suppress(OSError):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = open_to_write(lock, lock.parent, os.O_RDWR)
-        fcntl.lockf(handle, fcntl.LOCK_EX, 1, place)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

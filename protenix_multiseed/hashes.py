@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import json
+import os
+import re
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.paths import cache_dir
 
 _BLOCK = 1 << 26
+_SHA256 = re.compile("[0-9a-f]{64}")
 _SETTLED_SECONDS = 2.0  # a file that changed less long ago may change again without a later time, so nothing is kept
 _known: dict[tuple[str, int, int], str] = {}
 
@@ -42,29 +45,26 @@ def sha256_once(path: Path) -> str:
 def sha256_kept(path: Path) -> str:
     """Return the SHA-256 of a large file. The user's cache keeps it for later runs.
 
-    The file is hashed again if its place on the disk, its length or one of its times has changed. Each write changes
-    the time of the inode (``st_ctime``), which no program can set.
+    The file is hashed again if its place on the disk, its length or one of its times has changed. Among them is the
+    time of the inode (``st_ctime``), which each write sets, and which programs cannot choose on the usual file systems.
 
     Raises:
         OSError: if the file cannot be read. A cache that cannot be read or written only costs time.
     """
-    folder = cache_dir() / "hashes"
-    kept = folder / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]}.json"
-    state, now = _state(path), time.time()
-    with contextlib.suppress(OSError, ValueError):
+    folder, name = cache_dir() / "hashes", os.fsencode(path.absolute())
+    kept, now = folder / f"{hashlib.sha256(name).hexdigest()[:24]}.json", time.time()
+    with path.open("rb") as file:  # opened first: a network file system then asks its server for the file's state
+        found = os.fstat(file.fileno())
+    state = [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # damaged in any way
         then = json.loads(read_text(kept, folder))
-        if isinstance(then, dict) and then.get("state") == state and isinstance(then.get("sha256"), str):
+        if isinstance(then, dict) and then.get("state") == state and _SHA256.fullmatch(str(then.get("sha256"))):
             return str(then["sha256"])
-    found = sha256(path)
-    if _state(path) == state and now - path.stat().st_ctime > _SETTLED_SECONDS:
+    digest = sha256(path)
+    if now - found.st_ctime > _SETTLED_SECONDS:
         with contextlib.suppress(OSError):
-            write_text(kept, json.dumps({"path": str(path.absolute()), "state": state, "sha256": found}) + "\n")
-    return found
-
-
-def _state(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+            write_text(kept, json.dumps({"path": os.fsdecode(name), "state": state, "sha256": digest}) + "\n")
+    return digest
 
 
 def sketch(path: Path) -> str:

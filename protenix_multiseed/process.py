@@ -207,8 +207,8 @@ def _open_missing() -> None:
             setattr(sys, name, open(handle, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  for the process's life
 
 
-def in_background(slow: Callable[[], object]) -> None:
-    """Begin in a thread what takes seconds and is needed soon, such as an import.
+def in_background(slow: Callable[[], object]) -> threading.Thread:
+    """Begin in a thread what takes seconds and is needed soon, such as an import. Returns the thread.
 
     Errors are ignored: whoever needs it does it again, fails the same way, and reports it.
     """
@@ -217,7 +217,9 @@ def in_background(slow: Callable[[], object]) -> None:
         with contextlib.suppress(Exception):
             slow()
 
-    threading.Thread(target=work).start()
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
 
 
 @contextlib.contextmanager

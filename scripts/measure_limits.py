@@ -37,6 +37,10 @@ class OpenGate:
 
     is_closed = time_is_up = False
 
+    def needs_no_more(self, job: Job) -> bool:
+        """All seeds are wanted."""
+        return False
+
     def wait_until_known(self) -> None:
         """Nobody has to know."""
 

@@ -31,6 +31,9 @@ class Gate(Protocol):
         The other seeds are done, claimed by another process, or skipped.
         """
 
+    def needs_no_more(self, job: Job) -> bool:
+        """Return whether no further seed of a job will be admitted, because its scores are stable."""
+
     def wait_until_known(self) -> None:
         """Return when the run knows which seeds were admitted: at once, unless the run is another process."""
 

@@ -238,6 +238,10 @@ class Fleet:
             return f"{'loading' if is_loading else 'a batch'} made no progress for {now - gpu.moved:.0f} s"
         return None
 
+    def is_gone(self, gpu: Gpu) -> bool:
+        """Return whether the node of a GPU has been taken away."""
+        return gpu.place not in self._machines.places()
+
     def forgive(self, gpu: Gpu) -> None:
         """A seed was written, so earlier deaths at this place are forgiven."""
         self._slots[gpu.place].deaths = 0

@@ -185,6 +185,10 @@ class GpuWorker:
             self._tell(Started(job, mine))
         return mine
 
+    def needs_no_more(self, job: Job) -> bool:
+        """The run knows, and takes seeds back."""
+        return False
+
     def wait_until_known(self) -> None:
         """Wait until the run has all messages, so that it knows which seeds to blame if they end this process."""
         with self._changed:

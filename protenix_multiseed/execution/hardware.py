@@ -58,7 +58,11 @@ def speed_name(device: torch.device) -> str:
 
 
 def open_device(name: str) -> torch.device:
-    """Return the device of a run (:func:`choose_device`), and prepare a GPU for the thread that calls this."""
+    """Return the device of a run, and make a GPU the current device of the thread that calls this.
+
+    Raises:
+        ConfigError: if the CUDA device does not exist.
+    """
     device = choose_device(name)
     if device.type == "cuda":  # CUDA graphs and Triton kernels use the current device
         torch.cuda.set_device(device)
@@ -71,10 +75,8 @@ def warm_up(name: str) -> None:
 
     Both take about half a second, in which other threads of Python can run.
     """
-    with contextlib.suppress(ConfigError, RuntimeError):  # whoever uses the device meets the same error, and says more
-        device = open_device(name)
-        if device.type != "cuda":
-            return
+    device = open_device(name)
+    if device.type == "cuda":
         # Cards before compute capability 8.0 lack bfloat16, so it is last.
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             matrix = torch.zeros(64, 64, dtype=dtype, device=device)

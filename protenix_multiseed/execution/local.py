@@ -95,7 +95,7 @@ class LocalExecutor:
         prepare_imports()
         from protenix_multiseed.execution.hardware import warm_up
 
-        in_background(partial(warm_up, config.device))
+        warming = in_background(partial(warm_up, config.device))
         from protenix_multiseed.execution.model import LoadedModel
 
         self._model = LoadedModel(config, self._probe)
@@ -107,6 +107,7 @@ class LocalExecutor:
         # Features hold an AtomArray. Its import would begin when the first ones arrive.
         in_background(partial(importlib.import_module, "biotite.structure"))
         self._model.load(should_stop)
+        warming.join()  # no allocation of its own during a batch
         for text in self._remarks(dictionary.name):
             self._tell(Note(job=None, text=text))
         self._tell(StageEntered(text=f"predicting on {self._model.device}"))

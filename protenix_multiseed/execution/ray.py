@@ -31,6 +31,7 @@ from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Failure, Job, Sizes, Task
 
 MAX_KILLS = 3  # a seed whose process ends this often is a failure
+CHECK_SECONDS = 120.0  # until a run begins without the GPUs that have not answered
 COLLECT_SECONDS = 10.0  # a process answers at least this often
 _ADVICE = "look at the memory and the kernel log of the machine, then run the same command again: done seeds are kept"
 WAITING_SECONDS = 30.0  # of work that waits at a GPU; more, if features take longer
@@ -52,6 +53,7 @@ class RayExecutor:
         self._capacity, self._schedule = Capacity(()), Schedule(())
         self._tasks: Sequence[Task] = ()
         self._numbers: dict[str, int] = {}
+        self._scored: set[int] = set()  # jobs with a new score, which may need no more seeds
         self._hungry: set[int] = set()  # numbers of GPUs that may take more units
         self._is_closing = False
 
@@ -81,9 +83,17 @@ class RayExecutor:
         fleet.start_new()
         hosts = len({gpu.place.node for gpu in fleet.gpus.values()})
         self._tell(StageEntered(text=f"loading {self._config.model} on {len(fleet.gpus)} GPUs of {hosts} machines"))
-        self._wait(lambda: any(not gpu.is_checked for gpu in fleet.gpus.values()), should_stop)
+        late = time.monotonic() + CHECK_SECONDS
+
+        def is_waiting() -> bool:
+            checked = {gpu.is_checked for gpu in fleet.gpus.values()}
+            return False in checked and not (True in checked and time.monotonic() > late)
+
+        self._wait(is_waiting, should_stop)
         if self._differing:
             raise ConfigError("\n".join(dict.fromkeys(self._differing)))
+        if silent := [gpu.name for gpu in fleet.gpus.values() if not gpu.is_checked]:
+            self._tell(Note(job=None, text=f"the run begins without {', '.join(silent)}: no answer yet"))
         import_ahead()  # while the GPUs' processes load: rankings come from the workers at the end of the run
         self._wait(lambda: not fleet.ready, should_stop)
         while problems := too_large(tasks, fleet.kinds):
@@ -125,6 +135,7 @@ class RayExecutor:
             if not self._is_closing:
                 for gpu in (fleet.gpus[number] for number in self._hungry if number in fleet.gpus):
                     yield from self._feed(gpu, gate)
+                self._recall(gate)
             self._hungry.clear()
             if not any(gpu.units for gpu in fleet.gpus.values()):
                 yield from self._fail_if_nowhere(range(len(tasks)))
@@ -190,13 +201,15 @@ class RayExecutor:
             case "take_back":
                 gpu.is_giving_back = False
                 for job, seeds in zip(answer.about, value, strict=True):
-                    for seed in seeds:
-                        self._finished(gpu, job, seed)
-                    self._schedule.give_back(job, seeds)
+                    # A failure that came meanwhile may have taken some of them from the GPU already.
+                    self._schedule.give_back(job, [seed for seed in seeds if self._finished(gpu, job, seed)])
                 self._hungry.update(self._fleet.gpus)
 
     def _lost(self, gpu: Gpu, reason: str, *, is_stuck: bool = False, is_final: bool = False) -> Iterator[Event]:
-        """A process has ended or is killed. Its seeds are written, go to other GPUs, or have failed."""
+        """A process has ended or is killed. Its seeds are written, go to other GPUs, or have failed.
+
+        No seed is blamed if the whole node was taken away.
+        """
         yield Note(job=None, text=self._fleet.lose(gpu, reason, is_stuck=is_stuck, is_final=is_final))
         if not self._fleet.gpus and not self._fleet.is_hopeless:
             yield StageEntered(text="no GPU is left; waiting for one to come back")
@@ -206,11 +219,15 @@ class RayExecutor:
         if not started and waiting:
             started, waiting = waiting[:1], waiting[1:]  # nothing is known but the order
         self._tried.update(started, waiting)
-        for number, seed in started:
+        is_gone = self._fleet.is_gone(gpu)
+        for number, seed in reversed(started):  # each goes in front of the others
             task = self._tasks[number]
             if (written := found_written(self._config.out, task, seed, gpu.name)) is not None:
                 self._fleet.forgive(gpu)
                 yield written
+                continue
+            if is_gone:
+                self._schedule.give_back(number, [seed])
                 continue
             self._kills[task.job.name, seed] += 1
             if (kills := self._kills[task.job.name, seed]) < MAX_KILLS:
@@ -279,6 +296,21 @@ class RayExecutor:
             wanted = [(self._tasks[unit.job].job.name, unit.seeds) for unit in units]
             self._fleet.ask(gpus[number], "take_back", wanted, about=[unit.job for unit in units])
 
+    def _recall(self, gate: Gate) -> None:
+        """Take the seeds back that no GPU has begun, of jobs that need no more. The gate then skips them."""
+        for number in list(self._scored):
+            name, is_over = self._tasks[number].job.name, True
+            if gate.needs_no_more(self._tasks[number].job):
+                for gpu in self._fleet.ready:
+                    if not (seeds := self._schedule.not_begun(gpu.number, number)):
+                        continue
+                    is_over = False
+                    if not gpu.is_giving_back:
+                        gpu.is_giving_back = True
+                        self._fleet.ask(gpu, "take_back", [(name, seeds)], about=[number])
+            if is_over:
+                self._scored.discard(number)
+
     def _most(self, gpu: Gpu, number: int) -> int:
         """Return how many seeds of a job a GPU predicts at once; 0 if it cannot predict the job, or has not loaded."""
         return 0 if gpu.loaded is None else self._capacity.seeds(number, gpu.loaded, gpu.place.node)
@@ -329,6 +361,7 @@ class RayExecutor:
             case Written() if self._finished(gpu, number, message.seed):
                 self._fleet.forgive(gpu)
                 rate = message.seconds / self._schedule.cost(number)
+                self._scored.add(number)
                 self._slowest, self._fastest = max(self._slowest, rate), min(self._fastest, rate)
                 yield replace(message, job=task.job, where=gpu.name)
             case Failure(seed=None):

@@ -19,14 +19,19 @@ from protenix_multiseed.execution.gpu_worker import GpuWorker
 from protenix_multiseed.execution.gpus import no_gpu
 from protenix_multiseed.execution.ray_connection import kind_of
 
+ROOT = "PROTENIX_ROOT_DIR"
 _N_CALL = 8  # calls that a process answers at the same time
 _ahead: list["Future[Cluster]"] = []  # the cluster that waits for its run, at most one
 
 
 class _RayWorker(GpuWorker):
-    def __init__(self, config: RunConfig, folder: Path, workers: int) -> None:
+    def __init__(self, config: RunConfig, folder: Path, workers: int, root: str | None) -> None:
         import ray
 
+        # The node has the environment of whoever started Ray there, which may name other data.
+        os.environ.pop(ROOT, None)
+        if root is not None:
+            os.environ[ROOT] = root
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
         super().__init__(config, folder, gpus or None, workers)
 
@@ -146,9 +151,10 @@ class Cluster:
             scheduling_strategy=_on(place),
         )
         config = self._config
+        update: dict[str, Any] = {"checkpoint": config.checkpoint_path and config.checkpoint_path.absolute()}
         if self._kind == "GPU":  # a GPU that PyTorch cannot use is refused, and not replaced by the CPU
-            config = config.model_copy(update={"device": "cuda"})
-        return actor.remote(config, Path.cwd(), workers)
+            update["device"] = "cuda"
+        return actor.remote(config.model_copy(update=update), Path.cwd(), workers, os.environ.get(ROOT))
 
     def call(self, handle: Any, method: str, *arguments: Any) -> "Future[Any]":
         """Call a method of a GPU's process."""

@@ -79,6 +79,10 @@ class Schedule:
         """Return the cost of the seeds that a GPU has and has not started."""
         return self._gpus[gpu].load - self._gpus[gpu].begun
 
+    def not_begun(self, gpu: int, job: int) -> tuple[int, ...]:
+        """Return the seeds of a job that a GPU has and has not started."""
+        return tuple(seed for one, seed in self._gpus[gpu].waiting if one == job)
+
     def cost(self, job: int) -> int:
         """Return the cost of one seed."""
         return self._costs[job]

@@ -16,6 +16,7 @@ from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.hashes import sketch
 from protenix_multiseed.types import Task
+from protenix_multiseed.upstream.dictionary import find_dictionary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +81,12 @@ def _differences(expected: Shared) -> Iterator[str]:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions. Those of Python are compared by their first two numbers."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2]), "protenix-ms": __version__}
+    """Return the versions. Of Python the first two numbers; the chemical dictionary's names RDKit and biotite too."""
+    found = {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "protenix-ms": __version__,
+        "the chemical dictionary": find_dictionary().identity,
+    }
     for name in ("protenix", "torch"):
         try:
             found[name] = metadata.version(name)

@@ -5,11 +5,12 @@ recently used files are deleted.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from protenix_multiseed import __version__
-from protenix_multiseed.files import alone, open_file, write_bytes
+from protenix_multiseed.files import open_file, open_to_write, write_bytes
 from protenix_multiseed.inputs.content import entities_content
 from protenix_multiseed.paths import cache_dir
 from protenix_multiseed.settings import FeatureSettings
@@ -44,8 +45,8 @@ def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], ma
     path = cache_dir() / "features" / f"{key}.npz"
     if (found := _read(path)) is not None:
         return found
-    with alone(cache_dir() / "features.lock", int(key[:14], 16)):  # the processes of several GPUs may want them at once
-        if (found := _read(path)) is not None:  # another one has made them meanwhile
+    with _alone(key):
+        if (found := _read(path)) is not None:  # another process has made it meanwhile
             return found
         arrays, warnings = make()
         if warnings:  # do not store: for example a template could not be fetched, but the next run may succeed
@@ -64,6 +65,24 @@ def _read(path: Path) -> Made | None:
         return arrays, tuple(json.loads(str(arrays.pop(_WARNINGS))))
     except Exception:
         return None
+
+
+@contextlib.contextmanager
+def _alone(key: str) -> Iterator[None]:
+    """Let one process after the other make the arrays of a key: the processes of several GPUs may want them at once.
+
+    The operating system gives the lock back when its holder ends. Without locks, each process makes the arrays.
+    """
+    handle = None
+    with contextlib.suppress(OSError):
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        handle = open_to_write(cache_dir() / "features.lock", cache_dir(), os.O_RDWR)
+        fcntl.lockf(handle, fcntl.LOCK_EX, 1, int(key[:14], 16))
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _key(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray]) -> str:

@@ -13,11 +13,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import torch
 
-from protenix_multiseed.files import alone
 from protenix_multiseed.kernels import language
 from protenix_multiseed.kernels.base import Kernels
 from protenix_multiseed.kernels.operation import Case
-from protenix_multiseed.paths import cache_dir
 
 Launch: TypeAlias = tuple[Any, tuple[Any, ...], Mapping[str, Any]]
 """A kernel, its arguments and Triton's launch options."""
@@ -27,8 +25,7 @@ def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None
     """Compile kernels into Triton's cache.
 
     Errors are ignored here: a kernel that cannot be compiled raises its error when it is launched. Launches that may
-    need the same compiled kernel go to one process, so that no two processes compile it at the same time. For the same
-    reason a second run, or the process of a second GPU, waits until the first one has compiled.
+    need the same compiled kernel go to one process, so that no two processes compile it at the same time.
 
     The calling process is forked. It must not have initialized CUDA, and must not have used more than one thread.
 
@@ -38,10 +35,7 @@ def compile_ahead(wanted: Sequence[Launch], capability: tuple[int, int]) -> None
     """
     context, n_process = multiprocessing.get_context("fork"), min(16, len(os.sched_getaffinity(0)))
     groups = together(wanted)
-    with (
-        alone(cache_dir() / "kernels.lock", 10 * capability[0] + capability[1]),
-        ProcessPoolExecutor(n_process, context, _Compiler.begin, (groups, capability)) as pool,
-    ):
+    with ProcessPoolExecutor(n_process, context, _Compiler.begin, (groups, capability)) as pool:
         list(pool.map(_Compiler.compile, range(len(groups))))
 
 

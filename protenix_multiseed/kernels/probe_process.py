@@ -31,16 +31,18 @@ def main(device_name: str, *kinds: str) -> None:
     """Probe each kind and print its outcome."""
     device, is_hopper = torch.device(device_name), False
     if device.type == "cuda":
-        if "triton" in kinds and torch.version.hip is None:
+        of_nvidia = "triton" in kinds and torch.version.hip is None
+        if of_nvidia:
             with contextlib.suppress(Exception):  # optional: later launches compile missing kernels
                 torch.set_num_threads(1)
                 with capability_of(device) as asked:
                     wanted = wanted_launches(hopper=HAS_GLUON)
-                    is_hopper = asked.result() == HOPPER
-                if HAS_GLUON and not is_hopper:
+                    capability = asked.result()
+                if HAS_GLUON and capability != HOPPER:
                     wanted = [launch for launch in wanted if not launch[0].is_gluon()]
-                compile_ahead(wanted, asked.result())
+                compile_ahead(wanted, capability)
         torch.cuda.set_device(device)
+        is_hopper = of_nvidia and torch.cuda.get_device_capability(device) == HOPPER
     for kind in (*kinds, *(("hopper",) if is_hopper else ())):
         print(json.dumps({kind: outcome_of(kind, device)}), flush=True)
 

@@ -49,6 +49,10 @@ class RunGate:
                 left.pop(seed, None)
             return self._folder.claim(job, seeds)
 
+    def needs_no_more(self, job: Job) -> bool:
+        """Return whether early stopping skips the remaining seeds of a job."""
+        return self._early_stopping.is_stable(job)
+
     def wait_until_known(self) -> None:
         """The run asks itself, so it knows."""
 

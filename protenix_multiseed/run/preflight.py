@@ -122,7 +122,7 @@ class CheckpointHash(threading.Thread):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(daemon=True)
         self._checkpoint, self._model = config.checkpoint_path, config.model
-        self._outcome: str | WeightsError | None = None
+        self._outcome: str | BaseException | None = None
         self.start()
 
     def run(self) -> None:
@@ -131,7 +131,7 @@ class CheckpointHash(threading.Thread):
             return
         try:
             self._outcome = check_sha256(self._checkpoint, self._model, sha256_kept)
-        except WeightsError as error:
+        except BaseException as error:  # never None: that would mean that there is nothing to check
             self._outcome = error
 
     def result(self) -> str | None:
@@ -141,7 +141,7 @@ class CheckpointHash(threading.Thread):
             WeightsError: if the file has changed since it was fetched, or cannot be read.
         """
         self.join()
-        if isinstance(self._outcome, WeightsError):
+        if isinstance(self._outcome, BaseException):
             raise self._outcome
         return self._outcome
 

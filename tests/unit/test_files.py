@@ -2,9 +2,6 @@
 
 import os
 import stat
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -126,47 +123,3 @@ def test_opening_to_write_never_waits(folder):
     with pytest.raises(OSError, match="pipe"):  # the user chose a pipe that nobody reads
         open_to_write(folder / "pipe", None, os.O_WRONLY)
     os.close(open_to_write(folder / "file", folder, os.O_WRONLY))
-
-
-ALONE = """
-import sys, time
-from pathlib import Path
-from protenix_multiseed.files import alone
-
-lock, log = Path(sys.argv[1]), Path(sys.argv[2])
-with alone(lock, int(sys.argv[3])):
-    with log.open("a") as file:
-        file.write("begins ")
-    time.sleep(float(sys.argv[4]))
-    with log.open("a") as file:
-        file.write("ends ")
-"""
-
-
-def run_alone(lock, log, place, seconds):
-    return subprocess.Popen([sys.executable, "-c", ALONE, lock, log, str(place), str(seconds)])
-
-
-def test_one_process_after_the_other_runs_a_block(tmp_path):
-    log = tmp_path / "log"
-    running = [run_alone(tmp_path / "folder" / "lock", log, 7, 0.2) for _ in range(4)]
-    assert [process.wait() for process in running] == [0] * 4
-    assert log.read_text().split() == ["begins", "ends"] * 4
-
-
-def test_the_lock_of_a_killed_process_is_given_back_and_other_places_are_free(tmp_path):
-    log = tmp_path / "log"
-    holder = run_alone(tmp_path / "lock", log, 7, 600)
-    while not log.exists() or not log.read_text():
-        time.sleep(0.02)
-    assert run_alone(tmp_path / "lock", log, 8, 0).wait() == 0
-    holder.kill()
-    holder.wait()
-    assert run_alone(tmp_path / "lock", log, 7, 0).wait() == 0
-    assert log.read_text().split() == ["begins", "begins", "ends", "begins", "ends"]
-
-
-def test_without_locks_no_process_waits(tmp_path):
-    (tmp_path / "file").touch()
-    assert run_alone(tmp_path / "file" / "lock", tmp_path / "log", 0, 0).wait() == 0
-    assert (tmp_path / "log").read_text().split() == ["begins", "ends"]

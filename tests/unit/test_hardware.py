@@ -60,17 +60,6 @@ def test_a_lost_device_is_reported_with_its_error(monkeypatch):
     assert hardware.free_memory(torch.device("cpu")) is None
 
 
-@pytest.mark.parametrize("name", ["auto", "cpu", "cuda:99"])
-def test_without_a_gpu_there_is_nothing_to_warm_up(name, monkeypatch):
-    """The main thread meets the same error, and reports it."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    hardware.warm_up(name)
-
-
-def test_a_gpu_that_does_not_answer_is_left_to_the_first_batch(monkeypatch):
-    def gone(*_, **__):
-        raise RuntimeError("CUDA error: device-side assert")
-
-    monkeypatch.setattr(hardware, "open_device", lambda name: torch.device(name))
-    monkeypatch.setattr(torch, "zeros", gone)
-    hardware.warm_up("cuda")
+def test_a_processor_needs_no_warming_up(monkeypatch):
+    monkeypatch.setattr(torch, "zeros", None)
+    hardware.warm_up("cpu")

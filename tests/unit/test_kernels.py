@@ -165,12 +165,20 @@ def test_a_hopper_gpu_without_gluon_is_told_what_it_lacks(monkeypatch, capsys, c
         probe_process, "wanted_launches", lambda *, hopper: [of_hopper, general] if hopper else [general]
     )
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     for kind in ("triton", "hopper"):
         monkeypatch.setitem(probe_process.PROBES, kind, lambda device: 0.0)
     probe_process.main("cuda:0", "triton")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"triton": "ok"}, *({"hopper": outcome} for outcome in hopper)]
     assert compiled == ([of_hopper, general] if hopper == ["ok"] else [general])
+
+    def broken(*, hopper):
+        raise RuntimeError("the kernels could not be listed")
+
+    monkeypatch.setattr(probe_process, "wanted_launches", broken)  # only costs time
+    probe_process.main("cuda:0", "triton")
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
 
 
 @pytest.mark.parametrize("n_atom", [5, 32, 70])

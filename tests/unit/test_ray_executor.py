@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from support import fleet as fleet_module
 from support.fleet import Machines
 from support.jobs import OpenGate, job_of, task_of
 
@@ -580,3 +581,145 @@ def test_the_cluster_that_is_found_is_the_named_one_or_the_one_that_ray_start_le
             ray_connection.reachable("auto")
     with pytest.raises(ConnectionError):
         ray_connection.reachable(address)
+
+
+def executor_with(tmp_path, tasks, gpus=1):
+    """An executor whose GPUs have all seeds of the first job, and what it asks of them."""
+    made = module.RayExecutor(load_config({"model": "demo", "out": tmp_path / "out"}), SimpleNamespace(), print)
+    made._tasks, made._numbers = tasks, {task.job.name: number for number, task in enumerate(tasks)}
+    made._schedule, asked = Schedule((1, task.todo) for task in tasks), []
+    every = {number: Gpu(number, Place(f"node{number}", f"host{number}", 0), None) for number in range(gpus)}
+    for gpu in every.values():
+        made._schedule.add(gpu.number)
+    for gpu in every.values():
+        while (unit := made._schedule.next(gpu.number, lambda job: 5)) is not None:
+            gpu.units.append((unit.job, set(unit.seeds)))
+    made._fleet = SimpleNamespace(
+        gpus=every,
+        ready=list(every.values()),
+        is_hopeless=False,
+        is_gone=lambda gpu: True,
+        lose=lambda gpu, reason, **_: f"lost {gpu.name}",
+        ask=lambda gpu, method, *arguments, about=None: asked.append((gpu.number, method, *arguments, about)),
+    )
+    return made, asked
+
+
+def test_seeds_that_failed_while_they_were_asked_back_are_not_given_back(tmp_path):
+    """Regression: they were handed out again, failed or were written twice, and the run did not end."""
+    made, _ = executor_with(tmp_path, tasks_of(5))
+    (gpu,) = made._fleet.ready
+    assert made._finished(gpu, 0, 4)
+    assert made._finished(gpu, 0, 5)
+    assert list(made._answered(fleet.Answer(gpu, "take_back", [0], [[3, 4, 5]]))) == []
+    assert made._schedule.left(0) == (3,)
+    assert made._schedule.load(0) == 2
+    assert not made._schedule.is_done
+
+
+def test_seeds_of_a_job_that_needs_no_more_are_taken_back_unless_they_have_begun(tmp_path):
+    made, asked = executor_with(tmp_path, tasks_of(20), gpus=2)
+    held = {gpu.number: made._schedule.not_begun(gpu.number, 0) for gpu in made._fleet.ready}
+    assert sorted((*held[0], *held[1])) == list(range(1, 21))
+    made._schedule.started(0, 0, held[0][:3])
+    made._scored, gate = {0}, SimpleNamespace(needs_no_more=lambda job: True)
+    made._recall(gate)
+    made._recall(gate)  # the answers have not come
+    assert asked == [
+        (0, "take_back", [("job0", held[0][3:])], [0]),
+        (1, "take_back", [("job0", held[1])], [0]),
+    ]
+    for gpu, seeds in zip(made._fleet.ready, (held[0][3:], held[1]), strict=True):
+        list(made._answered(fleet.Answer(gpu, "take_back", [0], [list(seeds)])))
+    assert sorted(made._schedule.left(0)) == sorted((*held[0][3:], *held[1]))
+    made._recall(gate)
+    assert len(asked) == 2
+    assert not made._scored
+
+
+def test_no_seed_is_taken_back_from_a_job_that_needs_more(tmp_path):
+    made, asked = executor_with(tmp_path, tasks_of(5))
+    made._scored = {0}
+    made._recall(SimpleNamespace(needs_no_more=lambda job: False))
+    assert not asked
+    assert not made._scored
+
+
+def test_early_stopping_ends_a_run_on_several_gpus(monkeypatch, tmp_path):
+    """Each process has many seeds when the first score comes."""
+    written = []
+
+    class Gate(OpenGate):
+        def needs_no_more(self, job):
+            return bool(written)
+
+        def admit(self, job, seeds):
+            return () if written else seeds
+
+    machines, tasks = Machines(2, seconds=0.2), tasks_of(60)
+
+    def see(event):
+        if isinstance(event, Written):
+            written.append(event.seed)
+
+    run = Run(monkeypatch, tmp_path, machines, tasks, gate=Gate(), during=see)
+    n_given = sum(len(job) - 1 for jobs, _ in machines.given for job in jobs)
+    assert not run.failures
+    assert 1 <= len(run.written) < n_given
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_no_seed_is_blamed_for_a_node_that_was_taken_away(tmp_path, is_gone):
+    made, _ = executor_with(tmp_path, tasks_of(2))
+    made._fleet.is_gone = lambda gpu: is_gone
+    gpu = made._fleet.gpus[0]
+    gpu.loaded = SimpleNamespace()
+    for _ in range(module.MAX_KILLS):
+        made._schedule.started(0, 0, [1, 2])
+        events = list(made._lost(gpu, "preempted"))
+        made._schedule.add(0)
+        units = list(iter(lambda: made._schedule.next(0, lambda job: 5), None))
+    failures = [event for event in events if isinstance(event, Failure)]
+    assert len(failures) == (0 if is_gone else 2)
+    assert [(unit.seeds, unit.is_alone) for unit in units] == ([((1, 2), False)] if is_gone else [])
+
+
+def test_a_run_begins_without_a_gpu_that_does_not_answer(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.2)
+    machines, tasks, check = Machines(3, seconds=0.01), tasks_of(30), fleet_module.Process.check
+
+    def stand_still(process, shared):
+        if process.place.node == "node1":
+            with process.changed:
+                process.changed.wait_for(lambda: process.death is not None)
+        return check(process, shared)
+
+    monkeypatch.setattr(fleet_module.Process, "check", stand_still)
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert run.all == everything(tasks)
+    assert not run.failures
+    assert "the run begins without node1 GPU 0: no answer yet" in run.lines
+
+
+def test_a_process_reads_the_data_of_the_run_and_not_those_of_its_node(monkeypatch, tmp_path):
+    """Regression: with --ray the processes had the PROTENIX_ROOT_DIR of whoever had started Ray on their node."""
+    sent = []
+    actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *arguments: sent.append(arguments)))
+    stand_in = SimpleNamespace(nodes=list, remote=lambda _: actor)
+    monkeypatch.setattr(ray_connection, "connect", lambda config: None)
+    monkeypatch.setattr(ray_connection, "ray", stand_in)
+    monkeypatch.setattr(ray_cluster, "_on", lambda place: None)
+    monkeypatch.setattr(ray_cluster.Cluster, "places", lambda self: [Place("node", "host", 0)])
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path / "run"))
+    config = load_config({"gpus": "1", "out": tmp_path / "out"})
+    ray_cluster.Cluster(config).start(Place("node", "host", 0))
+    ((received, folder, workers, root),) = sent
+
+    monkeypatch.setenv("PROTENIX_ROOT_DIR", str(tmp_path / "node"))
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_accelerator_ids=lambda: {"GPU": []}))
+    monkeypatch.setattr(ray_cluster.GpuWorker, "__init__", lambda *_: None)
+    ray_cluster._RayWorker(received, folder, workers, None)
+    assert "PROTENIX_ROOT_DIR" not in os.environ
+    assert received.checkpoint_path == tmp_path / "run" / "checkpoint" / f"{config.model}.pt"
+    ray_cluster._RayWorker(received, folder, workers, root)
+    assert os.environ["PROTENIX_ROOT_DIR"] == str(tmp_path / "run")

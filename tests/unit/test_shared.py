@@ -31,7 +31,7 @@ def test_the_mark_is_deleted(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["python", "protenix-ms", "protenix", "torch"])
+@pytest.mark.parametrize("name", ["python", "protenix-ms", "protenix", "torch", "the chemical dictionary"])
 def test_another_version_is_named_with_both_versions(described, name):
     other = replace(described, versions={**described.versions, name: "9.9"})
     (text,) = differences(other)
