@@ -6,7 +6,7 @@
 #SBATCH --gpus=1
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@60
+#SBATCH --signal=B:TERM@240
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
