@@ -86,10 +86,15 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something about a job, or about the whole run if there is no job, that the user should know."""
+    """Something about a job, or about the whole run if there is no job, that the user should know.
+
+    Attributes:
+        lost: The GPU whose process has ended, as in ``where`` of :class:`BatchProgress`; empty for other notes.
+    """
 
     job: Job | None
     text: str
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,7 +210,8 @@ class RayExecutor:
 
         No seed is blamed if the whole node was taken away.
         """
-        yield Note(job=None, text=self._fleet.lose(gpu, reason, is_stuck=is_stuck, is_final=is_final))
+        text = self._fleet.lose(gpu, reason, is_stuck=is_stuck, is_final=is_final)
+        yield Note(job=None, text=text, lost=gpu.name)
         if not self._fleet.gpus and not self._fleet.is_hopeless:
             yield StageEntered(text="no GPU is left; waiting for one to come back")
         if gpu.loaded is None:

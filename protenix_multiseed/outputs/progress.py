@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.events import BatchProgress, Event, Skipped, Stopping, Written
+from protenix_multiseed.events import BatchProgress, Event, Note, Skipped, Stopping, Written
 from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.inputs.seeds import format_seeds, parse_seeds
 from protenix_multiseed.outputs.locks import Locks, is_locked
@@ -65,6 +65,8 @@ class Progress:
                     "done": event.done,
                     "total": event.total,
                 }
+            case Note() if event.lost:
+                self._running.pop(event.lost, None)
             case Prediction() | Written():
                 self._n_done += 1
             case Failure():

@@ -132,6 +132,8 @@ class Terminal:
                 self._failed(event)
             case events.Note():
                 name = f" {escape(event.job.name)}" if event.job else ""
+                if event.lost in self._batches:
+                    self._progress.remove_task(self._batches.pop(event.lost).line)
                 self._say(0, f"[yellow]note[/yellow]{name}: {escape(event.text)}")
             case events.Stopping():
                 text = (

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from support.jobs import job_of
-from protenix_multiseed.events import BatchProgress, Skipped, Stopping, Written
+from protenix_multiseed.events import BatchProgress, Note, Skipped, Stopping, Written
 from protenix_multiseed.outputs import progress
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.types import Failure
@@ -36,6 +36,8 @@ made.see(Failure(job=job, seed=2, stage="predict", message="no"))
 batch = dict(stage="sample", done=1, total=2, share=0.5)
 made.see(BatchProgress(job=job, seeds=(3, 4), where="n1 GPU 0", **batch))
 made.see(BatchProgress(job=job_of(name="c"), seeds=(1,), where="n1 GPU 1", others=(("a", (5,)), ("d", (1,))), **batch))
+made.see(BatchProgress(job=job, seeds=(6,), where="n2 GPU 0", **batch))
+made.see(Note(job=None, text="lost n2 GPU 0", lost="n2 GPU 0"))
 print("ready", flush=True)
 for line in sys.stdin:
     made.see(Skipped(job=job, seeds=(6,)))

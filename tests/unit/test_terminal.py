@@ -42,6 +42,13 @@ def test_each_gpu_has_a_line_that_follows_it_and_the_run_has_one():
     assert "3/8 steps" in lines[2]
 
 
+def test_a_lost_gpu_has_no_line():
+    lost = Note(job=None, text="lost n2 GPU 1", lost="n2 GPU 1")
+    text = shown([batch("n1 GPU 0"), batch("n2 GPU 1"), lost, replace(lost, lost="n3 GPU 0")])
+    assert "n1 GPU 0: a" in text
+    assert "n2 GPU 1" not in text
+
+
 def test_a_batch_of_several_jobs_is_shown_by_its_numbers_of_jobs_and_seeds():
     others = (("b", (1,)), ("c", (1, 2)))
     text = " ".join(shown([replace(batch(""), others=others)]).split())
