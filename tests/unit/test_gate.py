@@ -90,3 +90,9 @@ def test_the_exit_code_is_0_only_if_all_seeds_are_done(failures, stopped_by, n_d
     failed = [Failure(job=JOB, seed=4, stage="predict", message="no")] * failures
     made = RunResult(n_unit=4, n_done=n_done, failures=failed, stopped_by=stopped_by)
     assert made.exit_code == code
+
+
+def test_a_stable_job_needs_no_more(run):
+    assert not run.gate.needs_no_more(JOB)
+    run.is_stable = True
+    assert run.gate.needs_no_more(JOB)

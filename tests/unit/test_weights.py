@@ -5,11 +5,13 @@ import pytest
 import torch
 from support import cases, jobs
 
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import WeightsError
 from protenix_multiseed.hashes import hash_file, sha256
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.weights import build_model, load_model
-from protenix_multiseed.run.preflight import check_sha256
+from protenix_multiseed.run import preflight
+from protenix_multiseed.run.preflight import CheckpointHash, check_sha256
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.checkpoints import download_urls
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
@@ -166,3 +168,17 @@ def test_a_model_is_built_in_a_process_that_has_not_imported_scipy():
         "assert 'scipy.stats' in sys.modules and torch.isfinite(drawn).all()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_whatever_hinders_the_check_of_a_checkpoint_is_an_error(state, tmp_path, monkeypatch):
+    """Regression: an error that nobody expected ended the thread, and the run went on as if it had no checkpoint."""
+    path = write(tmp_path / "model.pt", {"model": {}})
+    config = load_config({"model": "protenix_tiny_default_v0.5.0", "checkpoint": path})
+    assert CheckpointHash(config).result() == sha256(path)
+
+    def fail(*_):
+        raise RecursionError("a damaged cache")
+
+    monkeypatch.setattr(preflight, "check_sha256", fail)
+    with pytest.raises(RecursionError, match="a damaged cache"):
+        CheckpointHash(config).result()
