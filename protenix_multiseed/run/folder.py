@@ -30,6 +30,7 @@ from protenix_multiseed.units import counted
 from protenix_multiseed.upstream.dictionary import find_dictionary
 
 POLL_SECONDS = 1.0
+_MANY_JOBS = 20  # with more jobs to rank, the start of workers pays
 
 
 class OutputFolder:
@@ -172,8 +173,10 @@ class OutputFolder:
             self._open[job.name] -= count
             is_last = self._open[job.name] == 0
         if is_last:
-            identity = self._identities[job.name]
-            self._rankings[job.name] = self._workers.submit(rank_in_worker, self._config.out, job.name, identity)
+            self._begin_ranking(job.name)
+
+    def _begin_ranking(self, name: str) -> None:
+        self._rankings[name] = self._workers.submit(rank_in_worker, self._config.out, name, self._identities[name])
 
     def _wait_for_oldest(self) -> None:
         """Wait until the oldest pending prediction is written, and record the outcome."""
@@ -195,6 +198,10 @@ class OutputFolder:
             self._write_failures(set())
         if self._record is not None:
             self._tell(StageEntered(text="ranking"))
+        # Jobs that were done before, or that other processes have finished.
+        unranked = [task.job.name for task in self._tasks if task.job.name not in self._rankings]
+        for name in unranked if len(unranked) > _MANY_JOBS else ():
+            self._begin_ranking(name)
         for task in self._tasks:
             try:
                 self._rank(task)

@@ -50,7 +50,8 @@ def run(
     for task in todo:
         for note in task.job.notes:
             tell(Note(job=task.job, text=note))
-    workers.limit(len(todo) + sum(len(task.todo) for task in todo))  # a task for each job and for each seed's files
+    # A task for each job, for each seed's files, and at the end for each ranking.
+    workers.limit(max(len(todo) + sum(len(task.todo) for task in todo), len(tasks)))
     with workers, make_executor(config, workers, tell) as executor:
         try:
             if todo:

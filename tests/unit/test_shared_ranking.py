@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 from support.command import environment
@@ -177,3 +178,26 @@ def test_a_worker_ranks_no_job_that_another_process_is_ranking(out):
     assert rank_in_worker(out, "x", {}) is not None
     with Locks(out) as locks:
         assert locks.take("ranking:x")
+
+
+@pytest.mark.parametrize("n_job", [3, 25])
+def test_workers_rank_the_jobs_that_were_done_before_if_there_are_many(tmp_path, prepared_dictionary, n_job):
+    out, submitted = tmp_path / "out", []
+    for number in range(n_job):
+        write_seed(out, f"job{number}", 1)
+
+    def submit(function, *arguments):
+        submitted.append(arguments[1])
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    tasks = [task_of(job_of(name=f"job{number}", seeds=(1,)), todo=()) for number in range(n_job)]
+    result, config = RunResult.begin(tasks), load_config({"model": "demo", "out": out})
+    with OutputFolder(config, tasks, SimpleNamespace(submit=submit), lambda event: None, result):
+        pass
+    names = [task.job.name for task in tasks]
+    assert submitted == (names if n_job == 25 else [])
+    assert list(result.samples) == names
+    assert not result.failures
+    assert ranked(out, "job2") == ["1"]
