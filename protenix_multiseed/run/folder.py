@@ -30,7 +30,7 @@ from protenix_multiseed.units import counted
 from protenix_multiseed.upstream.dictionary import find_dictionary
 
 POLL_SECONDS = 1.0
-_MANY_JOBS = 20  # with more jobs to rank, the start of workers pays
+_MANY_JOBS = 200  # with more jobs to rank, the start of workers, which takes seconds, pays
 
 
 class OutputFolder:
