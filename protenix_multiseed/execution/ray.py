@@ -290,26 +290,26 @@ class RayExecutor:
             gpu.moved = self._fleet.now if len(gpu.units) == len(given) else gpu.moved  # it had nothing to do
             self._fleet.ask(gpu, "give", given, alone)
         elif not gpu.units and (move := self._schedule.move(gpu.number, fits)) is not None:
-            (number, units), gpus = move, self._fleet.gpus
-            if gpus[number].is_giving_back:
-                return
-            gpus[number].is_giving_back = True
-            wanted = [(self._tasks[unit.job].job.name, unit.seeds) for unit in units]
-            self._fleet.ask(gpus[number], "take_back", wanted, about=[unit.job for unit in units])
+            number, units = move
+            self._ask_back(self._fleet.gpus[number], [(unit.job, unit.seeds) for unit in units])
+
+    def _ask_back(self, gpu: Gpu, units: Sequence[tuple[int, Sequence[int]]]) -> None:
+        """Ask a GPU for seeds of jobs that it has not begun, unless it still has to answer such a call."""
+        if not gpu.is_giving_back:
+            gpu.is_giving_back = True
+            wanted = [(self._tasks[job].job.name, seeds) for job, seeds in units]
+            self._fleet.ask(gpu, "take_back", wanted, about=[job for job, _ in units])
 
     def _recall(self, gate: Gate) -> None:
         """Take the seeds back that no GPU has begun, of jobs that need no more. The gate then skips them."""
         for number in list(self._scored):
-            name, is_over = self._tasks[number].job.name, True
+            held = []
             if gate.needs_no_more(self._tasks[number].job):
-                for gpu in self._fleet.ready:
-                    if not (seeds := self._schedule.not_begun(gpu.number, number)):
-                        continue
-                    is_over = False
-                    if not gpu.is_giving_back:
-                        gpu.is_giving_back = True
-                        self._fleet.ask(gpu, "take_back", [(name, seeds)], about=[number])
-            if is_over:
+                not_begun = ((gpu, self._schedule.not_begun(gpu.number, number)) for gpu in self._fleet.ready)
+                held = [(gpu, seeds) for gpu, seeds in not_begun if seeds]
+            for gpu, seeds in held:
+                self._ask_back(gpu, [(number, seeds)])
+            if not held:
                 self._scored.discard(number)
 
     def _most(self, gpu: Gpu, number: int) -> int:
