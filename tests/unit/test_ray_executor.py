@@ -679,9 +679,20 @@ def test_no_seed_is_blamed_for_a_node_that_was_taken_away(tmp_path, is_gone):
         events = list(made._lost(gpu, "preempted"))
         made._schedule.add(0)
         units = list(iter(lambda: made._schedule.next(0, lambda job: 5), None))
+    assert events[0] == Note(job=None, text="lost host0 GPU 0", lost="host0 GPU 0")
     failures = [event for event in events if isinstance(event, Failure)]
     assert len(failures) == (0 if is_gone else 2)
     assert [(unit.seeds, unit.is_alone) for unit in units] == ([((1, 2), False)] if is_gone else [])
+
+
+def test_a_gpu_is_gone_with_its_node():
+    machines = Machines(2)
+    made = fleet.Fleet(machines, None)
+    made.start_new()
+    assert not any(map(made.is_gone, made.gpus.values()))
+    machines.nodes = {"node1"}
+    assert [gpu.place.node for gpu in made.gpus.values() if made.is_gone(gpu)] == ["node0"]
+    machines.close()
 
 
 def test_a_run_begins_without_a_gpu_that_does_not_answer(monkeypatch, tmp_path):
