@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from protenix_multiseed.job_spec import JobSpec
+from protenix_multiseed.packed import Packed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +137,7 @@ class Features:
             leaving groups, the job has several ``Features``.
         arrays: Shared features in the compact layout of :mod:`protenix_multiseed.features.layout`. They are numpy
             arrays when they come from the workers, and tensors after the upload.
-        atom_array: Atoms in the order of ``ref_pos``, with the annotations that writing needs.
+        atom_array: Atoms in the order of ``ref_pos``, with the annotations that writing needs. Only workers unpack it.
         entity_poly_type: Polymer type of each polymer entity, by entity number from 1.
         warnings: Warnings about this job for the user.
         seconds: Time spent on featurization, seconds.
@@ -145,7 +146,7 @@ class Features:
     job: Job
     seeds: tuple[SeedFeatures, ...]
     arrays: Mapping[str, Any]
-    atom_array: "AtomArray"
+    atom_array: Packed["AtomArray"]
     entity_poly_type: Mapping[str, str]
     n_token: int
     n_atom: int
@@ -217,7 +218,7 @@ class Prediction:
     coordinates: "np.ndarray"
     summary: tuple[Mapping[str, Any], ...]
     full: tuple[Mapping[str, Any], ...]
-    atom_array: "AtomArray"
+    atom_array: Packed["AtomArray"]
     entity_poly_type: Mapping[str, str]
     run: Mapping[str, Any] = field(default_factory=dict)
 

@@ -20,7 +20,7 @@ def read_truth(path: Path, chains: list[str], features: Features) -> np.ndarray:
     """
     entry = pdb.PDBFile.read(path).get_structure(model=1)
     entry = entry[struc.filter_amino_acids(entry)]
-    atoms, conformers = features.atom_array, np.asarray(features.seeds[0].ref_pos)
+    atoms, conformers = features.atom_array.value, np.asarray(features.seeds[0].ref_pos)
     made = np.full((len(atoms), 3), np.nan)
     for own, name in zip(dict.fromkeys(atoms.chain_id), chains, strict=True):
         shift = numbering(atoms[atoms.chain_id == own], entry[entry.chain_id == name])

@@ -7,12 +7,12 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import biotite.structure as struc
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from protenix_multiseed.analysis.comparison import Agreement, Cluster
 from protenix_multiseed.analysis.copies import match_copies
 
 MOST_COMPARED = 1000  # every pair of at most this many samples is superposed; of more samples, the best-ranked
@@ -20,52 +20,6 @@ DISORDERED = 50.0  # below this pLDDT (very low in AlphaFold's terms) a token's 
 _MIN_CORE_SHARE = 1 / 3  # of all tokens
 _MOST_THREADS, _SAMPLES_PER_THREAD = 8, 100  # of the superposition of pairs; numpy computes outside the GIL
 _LDDT_CHUNK = 50  # samples whose lDDT is computed at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """A group of samples that are similar: average linkage with a cutoff on the RMSD.
-
-    Attributes:
-        members: Places in the ranking from 0, best first. The first member represents the cluster.
-    """
-
-    members: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """Comparison of the N samples of a job, in the order of the ranking.
-
-    Attributes:
-        order: For each sample, its token indices in an order in which copies of a chain match those of the best sample
-            [N, N_token].
-        core: Whether a token is compared [N_token].
-        rmsd: RMSD of every pair after superposition of the core [N, N], Angstrom.
-        tm: TM-score of every pair, over the core and with the same superposition [N, N].
-        lddt: lDDT of every sample to the best, 0 to 1, without superposition [N].
-        interface_lddt: lDDT over pairs of tokens in different chains [N]; None if no chains are near each other in the
-            best sample.
-        clusters: Clusters, best-ranked first.
-        spread: Root mean square distance of every token from its mean position over the samples, superposed on the
-            best sample [N_token], Angstrom.
-        cutoff: Average distance within a cluster, Angstrom.
-    """
-
-    order: np.ndarray
-    core: np.ndarray
-    rmsd: np.ndarray
-    tm: np.ndarray
-    lddt: np.ndarray
-    interface_lddt: np.ndarray | None
-    clusters: tuple[Cluster, ...]
-    spread: np.ndarray
-    cutoff: float
-
-    @property
-    def cluster_of(self) -> dict[int, int]:
-        """Number of each sample's cluster, from 1. The key is the sample's place in the ranking."""
-        return {place: number for number, one in enumerate(self.clusters, start=1) for place in one.members}
 
 
 def agreement(

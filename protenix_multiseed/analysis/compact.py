@@ -68,7 +68,7 @@ class Compact:
 
 def compact(prediction: Prediction, order: Sequence[int]) -> Compact:
     """Reduce a prediction to the data for comparing samples. ``order`` lists its samples by rank."""
-    atoms = prediction.atom_array
+    atoms = prediction.atom_array.value
     token_of = np.asarray(atoms.token)
     first = np.unique(token_of, return_index=True)[1]
     is_central = np.isin(atoms.atom_name, _CENTRAL)

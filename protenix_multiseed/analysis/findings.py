@@ -1,6 +1,5 @@
 """Results over all seeds of a job: ranking, agreement and convergence, as numbers and as sentences."""
 
-import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from protenix_multiseed.analysis.compact import NAME, Compact, Tokens, read_compact
+from protenix_multiseed.analysis.comparison import Agreement
 from protenix_multiseed.analysis.convergence import Convergence, convergence
 from protenix_multiseed.analysis.interfaces import strongest
 from protenix_multiseed.errors import DamagedError
@@ -18,10 +18,10 @@ from protenix_multiseed.types import Sample
 from protenix_multiseed.units import counted
 
 if TYPE_CHECKING:  # import biotite and SciPy only if there are samples to compare
-    from protenix_multiseed.analysis.agreement import Agreement
     from protenix_multiseed.analysis.dockq import Scores
 
-NEEDED = ("protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq")  # with biotite and SciPy
+# What gather() imports. With biotite and SciPy this takes a second.
+NEEDED = ("protenix_multiseed.analysis.agreement", "protenix_multiseed.analysis.dockq")
 CLUSTER_RMSD = 2.0  # Angstrom; cutoff of the average linkage
 _MIN_SPREAD = 2.0  # Angstrom; tokens that spread less are never reported as a loose region
 _MIN_REGION_TOKENS = 5  # shorter loose regions are not reported
@@ -51,7 +51,7 @@ class Findings:
 
     samples: tuple[Sample, ...]
     compacts: dict[int, Compact]
-    agreement: "Agreement | None"
+    agreement: Agreement | None
     convergence: Convergence
     tokens: Tokens | None
     plddt: np.ndarray | None
@@ -93,12 +93,6 @@ def ranked(samples: Sequence[Sample]) -> list[Sample]:
     Equal scores are sorted by seed and sample, so that the order never depends on the course of the run.
     """
     return sorted(samples, key=lambda sample: (-sample.ranking_score, sample.seed, sample.sample))
-
-
-def import_ahead() -> None:
-    """Import what :func:`gather` needs, and a process that receives its result."""
-    for name in NEEDED:
-        importlib.import_module(name)
 
 
 def gather(
@@ -155,7 +149,7 @@ def gather(
     )
 
 
-def _docked(order: Sequence[Sample], tokens: Tokens | None, found: "Agreement | None") -> "Iterator[Scores]":
+def _docked(order: Sequence[Sample], tokens: Tokens | None, found: Agreement | None) -> "Iterator[Scores]":
     """DockQ of each sample to the best, with copies of a chain matched as in the agreement."""
     from protenix_multiseed.analysis.dockq import MOST_DOCKED, Atoms, dock, read_coordinates
 
@@ -198,7 +192,7 @@ def _named(sample: Sample) -> Iterator[None]:
 
 def _sentences(
     order: Sequence[Sample],
-    found: "Agreement | None",
+    found: Agreement | None,
     curve: Convergence,
     tokens: Tokens | None,
     plddt: np.ndarray | None,

@@ -104,8 +104,6 @@ class LocalExecutor:
             self._tell(StageEntered(text=text))
         self._refuse_too_large(tasks)
         _check(should_stop)
-        # Features hold an AtomArray. Its import would begin when the first ones arrive.
-        in_background(partial(importlib.import_module, "biotite.structure"))
         self._model.load(should_stop)
         warming.join()  # no allocation of its own during a batch
         for text in self._remarks(dictionary.name):

@@ -13,7 +13,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from protenix_multiseed.analysis.findings import import_ahead
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, Stopped
 from protenix_multiseed.events import BatchProgress, Event, Featurized, Note, StageEntered, Watcher, Written
@@ -94,7 +93,6 @@ class RayExecutor:
             raise ConfigError("\n".join(dict.fromkeys(self._differing)))
         if silent := [gpu.name for gpu in fleet.gpus.values() if not gpu.is_checked]:
             self._tell(Note(job=None, text=f"the run begins without {', '.join(silent)}: no answer yet"))
-        import_ahead()  # while the GPUs' processes load: rankings come from the workers at the end of the run
         self._wait(lambda: not fleet.ready, should_stop)
         while problems := too_large(tasks, fleet.kinds):
             if len(fleet.ready) == len(fleet.gpus):

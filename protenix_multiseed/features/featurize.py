@@ -43,6 +43,7 @@ from protenix_multiseed.features.tokens import Frames, tokenize
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.residues import codes_of
 from protenix_multiseed.job_spec import JobSpec, Ligand
+from protenix_multiseed.packed import Packed
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Features, Job, SeedFeatures
 from protenix_multiseed.upstream.environment import overheard, replaced, silenced
@@ -278,7 +279,7 @@ def _features(
         job=job,
         seeds=seeds,
         arrays=arrays,
-        atom_array=written,
+        atom_array=Packed(written),
         entity_poly_type={key: value for key, value in entity_poly_type.items() if value != "non-polymer"},
         n_token=n_token,
         n_atom=len(atom_array),

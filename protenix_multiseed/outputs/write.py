@@ -86,13 +86,14 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         "summary_confidence": [_tensors(sample) | notice for sample in prediction.summary],
         "full_data": [_tensors(sample) for sample in prediction.full],
     }
+    atoms = prediction.atom_array.value
     dumper = data_dumper(folder, full_confidence=settings.full_confidence)
     with silenced(), with_components(prediction.job.spec.components):
         dumper.dump_predictions(
             pred_dict=raw,
             dump_dir=str(folder),
             pdb_id=prediction.job.name,
-            atom_array=prediction.atom_array.copy(),
+            atom_array=atoms.copy(),
             entity_poly_type=dict(prediction.entity_poly_type),
             seed=prediction.seed,
         )
@@ -101,9 +102,9 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
     write_compact(folder / COMPACT, compact(prediction, order))
     software = {"protenix": version_of("protenix"), "protenix-ms": __version__}
     predictions = folder / "predictions"
-    has_ligands = not set(prediction.atom_array.label_entity_id.tolist()) <= set(prediction.entity_poly_type)
+    has_ligands = not set(atoms.label_entity_id.tolist()) <= set(prediction.entity_poly_type)
     is_known = settings.as_protenix or not prediction.job.spec.has_own_molecules
-    bonds = "" if is_known else bond_category(prediction.atom_array)
+    bonds = "" if is_known else bond_category(atoms)
     for rank, index in enumerate(order):
         structure = predictions / f"{prediction.job.name}_sample_{rank}.cif"
         if settings.kept is not None and rank >= settings.kept:
@@ -113,7 +114,7 @@ def _dump(prediction: Prediction, settings: WriteSettings, folder: Path) -> None
         pae = prediction.full[index]["token_pair_pae"]
         write_pae(predictions / f"{prediction.job.name}_pae_sample_{rank}", pae, settings.pae, notice)
         plddt = 100 * np.asarray(prediction.full[index]["atom_plddt"], dtype=np.float64)
-        confidence = model_categories(prediction.atom_array, prediction.entity_poly_type, plddt, software)
+        confidence = model_categories(atoms, prediction.entity_poly_type, plddt, software)
         text = structure.read_text(encoding="utf-8")
         text = _named(text, prediction.job.name, settings.notice)
         if not settings.as_protenix and (has_ligands or "_struct_conn." in text):
@@ -152,7 +153,7 @@ def chains_of(prediction: Prediction, *, reads_msa: bool) -> list[dict[str, Any]
             ``msa_rows`` counts the rows of any MSA that the chain had in the model, its sequence included.
     """
     proteins = dict(prediction.job.spec.polymers("protein")) if reads_msa else {}
-    atoms = prediction.atom_array
+    atoms = prediction.atom_array.value
     made: list[dict[str, Any]] = []
     for chain in dict.fromkeys(atoms.chain_id.tolist()):
         part = atoms[atoms.chain_id == chain]

@@ -10,8 +10,8 @@ from protenix_multiseed.analysis.compact import NAME, read_compact
 from protenix_multiseed.analysis.findings import Findings
 
 if TYPE_CHECKING:
-    from protenix_multiseed.analysis.agreement import Agreement
     from protenix_multiseed.analysis.compact import Tokens
+    from protenix_multiseed.analysis.comparison import Agreement
 
 _DPI = 300
 _MOST_SAMPLES = 100  # samples in the plot of RMSD, as on the page

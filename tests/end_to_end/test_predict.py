@@ -202,6 +202,24 @@ def test_help_and_refusals_import_no_slow_packages(tmp_path, arguments, code, ab
     assert not imported & absent
 
 
+def test_the_process_with_the_model_imports_only_what_the_model_needs(tmp_path):
+    """It passes atoms and rankings on. The packages that workers need for them once delayed each start by a second."""
+    (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKTAYIAK"))]))
+    arguments = ["predict", "in.json", "--model", "demo", "--seeds", "1-2", "--samples", "1", "--cycles", "1"]
+    script = (
+        "import sys; from protenix_multiseed.cli import app\n"
+        f"try: app({[*arguments, '--steps', '2', '--device', 'cpu', '--out', 'out', '--quiet']})\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "print(sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    assert "protenix.model.protenix" in imported
+    assert not imported & {"biotite", "matplotlib", "networkx", "pandas", "scipy.optimize", "scipy.cluster"}
+    assert (tmp_path / "out" / "a" / "ranking.csv").is_file()
+
+
 def test_a_refusal_during_the_import_of_torch_prints_only_its_message(tmp_path):
     """Regression: the end of the process once collided with the thread that imports torch."""
     (tmp_path / "in.json").write_text(json.dumps([job("a", protein("MKTAY"))]))

@@ -51,7 +51,7 @@ def rows(job, settings):
 def bonds(job, settings):
     """Bonds between residues, and the atoms of each residue."""
     (features,) = featurize(job, settings)
-    atoms = features.atom_array
+    atoms = features.atom_array.value
     names = [f"{chain}{residue}{name}" for chain, residue, name in zip(
         atoms.chain_id, atoms.res_id, atoms.atom_name, strict=True)]  # fmt: skip
     pairs = {
@@ -92,7 +92,7 @@ def test_exact_features_are_those_that_protenix_makes_of_the_job_as_written(cont
     for name, value in theirs.arrays.items():
         assert np.array_equal(ours.arrays[name], value), name
     assert np.array_equal(ours.seeds[0].ref_pos, theirs.seeds[0].ref_pos)
-    assert ours.atom_array.bonds == theirs.atom_array.bonds
+    assert ours.atom_array.value.bonds == theirs.atom_array.value.bonds
 
 
 @pytest.mark.parametrize("content", CASES.values(), ids=CASES)
@@ -101,9 +101,9 @@ def test_corrected_features_are_the_same_on_both_paths_and_differ_from_protenix(
     (ours,), reference, (exact,) = featurize(job, OURS), featurize_reference(job, OURS, 1), featurize(job, EXACT)
     for name, value in reference.arrays.items():
         assert np.array_equal(ours.arrays[name], value), name
-    assert ours.atom_array.bonds == reference.atom_array.bonds
+    assert ours.atom_array.value.bonds == reference.atom_array.value.bonds
     same = all(np.array_equal(value, exact.arrays[name]) for name, value in ours.arrays.items())
-    assert not same or ours.atom_array.bonds != exact.atom_array.bonds
+    assert not same or ours.atom_array.value.bonds != exact.atom_array.value.bonds
     for settings, features in ((OURS, ours), (EXACT, exact)):
         sizes = count_sizes(job.spec, settings)
         assert (features.n_token, features.n_atom, features.n_msa) == (sizes.n_token, sizes.n_atom, sizes.n_msa)

@@ -52,8 +52,9 @@ def assert_same_tensors(ours, theirs):
         assert np.array_equal(seed.ref_pos, of_other.ref_pos)
         assert np.array_equal(seed.has_frame, of_other.has_frame)
         assert np.array_equal(seed.torch_state, of_other.torch_state)
-        for name in mine.atom_array.get_annotation_categories():
-            assert np.array_equal(mine.atom_array.get_annotation(name), other.atom_array.get_annotation(name)), name
+        atoms, others = mine.atom_array.value, other.atom_array.value
+        for name in atoms.get_annotation_categories():
+            assert np.array_equal(atoms.get_annotation(name), others.get_annotation(name)), name
 
 
 def alphafold3(*sequences, **more):

@@ -109,7 +109,7 @@ def test_every_tensor_equals_upstreams(inputs, settings, name, tmp_path):
 def test_the_depth_of_each_chains_msa_is_counted(inputs, settings, name, depths):
     """The alignments have four and three distinct rows. A chain without an alignment has its sequence."""
     (features,) = featurize(inputs[0][name], settings)
-    atoms = features.atom_array
+    atoms = features.atom_array.value
     assert [int(atoms.msa_rows[atoms.chain_id == chain][0]) for chain in dict.fromkeys(atoms.chain_id)] == depths
     assert max(depths) <= features.n_msa
 
@@ -232,7 +232,7 @@ def test_features_do_not_depend_on_earlier_jobs_or_draws(inputs, settings):
 def test_each_seed_draws_its_own_conformer_of_a_smiles_ligand(inputs, settings):
     """Distances between its atoms differ, so the conformer is not only rotated."""
     (features,) = featurize(inputs[0]["ligands"], settings)
-    atoms = features.atom_array.label_entity_id == "3"
+    atoms = features.atom_array.value.label_entity_id == "3"
     first, second = (np.linalg.norm(np.diff(seed.ref_pos[atoms][:13], axis=0), axis=-1) for seed in features.seeds[:2])
     assert np.abs(first - second).max() > 1e-3
 

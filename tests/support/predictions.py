@@ -6,12 +6,13 @@ from support.jobs import job_of
 
 from protenix_multiseed.outputs.seed_files import read_seed, seed_folder
 from protenix_multiseed.outputs.write import write_prediction
+from protenix_multiseed.packed import Packed
 from protenix_multiseed.types import Prediction
 
 NAMES = ["N", "CA", "C", "O", "CB"]
 
 
-def prediction(scores=(0.2, 0.9, 0.5), name='it\'s a "job" 1.2', chain="A", **changes):
+def prediction(scores=(0.2, 0.9, 0.5), name='it\'s a "job" 1.2', chain="A", atom_array=None, **changes):
     atoms = AtomArray(2 * len(NAMES))
     atoms.set_annotation("chain_id", np.full(len(atoms), chain))
     atoms.res_id[:] = np.repeat([1, 2], len(NAMES))
@@ -37,7 +38,7 @@ def prediction(scores=(0.2, 0.9, 0.5), name='it\'s a "job" 1.2', chain="A", **ch
         "coordinates": coordinates,
         "summary": summary,
         "full": full,
-        "atom_array": atoms,
+        "atom_array": Packed(atoms if atom_array is None else atom_array),
     }
     run = {"path": "reference", "seconds": 1.5}
     return Prediction(**{**made, "entity_poly_type": {"1": "polypeptide(L)"}, "run": run, **changes})

@@ -28,6 +28,7 @@ from protenix_multiseed.outputs.seed_files import read_record
 from protenix_multiseed.outputs.summary import write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.outputs.write import write_prediction
+from protenix_multiseed.packed import Packed
 from protenix_multiseed.settings import FolderSettings, WriteSettings
 from protenix_multiseed.types import Failure, Sample
 from protenix_multiseed.upstream import environment
@@ -91,7 +92,7 @@ def test_a_notice_is_in_every_file(tmp_path):
 
 def glycoprotein():
     """Two residues of a protein, a glycan of two residues that is bonded to them, and an ion."""
-    protein = prediction().atom_array
+    protein = prediction().atom_array.value
     ligand = protein[:5].copy()
     ligand.chain_id[:], ligand.res_id[:], ligand.res_name[:] = "G", [1, 1, 1, 2, 2], "NAG"
     ligand.atom_name[:], ligand.element[:] = ["C1", "O4", "C2", "C1", "O4"], ["C", "O", "C", "C", "O"]
@@ -126,7 +127,7 @@ def test_ligands_have_no_number_in_their_sequence_but_as_protenix_writes_them(tm
 
 def test_ligands_without_bonds_to_other_residues_have_no_number_either(tmp_path):
     made = glycoprotein()
-    made.atom_array.bonds = BondList(len(made.atom_array))
+    made.atom_array.value.bonds = BondList(len(made.atom_array.value))
     (ours,) = written(made, WriteSettings(out=tmp_path), IDENTITY)
     block = gemmi.cif.read(str(ours.structure)).sole_block()
     assert not block.find_mmcif_category("_struct_conn.")
@@ -164,7 +165,7 @@ def test_readers_find_the_residues_and_bonds_of_ligands(tmp_path):
 def test_bonds_of_molecules_that_no_dictionary_has_are_written(tmp_path):
     """Regression: programs read no bond of a ligand that is given as SMILES, or of a component of the job's own."""
     made = glycoprotein()
-    atoms = made.atom_array
+    atoms = made.atom_array.value
     atoms.res_name[5:10], atoms.res_id[5:10], atoms.atom_name[5:10] = "l01", 1, ["C1", "C2", "C3", "O1", "O2"]
     bonds = {(0, 1, 1), (2, 3, 2), (5, 6, 1), (6, 7, 5), (7, 8, 2)}
     atoms.bonds = BondList(len(atoms), np.array(sorted(bonds)))
@@ -361,7 +362,7 @@ def test_a_seed_that_is_published_is_no_failure_if_a_file_is_damaged_at_once(tmp
 def test_structures_hold_confidence_and_software_as_modelcif(tmp_path):
     reader, qa_metric = (pytest.importorskip(f"modelcif.{part}") for part in ("reader", "qa_metric"))
     made = prediction(scores=(0.2,))
-    varied = np.linspace(0.1, 0.9, len(made.atom_array), dtype=np.float32)
+    varied = np.linspace(0.1, 0.9, len(made.atom_array.value), dtype=np.float32)
     made = replace(made, full=({**made.full[0], "atom_plddt": varied},))
     (sample,) = written(made, WriteSettings(out=tmp_path), IDENTITY)
     with sample.structure.open() as file:
@@ -440,11 +441,12 @@ def test_predicted_aligned_errors_are_written_to_their_own_files(tmp_path, kind)
 
 def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
     made = prediction()
-    atoms = made.atom_array + made.atom_array + made.atom_array[:1]
+    atoms = made.atom_array.value + made.atom_array.value + made.atom_array.value[:1]
     atoms.chain_id[:] = ["H"] * 10 + ["B"] * 10 + ["L"]
     atoms.label_entity_id[:] = ["2"] * 20 + ["1"]
     atoms.res_name[20] = "MG"
-    chains = write.chains_of(replace(made, atom_array=atoms, entity_poly_type={"2": "polypeptide(L)"}), reads_msa=True)
+    made = replace(made, atom_array=Packed(atoms), entity_poly_type={"2": "polypeptide(L)"})
+    chains = write.chains_of(made, reads_msa=True)
     assert [(one["chain"], one["index"], one["entity"], one["copy"], one["kind"]) for one in chains] == [
         ("H", 0, 2, 1, "polypeptide(L)"), ("B", 1, 2, 2, "polypeptide(L)"), ("L", 2, 1, 1, "ligand"),
     ]  # fmt: skip

@@ -64,7 +64,7 @@ def assert_same_features(ours, theirs):
         assert np.array_equal(mine.has_frame, other.has_frame)
         assert mine.python_state == other.python_state
     assert ours.entity_poly_type == theirs.entity_poly_type
-    assert ours.atom_array.atom_name.tolist() == theirs.atom_array.atom_name.tolist()
+    assert ours.atom_array.value.atom_name.tolist() == theirs.atom_array.value.atom_name.tolist()
 
 
 # The same as a component of the dictionary
@@ -106,14 +106,14 @@ def test_the_conformer_does_not_depend_on_the_code(read):
         featurize(read(job(ligand(f"CCD_{name}"), userCCD=ACRYLAMIDE.replace("LIG-1", name)))[0], SETTINGS)[0]
         for name in names
     ]
-    assert [one.atom_array.res_name[0] for one in made] == list(names)
+    assert [one.atom_array.value.res_name[0] for one in made] == list(names)
     assert_same_features(*made)
 
 
 def test_a_component_without_coordinates_gets_rdkits(read):
     (made,) = featurize(read(job(protein(), ligand("CCD_LIG-1"), userCCD=ACRYLAMIDE))[0], SETTINGS)
-    is_own = made.atom_array.res_name == "LIG-1"
-    assert made.atom_array.atom_name[is_own].tolist() == ["C1", "C2", "C3", "O1", "N1"]
+    is_own = made.atom_array.value.res_name == "LIG-1"
+    assert made.atom_array.value.atom_name[is_own].tolist() == ["C1", "C2", "C3", "O1", "N1"]
     positions = made.seeds[0].ref_pos[is_own]
     assert 1.25 < np.linalg.norm(positions[0] - positions[1]) < 1.45  # a double bond, Angstrom
 
@@ -167,7 +167,7 @@ def test_components_of_one_job_are_not_seen_by_another(read):
     first, second = read([
         {**job(ligand("CCD_LIG-1"), userCCD=text)[0], "name": name} for name, text in (("a", ACRYLAMIDE), ("b", sulfur))
     ])  # fmt: skip
-    atoms = [featurize(one, SETTINGS)[0].atom_array.atom_name.tolist() for one in (first, second, first)]
+    atoms = [featurize(one, SETTINGS)[0].atom_array.value.atom_name.tolist() for one in (first, second, first)]
     assert atoms[0] == atoms[2] == ["C1", "C2", "C3", "O1", "N1"]
     assert atoms[1] == ["C1", "C2", "C3", "S1", "N1"]
     refused(
@@ -316,7 +316,7 @@ def test_given_coordinates_serve_if_rdkit_finds_no_conformer(read, tmp_path):
 def test_the_written_structure_holds_the_component(read, tmp_path):
     (one,) = read(job(protein(), ligand("CCD_LIG-1", id=["X"]), userCCD=ACRYLAMIDE))
     (made,) = featurize(one, SETTINGS)
-    atoms = made.atom_array.copy()
+    atoms = made.atom_array.value.copy()
     atoms.coord = np.arange(3 * len(atoms), dtype=np.float32).reshape(-1, 3)
     from protenix.data.utils import CIFWriter
 

@@ -53,7 +53,6 @@ class Run:
         config = load_config({"model": "demo", "gpus": "2", "device": "cpu", "out": tmp_path / "out", "workers": 1})
         self.lines, self.failures, written = [], [], []
         workers = SimpleNamespace(start=lambda: self.lines.append(f"workers start with {len(written)} written"))
-        monkeypatch.setattr(module, "import_ahead", lambda: self.lines.append("imports"))
         with module.RayExecutor(config, workers, self.hear) as executor:
             executor.load(tasks, lambda: False)
             for event in executor.predict(tasks, gate or OpenGate()):
@@ -86,10 +85,10 @@ def test_all_seeds_of_all_jobs_come_once_and_every_gpu_gets_some(monkeypatch, tm
     assert run.lines[:2] == ["starting Ray", "loading demo on 3 GPUs of 3 machines"]
 
 
-def test_workers_and_imports_for_the_ranking_begin_with_the_first_batch(monkeypatch, tmp_path):
-    """At the end of the run they took 4 s, in which no GPU had anything to do."""
+def test_workers_begin_with_the_first_batch(monkeypatch, tmp_path):
+    """They rank. At the end of the run their start took seconds, in which no GPU had anything to do."""
     run = Run(monkeypatch, tmp_path, Machines(2), tasks_of(3))
-    assert run.lines[2:5] == ["imports", "predicting on 2 GPUs", "workers start with 0 written"]
+    assert run.lines[2:4] == ["predicting on 2 GPUs", "workers start with 0 written"]
 
 
 def test_a_seed_that_kills_its_process_three_times_fails_alone(monkeypatch, tmp_path):
@@ -421,7 +420,6 @@ def test_a_gpu_that_is_lost_while_the_others_load_leaves_no_run_without_a_gpu(mo
     is_ready, is_lost = threading.Event(), threading.Event()
     machines, tasks = Slow(2, max_atoms={"node0": 5}), tasks_of(3)
     monkeypatch.setattr(module, "connect", lambda config: machines)
-    monkeypatch.setattr(module, "import_ahead", lambda: None)
     too_large = module.too_large
 
     def watched(tasks, kinds):
