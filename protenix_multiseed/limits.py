@@ -1,5 +1,7 @@
 """Sizes that the engine and its memory estimate must share. This module does not import torch."""
 
+TEMPLATE_SLOTS = 4  # of upstream's model
+EMPTY_TEMPLATES = 2  # that differ if all slots are empty: one has gaps, the others zeros
 MAX_TEMPORARY_ELEMENTS_GPU = 2**27  # larger temporaries are computed in chunks
 MAX_TEMPORARY_ELEMENTS_CPU = 2**20  # the same on a CPU, where a chunk should fit in the processor's cache
 MAX_PAIR_ELEMENTS_GPU = 2**30  # the same for the tensors of a triangle update, which are fast only if they are large

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from protenix_multiseed.job_spec import JobSpec
+from protenix_multiseed.limits import TEMPLATE_SLOTS
 from protenix_multiseed.packed import Packed
 
 if TYPE_CHECKING:
@@ -60,11 +61,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """The sizes that a job's memory depends on: tokens, atoms and MSA rows."""
+    """The sizes that a job's memory depends on.
+
+    Attributes:
+        n_msa: Number of MSA rows.
+        n_template: Number of template slots that may differ from each other.
+    """
 
     n_token: int
     n_atom: int
     n_msa: int
+    n_template: int = TEMPLATE_SLOTS
 
 
 Entry: TypeAlias = tuple[int, int]
@@ -152,13 +159,14 @@ class Features:
     n_atom: int
     n_msa: int
     n_asym: int
+    n_template: int = TEMPLATE_SLOTS
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
     def sizes(self) -> Sizes:
         """The sizes that the job's memory depends on."""
-        return Sizes(n_token=self.n_token, n_atom=self.n_atom, n_msa=self.n_msa)
+        return Sizes(n_token=self.n_token, n_atom=self.n_atom, n_msa=self.n_msa, n_template=self.n_template)
 
     @property
     def nbytes(self) -> int:

@@ -112,14 +112,16 @@ def main() -> None:
                 measured = max(peaks.values(), default=None)
             except torch.OutOfMemoryError as error:
                 print(f"{job.name}: {str(error)[:80]}")
+            factors = network.factors_of_sampling(features.n_token)
             point = {
+                "device": name, "torch": torch.__version__,
+                "factors": {torch.float32: "tf32"}.get(factors, str(factors).removeprefix("torch.")),
                 "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": seeds,
                 "samples": samples, "sample_chunk": chunk, "precision": precision, "steps": arguments.steps,
-                "roomy": arguments.roomy, "measured": measured, "estimated": estimate.peak_bytes, "stage": estimate.peak_stage,
-                "measured_by_stage": peaks, "estimated_by_stage": estimated,
+                **({"roomy": True} if arguments.roomy else {}), "measured": measured, "measured_by_stage": peaks,
             }  # fmt: skip
             points.append(point)
-            about = {"device": name, "torch": torch.__version__, "model": asdict(planner.model), "points": points}
+            about = {"model": asdict(planner.model), "points": points}
             arguments.out.write_text(json.dumps(about, indent=1) + "\n")
             ratio = f"{estimate.peak_bytes / measured:.2f}" if measured else "-"
             print(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from protenix_multiseed.execution.plan import Planner
 from protenix_multiseed.features.pool import AHEAD
-from protenix_multiseed.limits import SHARED_BATCH_MAX_TOKENS
+from protenix_multiseed.limits import EMPTY_TEMPLATES, SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.types import Failure, Job, Sizes, Task
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def minimum_sizes(job: Job) -> Sizes:
     """Return lower bounds of a job's sizes, from the number of tokens that is known before featurization."""
-    return Sizes(n_token=job.n_token, n_atom=job.n_token, n_msa=1)
+    return Sizes(n_token=job.n_token, n_atom=job.n_token, n_msa=1, n_template=EMPTY_TEMPLATES)
 
 
 def cost(n_token: int) -> int:

@@ -70,21 +70,6 @@ def open_device(name: str) -> torch.device:
     return device
 
 
-def warm_up(name: str) -> None:
-    """Initialise CUDA on the device of a run, and cuBLAS with one small product of each kind.
-
-    Both take about half a second, in which other threads of Python can run.
-    """
-    device = open_device(name)
-    if device.type == "cuda":
-        # Cards before compute capability 8.0 lack bfloat16, so it is last.
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
-            matrix = torch.zeros(64, 64, dtype=dtype, device=device)
-            torch.nn.functional.linear(matrix, matrix, matrix[0])
-            torch.bmm(matrix[None], matrix[None])
-        torch.cuda.synchronize(device)
-
-
 def let_segments_grow() -> None:
     """Turn on PyTorch's expandable segments, unless the user has configured PyTorch's allocator.
 

@@ -93,7 +93,7 @@ class LocalExecutor:
         importlib.import_module("torch")
         _check(should_stop)
         prepare_imports()
-        from protenix_multiseed.execution.hardware import warm_up
+        from protenix_multiseed.execution.warm_up import warm_up
 
         warming = in_background(partial(warm_up, config.device))
         from protenix_multiseed.execution.model import LoadedModel

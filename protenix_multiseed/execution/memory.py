@@ -213,7 +213,7 @@ def estimate_peak_bytes(
     products = 1 if is_fused else 2  # without Triton, the outer products are also copied into the order of pairs
     # These tensors exist in addition to z. z is counted as the trunk output: the two exist together only after all
     # other tensors are freed.
-    kept = {"z_init": pair, "templates, projected": jobs * 4 * pairs * model.c_template * trunk}
+    kept = {"z_init": pair, "templates, projected": jobs * sizes.n_template * pairs * model.c_template * trunk}
     template = seeds * pairs * model.c_template
     updates = _triangle_bytes(seeds * pairs, model.c_z, trunk, settings)
     msa = {"MSA of every seed": seeds * rows * n * model.c_m * trunk}
@@ -330,8 +330,9 @@ def _triangle_bytes(n_pair: int, width: int, n_byte: int, settings: Settings) ->
     product = one if settings.fused or groups > 1 else 0
     # Without Triton, factors are made in chunks of rows: the normed z and all projections of two chunks.
     rows = 0 if settings.fused else 5 * one if 4 * one <= most else most * (8 + groups) // 4
-    # Query, key, value, attention output and a copy of the columns.
-    attention = min(3 * one, most) * 4 // 3 + (most // 3 if 3 * one > most else 0)
+    # Query, key, value and attention output; of a chunk also a copy of its columns. Above the limit there are at least
+    # two chunks of even size, which hold less than the largest update in one piece, until they have grown.
+    attention = 4 * one if 3 * one <= most else max(most * 4 // 3, min(3 * one // 2, most) * 5 // 3)
     return max(factors + product + rows, attention) * n_byte
 
 

@@ -43,6 +43,7 @@ from protenix_multiseed.features.tokens import Frames, tokenize
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.residues import codes_of
 from protenix_multiseed.job_spec import JobSpec, Ligand
+from protenix_multiseed.limits import EMPTY_TEMPLATES, TEMPLATE_SLOTS
 from protenix_multiseed.packed import Packed
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Features, Job, SeedFeatures
@@ -285,6 +286,7 @@ def _features(
         n_atom=len(atom_array),
         n_msa=n_msa,
         n_asym=len(np.unique(arrays["asym_id"])),
+        n_template=TEMPLATE_SLOTS if "template_atom_mask" in arrays else EMPTY_TEMPLATES,
         warnings=warnings,
     )
 

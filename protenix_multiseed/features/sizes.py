@@ -18,6 +18,7 @@ from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.modifications import FIRST_CAPS, LAST_CAPS
 from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED, component_at, components_of
 from protenix_multiseed.job_spec import Alignment, Entity, Ion, JobSpec, Ligand, Polymer, PolymerKind
+from protenix_multiseed.limits import EMPTY_TEMPLATES, TEMPLATE_SLOTS
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Sizes
 from protenix_multiseed.upstream.job_dictionary import cached_of_components, with_components
@@ -43,7 +44,9 @@ def count_sizes(spec: JobSpec, settings: FeatureSettings) -> Sizes:
         tokens, atoms = _count_leaving(spec)
     n_token -= tokens
     n_atom -= atoms
-    return Sizes(n_token=n_token, n_atom=n_atom, n_msa=count_rows(spec, settings))
+    has_templates = settings.reads.template and any(one.templates or one.structures for _, one in spec.polymers())
+    n_template = TEMPLATE_SLOTS if has_templates else EMPTY_TEMPLATES
+    return Sizes(n_token=n_token, n_atom=n_atom, n_msa=count_rows(spec, settings), n_template=n_template)
 
 
 def count_rows(spec: JobSpec, settings: FeatureSettings) -> int:

@@ -18,11 +18,12 @@ def padded_sizes(sizes: Sequence[Sizes]) -> Sizes:
     Args:
         sizes: Sizes of the parts of the batch, at least one.
     """
-    n_token, n_atom, n_msa = (max(getattr(one, name) for one in sizes) for name in ("n_token", "n_atom", "n_msa"))
+    names = ("n_token", "n_atom", "n_msa", "n_template")
+    n_token, n_atom, n_msa, n_template = (max(getattr(one, name) for one in sizes) for name in names)
     if len(sizes) > 1:
         n_token = _rounded(n_token, max(TOKEN_PADDING_GPU, _power_of_2(n_token // 16)))
         n_atom = _rounded(n_atom, max(_ATOM_STEP, _power_of_2(n_atom // 8)))
-    return Sizes(n_token=n_token, n_atom=n_atom, n_msa=n_msa)
+    return Sizes(n_token=n_token, n_atom=n_atom, n_msa=n_msa, n_template=n_template)
 
 
 def _rounded(n: int, step: int) -> int:

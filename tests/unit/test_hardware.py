@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.execution import hardware
+from protenix_multiseed.execution import hardware, warm_up
 from protenix_multiseed.execution.hardware import card_of, choose_device, is_out_of_memory
 
 GPU = torch.device("cuda:0")
@@ -62,4 +62,15 @@ def test_a_lost_device_is_reported_with_its_error(monkeypatch):
 
 def test_a_processor_needs_no_warming_up(monkeypatch):
     monkeypatch.setattr(torch, "zeros", None)
-    hardware.warm_up("cpu")
+    warm_up.warm_up("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_warming_up_changes_no_draw(dtype, monkeypatch):
+    """It runs beside the model's loading. Upstream's draws come from the global generators."""
+    monkeypatch.setattr(warm_up, "_LINEAR", ((8, 4, 2),))
+    monkeypatch.setattr(warm_up, "_BATCHED", ((2, 3),))
+    before = torch.get_rng_state()
+    warm_up.multiply(torch.device("cpu"), dtype)
+    warm_up.run_small_operations(torch.device("cpu"), dtype)
+    assert torch.equal(torch.get_rng_state(), before)

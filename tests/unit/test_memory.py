@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.kernels import language
-from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
-from protenix_multiseed.limits import TOKEN_PADDING_GPU
+from protenix_multiseed.kernels.base import Lengths, chunks, torch_kernels, triton_kernels
+from protenix_multiseed.limits import EMPTY_TEMPLATES, TEMPLATE_SLOTS, TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast.pairformer import PairBlock, PairStack
 from protenix_multiseed.model.weights import build_model
@@ -123,6 +124,33 @@ def test_the_estimate_of_a_triangle_update_matches_its_peak(planner, is_fused, e
     assert 0.9 * updates < counted.peak <= updates + biases
 
 
+@given(st.integers(1, 5), st.integers(16, 900), st.sampled_from([32, 128, 256]))
+def test_no_update_holds_more_than_its_estimate(seeds, n, width):
+    """Arithmetic for every size, also between those that are measured: a step of one token can double the chunks."""
+    most = 2**22
+    settings = Settings(
+        n_sample=1, n_step=1, trunk_bytes=2, padding=16, on_gpu=True, **bytes_of_parts("fast", half=True)
+    )
+    attention = []
+    parts = list(chunks(SimpleNamespace(shape=(seeds, n, n, width)), 3 * width, most))
+    for some, rows in parts:
+        n_pair = len(range(seeds)[some]) * len(range(n)[rows]) * n
+        attention.append((4 if len(parts) == 1 else 5) * n_pair * width)  # query, key, value, output, and a copy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "MAX_PAIR_ELEMENTS_GPU", most)
+        estimate = memory._triangle_bytes(seeds * n * n, width, 2, settings)
+    rounding = 1 + 1 / n  # rows of a chunk
+    assert 2 * max(attention) <= estimate * rounding
+
+
+def test_empty_templates_need_half_the_memory_of_templates(planner):
+    sizes = Sizes(n_token=600, n_atom=5000, n_msa=1000)
+    empty, full = (planner.estimate(replace(sizes, n_template=n), 1, 5) for n in (EMPTY_TEMPLATES, TEMPLATE_SLOTS))
+    name = "templates, projected"
+    assert 2 * empty.stages["trunk, recycling"][name] == full.stages["trunk, recycling"][name]
+    assert planner.estimate(sizes, 1, 5) == full
+
+
 def limits_of(model):
     """Settings of a model: the numbers of tokens up to which its parts run in 32 bits."""
     names = ("sampling_full_precision_max_tokens", "confidence_full_precision_max_tokens")
@@ -137,24 +165,23 @@ POINTS = [(model, point) for model, measured in CALIBRATION.items() for point in
 
 
 @pytest.mark.parametrize(
-    ("model", "point"), POINTS, ids=[f"{m}-{p['tokens']}x{p['seeds']}-{p['precision']}" for m, p in POINTS]
+    ("model", "point"),
+    POINTS,
+    ids=[f"{m}-{p['tokens']}-{p['msa_rows']}-{p['seeds']}-{p['precision']}-{p['factors']}" for m, p in POINTS],
 )
 def test_the_estimate_matches_peaks_measured_on_a_gpu(model, point):
     """Peaks by ``scripts/calibrate_memory.py``. No stage is estimated too low, the highest at most 25 % too high.
 
-    Points with ``float32_scores`` were measured when ``fast`` still computed the default model's scores in float32, so
-    their estimate is made for that. Scores in bfloat16 were measured at the points of protenix-v2, and at those of the
-    default model above 2,560 tokens.
+    In reference precision the denoiser's factors are in TF32 where float16 cannot be used. No job has templates.
     """
-    n_byte = bytes_of_parts(point["precision"], half=False)
-    if point.get("float32_scores"):
-        n_byte["confidence_bytes"] = 4
+    n_byte = bytes_of_parts(point["precision"], half=point["factors"] != "tf32")
     settings = Settings(
         n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=TOKEN_PADDING_GPU, on_gpu=True,
         **n_byte, **limits_of(model),
     )  # fmt: skip
+    sizes = {"n_token": point["tokens"], "n_atom": point["atoms"], "n_msa": point["msa_rows"]}
     estimate = estimate_peak_bytes(
-        Sizes(n_token=point["tokens"], n_atom=point["atoms"], n_msa=point["msa_rows"]),
+        Sizes(**sizes, n_template=EMPTY_TEMPLATES),
         seeds=point["seeds"], sample_chunk=point["sample_chunk"], settings=settings,
         model=ModelSize(**CALIBRATION[model]["model"]),
     )  # fmt: skip
