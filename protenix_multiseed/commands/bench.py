@@ -136,7 +136,14 @@ def measure_all(config: RunConfig, *, tokens: int, rows: int, repeats: int, tell
             if name.startswith(BATCHED):  # what the dry runs of this device are estimated from
                 seconds = statistics.median(seconds for seconds, *_ in measured)
                 precision = name.removeprefix(BATCHED)
-                model.note_speed(len(features.seeds), features.n_token, precision, seconds, is_first=False)
+                model.speeds.add(
+                    len(features.seeds),
+                    features.n_token,
+                    seconds,
+                    precision=precision,
+                    kernels=model.kernels["batched"],
+                    is_first=False,
+                )
         return Bench(
             features=features,
             device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "CPU",

@@ -1,10 +1,8 @@
 """The local executor's model on its device: load it, decide which jobs fit in memory, run one batch."""
 
 import itertools
-import math
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -15,13 +13,14 @@ import torch
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, Stopped
 from protenix_multiseed.events import BatchProgress, Event
-from protenix_multiseed.execution import hardware, speeds
+from protenix_multiseed.execution import hardware
 from protenix_multiseed.execution.base import Gate
-from protenix_multiseed.execution.figures import MOST_TOKENS, batch_seconds, share_done, stage_seconds
+from protenix_multiseed.execution.figures import share_done, stage_seconds
 from protenix_multiseed.execution.gpus import driver_version
 from protenix_multiseed.execution.memory import MARGIN, bytes_of_parts
 from protenix_multiseed.execution.plan import make_planner
 from protenix_multiseed.execution.retry import Done, MemoryLimit
+from protenix_multiseed.execution.speeds import Notes
 from protenix_multiseed.execution.transfer import Transfer
 from protenix_multiseed.kernels.base import torch_kernels, triton_kernels
 from protenix_multiseed.kernels.language import hash_triton
@@ -38,7 +37,6 @@ from protenix_multiseed.types import Batch, BatchPlan, Entry, Failure, Features,
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import DEMO_MODEL
 
-_NOTED = 5  # batches of one process and of similar size whose times are kept
 _KEPT = ("coordinate", "summary_confidence", "full_data")  # entries of upstream's output that predictions need
 
 
@@ -50,6 +48,7 @@ class LoadedModel:
 
     Attributes:
         lost: Why the device no longer answers; None while it answers.
+        speeds: Times of batches, for the estimates of later runs.
 
     Raises:
         ConfigError: if the device or the kernels are missing.
@@ -85,7 +84,13 @@ class LoadedModel:
         self.lost: str | None = None
         self.limit = MemoryLimit()
         self._stage_seconds: dict[str, Mapping[str, float]] = {}  # of the last job's last batch
-        self._noted: Counter[int] = Counter()  # times that were kept, by size
+        self.speeds = Notes(
+            hardware.speed_name(self.device),
+            config.model,
+            cycles=self.configs.model.N_cycle,
+            steps=self.configs.sample_diffusion.N_step,
+            samples=config.samples,
+        )
         self.transfer = Transfer(self.device)
 
     def load(self, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -249,45 +254,14 @@ class LoadedModel:
                 yield Done(entries[step.index], made)
             if gate.time_is_up:
                 raise Stopped
-        n_token = max(part.n_token for part in batch.parts)
-        size = round(2 * math.log2(n_token))
-        if self._noted[size] < _NOTED:
-            (seconds,) = self._stage_seconds.values()
-            is_first = not self._noted
-            self.note_speed(
-                len(batch.entries), n_token, self.config.precision, sum(seconds.values()), is_first=is_first
-            )
-            self._noted[size] += 1
-
-    def note_speed(self, n_entry: int, n_token: int, precision: str, seconds: float, *, is_first: bool) -> None:
-        """Keep the time of a batch for the estimates of later runs, if there are figures for its size.
-
-        Args:
-            n_entry: Number of its entries.
-            n_token: Tokens of its largest job.
-            precision: ``reference`` or ``fast``.
-            seconds: Its seconds, without start-up and writing.
-            is_first: Whether it was the first batch of its process.
-        """
-        if n_token > MOST_TOKENS:
-            return
-        usual = batch_seconds(
-            n_entry,
-            precision=precision,
-            tokens=n_token,
-            cycles=self.configs.model.N_cycle,
-            steps=self.configs.sample_diffusion.N_step,
-            samples=self.config.samples,
-        )
-        timing = speeds.Timing(
-            model=self.config.model,
-            precision=precision,
+        (seconds,) = self._stage_seconds.values()
+        self.speeds.add(
+            len(batch.entries),
+            max(part.n_token for part in batch.parts),
+            sum(seconds.values()),
+            precision=self.config.precision,
             kernels=self.kernels["batched"],
-            tokens=n_token,
-            ratio=seconds / usual,
-            is_first=is_first,
         )
-        speeds.note(hardware.speed_name(self.device), timing)
 
     def _run_reference(
         self, batch: Batch, entries: Sequence[Entry], retries: Sequence[str], gate: Gate

@@ -9,15 +9,19 @@ import json
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from protenix_multiseed import __version__
+from protenix_multiseed.execution.figures import MOST_TOKENS, batch_seconds
 from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.paths import cache_dir
 
 _MOST = 100  # batches that are kept for each device
+_MOST_ALIKE = 5  # batches of one process and of similar size that are kept
 _NEAR = 2.0  # a batch says something about jobs of up to this many times as many tokens, or as few
 
 
@@ -63,6 +67,46 @@ def note(device: str, timing: Timing) -> None:
         path = _path(device)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(kept) + "\n")
+
+
+class Notes:
+    """Keeps times of one process's batches: a few for each size.
+
+    Args:
+        device: See :func:`note`.
+        model: Name of the model.
+        cycles, steps, samples: What every batch computes.
+    """
+
+    def __init__(self, device: str, model: str, *, cycles: int, steps: int, samples: int) -> None:
+        self._device, self._model = device, model
+        self._usual = partial(batch_seconds, cycles=cycles, steps=steps, samples=samples)
+        self._noted: Counter[int] = Counter()  # by size
+
+    def add(
+        self, n_entry: int, n_token: int, seconds: float, *, precision: str, kernels: str, is_first: bool | None = None
+    ) -> None:
+        """Keep the time of a batch, if there are figures for its size and not enough times of like batches.
+
+        Args:
+            n_entry: Number of its entries.
+            n_token: Tokens of its largest job.
+            seconds: Its seconds, without start-up and writing.
+            precision, kernels, is_first: See :class:`Timing`. None: whether it is the first batch that is kept.
+        """
+        size = round(2 * math.log2(n_token))
+        if n_token > MOST_TOKENS or self._noted[size] == _MOST_ALIKE:
+            return
+        timing = Timing(
+            model=self._model,
+            precision=precision,
+            kernels=kernels,
+            tokens=n_token,
+            ratio=seconds / self._usual(n_entry, precision=precision, tokens=n_token),
+            is_first=not self._noted if is_first is None else is_first,
+        )
+        note(self._device, timing)
+        self._noted[size] += 1
 
 
 def speed_of(timings: Sequence[Timing], *, model: str, precision: str, kernels: str, tokens: int) -> Speed | None:

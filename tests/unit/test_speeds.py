@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protenix_multiseed.execution import speeds
-from protenix_multiseed.execution.speeds import Speed, Timing, note, timings_of
+from protenix_multiseed.execution.figures import MOST_TOKENS, batch_seconds
+from protenix_multiseed.execution.speeds import Notes, Speed, Timing, note, timings_of
 
 LIKE = {"model": "protenix-v2", "precision": "fast", "kernels": "triton"}
 
@@ -81,3 +82,19 @@ def test_a_cache_that_cannot_be_written_costs_nothing(cache):
 @given(st.text(min_size=1))
 def test_any_name_of_a_device_is_a_file_in_the_folder(name):
     assert speeds._path(name).parent == speeds._path("CPU").parent
+
+
+def test_a_process_keeps_a_few_batches_of_each_size():
+    notes = Notes("CPU", "demo", cycles=10, steps=200, samples=5)
+    usual = batch_seconds(2, precision="fast", tokens=300, cycles=10, steps=200, samples=5)
+    for _ in range(8):
+        notes.add(2, 300, 3 * usual, precision="fast", kernels="triton")
+    notes.add(1, 1200, 60.0, precision="fast", kernels="triton")
+    notes.add(1, MOST_TOKENS + 1, 60.0, precision="fast", kernels="triton")
+    kept = timings_of("CPU")
+    assert [one.tokens for one in kept] == [300] * 5 + [1200]
+    assert [one.is_first for one in kept] == [True] + [False] * 5
+    assert [one.ratio for one in kept[:5]] == pytest.approx([3.0] * 5)
+    assert kept[0] == Timing(
+        model="demo", precision="fast", kernels="triton", tokens=300, ratio=kept[0].ratio, is_first=True
+    )
