@@ -9,6 +9,7 @@ RUN_FOLDER = "protenix-ms"  # subfolder of the output folder, for files that bel
 REPORT = "report.html"  # the page, in the output folder
 REPORT_FOLDER = "report"  # the pages of single jobs, in the output folder
 SUMMARY = "summary.csv"  # the table of all jobs, in the output folder
+RANKING = "ranking.csv"  # in the folder of a job
 RESERVED_NAMES = frozenset({RUN_FOLDER, REPORT, REPORT_FOLDER, SUMMARY})  # no job's folder may have such a name
 
 

@@ -39,7 +39,7 @@ class Findings:
             tokens of the seeds differ.
         convergence: Best score as a function of the number of seeds.
         tokens: Tokens of the job; None if the seed of the best sample has no comparison data.
-        plddt: Mean pLDDT over the compared samples [N_token], 0 to 100.
+        plddt: Mean pLDDT over the compared samples [N_token], 0 to 100, with matched copies of chains.
         sentences: The results as sentences.
         notice: A sentence that every file of these results must carry, such as that the model is a demo.
         chains: Each chain with its place in the input, in the model's order.
@@ -81,6 +81,15 @@ class Findings:
         """The largest ``ipsae``, ``pdockq2`` and ``lis`` over all pairs of chains; empty for a single chain."""
         compact = self.compacts.get(sample.seed)
         return dict(strongest(compact.interfaces[sample.sample])) if compact else {}
+
+    def matched_plddt(self, most: int | None = None) -> np.ndarray:
+        """PLDDT of the compared samples, at most ``most``, with matched copies of chains [N, N_token], 0 to 100."""
+        assert self.agreement is not None
+        order = self.agreement.order[:most]
+        samples = self.samples[: len(order)]
+        return np.take_along_axis(
+            np.stack([self.compacts[one.seed].plddt[one.sample] for one in samples]), order, axis=1
+        )
 
     def dockq(self, place: int) -> "Scores":
         """DockQ to the best sample by pair of chains, for the sample at ``place`` in the ranking; empty if unknown."""
@@ -124,8 +133,8 @@ def gather(
     if tokens is not None and all(_has_tokens(compacts.get(sample.seed), tokens) for sample in compared):
         coordinates = np.stack([compacts[sample.seed].coordinates[sample.sample] for sample in compared])
         scores = np.stack([compacts[sample.seed].plddt[sample.sample] for sample in compared])
-        plddt = scores.mean(axis=0)
         found = agreement(coordinates, scores, tokens.chain.tolist(), tokens.component.tolist(), cluster_rmsd)
+        plddt = np.take_along_axis(scores, found.order, axis=1).mean(axis=0)
     by_seed: dict[int, float] = {}
     for sample in order:  # best first
         by_seed.setdefault(sample.seed, sample.ranking_score)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from protenix_multiseed.paths import RANKING
 from protenix_multiseed.units import counted, format_bytes, visible
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     for place, sample in enumerate(order[:MAX_ROWS]):
         row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
         row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", f"{sample.iptm:.4f}"]
-        row += [f"{scores[place].get('ipsae', 0):.3f}"] * has_pairs
+        ipsae = scores[place].get("ipsae")
+        row += ["-" if ipsae is None else f"{ipsae:.3f}"] * has_pairs
         row += [str(cluster_of.get(place, "-")), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []
         row += ["yes" if sample.has_clash else "no"] * has_clash
         rows.append(row)
@@ -137,7 +139,7 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     for sentence in findings.sentences:
         console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
     kept = sum(sample.structure is not None for sample in order)
-    places = {"best structure": folder / "best.cif", "all samples": folder / "ranking.csv"}  # a full disk may lack them
+    places = {"best structure": folder / "best.cif", "all samples": folder / RANKING}  # a full disk may lack them
     texts = [f"{name}: [bold]{escape(str(path))}[/bold]" for name, path in places.items() if path.is_file()]
     texts.append(f"{counted(kept, 'structure')}, {format_bytes(findings.n_bytes)}\n")
     console.print("   ".join(texts), soft_wrap=True)

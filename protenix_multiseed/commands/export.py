@@ -9,7 +9,7 @@ from protenix_multiseed.commands.formats import SHORT_NAMES
 from protenix_multiseed.commands.message import say
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import make_scratch, publish_folder, read_text, remove
-from protenix_multiseed.outputs.export import alphafold3_files, pdb_files
+from protenix_multiseed.outputs.export import alphafold3_files, has_structure, pdb_files
 from protenix_multiseed.outputs.found import RankedJob, find_jobs, gather_job, refuse_if_none, skipped
 from protenix_multiseed.units import counted
 
@@ -45,6 +45,10 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
             try:
                 count = _write(job, to / job.name, kind, best=best)
                 say(f"{to / job.name}: {counted(count, 'file')}")
+                lacking = sum(not has_structure(sample) for sample in job.findings.samples)
+                if kind == "pdb" and lacking and not best:
+                    text = f"{counted(lacking, 'sample')} left out: structure not kept (--store), or deleted"
+                    job = replace(job, notes=(*job.notes, text))
             except Exception as error:  # this job is skipped; the other jobs are still written
                 job = replace(skipped(found, error, "written"), is_begun=isinstance(error, OSError))
         show_problems(console, job)

@@ -1,7 +1,7 @@
 """``protenix-ms status``: what of an output folder is done, running, failed and left. It only reads."""
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import read_text
 from protenix_multiseed.inputs.seeds import format_seeds
+from protenix_multiseed.outputs.identity import digest
 from protenix_multiseed.outputs.locks import LOCK_FILE
 from protenix_multiseed.outputs.progress import Seen, read_progress
 from protenix_multiseed.outputs.record import read_failures, seeds_of
-from protenix_multiseed.outputs.seed_files import RECORD, seed_folders
+from protenix_multiseed.outputs.seed_files import RECORD, read_record, seed_folders
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.units import counted, format_seconds
 
@@ -99,6 +100,7 @@ def read_status(out: Path) -> dict[str, Any]:
     asked: dict[str, set[int]] = {}
     stable: set[tuple[str, int]] = set()  # what the last run that was asked for a seed has skipped
     asked_by: dict[str, Mapping[str, Set[int]]] = {}
+    made_from: dict[str, list[str | None]] = {}
     for path in sorted((out / RUN_FOLDER / "runs").glob("*.json")):  # the oldest first
         record = _record(path)
         asked_by[path.stem] = record.asked
@@ -106,6 +108,7 @@ def read_status(out: Path) -> dict[str, Any]:
         for name, seeds in record.asked.items():
             asked.setdefault(name, set()).update(seeds)
             stable.difference_update((name, seed) for seed in seeds)
+            made_from.setdefault(name, []).append(record.made_from.get(name))
         stable.update(record.skipped, skips.get(path.stem, ()))
     failures = read_failures(out / RUN_FOLDER / "failures.jsonl")
     lost = {(line["job"], seed) for line in failures if line.get("stage") != "rank" for seed in seeds_of(line)}
@@ -114,8 +117,7 @@ def read_status(out: Path) -> dict[str, Any]:
     batches = [{batch["job"]: batch["seeds"], **batch["others"]} for run in alive for batch in run.running]
     jobs, to_do = [], {}
     for name, seeds in asked.items():
-        there = seed_folders(out / name, out)
-        done = {seed for seed in seeds if seed in there and (there[seed] / RECORD).is_file()}
+        done = _done(seed_folders(out / name, out), seeds, made_from[name])
         failed = {seed for seed in seeds - done if (name, seed) in lost or (name, None) in lost}
         running = {seed for parts in batches for seed in parts.get(name, ())}
         running &= seeds - done - failed
@@ -136,6 +138,22 @@ def read_status(out: Path) -> dict[str, Any]:
     }
 
 
+def _done(there: Mapping[int, Path], seeds: Set[int], made_from: Sequence[str | None]) -> set[int]:
+    """Return the seeds that are done.
+
+    Their records are only read if a run has replaced the results of earlier ones (``--overwrite``).
+
+    Args:
+        there: The folder of each seed.
+        made_from: What the results of the job are made from, for each run, the latest last.
+    """
+    done = {seed for seed in seeds if seed in there and (there[seed] / RECORD).is_file()}
+    if len(set(made_from)) == 1:
+        return done
+    records = {seed: read_record(there[seed]) for seed in done}
+    return {seed for seed, record in records.items() if record and digest(record["made_from"]) == made_from[-1]}
+
+
 def _is_undone(asked: Mapping[str, Set[int]] | None, left: Mapping[str, Set[int]]) -> bool:
     """Whether a run was asked for seeds that are still left; True if it is not known what it was asked for."""
     return asked is None or any(not seeds.isdisjoint(left[name]) for name, seeds in asked.items())
@@ -147,11 +165,13 @@ class _Record:
 
     Attributes:
         asked: The seeds of each job.
+        made_from: What the results of each job are made from, as a hash.
         skipped: Job and seed of each seed that early stopping has skipped.
         stopped: The progress of a run that a signal ended; None for other runs.
     """
 
     asked: dict[str, set[int]] = field(default_factory=dict)
+    made_from: dict[str, str] = field(default_factory=dict)
     skipped: set[tuple[str, int]] = field(default_factory=set)
     stopped: Seen | None = None
 
@@ -161,6 +181,7 @@ def _record(path: Path) -> _Record:
     try:
         content = json.loads(read_text(path, path.parent))
         asked = {str(job["name"]): {int(seed) for seed in job["seeds"]} for job in content["jobs"]}
+        made_from = {str(job["name"]): str(job["made_from"]) for job in content["jobs"] if "made_from" in job}
         stable = content.get("stopped_when_stable", {})
         skipped = {(name, seed) for name, job in stable.items() for seed in job["seeds_not_run"]}
         stopped = None
@@ -169,6 +190,6 @@ def _record(path: Path) -> _Record:
                 run=path.stem, seconds=float(content["seconds"]), done=int(content["units"]["done"]),
                 running=(), failed=(), skipped=(), is_stopping=True, is_alive=False,
             )  # fmt: skip
-        return _Record(asked, skipped, stopped)
+        return _Record(asked, made_from, skipped, stopped)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _Record()

@@ -36,6 +36,27 @@ def visible_gpus() -> list[str]:
     return sorted((match[1] for match in found if match), key=int)
 
 
+def chosen_gpus(gpus: str | None) -> list[str]:
+    """Return the GPUs of this machine that a run uses.
+
+    Args:
+        gpus: ``all``, a number of GPUs, or their indices: ``0,2``.
+
+    Raises:
+        ConfigError: if one of them does not exist.
+    """
+    here = visible_gpus()
+    if gpus is not None and "," in gpus:
+        wanted = [int(part) for part in gpus.split(",") if part]
+        if missing := [index for index in wanted if index >= len(here)]:
+            raise ConfigError(f"gpus: there is no GPU {missing[0]}; this machine has {len(here)}")
+        return [here[index] for index in dict.fromkeys(wanted)]
+    count = int(gpus) if gpus is not None and gpus.isdigit() else len(here)
+    if count > len(here):
+        raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
+    return here[:count]
+
+
 def driver_version() -> str | None:
     """Return the version of the GPU driver, such as ``550.54.15``; None if there is none."""
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.execution.gpus import check_ray, visible_gpus
+from protenix_multiseed.execution.gpus import check_ray, chosen_gpus
 from protenix_multiseed.process import handler_kept
 from protenix_multiseed.upstream.environment import replaced
 
@@ -84,18 +84,15 @@ def disconnect() -> None:
 
 
 def _start_local(config: RunConfig, quiet: dict[str, Any]) -> None:
-    here, visible = visible_gpus(), contextlib.ExitStack()
-    count = int(config.gpus) if config.gpus is not None and config.gpus.isdigit() else 0
-    n_cpu = os.cpu_count() or 1
+    gpus, visible = config.gpus or "", contextlib.ExitStack()
+    n_cpu, n_gpu = os.cpu_count() or 1, 0
     if kind_of(config) == "CPU":
-        n_cpu, n_gpu = count or n_cpu, 0
+        n_cpu = int(gpus) if gpus.isdigit() else n_cpu
     else:
-        if "," in (config.gpus or ""):
-            here = _chosen(config, here)
-            visible.enter_context(_visible(here))
-        elif count > len(here):
-            raise ConfigError(f"gpus: {count} asked for, and this machine has {len(here)}")
-        n_gpu = count or len(here)
+        chosen = chosen_gpus(config.gpus)
+        if "," in gpus:
+            visible.enter_context(_visible(chosen))
+        n_gpu = len(chosen)
     with visible, _without_helpers():
         ray.init(
             address="local",
@@ -105,13 +102,6 @@ def _start_local(config: RunConfig, quiet: dict[str, Any]) -> None:
             include_dashboard=False,
             **quiet,
         )
-
-
-def _chosen(config: RunConfig, here: list[str]) -> list[str]:
-    wanted = [int(part) for part in (config.gpus or "").split(",") if part]
-    if missing := [index for index in wanted if index >= len(here)]:
-        raise ConfigError(f"gpus: there is no GPU {missing[0]}; this machine has {len(here)}")
-    return [here[index] for index in dict.fromkeys(wanted)]
 
 
 def reachable(wanted: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import Tokens, read_compact
 from protenix_multiseed.errors import ConfigError, DamagedError
-from protenix_multiseed.files import read_text
+from protenix_multiseed.files import is_file, read_text
 from protenix_multiseed.outputs.modelcif import without_ligand_numbers
 from protenix_multiseed.outputs.seed_files import read_summary
 from protenix_multiseed.types import Sample
@@ -45,15 +45,20 @@ def alphafold3_files(name: str, samples: Sequence[Sample]) -> Iterator[tuple[str
                 yield f"{name}_{kind}", content
 
 
+def has_structure(sample: Sample) -> bool:
+    """Whether the structure of a sample was kept, and not deleted since."""
+    return sample.structure is not None and is_file(sample.structure, sample.folder)
+
+
 def pdb_files(name: str, samples: Sequence[Sample]) -> Iterator[tuple[str, str]]:
-    """Yield the name and the content of a PDB file for every sample whose structure was kept.
+    """Yield the name and the content of a PDB file for every sample that has its structure.
 
     Raises:
         ConfigError: if a structure does not fit into the format.
         DamagedError: if a file of a sample cannot be read.
     """
     for sample in samples:
-        if sample.structure is not None:
+        if has_structure(sample):
             yield f"{name}_seed_{sample.seed}_sample_{sample.sample}.pdb", _pdb(_block_of(sample))
 
 

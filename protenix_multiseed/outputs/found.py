@@ -1,17 +1,20 @@
 """Find finished results in output folders, and gather each job's for a command: its ranking, or why it is skipped."""
 
+import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings
 from protenix_multiseed.errors import VERIFY, ConfigError, DamagedError, ProtenixMsError
 from protenix_multiseed.failures import advice_for, reason_of
+from protenix_multiseed.files import read_text
 from protenix_multiseed.outputs.identity import differences
 from protenix_multiseed.outputs.ranking import Seeds, read_seeds
-from protenix_multiseed.outputs.seed_files import RECORD, seed_folders
-from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.outputs.seed_files import RECORD, job_names, seed_folders
+from protenix_multiseed.paths import RANKING
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +69,7 @@ def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
         for job in found:
             known = jobs.setdefault(job.name, FoundJob(name=job.name))
             known.problems += job.problems
+            known.notes += job.notes
             for seed, folder in job.seeds.items():
                 if seed in known.seeds:
                     known.notes.append(
@@ -129,10 +133,9 @@ def refuse_if_none(jobs: Sequence[RankedJob], what: str = "ranked") -> None:
 def _jobs(place: Path) -> list[FoundJob]:
     """Return the jobs in one output folder."""
     try:
-        names = sorted(entry.name for entry in place.iterdir())
+        names = job_names(place)
     except OSError as error:
         raise ConfigError(f"{reason_of(error)}; give the folder that predict wrote with --out") from None
-    names = [name for name in names if name not in (RUN_FOLDER, "lost+found") and not name.startswith(".")]
     return [job for name in names if (job := _job(place, name)) is not None]
 
 
@@ -148,16 +151,30 @@ def _job(place: Path, name: str) -> FoundJob | None:
     except ConfigError as error:
         job.problems.append(str(error))
         return job
+    if not seeds and _ranks_other_folders(folder):
+        return None
     for seed, path in seeds.items():
-        is_foreign = path.is_dir() and os.access(path, os.X_OK) and not os.path.lexists(path / RECORD)
-        if not is_foreign:
+        if path.is_dir() and os.access(path, os.X_OK) and not os.path.lexists(path / RECORD):
+            text = f"{path}: it has no {RECORD}, so the seed is left out"
+            is_ours_too = os.path.lexists(path / COMPACT)  # no other program writes this file
+            (job.problems if is_ours_too else job.notes).append(text + (": predict it again" if is_ours_too else ""))
+        else:
             job.seeds[seed] = path
     return job
 
 
+def _ranks_other_folders(folder: Path) -> bool:
+    """Whether the ranking in a folder is of seeds in other output folders: ``rank A B`` writes all tables to A."""
+    try:
+        rows = csv.DictReader(read_text(folder / RANKING, folder).splitlines())
+        return all(row["confidence"].startswith(f"..{os.sep}..{os.sep}") for row in rows)
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error):
+        return False
+
+
 def is_ours(path: Path) -> bool:
     """Whether an entry of a folder shows that this program wrote results there."""
-    return path.name in ("ranking.csv", "ensemble.json") or os.path.lexists(path / RECORD)
+    return path.name in (RANKING, "ensemble.json") or os.path.lexists(path / RECORD)
 
 
 def _refuse_mixed(job: FoundJob, seeds: Seeds) -> None:
@@ -170,7 +187,10 @@ def _refuse_mixed(job: FoundJob, seeds: Seeds) -> None:
     first = min(records, default=0)
     for seed, record in records.items():
         if changed := list(differences(records[first]["made_from"], record["made_from"])):
+            is_one = job.seeds[seed].parent == job.seeds[first].parent
+            way_out = "predict all seeds again with --overwrite, or move some away"
+            way_out = way_out if is_one else "rank the two folders separately"
             raise ConfigError(
                 f"{job.seeds[seed]}: made with other settings, inputs or versions than {job.seeds[first]}: "
-                f"{'; '.join(changed)}; their scores are not comparable. Rank the two folders separately"
+                f"{'; '.join(changed)}; their scores are not comparable: {way_out}"
             )

@@ -50,6 +50,11 @@ def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha
     }
 
 
+def digest(identity: Identity) -> str:
+    """Return a hash of an identity. A job has the same one in all runs whose results can be ranked together."""
+    return _digest(dict(identity))
+
+
 def fingerprint(identity: Identity, seed: int) -> str:
     """Return a hash that identifies one seed of a job."""
     return _digest({**identity, "seed": seed})

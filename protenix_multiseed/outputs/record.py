@@ -23,6 +23,7 @@ from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import check_inside, read_text, write_text
 from protenix_multiseed.inputs.seeds import format_seeds
+from protenix_multiseed.outputs.identity import digest
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Failure, Task
@@ -71,6 +72,7 @@ class RunRecord:
                     "seeds": list(task.job.seeds),
                     "source": str(task.job.source),
                     "index": task.job.index,
+                    "made_from": digest(task.identity),
                     **({"notes": list(task.job.notes)} if task.job.notes else {}),
                 }
                 for task in tasks
@@ -117,13 +119,15 @@ class RunRecord:
 
 
 def read_notes(out: Path) -> dict[str, list[str]]:
-    """Return the remarks on the input of each job of the latest run on an output folder, by the job's name."""
-    jobs = _read(out / RUN_FOLDER, "run.json").get("jobs", [])
-    return {
-        job["name"]: [note for note in job["notes"] if isinstance(note, str)]
-        for job in (jobs if isinstance(jobs, list) else ())
-        if isinstance(job, dict) and isinstance(job.get("name"), str) and isinstance(job.get("notes"), list)
-    }
+    """Return the remarks on the input of each job, by its name. They are those of the latest run with the job."""
+    folder, notes = out / RUN_FOLDER, dict[str, list[str]]()
+    for path in sorted((folder / "runs").glob("*.json")):  # the oldest first
+        jobs = _read(folder, f"runs/{path.name}").get("jobs", [])
+        for job in jobs if isinstance(jobs, list) else ():
+            if isinstance(job, dict) and isinstance(job.get("name"), str):
+                found = job.get("notes")
+                notes[job["name"]] = [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+    return {name: found for name, found in notes.items() if found}
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import read_compact
 from protenix_multiseed.errors import ConfigError, DamagedError, warn
+from protenix_multiseed.failures import advice_for
 from protenix_multiseed.files import check_inside, read_text
-from protenix_multiseed.outputs.seed_files import RECORD, read_seed, read_summary, seed_folder, seed_folders
-from protenix_multiseed.paths import RUN_FOLDER
+from protenix_multiseed.outputs.seed_files import RECORD, job_names, read_seed, read_summary, seed_folder, seed_folders
+from protenix_multiseed.paths import RANKING
 from protenix_multiseed.types import Sample
 
 if TYPE_CHECKING:
     import numpy as np
     from biotite.structure import AtomArray, AtomArrayStack
 
-RANKING = "ranking.csv"
 _NUMBERS = (
     "ipsae", "pdockq2", "lis", "rmsd_to_best", "lddt_to_best", "interface_lddt_to_best", "dockq_to_best",
 )  # fmt: skip
@@ -161,13 +161,20 @@ def load_results(out: str | os.PathLike[str]) -> list[RankedSample]:
     """
     place = Path(out).absolute()
     try:
-        jobs = sorted(entry for entry in place.iterdir() if entry.is_dir() and entry.name != RUN_FOLDER)
+        jobs = [place / name for name in job_names(place)]
     except OSError as error:
         raise ConfigError(f"{place}: {error.strerror}; give the folder that predict wrote") from None
     rows: list[RankedSample] = []
     for folder in jobs:
-        check_inside(folder, place)
-        of_job = list(_read_ranking(folder)) if (folder / RANKING).is_file() else []
+        try:
+            if not folder.is_dir():
+                continue
+            check_inside(folder, place)
+            has_ranking = (folder / RANKING).is_file()
+        except PermissionError as error:
+            warn(f"{folder}: left out: {error.strerror}; {advice_for(error)}")
+            continue
+        of_job = list(_read_ranking(folder)) if has_ranking else []
         _warn_of_unranked(folder, place, {row.seed for row in of_job})
         rows.extend(of_job)
     if not rows:

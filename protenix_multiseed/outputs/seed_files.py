@@ -11,12 +11,24 @@ from typing import Any
 
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import check_inside, file_size, file_sizes, is_file, open_file, read_text
+from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.types import Sample
 
 RECORD = "record.json"
 SCORES = ("ranking_score", "plddt", "ptm", "iptm")
 OF_CHAIN = ("chain_plddt", "chain_ptm", "chain_iptm", "chain_gpde")
 OF_PAIR = ("chain_pair_plddt", "chain_pair_iptm", "chain_pair_iptm_global", "chain_pair_gpde")
+
+
+def job_names(out: Path) -> list[str]:
+    """Return the names of entries of an output folder that may be folders of jobs, sorted.
+
+    Raises:
+        OSError: if the folder cannot be read.
+    """
+    names = sorted(entry.name for entry in out.iterdir())
+    # A mounted disk has its own folder.
+    return [name for name in names if name not in (RUN_FOLDER, "lost+found") and not name.startswith(".")]
 
 
 def seed_folder(out: Path, job: str, seed: int) -> Path:
@@ -110,6 +122,9 @@ def read_seed(folder: Path, job: str, seed: int) -> tuple[dict[str, Any], list[S
     record = read_record(folder)
     if record is None:
         raise DamagedError(folder, f"{RECORD} is damaged or cannot be read")
+    if record.get("job", job) != job:
+        way_out = "rename the folder of the job back"
+        raise DamagedError(folder, f"{RECORD} is that of job {record['job']!r}", way_out)
     if record.get("seed", seed) != seed:
         raise DamagedError(folder, f"{RECORD} is that of seed {record['seed']}")
     if detail := next(damage_of(folder, record, file_sizes(folder), may_lack=True), None):

@@ -24,6 +24,7 @@ from protenix_multiseed.analysis.findings import Findings
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import is_file, read_bytes, write_bytes
 from protenix_multiseed.outputs.seed_files import OF_CHAIN, OF_PAIR, SCORES, read_summary
+from protenix_multiseed.paths import RANKING
 
 COLUMNS = (
     "rank", "job", "seed", "sample", *SCORES, "has_clash", "ipsae", "pdockq2", "lis", "cluster", "rmsd_to_best",
@@ -82,7 +83,7 @@ def _contents(folder: Path, findings: Findings, *, parquet: bool) -> dict[str, b
     ranking, metrics = table(COLUMNS, _ranking(folder, findings)), table(_METRIC_COLUMNS, _metrics(findings))
     best = findings.best
     made = {
-        "ranking.csv": ranking,
+        RANKING: ranking,
         "metrics.csv": metrics,
         "ensemble.json": (json.dumps(_record(findings), indent=2) + "\n").encode(),
         "best_summary_confidence.json": read_bytes(best.confidence, best.folder),

@@ -94,6 +94,14 @@ def collect(name: str, findings: Findings, notes: Sequence[str], *, slim: bool) 
         summary["cluster_rmsd"] = found.cutoff
         held = _compacts_with_pae(shown)
         summary["plddt"] = [_steps(held[one.seed].plddt[one.sample], _PLDDT_STEP) for one in shown]
+        matched = findings.matched_plddt(side)
+        summary["plddt_range"] = [_steps(values, _PLDDT_STEP) for values in (matched.min(axis=0), matched.max(axis=0))]
+        usual = np.arange(found.order.shape[1])  # few samples have copies in another order
+        summary["orders"] = {
+            str(place): order.tolist()
+            for place, order in enumerate(found.order[:side])
+            if not np.array_equal(order, usual)
+        }
         for place in chosen if slim else range(len(shown)):
             errors = held[shown[place].seed].pae
             assert errors is not None

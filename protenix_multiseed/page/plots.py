@@ -32,7 +32,7 @@ def draw(findings: Findings) -> dict[str, bytes]:
         held = read_compact(best.folder / NAME, with_pae=True)
         assert held.pae is not None
         pae = held.pae[best.sample]
-        plddt = np.stack([findings.compacts[one.seed].plddt[one.sample] for one in findings.samples])
+        plddt = findings.matched_plddt()
         made["plddt"] = _png((8, 3), lambda axes: _plddt(axes, plddt, tokens))
         made["pae"] = _png((5, 4.4), lambda axes: _pae(axes, pae, tokens))
         made["rmsd"] = _png((5, 4.4), lambda axes: _rmsd(axes, found))

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from protenix_multiseed.config import RunConfig
-from protenix_multiseed.events import Event, OutputOpened, Skipped, StageEntered, Watcher, Written
+from protenix_multiseed.events import Event, Note, OutputOpened, Skipped, StageEntered, Watcher, Written
 from protenix_multiseed.execution.writing import PendingWrite
-from protenix_multiseed.failures import failure_of
+from protenix_multiseed.failures import advice_for, failure_of, reason_of
 from protenix_multiseed.features.pool import WorkerPool
 from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH, SHARED_BATCH_MAX_TOKENS
 from protenix_multiseed.outputs.claims import Claims
@@ -23,6 +23,7 @@ from protenix_multiseed.outputs.ranking import rank_in_worker, rank_job, ranked_
 from protenix_multiseed.outputs.record import RunRecord, write_failures
 from protenix_multiseed.outputs.seed_files import seed_folders
 from protenix_multiseed.outputs.summary import write_summary
+from protenix_multiseed.paths import SUMMARY
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.run.signals import Signals
 from protenix_multiseed.types import Failure, Job, Prediction, Task
@@ -207,8 +208,12 @@ class OutputFolder:
                 self._rank(task)
             except Exception as error:  # this job fails; the other jobs are still ranked
                 self._fail_ranking(task.job, None, error)
-        with contextlib.suppress(OSError), self._locks.held("summary"):
-            write_summary(self._config.out, result.findings)
+        try:
+            with self._locks.held("summary"):
+                write_summary(self._config.out, result.findings)
+        except OSError as error:
+            result.unwritten.append(SUMMARY)
+            self._tell(Note(job=None, text=f"{SUMMARY} could not be written: {reason_of(error)}; {advice_for(error)}"))
         self._write_failures({(sample.job, sample.seed) for samples in result.samples.values() for sample in samples})
         if self._record is not None:
             self._record.finish(result.summary())

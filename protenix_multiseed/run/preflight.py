@@ -1,5 +1,6 @@
 """Checks before a run starts that do not need torch: the checkpoint file, the output folder, the template aligner."""
 
+import importlib
 import os
 import shutil
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, ProtenixMsError, WeightsError
 from protenix_multiseed.execution.base import executor_name
-from protenix_multiseed.execution.gpus import check_ray, no_gpu, visible_gpus
+from protenix_multiseed.execution.gpus import check_ray, chosen_gpus, no_gpu
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256, sha256_kept
 from protenix_multiseed.search.sources import make_searchers
@@ -56,6 +57,19 @@ def check_surroundings(config: RunConfig, *, needs_checkpoint: bool = True, has_
     return config
 
 
+def check_machine(config: RunConfig) -> None:
+    """Check what other runs find out when they load the model: a search of alignments may take hours before that.
+
+    Raises:
+        ConfigError: if the device, Ray or the workers' semaphores are missing.
+    """
+    check_workers()
+    _check_gpus(config)
+    if executor_name(config) == "local":
+        # It imports torch.
+        importlib.import_module("protenix_multiseed.execution.hardware").choose_device(config.device)
+
+
 def missing_parts(config: RunConfig) -> Iterator[str]:
     """Yield why this machine could not run, but for what :func:`check_surroundings` finds: a plan can do without it."""
     for check in (_check_weights, _check_gpus, _check_searches, lambda _: check_workers()):
@@ -73,7 +87,7 @@ def _check_weights(config: RunConfig) -> None:
 def _check_gpus(config: RunConfig) -> None:
     if executor_name(config) == "ray":
         check_ray()
-        if config.ray is None and config.device != "cpu" and not visible_gpus():
+        if config.ray is None and config.device != "cpu" and not chosen_gpus(config.gpus):
             raise no_gpu(None)
 
 

@@ -24,7 +24,7 @@ from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.outputs.scan import Scan, scan
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.process import in_background
-from protenix_multiseed.run.preflight import CheckpointHash, check_surroundings, check_workers
+from protenix_multiseed.run.preflight import CheckpointHash, check_machine, check_surroundings, check_workers
 from protenix_multiseed.search.base import SearchError, Tell
 from protenix_multiseed.search.run import search_jobs
 from protenix_multiseed.search.sources import make_searchers
@@ -87,7 +87,7 @@ def prepare(
 
     jobs, dictionary = read_inputs(config, inputs, tell)
     config = check_surroundings(config, has_hits=has_hits(jobs))
-    jobs = _with_alignments(config, jobs, dictionary, searching)
+    jobs = _with_alignments(config, jobs, dictionary, searching, checkpoint_hash)
     _import_ahead(config, jobs, workers)
     identities = {job.name: identify(config, job, dictionary, checkpoint_hash.result()) for job in jobs}
     found = scan(jobs, identities, config.folder_settings)
@@ -143,14 +143,17 @@ def _with_alignments(
     jobs: list[Job],
     dictionary: Dictionary,
     searching: Callable[[], AbstractContextManager[Tell]],
+    checkpoint_hash: CheckpointHash,
 ) -> list[Job]:
     """Search the alignments that jobs lack, if the configuration names a source.
 
     Raises:
-        ProtenixMsError: if a search failed. Finished searches are kept.
+        ProtenixMsError: if the run cannot work on this machine, or if a search failed. Finished searches are kept.
     """
     if not _searches(config):
         return jobs
+    checkpoint_hash.result()
+    check_machine(config)
     with searching() as tell:
         made, failures = search(config, jobs, dictionary, config.out / RUN_FOLDER / ALIGNMENTS, tell)
     if failures:

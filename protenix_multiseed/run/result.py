@@ -23,6 +23,7 @@ class RunResult:
         samples: Samples of each job that has any, from this run and earlier runs, in the order of the jobs.
         findings: Ranking, agreement and convergence of each job's samples.
         failures: Jobs and seeds that failed.
+        unwritten: Names of tables of all jobs that could not be written.
         skipped: Seeds of each job skipped by early stopping.
         stopped_by: 128 plus the number of the signal that stopped the run; None if no signal came.
         notes: Sentences about the inputs as a whole.
@@ -35,6 +36,7 @@ class RunResult:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     findings: "dict[str, Findings]" = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
     skipped: dict[str, list[int]] = field(default_factory=dict)
     stopped_by: int | None = None
     notes: tuple[str, ...] = ()
@@ -55,10 +57,10 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """128 plus the signal's number if it left units undone; else 1 if any failed or is left; else 0."""
+        """128 plus the signal's number if it left units undone; else 1 if any failed or is left, or a table; else 0."""
         if self.stopped_by is not None and self.n_left:
             return self.stopped_by
-        return 1 if self.failures or self.n_left else 0
+        return 1 if self.failures or self.n_left or self.unwritten else 0
 
     def summary(self) -> dict[str, Any]:
         """Return the counts and the notes for the run's record."""

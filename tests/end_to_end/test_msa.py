@@ -136,3 +136,22 @@ def test_nhmmer_on_rna(surroundings, tmp_path):
     found = rows_of(tmp_path / job["sequences"][0]["rnaSequence"]["unpairedMsaPath"])
     assert found[0] == rna
     assert len(found) > 2
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (("--device", "cuda"), "--device cuda: there are 0 CUDA devices here"),
+    (("--gpus", "2"), "gpus: 2 asked for, and this machine has 0"),
+    (("--checkpoint", "other.pt"), "error: other.pt is not the file that was fetched"),
+])  # fmt: skip
+def test_what_cannot_run_here_is_refused_before_sequences_are_sent(surroundings, tmp_path, options, says):
+    """A search may take hours. Regression: only the loading of the model, after the search, found these out."""
+    (tmp_path / "other.pt").write_bytes(b"not what was fetched")
+    (tmp_path / "other.pt.sha256").write_text(f"{'0' * 64}  other.pt\n")
+    model = () if "--checkpoint" in options else ("--model", "demo")
+    with msa_server() as server:
+        command = ("predict", "in.json", "--out", "out", "--msa-server", server.url, *model, *options)
+        done = run(*command, **surroundings, CUDA_VISIBLE_DEVICES="")
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr
+        assert server.submitted == []
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Compare interface scores with an independent program; check agreement and convergence on data with known answers."""
 
+import base64
 import io
 import itertools
 import json
@@ -598,3 +599,84 @@ def test_rank_makes_no_locks_in_a_folder_of_its_own(tmp_path):
     job_on_disk(tmp_path / "out", (1,))
     assert run("rank", tmp_path / "out", "--to", tmp_path / "tables").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["job", "summary.csv"]
+
+
+def test_plddt_is_averaged_over_matched_copies_of_a_chain(tmp_path):
+    """In the second sample the copies have changed places. Regression: the mean was that of both copies."""
+    random = np.random.default_rng(3)
+    one = np.cumsum(random.normal(size=(30, 3)), axis=0)
+    halves = [one, Rotation.from_rotvec([0, 0, np.pi]).apply(one + np.array([8, 0, 0]))]
+    coordinates = np.stack([np.concatenate(halves), np.concatenate(halves[::-1])]).astype(np.float32)
+    twins = Tokens(
+        chain=np.repeat(["A", "B"], 30), residue=np.tile(np.arange(1, 31), 2),
+        component=np.tile([f"X{number}" for number in range(30)], 2), kind=np.full(60, "protein"),
+        is_residue=np.ones(60, dtype=bool),
+    )  # fmt: skip
+    job_on_disk(tmp_path, (1,))
+    high, low = np.full(30, 90.0), np.full(30, 60.0)
+    plddt = np.stack([np.concatenate([high, low]), np.concatenate([low, high])])
+    made = Compact(tokens=twins, coordinates=coordinates, plddt=plddt, pae=np.zeros((2, 60, 60)), interfaces=((), ()))
+    write_compact(tmp_path / "job" / "seed_1" / "ensemble.npz", made)
+    samples = [replace(sample, structure=None) for sample in samples_of(tmp_path)]
+    findings = gather(samples, {})
+    assert findings.agreement.rmsd[0, 1] < 1e-3
+    assert findings.plddt.tolist() == plddt[0].tolist()
+    assert findings.matched_plddt().tolist() == [plddt[0].tolist()] * 2
+    summary = collect("job", findings, (), slim=True).summary
+    low_high = [np.frombuffer(base64.b64decode(text), np.uint8) / 2 for text in summary["plddt_range"]]
+    assert [values.tolist() for values in low_high] == [plddt[0].tolist()] * 2
+    assert list(summary["orders"]) == ["1"]
+
+
+def test_a_seed_whose_record_is_gone_is_named(tmp_path):
+    """Regression: it was left out of the tables without a word, with exit code 0."""
+    job_on_disk(tmp_path, (1, 2))
+    (tmp_path / "job" / "seed_2" / "record.json").unlink()
+    done = run("rank", tmp_path)
+    assert done.exit_code == 1
+    assert "seed_2: it has no record.json, so the seed is left out" in " ".join(done.output.split())
+    (tmp_path / "job" / "seed_2" / "ensemble.npz").unlink()  # perhaps Protenix wrote it
+    done = run("rank", tmp_path)
+    assert done.exit_code == 0
+    assert "seed_2: it has no record.json" in " ".join(done.output.split())
+
+
+def test_seeds_of_one_folder_that_differ_are_refused_with_a_way_out(tmp_path):
+    job_on_disk(tmp_path, (1,))
+    job_on_disk(tmp_path, (2,), steps=20)
+    done = run("rank", tmp_path)
+    assert done.exit_code == 2
+    assert "predict all seeds again with --overwrite, or move some away" in " ".join(done.output.split())
+
+
+def test_tables_of_a_job_of_another_folder_do_not_spoil_a_folder(tmp_path):
+    """``rank A B`` writes the tables of all jobs to A. Regression: then A could not be ranked or reported alone."""
+    page_results.write(tmp_path / "a", ["one"])
+    page_results.write(tmp_path / "b", ["two"])
+    assert run("rank", tmp_path / "a", tmp_path / "b").exit_code == 0
+    assert (tmp_path / "a" / "two" / "ranking.csv").is_file()
+    for command in ("rank", "report"):
+        done = run(command, tmp_path / "a")
+        assert done.exit_code == 0, done.output
+    assert [job.name for job in find_jobs([tmp_path / "a"])] == ["one"]
+
+
+def test_a_renamed_folder_of_a_job_is_said_to_be_renamed(tmp_path):
+    page_results.write(tmp_path, ["one"])
+    for path in (tmp_path / "one").glob("seed_*/record.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "job": "one"}))
+    (tmp_path / "one").rename(tmp_path / "other")
+    done = run("rank", tmp_path)
+    assert done.exit_code == 2
+    assert "is that of job 'one'; the seed is left out: rename the folder of the job back" in " ".join(
+        done.output.split()
+    )
+
+
+def test_a_score_that_is_not_known_is_not_shown_as_zero(tmp_path):
+    job_on_disk(tmp_path, (1, 2))
+    (tmp_path / "job" / "seed_2" / "ensemble.npz").unlink()
+    shown = [
+        line.split() for line in run("rank", tmp_path).output.splitlines() if line.strip().startswith(("1 ", "2 "))
+    ]
+    assert {row[1]: row[7] for row in shown} == {"1": "0.500", "2": "-"}

@@ -258,3 +258,16 @@ def test_a_report_replaces_only_what_a_report_wrote(tmp_path):
     with pytest.raises(ConfigError, match=r"two\.html exists, and no report wrote it"):
         report([tmp_path / "out"], tmp_path / "pages.html", slim=True, one_file=False, png=False)
     assert not (tmp_path / "pages.html").exists()
+
+
+def test_samples_without_a_structure_are_said_to_be_left_out(tmp_path, capsys):
+    """Regression: they were left out without a word if not kept, and spoilt the job if the user had deleted one."""
+    write(tmp_path / "slim", kept=1)
+    write(tmp_path / "full")
+    next(iter((tmp_path / "full").rglob("*_sample_1.cif"))).unlink()
+    for out in ("slim", "full"):
+        assert export([tmp_path / out], tmp_path / f"{out}_pdb", "pdb", best=False) == 0
+        assert "1 sample left out: structure not kept (--store), or deleted" in " ".join(
+            capsys.readouterr().out.split()
+        )
+        assert len(list((tmp_path / f"{out}_pdb").rglob("*.pdb"))) == 1

@@ -61,3 +61,13 @@ def test_a_job_is_ranked_whose_last_two_seeds_are_given_up_in_two_threads(tmp_pa
         thread.join()
     made._locks.__exit__(None, None, None)
     assert (dict(made._open), submitted) == ({"a": 0}, ["a"])
+
+
+def test_a_table_of_all_jobs_that_cannot_be_written_is_said_and_shows_in_the_exit_code(tmp_path):
+    (tmp_path / "summary.csv").mkdir()
+    told, result = [], RunResult()
+    with OutputFolder(load_config({"model": "demo", "out": tmp_path}), [], SimpleNamespace(), told.append, result):
+        pass
+    assert [event.text for event in told] == ["summary.csv could not be written: " + told[0].text.partition(": ")[2]]
+    assert "Is a directory" in told[0].text
+    assert result.exit_code == 1

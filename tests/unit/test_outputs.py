@@ -445,8 +445,8 @@ def test_chains_are_listed_in_the_order_of_the_matrices(tmp_path):
     atoms.chain_id[:] = ["H"] * 10 + ["B"] * 10 + ["L"]
     atoms.label_entity_id[:] = ["2"] * 20 + ["1"]
     atoms.res_name[20] = "MG"
-    made = replace(made, atom_array=Packed(atoms), entity_poly_type={"2": "polypeptide(L)"})
-    chains = write.chains_of(made, reads_msa=True)
+    longer = replace(made, atom_array=Packed(atoms), entity_poly_type={"2": "polypeptide(L)"})
+    chains = write.chains_of(longer, reads_msa=True)
     assert [(one["chain"], one["index"], one["entity"], one["copy"], one["kind"]) for one in chains] == [
         ("H", 0, 2, 1, "polypeptide(L)"), ("B", 1, 2, 2, "polypeptide(L)"), ("L", 2, 1, 1, "ligand"),
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from protenix_multiseed.cli import app
 from protenix_multiseed.commands.status import read_status
 from protenix_multiseed.outputs import locks
+from protenix_multiseed.outputs.identity import digest
 
 # A process that holds the folder as a run does. It ends when its standard input does.
 RUNNING = """
@@ -233,4 +234,20 @@ def test_a_failure_of_a_job_counts_only_the_seeds_that_its_run_asked_for(out):
     (out / "protenix-ms" / "failures.jsonl").write_text(json.dumps(line) + "\n")
     assert {key: read_status(out)["jobs"][0][key] for key in ("done", "failed", "left")} == {
         "done": 1, "failed": 2, "left": 3
+    }  # fmt: skip
+
+
+def test_old_results_that_a_run_with_overwrite_is_to_replace_are_not_done(out):
+    """They were counted as done, so failures and what was left were hidden."""
+    new, old = {"steps": 20}, {"steps": 200}
+    for seed, identity in ((1, old), (2, new), (3, old)):
+        (out / "c" / f"seed_{seed}").mkdir(parents=True)
+        record = {"fingerprint": "x", "made_from": identity, "files": {"a": {"bytes": 1, "sha256": ""}}}
+        (out / "c" / f"seed_{seed}" / "record.json").write_text(json.dumps(record))
+    for run, identity in (("run2", old), ("run3", new)):
+        content = {"jobs": [{"name": "c", "seeds": [1, 2, 3], "made_from": digest(identity)}]}
+        (out / "protenix-ms" / "runs" / f"{run}.json").write_text(json.dumps(content))
+    (out / "protenix-ms" / "failures.jsonl").write_text(json.dumps({"job": "c", "seed": 3, "stage": "write"}) + "\n")
+    assert read_status(out)["jobs"][2] == {
+        "job": "c", "asked": 3, "done": 1, "running": 0, "failed": 1, "skipped": 0, "left": 1
     }  # fmt: skip

@@ -13,10 +13,10 @@ function drawPlddt(width) {
   const x = (token) => left + ((right - left) * token) / n;
   const svg = canvas(width, height, "pLDDT along the chains");
   const y = valueAxis(svg, { left, right, top, bottom, low: 0, high: 100, most: 5, title: "pLDDT" });
-  const all = job.plddt.map(bytesOf);
-  const values = all[page.shown];
-  const low = values.map((_, token) => Math.min(...all.map((one) => one[token])));
-  const high = values.map((_, token) => Math.max(...all.map((one) => one[token])));
+  const values = bytesOf(job.plddt[page.shown]);
+  const order = job.orders[page.shown]; // its tokens that match those of the best sample, if copies of a chain differ
+  const placed = (range) => values.map((_, token) => range[order ? order.indexOf(token) : token]);
+  const [low, high] = job.plddt_range.map((range) => placed(bytesOf(range)));
   const steps = (list) => [...list].map((value, token) => `${x(token).toFixed(1)},${y(value / 2).toFixed(1)} ${x(token + 1).toFixed(1)},${y(value / 2).toFixed(1)}`);
   svg.append(node("polygon", { points: [...steps(low), ...steps(high).reverse().map((pair) => pair.split(" ").reverse().join(" "))].join(" "), fill: "var(--band)" }));
   svg.append(node("g", { class: "chosen" }));
@@ -25,7 +25,7 @@ function drawPlddt(width) {
   residueAxis(svg, { start: left, length: right - left, at: bottom });
   svg.append(label((left + right) / 2, bottom + 42, tokenWord(), { fill: "var(--ink)" }));
   svg.append(node("rect", { x: left + 8, y: bottom - 15, width: 14, height: 9, fill: "var(--band)" }),
-    label(left + 26, bottom - 7, `range of ${all.length} samples`, { "text-anchor": "start" }));
+    label(left + 26, bottom - 7, `range of ${job.plddt.length} samples`, { "text-anchor": "start" }));
   read(svg, {
     panel: $("#plddt"), across: n, down: 1,
     box: ([token]) => ({ x: x(token), y: top, width: Math.max(1, x(1) - x(0)), height: bottom - top }),
