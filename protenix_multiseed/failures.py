@@ -21,6 +21,7 @@ _ADVICE = {
     (errno.ENAMETOOLONG,): "choose a shorter path for --out",
     (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL): "move it away",
 }
+_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk takes no more files
 
 
 class FailedError(ProtenixMsError):
@@ -101,4 +102,5 @@ def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> 
         what = "its seeds are done, but could not be ranked" if seed is None else "left out of the ranking"
         message = f"{what}: {message}"
     trace = "".join(traceback.format_exception(error))
-    return Failure(job=job, seed=seed, stage=stage, message=message, advice=advice, traceback=trace)
+    is_over = stage == "write" and isinstance(error, OSError) and error.errno in _NO_MORE
+    return Failure(job=job, seed=seed, stage=stage, message=message, advice=advice, traceback=trace, ends_run=is_over)

@@ -244,6 +244,7 @@ class Failure:
         seed: None if the whole job failed.
         stage: ``featurize``, ``predict``, ``write`` or ``rank``.
         advice: What the user can try.
+        ends_run: Whether no later result could be written either, so that no more seeds should begin.
     """
 
     job: Job
@@ -252,6 +253,7 @@ class Failure:
     message: str
     advice: str = ""
     traceback: str = ""
+    ends_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,10 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     if not match or match[2] not in _UNITS or float(match[1]) <= 0:
         raise ValueError(f"write for example 24GiB or 500MB, found {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    size = int(float(match[1]) * _UNITS[match[2]])
+    if not match[2] and size < 2**20:
+        raise ValueError(f"write a unit, for example {match[1]}GiB; {text!r} would be bytes")
+    return size
 
 
 def counted(count: int, noun: str) -> str:

@@ -46,6 +46,8 @@ def chosen_gpus(gpus: str | None) -> list[str]:
         ConfigError: if one of them does not exist.
     """
     here = visible_gpus()
+    if not here:
+        raise no_gpu(None)
     if gpus is not None and "," in gpus:
         wanted = [int(part) for part in gpus.split(",") if part]
         if missing := [index for index in wanted if index >= len(here)]:

@@ -3,6 +3,7 @@
 Mistakes that would fail later in the run are found here, before work starts.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -215,6 +216,8 @@ class _Checker:
         others = (code.upper(), code.removeprefix("CCD_").upper())
         near = next((other for other in others if other != code and other in self.dictionary), None)
         suggestion = f"did you mean {near!r}?" if near else hint
+        if re.fullmatch(r"l\d\d", code):
+            suggestion = "Protenix writes this name for a ligand from SMILES: give its SMILES in a job file instead"
         self._problem(field, f"component {code!r} is not in the chemical dictionary; {suggestion}")
         return False
 

@@ -88,6 +88,11 @@ class Document:
             return json.loads(self.text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
             if not self.text.lstrip().startswith(("{", "[")):
+                if self.path.suffix.lower() in (".csv", ".tsv"):
+                    raise InputError(
+                        f"{self.path.name}: tables are no inputs; write FASTA, for several complexes with ':' between "
+                        "the chains of each record, as ColabFold does"
+                    ) from None
                 raise InputError(
                     f"{self.path.name}: not an input: neither JSON, nor FASTA (whose records begin with '>'), nor "
                     "Boltz YAML, mmCIF or PDB"

@@ -23,8 +23,8 @@ def job_name_problems(name: str) -> Iterator[str]:
         yield f"name: {name!r} is what a file or folder of the run itself is called: choose another name"
     elif not _JOB_NAME.fullmatch(name):
         yield (
-            f"name: {name[:60]!r} cannot be read back from every file: start it with a letter A-Z or a digit, and use "
-            "letters, digits, '-', '_' and '.'"
+            f"name: {name[:60]!r} is no name that every program reads back: begin it with a letter A-Z or a digit, end "
+            "it with neither a blank nor '.', and use letters, digits, blanks and _.,:+=@%()[]-"
         )
     elif _MMCIF_WORD.match(name):
         yield f"name: {name[:60]!r} begins with a word that mmCIF reserves: put something before it"

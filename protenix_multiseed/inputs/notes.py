@@ -6,7 +6,7 @@ from protenix_multiseed.inputs import structures, templates
 from protenix_multiseed.inputs.corrections import differences_of
 from protenix_multiseed.inputs.residues import SHORTEST_ALIGNED
 from protenix_multiseed.job_spec import JobSpec, Polymer
-from protenix_multiseed.settings import InputRules
+from protenix_multiseed.settings import InputRules, ReadSettings
 
 LESS_ACCURATE = "no MSA, so the structure will be less accurate"  # read again from records of runs
 _MAKE_MSA = "add --msa-server or --msa-database, or make one with 'protenix-ms msa'"
@@ -28,6 +28,7 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
             yield f"protein {number}: its template structures have no effect without --template"
         elif protein.structures:
             yield from (f"protein {number}: {note}" for note in _on_structures(protein))
+    yield from _unused_files(spec, rules.reads)
     proteins = list(spec.polymers("protein"))
     if rules.reads.template and proteins and not any(one.templates or one.structures for _, one in proteins):
         yield "--template has no effect on it: it names no template, and protenix-ms does not search for templates"
@@ -43,6 +44,17 @@ def notes_of(spec: JobSpec, rules: InputRules) -> Iterator[str]:
             places = ", ".join(place for number in said for place in empty[number])
             why = f"because the input says that there is none ({places}: empty); take that out to search"
             yield f"{_proteins(said)} {LESS_ACCURATE}; none is searched, {why}"
+
+
+def _unused_files(spec: JobSpec, reads: ReadSettings) -> Iterator[str]:
+    """Name what the input gives and the run does not read, as Protenix does not by default."""
+    for number, polymer in spec.polymers():
+        if polymer.kind == "rna" and polymer.has_msa and reads.msa and not reads.rna_msa:
+            yield f"rna {number}: its MSA has no effect without --rna-msa"
+        if polymer.templates and not reads.template:
+            yield f"protein {number}: its template hits have no effect without --template"
+        if polymer.kind == "dna" and "U" in polymer.sequence:
+            yield f"dna {number}: its U are read as deoxyuridine; an RNA is an 'rnaSequence'"
 
 
 def _empty(protein: Polymer) -> list[str]:

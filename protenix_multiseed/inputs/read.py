@@ -93,7 +93,9 @@ def _tell_skipped(skipped: Sequence[Path], jobs: Sequence[Job], tell: Callable[[
 def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        if len(str(path)) > MAX_PATH or "\0" in str(path):
+        if str(path) == "-":
+            problems.append("-: standard input is not read: name a file")
+        elif len(str(path)) > MAX_PATH or "\0" in str(path):
             problems.append(f"{str(path)[:60]!r}...: not a path")
         elif path.is_dir():
             found = sorted(_files_in(path, skipped))

@@ -13,7 +13,7 @@ from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.files import read_text
 from protenix_multiseed.outputs.identity import differences
 from protenix_multiseed.outputs.ranking import Seeds, read_seeds
-from protenix_multiseed.outputs.seed_files import RECORD, job_names, seed_folders
+from protenix_multiseed.outputs.seed_files import RECORD, job_names, read_record, seed_folders
 from protenix_multiseed.paths import RANKING
 
 
@@ -24,12 +24,14 @@ class FoundJob:
     Attributes:
         name: Name of the job.
         seeds: Folder of each seed.
+        doubles: Folders of seeds that another folder also has. They are left out.
         notes: Sentences that say which results were left out on purpose.
         problems: Sentences that say which results cannot be used.
     """
 
     name: str
     seeds: dict[int, Path] = field(default_factory=dict)
+    doubles: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -72,6 +74,7 @@ def find_jobs(places: Sequence[Path]) -> list[FoundJob]:
             known.notes += job.notes
             for seed, folder in job.seeds.items():
                 if seed in known.seeds:
+                    known.doubles.append(folder)
                     known.notes.append(
                         f"seed {seed} is in two folders: {known.seeds[seed]} is used, {folder} is left out"
                     )
@@ -183,14 +186,15 @@ def _refuse_mixed(job: FoundJob, seeds: Seeds) -> None:
     Raises:
         ConfigError: if there are any.
     """
-    records = seeds.records
-    first = min(records, default=0)
-    for seed, record in records.items():
-        if changed := list(differences(records[first]["made_from"], record["made_from"])):
-            is_one = job.seeds[seed].parent == job.seeds[first].parent
+    if not seeds.records:
+        return
+    first = min(seeds.records)
+    doubles = {folder: record for folder in job.doubles if (record := read_record(folder)) is not None}
+    for folder, record in ({job.seeds[seed]: record for seed, record in seeds.records.items()} | doubles).items():
+        if changed := list(differences(seeds.records[first]["made_from"], record["made_from"])):
             way_out = "predict all seeds again with --overwrite, or move some away"
-            way_out = way_out if is_one else "rank the two folders separately"
+            way_out = way_out if folder.parent == job.seeds[first].parent else "rank the two folders separately"
             raise ConfigError(
-                f"{job.seeds[seed]}: made with other settings, inputs or versions than {job.seeds[first]}: "
+                f"{folder}: made with other settings, inputs or versions than {job.seeds[first]}: "
                 f"{'; '.join(changed)}; their scores are not comparable: {way_out}"
             )

@@ -46,6 +46,9 @@ class OutputFolder:
         tell: Receives failures, skipped seeds and stages.
         result: The result of the run, updated during the run.
         should_stop: If it returns True, the run no longer waits for locks that other processes hold.
+
+    Attributes:
+        is_full: Whether the disk takes no more files, as a write that failed has shown.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class OutputFolder:
         self._open = {task.job.name: len(task.todo) for task in tasks}  # seeds that are neither written nor given up
         self._open_lock = threading.Lock()  # an executor may claim seeds, and so fail or skip them, in another thread
         self._rankings: dict[str, Any] = {}  # the futures of jobs that are being ranked
+        self.is_full = False
         self._record: RunRecord | None = None
         self._progress: Progress | None = None
         self._locks = Locks(config.out, should_stop)
@@ -251,5 +255,9 @@ class OutputFolder:
         self._add_failure(failed)
 
     def _add_failure(self, failed: Failure) -> None:
+        if failed.ends_run and not self.is_full:
+            self.is_full = True
+            text = f"no more seeds begin, because nothing can be written ({failed.message}); {failed.advice}"
+            self._tell(Note(job=None, text=text))
         self._result.failures.append(failed)
         self._outcomes.append(failed)

@@ -1,4 +1,4 @@
-"""Decide which seeds may start: none after a signal or early stopping, and no seed that another process has claimed."""
+"""Decide which seeds may start: none after a signal, early stopping or on a full disk, and none that others claimed."""
 
 import threading
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class RunGate:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the run was asked to stop."""
-        return self._signals.is_asked
+        """Whether the run was asked to stop, or cannot write."""
+        return self._signals.is_asked or self._folder.is_full
 
     @property
     def time_is_up(self) -> bool:

@@ -72,10 +72,10 @@ def run(
                     folder.take(event)
                     gate.watch(event)
                     yield from folder.outcomes()
-                if signals.is_asked:
+                if gate.is_closed:
                     workers.drop_features()
                 folder.settle()
                 yield from folder.outcomes()
-                todo = folder.released(signals)
+                todo = [] if folder.is_full else folder.released(signals)
             result.stopped_by = signals.exit_code if signals.is_asked else None
         yield from folder.outcomes()

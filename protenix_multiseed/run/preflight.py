@@ -10,7 +10,7 @@ from pathlib import Path
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, ProtenixMsError, WeightsError
 from protenix_multiseed.execution.base import executor_name
-from protenix_multiseed.execution.gpus import check_ray, chosen_gpus, no_gpu
+from protenix_multiseed.execution.gpus import check_ray, chosen_gpus
 from protenix_multiseed.failures import advice_for, reason_of
 from protenix_multiseed.hashes import hash_file, recorded_sha256, sha256, sha256_kept
 from protenix_multiseed.search.sources import make_searchers
@@ -87,8 +87,8 @@ def _check_weights(config: RunConfig) -> None:
 def _check_gpus(config: RunConfig) -> None:
     if executor_name(config) == "ray":
         check_ray()
-        if config.ray is None and config.device != "cpu" and not chosen_gpus(config.gpus):
-            raise no_gpu(None)
+        if config.ray is None and config.device != "cpu":
+            chosen_gpus(config.gpus)
 
 
 def _check_searches(config: RunConfig) -> None:

@@ -4,7 +4,7 @@ One line is about the whole run, and one about the batch of each GPU.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -86,7 +86,8 @@ class Terminal:
     def __init__(self, console: Console, n_seed: int, verbosity: int) -> None:
         self._console, self._verbosity = console, verbosity
         self._is_live = console.is_terminal and verbosity >= 0
-        self._n_seed, self._n_done = n_seed, 0
+        self._n_seed = n_seed
+        self._over: set[tuple[str, int]] = set()  # job and seed; one that cannot be written was predicted before
         self._started = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
@@ -125,7 +126,7 @@ class Terminal:
             case events.Written():
                 self._predicted(event.job, event.seed, event.scores, event.seconds, event.where)
             case events.Skipped():
-                self._advance(len(event.seeds))
+                self._advance(event.job, event.seeds)
                 text = f"the last seeds did not improve the best score; seeds not run: {format_seeds(event.seeds)}"
                 self._say(0, f"[green]stable[/green] {escape(event.job.name)}: {text}")
             case Failure():
@@ -182,16 +183,16 @@ class Terminal:
         )
 
     def _predicted(self, job: Job, seed: int, scores: Sequence[float], seconds: float, where: str = "") -> None:
-        self._advance()
+        self._advance(job, (seed,))
         if self._shows_seeds:
             made, place = counted(len(scores), "sample"), where and f" on {where}"
             self._line(
                 f"{job.name} seed {seed}: {made} in {seconds:.1f} s{place}, best ranking score {max(scores):.4f} "
-                f"({self._n_done}/{self._n_seed})"
+                f"({len(self._over)}/{self._n_seed})"
             )
 
     def _failed(self, failure: Failure) -> None:
-        self._advance(1 if failure.seed is not None else len(failure.job.seeds))
+        self._advance(failure.job, failure.job.seeds if failure.seed is None else (failure.seed,))
         place = failure.job.where + (f" seed {failure.seed}" if failure.seed is not None else "")
         message = failure.message.removeprefix(f"{place}: ").removeprefix(f"{failure.job.where}: ")
         self._say(-1, f"[red]failed[/red] {escape(place)} ({failure.stage}): {escape(message)}")
@@ -205,10 +206,10 @@ class Terminal:
     def _shows_seeds(self) -> bool:
         return self._verbosity >= 1 or (not self._is_live and self._verbosity >= 0)
 
-    def _advance(self, seeds: int = 1) -> None:
-        self._n_done += seeds
+    def _advance(self, job: Job, seeds: Iterable[int]) -> None:
+        self._over.update((job.name, seed) for seed in seeds)
         if self._task is not None:
-            self._progress.update(self._task, completed=min(self._n_done, self._n_seed))
+            self._progress.update(self._task, completed=min(len(self._over), self._n_seed))
 
     def _say(self, least: int, markup: str) -> None:
         if self._verbosity >= least:

@@ -140,7 +140,7 @@ def test_nhmmer_on_rna(surroundings, tmp_path):
 
 @pytest.mark.parametrize(("options", "says"), [
     (("--device", "cuda"), "--device cuda: there are 0 CUDA devices here"),
-    (("--gpus", "2"), "gpus: 2 asked for, and this machine has 0"),
+    (("--gpus", "2"), "gpus: this machine has no GPU"),
     (("--checkpoint", "other.pt"), "error: other.pt is not the file that was fetched"),
 ])  # fmt: skip
 def test_what_cannot_run_here_is_refused_before_sequences_are_sent(surroundings, tmp_path, options, says):

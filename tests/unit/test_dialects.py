@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -470,3 +471,38 @@ def test_what_is_read_is_summed_up(read):
     }
     (made,) = read(job(protein(), protein(), constraint=constraint))
     assert made.spec.summary == "protein 10, protein 10, 1 contact, a pocket of 1 residue"
+
+
+def test_plain_records_are_said_to_be_one_complex(read):
+    plain = f">a\n{SEQUENCE}\n>b\n{OTHER}\n"
+    (made,) = read(plain, "in.fasta")
+    assert "its 2 records are read as 2 chains of one complex" in " ".join(made.notes)
+    for text in (
+        f">a\n{SEQUENCE}\n",
+        f">protein|a\n{SEQUENCE}\n>protein|b\n{OTHER}\n",
+        f">a\n{SEQUENCE}:{OTHER}\n>b\n{OTHER}\n",
+    ):
+        assert all("one complex" not in note for one in read(text, "in.fasta") for note in one.notes)
+
+
+@pytest.mark.parametrize(("name", "content", "says"), [
+    ("in.a3m", f">a\n{SEQUENCE}\n>b\nMK--YIAKQR\n", "an alignment, and not an input: write a job file that names it"),
+    ("in.fasta", f"#10\t2\n>101\n{SEQUENCE}\n", "an alignment, and not an input: write a job file that names it"),
+    ("in.csv", f"id,sequence\na,{SEQUENCE}\n", "tables are no inputs; write FASTA"),
+    ("in.json", {"name": "a", "modelSeeds": [1], "sequences": []}, 'add "dialect": "alphafold3", "version": 2'),
+])  # fmt: skip
+def test_files_that_are_no_inputs_are_refused_once_with_a_way_out(read, name, content, says):
+    with pytest.raises(RefusedInputsError) as refused:
+        read(content, name)
+    (problem,) = refused.value.problems
+    assert says in problem
+
+
+def test_the_name_of_a_ligand_from_smiles_gets_no_suggestion_of_another_molecule(read):
+    with pytest.raises(RefusedInputsError, match="Protenix writes this name for a ligand from SMILES"):
+        read(job(protein(SEQUENCE), {"ligand": {"ligand": "CCD_l01", "count": 1}}))
+
+
+def test_standard_input_is_said_not_to_be_read(dictionary):
+    with pytest.raises(RefusedInputsError, match="standard input is not read"):
+        read_jobs([Path("-")], None, RULES, dictionary)

@@ -680,3 +680,12 @@ def test_a_score_that_is_not_known_is_not_shown_as_zero(tmp_path):
         line.split() for line in run("rank", tmp_path).output.splitlines() if line.strip().startswith(("1 ", "2 "))
     ]
     assert {row[1]: row[7] for row in shown} == {"1": "0.500", "2": "-"}
+
+
+def test_other_inputs_are_not_ranked_together_even_if_they_share_all_seeds(tmp_path):
+    """Regression: the second folder was left out with a note, as if it held the same seed of the same job."""
+    job_on_disk(tmp_path / "one", (1, 2))
+    job_on_disk(tmp_path / "two", (1, 2), steps=20)
+    done = run("rank", tmp_path / "one", tmp_path / "two", "--to", tmp_path / "all")
+    assert done.exit_code == 2
+    assert "rank the two folders separately" in " ".join(done.output.split())

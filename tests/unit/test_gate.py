@@ -6,6 +6,7 @@ import pytest
 from support.jobs import job_of, task_of
 
 from protenix_multiseed.config_loading import load_config
+from protenix_multiseed.failures import failure_of
 from protenix_multiseed.run.folder import OutputFolder
 from protenix_multiseed.run.gate import RunGate
 from protenix_multiseed.run.result import RunResult
@@ -96,3 +97,15 @@ def test_a_stable_job_needs_no_more(run):
     assert not run.gate.needs_no_more(JOB)
     run.is_stable = True
     assert run.gate.needs_no_more(JOB)
+
+
+def test_nothing_begins_once_the_disk_takes_no_more_files(run):
+    """Regression: all seeds were computed and thrown away."""
+    assert run.gate.admit(JOB, (1,)) == [1]
+    for error in (OSError(5, "Input/output error"), OSError(28, "No space left on device")):
+        assert run.gate.admit(JOB, (2,)) == [2]
+        run.folder.take(failure_of(JOB, 2, "write", error))
+    assert run.gate.is_closed
+    assert run.gate.admit(JOB, (3, 4)) == ()
+    assert run.result.exit_code == 1
+    assert not failure_of(JOB, 2, "predict", OSError(28, "No space left on device")).ends_run

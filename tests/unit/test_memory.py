@@ -282,15 +282,15 @@ def test_5120_tokens_fit_on_80_gb():
 
 
 @pytest.mark.parametrize(("text", "count"), [
-    ("24GiB", 24 * 2**30), ("500 MB", 500_000_000), ("1.5gib", 3 * 2**29), ("4096", 4096),
+    ("24GiB", 24 * 2**30), ("500 MB", 500_000_000), ("1.5gib", 3 * 2**29), ("2097152", 2**21),
 ])  # fmt: skip
 def test_numbers_of_bytes_are_parsed_with_their_units(text, count):
     assert parse_bytes(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-3GiB", "24 GBits", "0"])
+@pytest.mark.parametrize("text", ["", "GiB", "-3GiB", "24 GBits", "0", "24", "4096"])
 def test_text_that_is_no_number_of_bytes_is_refused(text):
-    with pytest.raises(ValueError, match="24GiB"):
+    with pytest.raises(ValueError, match="GiB"):
         parse_bytes(text)
 
 

@@ -74,3 +74,14 @@ def test_unusable_kernels_missing_weights_and_pickles_get_a_remark():
     executor._model.missing_weights = ("a", "b")
     assert "2 weights are not in the checkpoint" in list(executor._remarks("biotite"))[-1]
     assert "only if you trust its source" in next(iter(executor._remarks("upstream")))
+
+
+def test_what_the_input_gives_and_the_run_does_not_read_gets_a_note():
+    """Regression: alignments of RNA were dropped without a word, and counted as MSA rows."""
+    rna = {"rnaSequence": {"sequence": "GGACUU", "count": 1, "unpairedMsa": ">q\nGGACUU\n"}}
+    spec = spec_of({"sequences": [PROTEIN, rna]})
+    for options, said in (({}, ["rna 2: its MSA has no effect without --rna-msa"]), ({"rna_msa": True}, [])):
+        assert list(notes_of(spec, load_config({"model": "demo", **options}).input_rules)) == said
+    hits = {"proteinChain": {**PROTEIN["proteinChain"], "templatesPath": "hits.hhr"}}
+    assert "protein 1: its template hits have no effect without --template" in notes(hits)
+    assert "dna 1: its U are read as deoxyuridine" in notes({"dnaSequence": {"sequence": "ACGU", "count": 1}})

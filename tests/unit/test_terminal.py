@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from rich.console import Console
 from support.jobs import job_of
+from support.predictions import prediction
 
 from protenix_multiseed.events import BatchProgress, Note, StageEntered, Stopping, Written
 from protenix_multiseed.run import terminal as module
 from protenix_multiseed.run.terminal import Terminal
+from protenix_multiseed.types import Failure
 
 
 def shown(events, *, is_terminal=True):
@@ -141,3 +143,12 @@ def test_the_first_signal_says_what_becomes_of_the_running_batch():
     """Regression: it said "has 20 s to finish", and not that the batch is dropped if it does not."""
     text = shown([Stopping(signal="SIGINT", grace=20.0)], is_terminal=False)
     assert "stopping after SIGINT: the running batch is dropped if it does not finish within 20 s, then" in text
+
+
+def test_a_seed_that_cannot_be_written_counts_once():
+    """Its prediction was counted before. Regression: the display counted up to twice the seeds."""
+    job = job_of(seeds=(1, 2, 3))
+    failed = Failure(job=job, seed=3, stage="write", message="no room")
+    made = [prediction(job=job, seed=seed) for seed in (1, 2, 3)]
+    lines = shown([made[0], made[2], failed, made[1]], is_terminal=False).splitlines()
+    assert "(3/10)" in lines[-1]

@@ -26,6 +26,7 @@ SUFFIXES: tuple[str, ...] = (".fasta", ".fa", ".faa", ".fas", ".fna")
 _POLYMERS: tuple[PolymerKind, ...] = ("protein", "dna", "rna")
 _TYPES = (*_POLYMERS, "smiles", "ccd", "ligand", "glycan")
 _NO_MSA = "empty"
+_ALIGNMENTS = (".a3m", ".aln", ".sto")
 _WORDS = Words(
     component="",
     smiles="",
@@ -60,13 +61,31 @@ def recognizes(document: Document) -> bool:
 
 
 def parse(document: Document) -> Iterator[ParsedJob]:
-    """Yield the jobs of a document."""
+    """Yield the jobs of a document.
+
+    Raises:
+        InputError: if it is an alignment.
+    """
+    if document.path.suffix.lower() in _ALIGNMENTS or re.match(r"\s*#\d+(,\d+)*\t", document.text):
+        raise InputError(
+            f"{document.path.name}: an alignment, and not an input: write a job file that names it, for example as "
+            "'unpairedMsaPath' of a protein in JSON"
+        )
     records = list(_records(document.text))
     if any(":" in one.text for one in records if _type_of(one) is None):
         for index, record in enumerate(records):
             yield _complex(document, index, _job_name(record.header), _split(record))
     else:
-        yield _complex(document, 0, document.path.stem, records)
+        made = _complex(document, 0, document.path.stem, records)
+        is_plain = len(records) > 1 and not any(map(_type_of, records))
+        yield replace(made, notes=(_one_complex(len(records)), *made.notes)) if is_plain else made
+
+
+def _one_complex(count: int) -> str:
+    return (
+        f"its {count} records are read as {count} chains of one complex; for a job of each record, write a file for "
+        "each, and name the folder as the input"
+    )
 
 
 def _records(content: str) -> Iterator[_Record]:

@@ -48,6 +48,11 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     """
     content = document.json
     if not isinstance(content, list) or not content:
+        if isinstance(content, dict) and "sequences" in content and ("modelSeeds" in content or "version" in content):
+            raise InputError(
+                f"{document.path.name}: it looks like AlphaFold 3's JSON, which says so: add "
+                '"dialect": "alphafold3", "version": 2'
+            )
         found = "an empty list" if content == [] else f"one {json_type(content)}"
         raise InputError(
             f"{document.path.name}: the top level is {found}: "
