@@ -500,7 +500,7 @@ def test_files_that_are_no_inputs_are_refused_once_with_a_way_out(read, name, co
 
 def test_the_name_of_a_ligand_from_smiles_gets_no_suggestion_of_another_molecule(read):
     with pytest.raises(RefusedInputsError, match="Protenix writes this name for a ligand from SMILES"):
-        read(job(protein(SEQUENCE), {"ligand": {"ligand": "CCD_l01", "count": 1}}))
+        read([{"name": "a", "sequences": [{"ligand": {"ligand": "CCD_l01", "count": 1}}]}])
 
 
 def test_standard_input_is_said_not_to_be_read(dictionary):
