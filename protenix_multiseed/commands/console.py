@@ -119,10 +119,11 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     has_pairs, has_clash = any(scores), any(sample.has_clash for sample in order)
     columns = ["rank", "seed", "sample", "score", "pLDDT", "pTM", "ipTM"]
     columns += ["ipSAE"] * has_pairs + ["cluster", "to best"] * (found is not None) + ["clash"] * has_clash
+    is_one = findings.tokens is not None and len(findings.tokens.chains) == 1
     rows = []
     for place, sample in enumerate(order[:MAX_ROWS]):
         row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
-        row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", f"{sample.iptm:.4f}"]
+        row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", "-" if is_one else f"{sample.iptm:.4f}"]
         ipsae = scores[place].get("ipsae")
         row += ["-" if ipsae is None else f"{ipsae:.3f}"] * has_pairs
         row += [str(cluster_of.get(place, "-")), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []
@@ -136,6 +137,8 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     console.print(table)
     if len(order) > MAX_ROWS:
         console.print(f"[dim]... and {len(order) - MAX_ROWS} more in {escape(str(folder / 'ranking.csv'))}[/dim]")
+    if is_one:
+        console.print("One chain has no ipTM, so its score is 0.2 pTM, less 100 if atoms clash.", soft_wrap=True)
     for sentence in findings.sentences:
         console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
     kept = sum(sample.structure is not None for sample in order)

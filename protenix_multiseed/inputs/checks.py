@@ -3,7 +3,6 @@
 Mistakes that would fail later in the run are found here, before work starts.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,7 +13,7 @@ from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs import alignments, modifications, molecules, structures, templates
 from protenix_multiseed.inputs.atom_refs import AtomRefs
 from protenix_multiseed.inputs.bonds import bond_problems
-from protenix_multiseed.inputs.components import component_problems
+from protenix_multiseed.inputs.components import SMILES_CODE, component_problems
 from protenix_multiseed.inputs.content import alignments_read, structures_read
 from protenix_multiseed.inputs.molecules import Molecule
 from protenix_multiseed.inputs.names import chain_id_problem
@@ -99,7 +98,7 @@ class _Checker:
         elif isinstance(entity, Ion):
             hint = "an ion is written as its component code, such as MG or NA"
             self._component(f"{entity.place}.ion", entity.component, hint)
-            self.n_token += entity.copies
+            self.n_token += entity.copies * (len(self._names(entity.component) or ()) or 1)
         else:
             self._ligand(number, entity)
 
@@ -216,7 +215,7 @@ class _Checker:
         others = (code.upper(), code.removeprefix("CCD_").upper())
         near = next((other for other in others if other != code and other in self.dictionary), None)
         suggestion = f"did you mean {near!r}?" if near else hint
-        if re.fullmatch(r"l\d\d", code):
+        if SMILES_CODE.fullmatch(code):
             suggestion = "Protenix writes this name for a ligand from SMILES: give its SMILES in a job file instead"
         self._problem(field, f"component {code!r} is not in the chemical dictionary; {suggestion}")
         return False

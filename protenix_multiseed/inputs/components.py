@@ -9,14 +9,15 @@ from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.document import Document, read_text
 from protenix_multiseed.inputs.modifications import FIRST_CAPS, LAST_CAPS
 from protenix_multiseed.inputs.residues import COMPONENTS, codes_of
-from protenix_multiseed.job_spec import Entity, JobSpec, OwnComponent
+from protenix_multiseed.job_spec import Entity, Ion, JobSpec, OwnComponent
 from protenix_multiseed.upstream.dictionary import Dictionary
 from protenix_multiseed.upstream.own_components import read_component
 
 MAX_BYTES = 2**24
+_MOST_ION_ATOMS = 6  # more than sulfate has
 TEXT, PATH = "userCCD", "userCCDPath"
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,15}")
-_SMILES_CODE = re.compile(r"l\d\d")  # Protenix's names of SMILES and file ligands
+SMILES_CODE = re.compile(r"l\d\d")  # Protenix's names of SMILES and file ligands
 # Codes that Protenix's own code names: residues of unmodified chains, selenomethionine, caps, unknown ligands.
 _FIXED = {code for letters in COMPONENTS.values() for code in letters.values()}
 _FIXED |= {"MSE", "UNL", *FIRST_CAPS, *LAST_CAPS}
@@ -55,12 +56,18 @@ def components_of(
     return tuple(OwnComponent(code=code, text=blocks[code], place=place) for code in sorted(used & set(blocks)))
 
 
-def shadow_notes(spec: JobSpec, dictionary: Dictionary) -> Iterator[str]:
-    """Yield a sentence for each component of a job that replaces one of the dictionary."""
+def component_notes(spec: JobSpec, dictionary: Dictionary) -> Iterator[str]:
+    """Yield a sentence for each component that replaces one of the dictionary, or is given as an ion and is none."""
     for component in spec.components:
         if component.code in dictionary:
             code = component.code
             yield f"{component.place}: the job's own {code!r} replaces the component {code!r} of the dictionary"
+    own = {component.code for component in spec.components}
+    for number, entity in enumerate(spec.entities, start=1):
+        if isinstance(entity, Ion) and entity.component not in own:
+            facts = dictionary.facts(entity.component)
+            if facts and len(facts.atoms) > _MOST_ION_ATOMS:
+                yield f"ion {number}: {entity.component} is a molecule of {len(facts.atoms)} atoms, and is read as one"
 
 
 def component_problems(spec: JobSpec) -> Iterator[tuple[OwnComponent, str]]:
@@ -124,6 +131,6 @@ def _id_of(block: Any) -> str | None:
 def _code_problem(code: str) -> str | None:
     if not _CODE.fullmatch(code):
         return f"the code {code[:40]!r} is not allowed: a code has at most 16 letters, digits and '-', such as LIG-1"
-    if code in _FIXED or _SMILES_CODE.fullmatch(code):
+    if code in _FIXED or SMILES_CODE.fullmatch(code):
         return f"Protenix itself gives the code {code!r} a meaning: choose another one"
     return None

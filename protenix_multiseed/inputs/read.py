@@ -8,7 +8,7 @@ from pathlib import Path
 from protenix_multiseed.errors import InputError, RefusedInputsError
 from protenix_multiseed.inputs import dialects, molecules
 from protenix_multiseed.inputs.checks import check_job
-from protenix_multiseed.inputs.components import shadow_notes
+from protenix_multiseed.inputs.components import component_notes
 from protenix_multiseed.inputs.content import files_read
 from protenix_multiseed.inputs.document import Document, ParsedJob, absolute
 from protenix_multiseed.inputs.names import job_name_problems
@@ -176,7 +176,7 @@ def _check(
     problems.extend(f"{where}: {problem}" for problem in found)
     if spec is None:
         return
-    notes = () if found else (*parsed.notes, *shadow_notes(spec, dictionary), *notes_of(spec, rules))
+    notes = () if found else (*parsed.notes, *component_notes(spec, dictionary), *notes_of(spec, rules))
     yield Job(
         name=(parsed.name or "") if found else spec.name,
         seeds=seeds or parsed.seeds or (DEFAULT_SEED,),

@@ -266,3 +266,11 @@ def test_a_modified_residue_has_a_token_for_each_atom(read, kind, sequence, comp
     change = dict(zip(keys, (f"CCD_{component}", position), strict=True))
     (made,) = read(job({kind: {"sequence": sequence, "count": 2, "modifications": [change]}}))
     assert made.n_token == 2 * n_token
+
+
+def test_a_molecule_that_is_given_as_an_ion_counts_its_atoms_and_gets_a_note(read):
+    """Magnesium is MG. MG2 is a molecule of 26 atoms, and counted as one token."""
+    (made,) = read(job(*({"ion": {"ion": code, "count": 1}} for code in ("MG2", "SO4"))))
+    assert made.n_token == 26 + 5
+    assert "ion 1: MG2 is a molecule of 26 atoms, and is read as one" in made.notes
+    assert not any("SO4" in note for note in made.notes)

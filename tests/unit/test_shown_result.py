@@ -25,7 +25,7 @@ def test_the_rankings_of_the_first_jobs_are_shown_and_the_others_are_in_the_summ
     assert (f"... and {hidden} more jobs: out/summary.csv" in shown_on.file.getvalue()) == bool(hidden)
 
 
-def table(width, scores=(0.3632,), seed=1, n=15):
+def table(width, scores=(0.3632,), seed=1, n=15, chains=("A", "B"), more=0):
     """The lines of the ranking of made-up samples with interfaces and clusters."""
     samples = tuple(
         SimpleNamespace(
@@ -36,11 +36,16 @@ def table(width, scores=(0.3632,), seed=1, n=15):
     )  # fmt: skip
     agreement = SimpleNamespace(cluster_of=dict.fromkeys(range(n), 15), rmsd=np.full((n, n), 121.13))
     findings = SimpleNamespace(
-        samples=samples, agreement=agreement, interface_scores=lambda sample: {"ipsae": 0.041}, sentences=(), n_bytes=0
+        samples=samples,
+        agreement=agreement,
+        interface_scores=lambda sample: {"ipsae": 0.041},
+        sentences=(),
+        n_bytes=0,
+        tokens=SimpleNamespace(chains=chains),
     )
     stream = io.StringIO()
     console.show_findings(Console(file=stream, width=width, color_system=None), "7r6r", findings, Path("out"))
-    return stream.getvalue().splitlines()[1 : n + 2]
+    return stream.getvalue().splitlines()[1 : n + 2 + more]
 
 
 def test_the_ranking_fits_80_columns():
@@ -91,3 +96,12 @@ def test_the_notice_of_the_model_is_shown_with_results_only(monkeypatch, n_job):
     predict._show_result(Console(file=stream, width=120), result, load_config({"out": Path("out"), "model": "demo"}))
     assert ("Made by the demo model" in stream.getvalue()) == bool(n_job)
     assert "stopped with 2 of 2 seeds to do" in stream.getvalue()
+
+
+def test_one_chain_has_no_iptm_and_its_low_score_is_explained():
+    """Protenix's number is 0, and a score of 0.18 looks like a failed prediction."""
+    names, *rows = table(140, n=2, chains=("A",))
+    column = names.split().index("ipTM")
+    assert [row.split()[column] for row in rows[:2]] == ["-", "-"]
+    assert "One chain has no ipTM, so its score is 0.2 pTM" in " ".join(table(140, n=1, chains=("A",), more=3))
+    assert [row.split()[column] for row in table(140, n=2)[1:]] == ["0.3600", "0.3600"]
