@@ -1,5 +1,6 @@
 """Find input files, parse each in its dialect, check the jobs, their names and their seeds."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -55,7 +56,9 @@ def read_jobs(
     skipped: list[Path] = []
     paths = _find_files([one for one in inputs if isinstance(one, Path)], problems, skipped)
     sources: list[Path | Document] = [*paths, *(one for one in inputs if isinstance(one, Document))]
+    n_same = Counter(path.name for path in paths)
     for source in sources:
+        n_before = len(problems)
         try:
             document = Document.read(source) if isinstance(source, Path) else source
             if not document.text.strip():
@@ -70,6 +73,8 @@ def read_jobs(
                 sound += found if len(problems) == n_problem else []
         except InputError as error:
             problems.append(str(error))
+        if isinstance(source, Path) and n_same[source.name] > 1:
+            problems[n_before:] = [_with_folder(source, problem) for problem in problems[n_before:]]
     problems.extend(_duplicate_names(jobs))
     problems.extend(_without_conformer(sound, words))  # a search may take all memory for a molecule that is refused
     if skipped:
@@ -80,6 +85,14 @@ def read_jobs(
             [*problems[:MAX_PROBLEMS], *([f"... and {hidden} more problems"] if hidden > 0 else [])]
         )
     return jobs
+
+
+def _with_folder(path: Path, problem: str) -> str:
+    """Name the folder of the file in a problem, which starts with the file's name."""
+    if not problem.startswith(path.name):
+        return problem
+    shown = os.path.relpath(path)
+    return (str(path) if shown.startswith("..") else shown) + problem.removeprefix(path.name)
 
 
 def _tell_skipped(skipped: Sequence[Path], jobs: Sequence[Job], tell: Callable[[str], None]) -> None:
@@ -232,8 +245,8 @@ def _duplicate_names(jobs: Sequence[Job]) -> Iterable[str]:
         other = first.setdefault(job.name.casefold(), job)
         if other is not job:
             yield (
-                f"{job.where}: name: also the name of {_apart(other, job)}, and both would write to the same result "
-                "folder: rename one"
+                f"{_apart(job, other)}: name: also the name of {_apart(other, job)}, and both would write to the same "
+                "result folder: rename one, or its file if the file names it"
             )
 
 

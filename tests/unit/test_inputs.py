@@ -1,6 +1,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from support.inputs import SEQUENCE, bond, job, ligand, protein
@@ -466,3 +467,16 @@ def test_content_over_its_limits_is_refused_with_the_limit(tmp_path, read, monke
     with pytest.raises(RefusedInputsError, match="more than 3 rows"):
         read(job(protein(unpairedMsa=f">q\n{SEQUENCE}\n" * 4)))
     assert read(job(protein(unpairedMsa=">q[{,:\n" + SEQUENCE + "\n")))  # signs in a string are no values
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_folders(tmp_path, monkeypatch):
+    """Regression: a message named in.fasta, and the folder held two of them."""
+    for folder, text in (("one", ">a\nMKT\n"), ("two", ">a\nMBT\n"), ("three", ">b\nMKT\n")):
+        (tmp_path / "all" / folder).mkdir(parents=True)
+        (tmp_path / "all" / folder / "in.fasta").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RefusedInputsError) as refused:
+        read_jobs([Path("all")], None, InputRules(model="m"), EmbeddedDictionary())
+    wrong, *doubles = refused.value.problems
+    assert wrong.startswith("all/two/in.fasta[0] 'in': record 1.sequence: 'B' at position 2")
+    assert all("all/one/in.fasta[0]" in double and "three/in.fasta" in doubles[0] for double in doubles)
