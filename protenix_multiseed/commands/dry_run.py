@@ -1,6 +1,7 @@
 """``predict --dry-run``: show what a run would do. It needs no weights and no GPU, and does not featurize."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from protenix_multiseed.execution.grouping import group
 from protenix_multiseed.execution.memory import MARGIN, MemoryEstimate
 from protenix_multiseed.execution.speeds import Speed, Timing, speed_of, timings_of
 from protenix_multiseed.model.buckets import padded_sizes
-from protenix_multiseed.run.preflight import check_surroundings, missing_parts
+from protenix_multiseed.run.preflight import check_surroundings, existing_part, missing_parts
 from protenix_multiseed.run.prepare import has_hits
 from protenix_multiseed.types import BatchPlan, Failure, Job, Sizes
 from protenix_multiseed.units import counted, format_bytes, format_seconds
@@ -83,8 +84,11 @@ def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_al
         console.print_json(json.dumps([_record(plan) for plan in plans]))
     else:
         _show(console, plans, show_all=show_all)
+    beside = make_console(sys.stderr) if as_json else console
     for text in missing:
-        (make_console(sys.stderr) if as_json else console).print(f"[red]missing[/red] {escape(text)}", soft_wrap=True)
+        beside.print(f"[red]missing[/red] {escape(text)}", soft_wrap=True)
+    if (note := _full_disk(config, sum(plan.disk_bytes for plan in plans))) is not None:
+        beside.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
     return int(any(plan.refusal for plan in plans) or (bool(missing) and config.assume_free is None))
 
 
@@ -229,6 +233,15 @@ def _device(config: RunConfig) -> tuple[str, bool]:
     if device.type == "cpu" and config.assume_free is not None and config.device != "cpu":
         return "a GPU that is not here (--assume-free)", False
     return hardware.name_of(device), True
+
+
+def _full_disk(config: RunConfig, n_byte: int) -> str | None:
+    """Return a sentence if the results need more room than the output folder's disk has now."""
+    folder = existing_part(config.out)
+    free = shutil.disk_usage(folder).free
+    if config.assume_free is not None or n_byte <= free:
+        return None
+    return f"the results of all seeds take about {format_bytes(n_byte)}, and {format_bytes(free)} are free in {folder}"
 
 
 def _show(console: Console, plans: Sequence[JobPlan], *, show_all: bool) -> None:

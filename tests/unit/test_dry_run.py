@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -183,3 +184,13 @@ def test_gpus_without_a_gpu_are_missing(inputs, monkeypatch):
     monkeypatch.setattr(preflight, "check_ray", lambda: None)
     parts = list(preflight.missing_parts(load_config({"model": "demo", "gpus": "2"})))
     assert parts == ["gpus: this machine has no GPU; use --device cpu, or leave the option out"]
+
+
+def test_results_that_will_not_fit_on_the_disk_are_said(monkeypatch, tmp_path):
+    config = load_config({"model": "demo", "out": tmp_path / "not" / "there"})
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30 * (folder == tmp_path)))
+    assert dry_run._full_disk(config, 2**30) is None
+    said = "the results of all seeds take about 2.0 GiB, and 1.0 GiB are free in"
+    assert dry_run._full_disk(config, 2**31) == f"{said} {tmp_path}"
+    elsewhere = load_config({"model": "demo", "out": tmp_path, "assume_free": "24GiB"})
+    assert dry_run._full_disk(elsewhere, 2**31) is None
