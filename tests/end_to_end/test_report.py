@@ -110,8 +110,8 @@ def test_what_makes_a_result_worse_is_red_and_a_remark_on_the_input_is_not(visit
     """Regression: a remark with nothing to do was red, and the missing MSA was black."""
     page_results.write(tmp_path, names=("only",))
     run = {"jobs": [{"name": "only", "notes": ["each chain gets its MSA"]}]}
-    (tmp_path / "protenix-ms").mkdir()
-    (tmp_path / "protenix-ms" / "run.json").write_text(json.dumps(run))
+    (tmp_path / "protenix-ms" / "runs").mkdir(parents=True)
+    (tmp_path / "protenix-ms" / "runs" / "run1.json").write_text(json.dumps(run))
     report(tmp_path)
     page = visit(tmp_path / "report.html", wait="shown")
     red = page.locator("#found .problem").all_inner_texts()

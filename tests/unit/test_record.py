@@ -9,7 +9,7 @@ from support.jobs import job_of, task_of
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.record import RunRecord
+from protenix_multiseed.outputs.record import RunRecord, read_notes
 
 IDENTITY = {"checkpoint_sha256": None}
 
@@ -70,3 +70,21 @@ def test_links_out_of_the_output_folder_are_not_followed(tmp_path, monkeypatch, 
             with Locks(out) as locks:
                 begin(out, locks, 2, monkeypatch, 11)
     assert list(outside.iterdir()) == []
+
+
+def test_remarks_on_a_job_are_those_of_the_latest_run_with_it(tmp_path):
+    """Regression: a later run of another input hid them."""
+    runs = tmp_path / "protenix-ms" / "runs"
+    runs.mkdir(parents=True)
+    for run, notes in (
+        ("1", {"a": ["old"], "b": ["kept"]}),
+        ("2", {"a": ["new"]}),
+        ("3", {"c": None}),
+        ("4", {"d": ["x"]}),
+    ):
+        jobs = [{"name": name, "seeds": [1], **({"notes": said} if said else {})} for name, said in notes.items()]
+        (runs / f"{run}.json").write_text(json.dumps({"jobs": jobs}))
+    (runs / "5.json").write_text("{")
+    assert read_notes(tmp_path) == {"a": ["new"], "b": ["kept"], "d": ["x"]}
+    (runs / "6.json").write_text(json.dumps({"jobs": [{"name": "b", "seeds": [1]}]}))
+    assert read_notes(tmp_path) == {"a": ["new"], "d": ["x"]}
