@@ -51,8 +51,8 @@ def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha
 
 
 def digest(identity: Identity) -> str:
-    """Return a hash of an identity. A job has the same one in all runs whose results can be ranked together."""
-    return _digest(dict(identity))
+    """Return a short hash of an identity. A job has the same one in all runs whose results can be ranked together."""
+    return _digest(dict(identity))[:16]  # each run's record has one for each job
 
 
 def fingerprint(identity: Identity, seed: int) -> str:
