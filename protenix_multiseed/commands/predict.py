@@ -14,6 +14,7 @@ from protenix_multiseed.commands.common import searching, show_input_note, show_
 from protenix_multiseed.commands.console import MAX_ROWS, make_console, show_findings
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.events import Note, Watchers
+from protenix_multiseed.inputs.seeds import format_seeds
 from protenix_multiseed.outputs.scan import Scan
 from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 from protenix_multiseed.process import finish_output
@@ -101,7 +102,7 @@ def _show_result(console: Console, result: "RunResult", config: RunConfig) -> No
 
 
 def _show_failures(console: Console, result: "RunResult", config: RunConfig) -> None:
-    """Print the failures, their reasons, and what to try."""
+    """Print the failures, their reasons, and what to try. Seeds that failed in the same way are one row."""
     if not result.failures:
         return
     table = Table(
@@ -114,13 +115,16 @@ def _show_failures(console: Console, result: "RunResult", config: RunConfig) -> 
     )
     for column in ("job", "seed", "stage", "message", "what to try"):
         table.add_column(column, overflow="fold")
-    for failed in result.failures[:MAX_ROWS]:
-        seed = "all" if failed.seed is None else str(failed.seed)
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for failed in result.failures:
         message = failed.message.removeprefix(f"{failed.job.where}: ")
-        table.add_row(*map(escape, (failed.job.name, seed, failed.stage, message, failed.advice)))
+        kind = (failed.job.name, failed.stage, message, failed.advice, "all" if failed.seed is None else "")
+        alike.setdefault(kind, []).extend([] if failed.seed is None else [failed.seed])
+    for (name, stage, message, advice, whole), seeds in list(alike.items())[:MAX_ROWS]:
+        table.add_row(*map(escape, (name, whole or format_seeds(sorted(seeds)), stage, message, advice)))
     console.print(table)
-    if len(result.failures) > MAX_ROWS:
-        console.print(f"[dim]... and {len(result.failures) - MAX_ROWS} more[/dim]")
+    if len(alike) > MAX_ROWS:
+        console.print(f"[dim]... and {len(alike) - MAX_ROWS} more kinds of failure[/dim]")
     places = {"all failures": config.out / RUN_FOLDER / "failures.jsonl", "tracebacks": config.log_path}
     texts = [f"{name}: {path}" for name, path in places.items() if path.exists()]  # a full disk may have kept them away
     console.print(escape("   ".join(texts)) + "\n", soft_wrap=True)

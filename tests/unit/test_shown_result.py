@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from rich.console import Console
+from support.jobs import job_of
 
 from protenix_multiseed.commands import console, predict
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.outputs.scan import Scan
 from protenix_multiseed.run.result import RunResult
+from protenix_multiseed.types import Failure
 
 
 @pytest.mark.parametrize(("n_job", "shown", "hidden"), [(20, 20, 0), (25, 20, 5)])
@@ -105,3 +107,21 @@ def test_one_chain_has_no_iptm_and_its_low_score_is_explained():
     assert [row.split()[column] for row in rows[:2]] == ["-", "-"]
     assert "One chain has no ipTM, so its score is 0.2 pTM" in " ".join(table(140, n=1, chains=("A",), more=3))
     assert [row.split()[column] for row in table(140, n=2)[1:]] == ["0.3600", "0.3600"]
+
+
+def test_seeds_that_failed_in_the_same_way_are_one_row(tmp_path):
+    """Regression: on a full disk each seed had three lines of the same text."""
+    job, other = job_of(name="a", seeds=range(1, 21)), job_of(name="b", seeds=(1,))
+    full = {"stage": "write", "message": "No space left on device", "advice": "free some space"}
+    failures = [Failure(job=job, seed=seed, **full) for seed in (3, 1, 2, 9)]
+    failures += [Failure(job=job, seed=5, **{**full, "message": "another"}), Failure(job=other, seed=None, **full)]
+    stream = io.StringIO()
+    config = load_config({"out": tmp_path})
+    predict._show_failures(Console(file=stream, width=120, color_system=None), RunResult(failures=failures), config)
+    rows = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    assert rows[0] == "6 failed"
+    assert rows[2:5] == [
+        "a 1-3,9 write No space left on device free some space",
+        "a 5 write another free some space",
+        "b all write No space left on device free some space",
+    ]
