@@ -139,4 +139,7 @@ def _copies(spec: JobSpec, first: AtomRef, second: AtomRef) -> range:
 def _atom(job: Job, place: str, atom: AtomRef, copy: int, names: list[list[str]]) -> list[Any]:
     if isinstance(atom.atom, int):
         raise InputError(f"{job.where}: {place}: AlphaFold 3's format names atoms and does not number them")
+    entity = job.spec.entities[atom.entity - 1]
+    if isinstance(entity, Ligand) and entity.smiles:
+        raise InputError(f"{job.where}: {place}: AlphaFold 3's format has no bonds to ligands given as SMILES")
     return [names[atom.entity - 1][(atom.copy or copy) - 1], atom.position or 1, atom.atom]

@@ -75,7 +75,12 @@ def read_structure(text: str) -> Any:
     text = text.encode("ascii", errors="replace").decode()  # gemmi divides fixed columns between bytes
     try:
         if text.lstrip("# \r\n")[:5].lower() == "data_":
-            structure = gemmi.make_structure_from_block(gemmi.cif.read_string(text)[0])
+            blocks = list(gemmi.cif.read_string(text))
+            with_atoms = [block for block in blocks if block.find_mmcif_category("_atom_site.")]
+            if len(with_atoms) > 1:
+                names = ", ".join(block.name for block in with_atoms[:3])
+                raise InputError(f"{len(with_atoms)} structures in one file ({names}): give each its own file")
+            structure = gemmi.make_structure_from_block((with_atoms or blocks)[0])
         else:
             structure = gemmi.read_pdb_string(text)
         structure.setup_entities()

@@ -44,8 +44,9 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The path, and the time of its last change."""
-        return f"{self.path} {self.file('.dbtype').stat().st_mtime_ns}"
+        """The path, and the times of the last change of the database and of its taxonomy, which may be added later."""
+        files = [self.file(ending) for ending in (".dbtype", *(TAXONOMY if self.has_taxonomy else ()))]
+        return " ".join([str(self.path), *(str(file.stat().st_mtime_ns) for file in files)])
 
     @property
     def members(self) -> tuple[str, str] | None:
@@ -72,6 +73,7 @@ def find_databases(path: Path) -> tuple[Database, ...]:
     Raises:
         ConfigError: if there are none, or if it is not clear which one is meant.
     """
+    path = path.absolute()  # MMseqs2 runs in a folder of its own
     if path.with_name(path.name + ".dbtype").is_file():
         return (Database(path),)
     if not path.is_dir():

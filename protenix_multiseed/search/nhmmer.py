@@ -33,8 +33,8 @@ class Nhmmer:
                 raise ConfigError(f"{path}: no such file: an RNA database is a FASTA file")
         if missing := [name for name in _PROGRAMS if shutil.which(name) is None]:
             raise ConfigError(f"{', '.join(missing)}: not found; install HMMER (apt install hmmer) and put it on PATH")
-        self._databases, self._threads, self._tell = databases, threads, tell
-        self.name = " ".join(["nhmmer", *(f"{path} {path.stat().st_mtime_ns}" for path in databases)])
+        self._databases, self._threads, self._tell = [path.absolute() for path in databases], threads, tell
+        self.name = " ".join(["nhmmer", *(f"{path} {path.stat().st_mtime_ns}" for path in self._databases)])
 
     def search(self, sequences: Sequence[str]) -> list[Found]:
         """See :class:`protenix_multiseed.search.base.Searcher`."""

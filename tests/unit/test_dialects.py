@@ -506,3 +506,33 @@ def test_the_name_of_a_ligand_from_smiles_gets_no_suggestion_of_another_molecule
 def test_standard_input_is_said_not_to_be_read(dictionary):
     with pytest.raises(RefusedInputsError, match="standard input is not read"):
         read_jobs([Path("-")], None, RULES, dictionary)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        "bond:\n      atom1: [A, 4, CA]\n      atom2: [F, 1, C2]",
+        "contact:\n      token1: [A, 4]\n      token2: [F, C2]",
+    ],
+)
+def test_names_of_atoms_in_boltzs_smiles_are_refused(read, constraint):
+    """Boltz numbers all atoms by canonical rank, Protenix those of each element: C6 of N#Cc1ccc(F)nc1 is two atoms."""
+    text = BOLTZ[: BOLTZ.index("constraints:")] + f"constraints:\n  - {constraint}\n"
+    refused(read, text, "name the atoms of a SMILES string differently, so 'C2' cannot be found", "in.yaml")
+
+
+def test_typed_records_and_complexes_with_colons_are_not_mixed(read):
+    """Regression: each became a job of its own, a ligand too."""
+    text = f">A|protein\n{SEQUENCE}\n>L|smiles\nCCO\n>x\n{SEQUENCE}:{OTHER}\n"
+    refused(read, text, "in.fasta: record 1 has a type", "in.fasta")
+
+
+def test_a_single_job_of_the_alphafold_server_is_said_to_need_a_list(read):
+    refused(read, {"dialect": "alphafoldserver", "name": "a", "modelSeeds": [], "sequences": []}, "put it into a list")
+
+
+def test_bonds_to_smiles_ligands_are_not_written_for_alphafold3(read):
+    bonds = [bond(atom2="C1")]
+    (made,) = read(job(protein(), ligand("CCO"), covalent_bonds=bonds))
+    with pytest.raises(InputError, match="has no bonds to ligands given as SMILES"):
+        to_alphafold3(made)

@@ -12,6 +12,7 @@ from support.jobs import job_of
 
 from protenix_multiseed.search.archive import paired_header
 from protenix_multiseed.search.base import Found, QueryError, SearchError
+from protenix_multiseed.search.mmseqs import TAXONOMY, find_databases
 from protenix_multiseed.search.need import complex_of, need_of
 from protenix_multiseed.search.run import search_jobs
 from protenix_multiseed.search.server import MAX_DOWNLOADS, MAX_TICKETS, MAX_TRIES, MAX_UNKNOWN, Server
@@ -282,3 +283,14 @@ def test_complexes_of_one_sequence_are_not_paired():
 def test_a_query_error_names_the_server():
     with fake.msa_server(poison=[A]) as server, pytest.raises(QueryError, match=r"127\.0\.0\.1"):
         Waits().server(server).search([A])
+
+
+def test_a_taxonomy_that_is_added_to_a_database_makes_it_another_one(tmp_path):
+    """Else the unpaired alignments that were found before would be used for ever."""
+    (tmp_path / "db.dbtype").touch()
+    (database,) = find_databases(tmp_path / "db")
+    before = database.name
+    for ending in TAXONOMY:
+        (tmp_path / f"db{ending}").touch()
+    assert database.name != before
+    assert database.name == find_databases(tmp_path / "db")[0].name

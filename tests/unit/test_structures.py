@@ -256,3 +256,33 @@ def test_coordinates_are_templates_only_on_request(read, write):
     assert not any(getattr(one, "structures", ()) for one in others)
     assert any("template in.cif, chain A: 5 of 5 residues mapped" in note for note in made.notes)
     assert content_of(made.spec, reads) != content_of(plain.spec, reads)
+
+
+def test_a_gap_in_a_chain_without_a_stated_sequence_is_said(read):
+    made = structure()
+    for entity in made.entities:
+        entity.full_sequence = []
+    for chain in made[0]:
+        if chain.name == "A":
+            for number, one in enumerate(chain.get_polymer(), start=1):
+                one.seqid.num = number + 26 * (number > 3)
+    text = "".join(
+        line + "\n" for line in made.make_pdb_string().splitlines() if not line.startswith(("SEQRES", "LINK"))
+    )
+    (job,) = read(text, "in.pdb")
+    gaps = [note.partition(";")[0] for note in job.notes if "no residue between" in note]
+    assert gaps == [
+        "chain A: the file states no sequence, and no residue between 3 and 30: the two are joined",
+        "chain B: the file states no sequence, and no residue between 2 and 4: the two are joined",
+    ]
+    (whole,) = read(structure().make_pdb_string(), "in.pdb")
+    assert not any("no residue between" in note for note in whole.notes)
+
+
+def test_several_structures_in_one_mmcif_file_are_refused(read):
+    """Regression: all but the first were dropped without a word."""
+    one = structure().make_mmcif_document().as_string()
+    two = one.replace("data_", "data_other_", 1)
+    with pytest.raises(RefusedInputsError, match="2 structures in one file"):
+        read(one + two, "in.cif")
+    assert read("data_comment\n_a.b 1\n" + one, "in.cif")

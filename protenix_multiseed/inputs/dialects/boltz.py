@@ -164,6 +164,7 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         pocket=pockets[0] if pockets else None,
         has_constraint=bool(contacts or pockets),
     )
+    problems += _names_in_smiles(spec)
     if len(pockets) > 1:
         problems.append(f"{pockets[1].place}: Protenix takes one pocket only: keep one")
     problems += chains.problems
@@ -283,6 +284,18 @@ def _token(place: str, token: tuple[str, int | str], chains: Chains) -> AtomRef:
     if isinstance(which, int):
         return chains.atom(chain, which, place=place)
     return chains.atom(chain, 1, which, place=place)
+
+
+def _names_in_smiles(spec: JobSpec) -> Iterator[str]:
+    """Refuse names of atoms of SMILES strings: Protenix numbers them in another way, so one may be another atom's."""
+    pairs = [(one.first, one.second) for one in spec.bonds] + [(one.first, one.second) for one in spec.contacts]
+    for atom in (one for pair in pairs for one in pair):
+        entity = spec.entities[atom.entity - 1] if 0 < atom.entity <= len(spec.entities) else None
+        if isinstance(entity, Ligand) and entity.smiles and isinstance(atom.atom, str):
+            yield (
+                f"{atom.place}: Boltz and Protenix name the atoms of a SMILES string differently, so {atom.atom!r} "
+                "cannot be found: give the ligand as ccd, or write Protenix JSON, whose SMILES can label it: [CH2:1]"
+            )
 
 
 def _pocket(place: str, pocket: _Pocket, chains: Chains, problems: list[str]) -> Pocket:

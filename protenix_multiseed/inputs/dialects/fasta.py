@@ -64,7 +64,7 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     """Yield the jobs of a document.
 
     Raises:
-        InputError: if it is an alignment.
+        InputError: if it is an alignment, or if two forms are mixed.
     """
     if document.path.suffix.lower() in _ALIGNMENTS or re.match(r"\s*#\d+(,\d+)*\t", document.text):
         raise InputError(
@@ -73,6 +73,11 @@ def parse(document: Document) -> Iterator[ParsedJob]:
         )
     records = list(_records(document.text))
     if any(":" in one.text for one in records if _type_of(one) is None):
+        if typed := next((one for one in records if _type_of(one) is not None), None):
+            raise InputError(
+                f"{document.path.name}: {typed.place} has a type, as in a file that is one complex, and another "
+                "record has ':', as in a file of a complex for each record: write two files"
+            )
         for index, record in enumerate(records):
             yield _complex(document, index, _job_name(record.header), _split(record))
     else:

@@ -48,7 +48,10 @@ def parse(document: Document) -> Iterator[ParsedJob]:
     """
     content = document.json
     if not isinstance(content, list) or not content:
-        if isinstance(content, dict) and "sequences" in content and ("modelSeeds" in content or "version" in content):
+        job = content if isinstance(content, dict) and "sequences" in content else {}
+        if job.get("dialect") == "alphafoldserver":
+            raise InputError(f"{document.path.name}: one job of the AlphaFold Server: put it into a list, [ ... ]")
+        if "modelSeeds" in job or "version" in job:
             raise InputError(
                 f"{document.path.name}: it looks like AlphaFold 3's JSON, which says so: add "
                 '"dialect": "alphafold3", "version": 2'

@@ -7,6 +7,7 @@ Coordinates are used only on request, as templates. A sequence is the whole one 
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from protenix_multiseed.errors import InputError
@@ -132,6 +133,8 @@ class _Reader:
         entity = self.structure.get_entity_of(polymer)
         whole = [one.split(",")[0] for one in entity.full_sequence] if entity is not None else []
         names = whole or [residue.name for residue in polymer.first_conformer()]
+        if not whole:
+            self.notes.extend(_gaps(chain.name, polymer))
         sequence, changes = "".join(letter_of(component, kind) for component in names), []
         for position, component in enumerate(names, start=1):
             if component not in COMPONENTS[kind].values():
@@ -228,3 +231,14 @@ def _key(chain: str, residue: Any) -> tuple[str, str, str]:
 def _is_covalent(connection: Any) -> bool:
     """Whether this is a covalent bond between atoms of the file. The atom of a symmetry mate has the same name."""
     return bool(connection.type.name == "Covale" and connection.asu.name != "Different")
+
+
+def _gaps(chain: str, polymer: Any) -> Iterator[str]:
+    """Name the places where residues are missing in a chain without a stated sequence: its ends there are joined."""
+    numbers = [residue.seqid.num for residue in polymer.first_conformer()]
+    for before, after in pairwise(numbers):
+        if after > before + 1:
+            yield (
+                f"chain {chain}: the file states no sequence, and no residue between {before} and {after}: the two are "
+                "joined; for the whole chain, write its sequence in a job file"
+            )
