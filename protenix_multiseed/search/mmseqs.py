@@ -73,9 +73,8 @@ def find_databases(path: Path) -> tuple[Database, ...]:
     Raises:
         ConfigError: if there are none, or if it is not clear which one is meant.
     """
-    path = path.absolute()  # MMseqs2 runs in a folder of its own
     if path.with_name(path.name + ".dbtype").is_file():
-        return (Database(path),)
+        return (Database(path.absolute()),)  # MMseqs2 runs in a folder of its own
     if not path.is_dir():
         raise ConfigError(f"{path}: no database of MMseqs2 (no {path.name}.dbtype) and no folder of databases")
     known = [file for pattern in _COLABFOLD for file in sorted(path.glob(f"{pattern}.dbtype"))]
@@ -86,7 +85,7 @@ def find_databases(path: Path) -> tuple[Database, ...]:
     if len(found) > 1 and not known:
         names = ", ".join(file.stem for file in found)
         raise ConfigError(f"{path}: the folder holds several databases ({names}): name one of them, as {found[0].stem}")
-    return tuple(Database(file.with_suffix("")) for file in found)
+    return tuple(Database(file.with_suffix("").absolute()) for file in found)
 
 
 class Mmseqs:

@@ -291,7 +291,7 @@ def _names_in_smiles(spec: JobSpec) -> Iterator[str]:
     pairs = [(one.first, one.second) for one in spec.bonds] + [(one.first, one.second) for one in spec.contacts]
     for atom in (one for pair in pairs for one in pair):
         entity = spec.entities[atom.entity - 1] if 0 < atom.entity <= len(spec.entities) else None
-        if isinstance(entity, Ligand) and entity.smiles and isinstance(atom.atom, str):
+        if isinstance(entity, Ligand) and entity.smiles and atom.position == 1 and isinstance(atom.atom, str):
             yield (
                 f"{atom.place}: Boltz and Protenix name the atoms of a SMILES string differently, so {atom.atom!r} "
                 "cannot be found: give the ligand as ccd, or write Protenix JSON, whose SMILES can label it: [CH2:1]"
