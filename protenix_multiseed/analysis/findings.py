@@ -83,7 +83,7 @@ class Findings:
         return dict(strongest(compact.interfaces[sample.sample])) if compact else {}
 
     def matched_plddt(self, most: int | None = None) -> np.ndarray:
-        """PLDDT of the compared samples, at most ``most``, with matched copies of chains [N, N_token], 0 to 100."""
+        """Return the pLDDT of the compared samples, at most ``most``, with matched copies of chains [N, N_token]."""
         assert self.agreement is not None
         order = self.agreement.order[:most]
         samples = self.samples[: len(order)]
@@ -94,6 +94,11 @@ class Findings:
     def dockq(self, place: int) -> "Scores":
         """DockQ to the best sample by pair of chains, for the sample at ``place`` in the ranking; empty if unknown."""
         return self.docked[place] if place < len(self.docked) else {}
+
+
+def has_structure(sample: Sample) -> bool:
+    """Whether the structure of a sample was kept, and not deleted since."""
+    return sample.structure is not None and is_file(sample.structure, sample.folder)
 
 
 def ranked(samples: Sequence[Sample]) -> list[Sample]:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from protenix_multiseed.analysis.findings import has_structure
 from protenix_multiseed.commands.console import make_console, show_problems
 from protenix_multiseed.commands.formats import SHORT_NAMES
 from protenix_multiseed.commands.message import say
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import make_scratch, publish_folder, read_text, remove
-from protenix_multiseed.outputs.export import alphafold3_files, has_structure, pdb_files
+from protenix_multiseed.outputs.export import alphafold3_files, pdb_files
 from protenix_multiseed.outputs.found import RankedJob, find_jobs, gather_job, refuse_if_none, skipped
 from protenix_multiseed.units import counted
 

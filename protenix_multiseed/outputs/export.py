@@ -13,8 +13,9 @@ import numpy as np
 
 from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import Tokens, read_compact
+from protenix_multiseed.analysis.findings import has_structure
 from protenix_multiseed.errors import ConfigError, DamagedError
-from protenix_multiseed.files import is_file, read_text
+from protenix_multiseed.files import read_text
 from protenix_multiseed.outputs.modelcif import without_ligand_numbers
 from protenix_multiseed.outputs.seed_files import read_summary
 from protenix_multiseed.types import Sample
@@ -43,11 +44,6 @@ def alphafold3_files(name: str, samples: Sequence[Sample]) -> Iterator[tuple[str
             yield f"{folder}/{name}_{folder}_{kind}", content
             if place == 0:
                 yield f"{name}_{kind}", content
-
-
-def has_structure(sample: Sample) -> bool:
-    """Whether the structure of a sample was kept, and not deleted since."""
-    return sample.structure is not None and is_file(sample.structure, sample.folder)
 
 
 def pdb_files(name: str, samples: Sequence[Sample]) -> Iterator[tuple[str, str]]:

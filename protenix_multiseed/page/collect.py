@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from protenix_multiseed.analysis.compact import NAME, PAE_STEP, Compact, read_compact
-from protenix_multiseed.analysis.findings import Findings
+from protenix_multiseed.analysis.findings import Findings, has_structure
 from protenix_multiseed.errors import DamagedError
-from protenix_multiseed.files import is_file, read_text
+from protenix_multiseed.files import read_text
 from protenix_multiseed.inputs.notes import LESS_ACCURATE
 from protenix_multiseed.outputs.seed_files import RECORD, read_record, read_summary
 from protenix_multiseed.types import Sample
@@ -117,8 +117,7 @@ def structures_of(findings: Findings, *, slim: bool) -> list[int]:
     """
     most = MOST_STRUCTURES_SLIM if slim else MOST_STRUCTURES
     n = min(len(findings.samples), MOST_SAMPLES)
-    samples = findings.samples[:n]  # the structure of a sample was perhaps not kept, or deleted since
-    kept = [place for place, one in enumerate(samples) if one.structure and is_file(one.structure, one.folder)]
+    kept = [place for place, one in enumerate(findings.samples[:n]) if has_structure(one)]
     clusters = [one.members for one in findings.agreement.clusters] if findings.agreement else [(0,)]
     first = [next((place for place in members if place in kept), n) for members in clusters]
     places = dict.fromkeys([*first, *([] if slim else kept)])

@@ -76,7 +76,7 @@ def assert_alike(ours, theirs):
 chain = st.tuples(st.integers(1, 12), st.booleans())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     chains=st.lists(chain, min_size=1, max_size=6),
     seed=st.integers(0, 2**31),

@@ -29,7 +29,7 @@ def world(tmp_path_factory):
     return folder, dictionary
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
 @given(job=jobs(), exact=st.booleans())
 def test_what_is_accepted_can_be_featurized(world, job, exact):
     from protenix_multiseed.features.featurize import featurize

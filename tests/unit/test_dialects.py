@@ -434,7 +434,7 @@ def folder(tmp_path_factory):
     return made
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
 @given(content=jobs())
 def test_a_generated_job_comes_back_from_each_format_that_can_hold_it(folder, dictionary, content):
     def read(content):

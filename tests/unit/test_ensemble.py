@@ -161,7 +161,7 @@ def test_convergence_takes_thousands_of_seeds():
 
 
 @given(st.integers(1, 600), st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_convergence_equals_the_sums_over_all_scores(n, seed):
     """Regression: the means for all counts took n * n steps, 8 s for 8,000 seeds."""
     scores = np.random.default_rng(seed).normal(size=n)
@@ -212,7 +212,7 @@ def test_tokens_of_very_low_plddt_are_left_out_unless_nearly_all_are():
 
 
 @given(st.integers(1, 12), st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_clusters_are_a_partition_in_the_order_of_the_ranking(n, seed):
     points = np.random.default_rng(seed).normal(size=(n, 3)) * 3
     found = cluster(np.linalg.norm(points[:, None] - points[None], axis=-1), 2.0)
@@ -221,7 +221,7 @@ def test_clusters_are_a_partition_in_the_order_of_the_ranking(n, seed):
 
 
 @given(st.lists(st.floats(-100, 1), min_size=1, max_size=8), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_expected_best_is_the_mean_over_all_choices(scores, data):
     count = data.draw(st.integers(1, len(scores)))
     every = [max(chosen) for chosen in itertools.combinations(scores, count)]

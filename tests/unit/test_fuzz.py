@@ -30,9 +30,7 @@ from protenix_multiseed.upstream.environment import prepare
 
 EXAMPLES = int(os.environ.get("PROTENIX_MS_EXAMPLES", "60"))
 SECONDS = 10
-fuzzed = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000
-)
+fuzzed = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
 RULES = InputRules(model="m", max_tokens=2560, reads=ReadSettings(msa=True, rna_msa=True, template=True))
 
 

@@ -26,7 +26,7 @@ def prepared():
     environment.prepare(EmbeddedDictionary())
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=EXAMPLES < 1000)
 @given(
     name=st.text(SIGNS, min_size=1, max_size=8)
     | st.builds("{}{}".format, WORDS, WORDS)

@@ -16,7 +16,7 @@ def everything(jobs):
     return {(job, seed) for job, (_, count) in enumerate(jobs) for seed in range(1, count + 1)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(JOBS, st.lists(st.integers(1, 9), min_size=6, max_size=6), st.data())
 def test_every_seed_is_finished_once_whatever_happens(jobs, fits, data):
     """Any order of starts, finished seeds, lost GPUs, moved seeds and new GPUs."""
