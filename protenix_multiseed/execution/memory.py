@@ -330,9 +330,9 @@ def _triangle_bytes(n_pair: int, width: int, n_byte: int, settings: Settings) ->
     product = one if settings.fused or groups > 1 else 0
     # Without Triton, factors are made in chunks of rows: the normed z and all projections of two chunks.
     rows = 0 if settings.fused else 5 * one if 4 * one <= most else most * (8 + groups) // 4
-    # Query, key, value and attention output; of a chunk also a copy of its columns. Above the limit there are at least
-    # two chunks of even size, which hold less than the largest update in one piece, until they have grown.
-    attention = 4 * one if 3 * one <= most else max(most * 4 // 3, min(3 * one // 2, most) * 5 // 3)
+    # Query, key, value and attention output. A chunk also has a copy of its columns, but there are at least two of even
+    # size: they hold less than the factors and the product of the same pairs.
+    attention = min(3 * one, most) * 4 // 3
     return max(factors + product + rows, attention) * n_byte
 
 

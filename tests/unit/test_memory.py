@@ -129,7 +129,7 @@ def test_no_update_holds_more_than_its_estimate(seeds, n, width):
     """Arithmetic for every size, also between those that are measured: a step of one token can double the chunks."""
     most = 2**22
     settings = Settings(
-        n_sample=1, n_step=1, trunk_bytes=2, padding=16, on_gpu=True, **bytes_of_parts("fast", half=True)
+        n_sample=1, n_step=1, trunk_bytes=2, padding=16, on_gpu=True, fused=True, **bytes_of_parts("fast", half=True)
     )
     attention = []
     parts = list(chunks(SimpleNamespace(shape=(seeds, n, n, width)), 3 * width, most))
