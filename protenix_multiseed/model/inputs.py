@@ -99,6 +99,11 @@ class Inputs:
         return next(part.of_seed(index - span.start) for part, span in self.spans() if index < span.stop)
 
 
+def full_of_padding(device: torch.device, *shape: int) -> torch.Tensor:
+    """A tensor that holds padding only, float32."""
+    return torch.full(shape, PADDING, device=device)
+
+
 def padded(x: torch.Tensor, n: int, *dims: int) -> torch.Tensor:
     """Pad dimensions of ``x`` at their end to size ``n``; ``x`` itself if they have this size."""
     shape = [n if dim in dims else size for dim, size in enumerate(x.shape)]

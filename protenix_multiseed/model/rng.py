@@ -65,6 +65,13 @@ class SeedRng:
         """Standard normal numbers on the device, float32."""
         return torch.randn(shape, device=self.device, generator=self._on_device)
 
+    def fill(self, x: torch.Tensor) -> None:
+        """Fill a tensor with the numbers that :meth:`normal` makes for its shape."""
+        if x.is_contiguous():
+            x.normal_(generator=self._on_device)
+        else:  # in place, the numbers could depend on the strides
+            x.copy_(self.normal(*x.shape))
+
     def rotations(self, n_sample: int) -> np.ndarray:
         """Uniform rotations [N_sample, 3, 3], as upstream's ``uniform_random_rotation`` draws them."""
         return np.asarray(Rotation.random(num=n_sample, random_state=self._numpy).as_matrix())

@@ -268,11 +268,7 @@ def dropout_of_padded_block(self, x, p):
 
 
 def draw_for_padded_atoms(original):
-    def draw(rng, n_sample, n_atom, n_step):
-        initial, rotations, translations, noise = original(rng, n_sample, 384, n_step)
-        return initial[:, :n_atom], rotations, translations, noise[:, :, :n_atom]
-
-    return draw
+    return lambda rng, draws, entry, samples, n_atom: original(rng, draws, entry, samples, 384)
 
 
 def without_last_pass(original):

@@ -24,6 +24,8 @@ from protenix_multiseed.kernels.base import Lengths, chunks, torch_kernels, trit
 from protenix_multiseed.limits import EMPTY_TEMPLATES, TEMPLATE_SLOTS, TOKEN_PADDING_GPU
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast.pairformer import PairBlock, PairStack
+from protenix_multiseed.model.fast.sampler import make_draws
+from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.weights import build_model
 from protenix_multiseed.settings import FeatureSettings, InputRules
 from protenix_multiseed.types import Sizes
@@ -61,6 +63,33 @@ def test_the_estimate_is_at_most_25_percent_above_the_peak_and_never_below(featu
             scored(network, features, features.seeds[:seeds], sample_chunk=chunk)
     measured = weights + counted.peak
     assert measured <= estimate.peak_bytes <= 1.25 * measured
+
+
+@pytest.mark.parametrize("n_atoms", [(40,), (40, 40), (40, 31)], ids=str)
+@pytest.mark.parametrize("upstream_chunk", [None, 7])
+def test_random_numbers_of_all_steps_are_held_once(features, n_atoms, upstream_chunk):
+    """With many samples and steps they are the largest tensors of a batch, and no smaller chunk makes them smaller."""
+    configs = SimpleNamespace(
+        sample_diffusion=SimpleNamespace(N_sample=30),
+        infer_setting=SimpleNamespace(sample_diffusion_chunk_size=upstream_chunk),
+    )
+    network = SimpleNamespace(configs=configs, device=torch.device("cpu"))
+    inputs = SimpleNamespace(owners=[SimpleNamespace(n_atom=n) for n in n_atoms], n_atom=max(n_atoms))
+    rngs = [SeedRng(features.seeds[place], network.device) for place in range(len(n_atoms))]
+    with Allocations() as counted:
+        draws = make_draws(network, inputs, rngs, n_step=100)
+    held = sum(x.nbytes for x in (draws.initial, draws.rotations, draws.translations, draws.noise))
+    assert held <= counted.peak < 1.1 * held
+    upstream = SeedRng(features.seeds[len(n_atoms) - 1], network.device)
+    own = n_atoms[-1]
+    for start in range(0, 30, upstream_chunk or 30):
+        some = slice(start, min(start + (upstream_chunk or 30), 30))
+        assert torch.equal(draws.initial[-1, some, :own], upstream.normal(some.stop - start, own, 3))
+        for step in range(100):
+            rotations = torch.from_numpy(upstream.rotations(some.stop - start)).float()
+            assert torch.equal(draws.rotations[step, -1, some], rotations)
+            assert torch.equal(draws.translations[step, -1, some, 0], upstream.normal(some.stop - start, 3))
+            assert torch.equal(draws.noise[step, -1, some, :own], upstream.normal(some.stop - start, own, 3))
 
 
 def test_no_tensor_of_an_earlier_step_is_alive_while_templates_are_embedded(features, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.denoiser import Denoiser
-from protenix_multiseed.model.inputs import Inputs, padded
+from protenix_multiseed.model.inputs import Inputs, full_of_padding
 from protenix_multiseed.model.network import Network
 from protenix_multiseed.model.rng import SeedRng
 from protenix_multiseed.model.stages import Conditioning, SampleSteps, StepsDone, TrunkOutput
@@ -172,35 +172,33 @@ def make_draws(network: Network, inputs: Inputs, rngs: Sequence[SeedRng], *, n_s
     Upstream processes samples in chunks. It draws the numbers for all steps of one chunk before it begins the next
     chunk. This function draws in the same order, with upstream's chunk size. The computation uses its own chunks.
     """
-    n_sample, chunk = (
-        network.configs.sample_diffusion.N_sample,
-        network.configs.infer_setting.sample_diffusion_chunk_size,
+    settings, chunk = network.configs.sample_diffusion, network.configs.infer_setting.sample_diffusion_chunk_size
+    n_sample, n_entry = settings.N_sample, len(rngs)
+
+    room = partial(full_of_padding, network.device)
+    # Each number is drawn into its place: the noise of all steps may be the largest tensor of the batch.
+    draws = Draws(
+        initial=room(n_entry, n_sample, inputs.n_atom, 3),
+        rotations=room(n_step, n_entry, n_sample, 3, 3),
+        translations=room(n_step, n_entry, n_sample, 1, 3),
+        noise=room(n_step, n_entry, n_sample, inputs.n_atom, 3),
     )
-    sizes = [min(chunk or n_sample, n_sample - start) for start in range(0, n_sample, chunk or n_sample)]
-    made = [
-        [_draw_chunk(rng, size, part.n_atom, n_step) for size in sizes]
-        for part, rng in zip(inputs.owners, rngs, strict=True)
-    ]
-    seeds = [tuple(torch.cat(parts, dim=-3) for parts in zip(*chunks, strict=True)) for chunks in made]
-    initial, rotations, translations, noise = (list(parts) for parts in zip(*seeds, strict=True))
-    return Draws(
-        initial=torch.stack([padded(x, inputs.n_atom, 1) for x in initial]),
-        rotations=torch.stack(rotations, dim=1),
-        translations=torch.stack(translations, dim=1),
-        noise=torch.stack([padded(x, inputs.n_atom, 2) for x in noise], dim=1),
-    )
+    for entry, (part, rng) in enumerate(zip(inputs.owners, rngs, strict=True)):
+        for start in range(0, n_sample, chunk or n_sample):
+            _draw_chunk(rng, draws, entry, slice(start, start + (chunk or n_sample)), part.n_atom)
+    return draws
 
 
-def _draw_chunk(rng: SeedRng, n_sample: int, n_atom: int, n_step: int) -> tuple[torch.Tensor, ...]:
+def _draw_chunk(rng: SeedRng, draws: Draws, entry: int, samples: slice, n_atom: int) -> None:
     """Draw the numbers of one chunk: initial noise, then rotations, translations and noise for each step."""
-    initial = rng.normal(n_sample, n_atom, 3)
-    rotations, translations, noise = [], [], []
-    for _ in range(n_step):
-        rotations.append(rng.rotations(n_sample))
-        translations.append(rng.normal(n_sample, 3))
-        noise.append(rng.normal(n_sample, n_atom, 3))
-    on_device = torch.from_numpy(np.stack(rotations)).float().to(initial.device)
-    return initial, on_device, torch.stack(translations)[:, :, None, :], torch.stack(noise)
+    rng.fill(draws.initial[entry, samples, :n_atom])
+    rotations = []
+    of_steps = zip(draws.noise[:, entry, samples, :n_atom], draws.translations[:, entry, samples], strict=True)
+    for noise, translations in of_steps:
+        rotations.append(rng.rotations(len(noise)))
+        rng.fill(translations)
+        rng.fill(noise)
+    draws.rotations[:, entry, samples] = torch.from_numpy(np.stack(rotations)).float()
 
 
 def _rotate(rotations: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
