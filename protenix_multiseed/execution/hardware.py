@@ -4,11 +4,16 @@ import contextlib
 import gc
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from protenix_multiseed.errors import ConfigError
+
+# Files of a control group, version 1 and 2: its limit, what it uses, and, in memory.stat, the cache that is not in use.
+_LIMITS_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_LIMITS_2 = ("memory.max", "memory.current", "inactive_file")
 
 
 def choose_device(name: str) -> torch.device:
@@ -87,14 +92,48 @@ def capability_of(device: torch.device) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
-def available_bytes(device: torch.device) -> int:
-    """Return the bytes that this process may use on a device: free memory and, on a GPU, memory it has reserved."""
+def available_bytes(device: torch.device, before: int | None = None) -> int:
+    """Return the bytes that this process may use on a device: what is free, and what it holds already.
+
+    Args:
+        before: What :func:`resident_bytes` was before the model. On a CPU, what this process has taken since is what it
+            holds. None: nothing.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device)
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    held = 0 if before is None else max(0, resident_bytes() - before)
+    return min([int(psutil.virtual_memory().available), *_left_of_limits()]) + held
+
+
+def resident_bytes() -> int:
+    """Return the bytes of main memory that this process takes now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def _left_of_limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Yield the bytes that are left of each memory limit of a container or a batch system (Linux control groups).
+
+    Memory of the page cache that is not in use counts as left, because Linux takes it back.
+    """
+    with contextlib.suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, kinds, inside = line.split(":", 2)
+            if kinds not in ("", "memory"):
+                continue
+            top, names = (root / "memory", _LIMITS_1) if kinds else (root, _LIMITS_2)
+            folder = top / inside.lstrip("/")
+            for level in (folder, *folder.parents):
+                if not level.is_relative_to(top):
+                    break
+                with contextlib.suppress(OSError, ValueError, KeyError):  # no limit at this level
+                    limit, used = (int((level / name).read_text()) for name in names[:2])
+                    stat = dict(row.split() for row in (level / "memory.stat").read_text().splitlines())
+                    yield max(0, limit - used + int(stat[names[2]]))
 
 
 def reset_peak(device: torch.device) -> None:

@@ -62,6 +62,7 @@ class LoadedModel:
         self.checkpoint = config.checkpoint_path
         self.missing_weights: tuple[str, ...] = ()
         self.kernels: dict[str, str] = {}
+        self._bytes_before = hardware.resident_bytes()
         self._built = build_model(self.configs)
         self.network = self._make_network(self._built)
         on_gpu = self.device.type == "cuda"
@@ -146,9 +147,10 @@ class LoadedModel:
     def _usable_bytes(self) -> int:
         """Return the bytes that are free now, without the margin for other use.
 
-        What is kept of the last batch counts as free: the next batch drops it, or its estimate contains it.
+        What is kept of the last batch counts as free: the next batch drops it, or its estimate contains it. So do the
+        weights, which each estimate contains.
         """
-        return int(MARGIN * (self.config.assume_free or hardware.available_bytes(self.device)))
+        return int(MARGIN * (self.config.assume_free or hardware.available_bytes(self.device, self._bytes_before)))
 
     def refusal(self, sizes: Sizes) -> str | None:
         """Return why a job of these sizes cannot be predicted with the memory that is free now; None if it can.

@@ -40,8 +40,8 @@ with contextlib.suppress(ImportError):  # Gluon for Hopper comes with Triton 3.6
 launches_kept: list[tuple[Any, tuple[Any, ...], Mapping[str, Any]]] | None = None
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Launch a Triton kernel. While ``launches()`` of :mod:`.compile` runs, only record the launch."""
+def launch(kernel: Any, grid: tuple[int], *arguments: Any, **options: Any) -> None:
+    """Launch a Triton kernel on a grid of one dimension: CUDA limits the others to 65,535. While ``launches()`` of :mod:`.compile` runs, only record the launch."""
     if launches_kept is not None:
         launches_kept.append((kernel, arguments, options))
     else:

@@ -3,8 +3,8 @@
 Usage: ``python -m protenix_multiseed.kernels.probe_process cuda:0 triton``
 
 Prints one line of JSON for each kind of kernels: ``{"triton": "ok"}``, or the reason why the kind cannot be used. Each
-line is printed at once. If a kind aborts the process, the lines of earlier kinds are already out. On a Hopper GPU the
-kind ``triton`` prints a second line, ``{"hopper": "ok"}`` or why not, for the kernels written for these GPUs.
+line is printed at once. If a kind aborts the process, the lines of earlier kinds are already out, and a first line says
+so of all kinds. On a Hopper GPU the kind ``hopper`` comes with ``triton``, for the kernels written for these GPUs.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from protenix_multiseed.kernels.ops import operations
 
 HOPPER = (9, 0)  # compute capability
 NO_GLUON = "Hopper's kernels need Triton 3.6, which comes with PyTorch 2.11"
+ENDED_EARLY = "the probe ended early"
 TOLERANCE = 0.02  # largest accepted difference, relative to the norm of the result; bfloat16 rounds to 0.004
 
 
@@ -43,7 +44,9 @@ def main(device_name: str, *kinds: str) -> None:
                 compile_ahead(wanted, capability)
         torch.cuda.set_device(device)
         is_hopper = of_nvidia and torch.cuda.get_device_capability(device) == HOPPER
-    for kind in (*kinds, *(("hopper",) if is_hopper else ())):
+    tested = (*kinds, *(("hopper",) if is_hopper else ()))
+    print(json.dumps(dict.fromkeys(tested, ENDED_EARLY)), flush=True)
+    for kind in tested:
         print(json.dumps({kind: outcome_of(kind, device)}), flush=True)
 
 

@@ -139,7 +139,7 @@ def test_a_job_is_refused_by_the_free_memory_and_not_by_an_earlier_failure(featu
     (made,) = predict(model, one)
     assert isinstance(made, Prediction)
     assert made.run["sample_chunk"] == 1  # the plan keeps to what was learned
-    monkeypatch.setattr(hardware, "available_bytes", lambda device: 2**20)
+    monkeypatch.setattr(hardware, "available_bytes", lambda *_: 2**20)
     (failed,) = predict(model, one)
     assert f"and {format_bytes(int(MARGIN * 2**20))} are free" in failed.message
 

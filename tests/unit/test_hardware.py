@@ -74,3 +74,42 @@ def test_warming_up_changes_no_draw(dtype, monkeypatch):
     warm_up.multiply(torch.device("cpu"), dtype)
     warm_up.run_small_operations(torch.device("cpu"), dtype)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def limits(folder, names, limit, used, cached):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, number in zip(names, (limit, used), strict=False):
+        (folder / name).write_text(f"{number}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {cached}\n")
+
+
+@pytest.mark.parametrize(("line", "top", "names"), [
+    ("0::/jobs/7", ".", ("memory.max", "memory.current", "inactive_file")),
+    ("4:memory:/jobs/7", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+])  # fmt: skip
+def test_limits_of_containers_and_batch_systems_are_found(tmp_path, line, top, names):
+    """The own group may have no limit, and the one around it a lower one."""
+    groups, root = tmp_path / "cgroup", tmp_path / "fs"
+    groups.write_text(f"9:cpu:/elsewhere\n{line}\n")
+    assert list(hardware._left_of_limits(groups, root)) == []
+    limits(root / top / "jobs" / "7", names, "max", 30, 10)
+    limits(root / top / "jobs", names, 100, 70, 20)
+    assert list(hardware._left_of_limits(groups, root)) == [50]
+    limits(root / top / "jobs" / "7", names, 80, 75, 10)
+    assert list(hardware._left_of_limits(groups, root)) == [15, 50]
+    limits(root / top / "jobs" / "7", names, 80, 95, 10)
+    assert list(hardware._left_of_limits(groups, root)) == [0, 50]
+
+
+def test_a_limit_bounds_what_is_available(monkeypatch):
+    assert hardware.available_bytes(torch.device("cpu")) > 2**20
+    monkeypatch.setattr(hardware, "_left_of_limits", lambda: [2**20])
+    assert hardware.available_bytes(torch.device("cpu")) == 2**20
+
+
+def test_on_a_cpu_what_the_process_has_taken_counts_as_available(monkeypatch):
+    """Else the weights, which an estimate contains, would count twice once they are loaded."""
+    before = hardware.resident_bytes()
+    monkeypatch.setattr(hardware, "_left_of_limits", lambda: [2**20])
+    taken = torch.ones(2**24)
+    assert hardware.available_bytes(torch.device("cpu"), before) > 2**20 + 0.9 * taken.nbytes

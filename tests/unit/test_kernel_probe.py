@@ -13,6 +13,7 @@ from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.execution.local import make_probe
 from protenix_multiseed.kernels import probe as module
+from protenix_multiseed.kernels import probe_process
 from protenix_multiseed.kernels.probe import KINDS, KernelProbe
 
 TRITON, CUEQUIVARIANCE = (f'print(\'{{"{kind}": "ok"}}\', flush=True)' for kind in KINDS)
@@ -128,6 +129,28 @@ def test_an_abort_keeps_the_outcomes_before_it(probe):
     assert found["triton"] == "ok"
     assert found["cuequivariance"] == "the probe ended early"
     assert probe(BOTH).result()["cuequivariance"] == "ok"  # the outcome of an abort is not kept
+
+
+def test_an_abort_in_the_kernels_for_hopper_is_said(probe, monkeypatch, capsys):
+    """They are no kind of their own that a run asks for."""
+
+    def refuse(*_, **__):
+        raise RuntimeError
+
+    def outcome(kind, device):
+        if kind == "hopper":
+            raise SystemExit
+        return "ok"
+
+    monkeypatch.setattr(probe_process, "wanted_launches", refuse)
+    monkeypatch.setattr(probe_process, "outcome_of", outcome)
+    monkeypatch.setattr(probe_process.torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(probe_process.torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with pytest.raises(SystemExit):
+        probe_process.main("cuda:0", "triton")
+    printed = capsys.readouterr().out
+    found = probe(f"import os; os.write(1, {printed.encode()!r}); os.abort()", used=("triton",)).result()
+    assert found == {"triton": "ok", "hopper": "the probe ended early"}
 
 
 def test_a_probe_that_hangs_is_ended(probe, monkeypatch):

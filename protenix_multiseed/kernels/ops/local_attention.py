@@ -92,10 +92,11 @@ def local_attention_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    window = tl.program_id(0) // n_head
+    window = tl.program_id(0) // n_head % n_window
     head = tl.program_id(0) % n_head
-    shared = (tl.program_id(1) % n_shared).to(tl.int64)
-    seed = (tl.program_id(1) // n_shared).to(tl.int64)
+    sample = tl.program_id(0) // (n_head * n_window)
+    shared = (sample % n_shared).to(tl.int64)
+    seed = (sample // n_shared).to(tl.int64)
     rows = window * QUERIES + tl.arange(0, QUERIES)
     columns = window * QUERIES - (KEYS - QUERIES) // 2 + tl.arange(0, KEYS)
     channel = tl.arange(0, WIDTH)
@@ -131,7 +132,7 @@ def _(
     out = query.new_empty(query.shape)
     n_window = bias.shape[2]
     launch(
-        local_attention_kernel, (n_window * n_head, shared * n_seed), query, key, value, gate, bias, out,
+        local_attention_kernel, (n_window * n_head * shared * n_seed,), query, key, value, gate, bias, out,
         *query.stride()[:4], *out.stride()[:4], n_atom, n_window, shared, n_head, width,
         max(16, triton.next_power_of_2(width)), N_QUERY, N_KEY, num_warps=_WARPS,
     )  # fmt: skip

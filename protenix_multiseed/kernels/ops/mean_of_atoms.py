@@ -35,9 +35,10 @@ def mean_of_atoms(kernels: Kernels, x: torch.Tensor, atoms: torch.Tensor, count:
 def mean_of_atoms_kernel(
     x, atoms, count, out, n_atom, n_token, n_shared, first_of_entry, most, width, COLUMNS: tl.constexpr
 ):
-    token = tl.program_id(0)
-    place = tl.program_id(1) // n_shared * first_of_entry + token
-    sample = tl.program_id(1).to(tl.int64)
+    token = tl.program_id(0) % n_token
+    sample = tl.program_id(0) // n_token
+    place = sample // n_shared * first_of_entry + token
+    sample = sample.to(tl.int64)
     column = tl.arange(0, COLUMNS)
     n = tl.load(count + place)
     total = tl.zeros([COLUMNS], tl.float32)
@@ -55,7 +56,7 @@ def _(kernels: Kernels, x: torch.Tensor, atoms: torch.Tensor, count: torch.Tenso
     n_table, n_token, most = atoms.shape
     out = x.new_empty(n_seed, shared, n_token, width)
     launch(
-        mean_of_atoms_kernel, (n_token, n_seed * shared), x, atoms, count, out, n_atom, n_token, shared,
+        mean_of_atoms_kernel, (n_token * n_seed * shared,), x, atoms, count, out, n_atom, n_token, shared,
         n_token if n_table > 1 else 0, most, width, triton.next_power_of_2(width),
     )  # fmt: skip
     return out
