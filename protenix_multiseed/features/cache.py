@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,21 +25,33 @@ from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Job
 from protenix_multiseed.versions import version_of
 
-LAYOUT = 3  # increase it when the meaning of the arrays changes
+LAYOUT = 4  # increase it when the meaning of the arrays changes
 MAX_BYTES = 2 * 2**30
 _WARNINGS = "warnings"
 
-Made = tuple[dict[str, np.ndarray], tuple[str, ...]]
-"""Feature arrays by name, and warnings for the user."""
+
+class Made(NamedTuple):
+    """What is made from a job's alignments and templates.
+
+    Attributes:
+        arrays: Feature arrays by name.
+        warnings: Warnings for the user that are the same each time.
+        passing: Warnings that may not come the next time: for example a template could not be fetched.
+    """
+
+    arrays: dict[str, np.ndarray]
+    warnings: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
 
 
 def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], make: Callable[[], Made]) -> Made:
-    """Return the arrays of a job's alignments and templates from the cache. Else call ``make`` and store its result.
+    """Return what was made from a job's alignments and templates from the cache. Else call ``make`` and store it.
+
+    Nothing is stored if there are warnings that may not come the next time.
 
     Args:
         tokens: Arrays that describe the job's tokens. They are part of the cache key, because bonds and ligands change
             the tokens too.
-        make: Makes the arrays and the warnings.
     """
     key = _key(job, settings, tokens)
     path = cache_dir() / "features" / f"{key}.npz"
@@ -48,12 +60,11 @@ def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], ma
     with _alone(key):
         if (found := _read(path)) is not None:  # another process has made it meanwhile
             return found
-        arrays, warnings = make()
-        if warnings:  # do not store: for example a template could not be fetched, but the next run may succeed
-            return arrays, warnings
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-            _store(path, {**arrays, _WARNINGS: np.array(json.dumps(warnings))})
-        return arrays, warnings
+        made = make()
+        if not made.passing:
+            with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+                _store(path, {**made.arrays, _WARNINGS: np.array(json.dumps(made.warnings))})
+        return made
 
 
 def _read(path: Path) -> Made | None:
@@ -62,7 +73,7 @@ def _read(path: Path) -> Made | None:
         with open_file(path, path.parent) as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
         os.utime(path)
-        return arrays, tuple(json.loads(str(arrays.pop(_WARNINGS))))
+        return Made(arrays, tuple(json.loads(str(arrays.pop(_WARNINGS)))))
     except Exception:
         return None
 

@@ -4,7 +4,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,9 +95,14 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
                 made.append(shared.features(same))
                 waiting = [seed for seed in waiting if seed not in same]
     seconds = (time.perf_counter() - start) / len(made)
-    told = tuple(f"Protenix warns: {text[:300]}" for text in heard if settings.reads.exact or _UNBONDED not in text)
+    told = told_by_upstream([text for text in heard if settings.reads.exact or _UNBONDED not in text])
     first, *others = (replace(features, seconds=seconds) for features in made)
-    return [replace(first, warnings=(*first.warnings, *told)), *others]
+    return [replace(first, warnings=tuple(dict.fromkeys([*first.warnings, *told]))), *others]
+
+
+def told_by_upstream(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return sentences for the user from upstream's warnings."""
+    return tuple(f"Protenix warns: {text[:300]}" for text in texts)
 
 
 def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Features:
@@ -140,7 +145,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
     )
     if not settings.constraint:
         full.pop("constraint_feature", None)
-    warnings = tuple(hits.skipped) if hits else ()
+    warnings = (*hits.unused, *hits.skipped) if hits else ()
     arrays, entity_poly_type = layout.compact(full), data["entity_poly_type"]
     return _features(job, settings, (seed_features,), arrays, atom_array, entity_poly_type, warnings)
 
@@ -230,12 +235,15 @@ def _share_atoms(
     arrays["token_bonds"] = full["token_bonds"].numpy().astype(bool)
 
     def make() -> Made:
-        templates, warnings = template_arrays(job, settings, atom_array)
-        return msa_arrays(job, settings, atom_array, full["restype"]) | templates, warnings
+        with overheard(()) as heard:  # the cache keeps what upstream says
+            templates, hits = template_arrays(job, settings, atom_array)
+            msa = msa_arrays(job, settings, atom_array, full["restype"])
+        said = (*hits.unused, *told_by_upstream(heard)) if hits else told_by_upstream(heard)
+        return Made(msa | templates, said, tuple(hits.skipped) if hits else ())
 
     columns = [np.asarray(arrays[name]) for name in ("asym_id", "residue_index", "restype")]
-    found, warnings = cached(job, settings, columns, make)
-    arrays |= found
+    found = cached(job, settings, columns, make)
+    arrays |= found.arrays
     order = np.argsort(atom_array.ref_space_uid, kind="stable")
     starts = np.flatnonzero(np.diff(atom_array.ref_space_uid[order])) + 1
     return _Shared(
@@ -249,7 +257,7 @@ def _share_atoms(
         frames=Frames(tokens, atom_array),
         conformers=np.split(order, starts),
         smiles=_smiles(job.spec),
-        warnings=warnings,
+        warnings=(*found.warnings, *found.passing),
     )
 
 

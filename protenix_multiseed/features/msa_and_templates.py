@@ -1,5 +1,6 @@
 """The features of a job's MSAs and templates, made by upstream's featurizers from the files that the job names."""
 
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
@@ -25,6 +26,14 @@ from protenix_multiseed.upstream.job_dict import sequences_of
 from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 _GAP = 31  # upstream's number of a gap in MSA features
+MAX_TEMPLATES, LAST_DATE = 4, "2021-09-30"  # as in upstream's InferenceTemplateFeaturizer
+_EXCLUDED, _TOO_NEW = "failed prefilter: ", f"released after {LAST_DATE}"
+_EXCLUSIONS = {
+    "after cutoff": _TOO_NEW,
+    "Align ratio": "aligned to a tenth of the protein or less",
+    "duplicate": "nearly equal to the protein",
+    "too short": "of fewer than 10 residues",
+}
 
 
 def msa_arrays(
@@ -63,8 +72,8 @@ def msa_arrays(
 
 def template_arrays(
     job: Job, settings: FeatureSettings, atom_array: AtomArray
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Return the template features in the compact layout, and a warning for each hit that upstream drops."""
+) -> tuple[dict[str, np.ndarray], "HitReporter | None"]:
+    """Return the template features in the compact layout, and what became of the hits of a search, if there are any."""
     finder = HitReporter(_hit_featurizer(settings)) if with_hits(job, settings).reads.template else None
     assembled = template_featurizer.Templates
     with ExitStack() as stack:
@@ -81,7 +90,7 @@ def template_arrays(
     arrays = layout.compact_templates(
         made["template_aatype"], made["template_atom_positions"], made["template_atom_mask"]
     )
-    return arrays, tuple(finder.skipped) if finder else ()
+    return arrays, finder
 
 
 def with_hits(job: Job, settings: FeatureSettings) -> FeatureSettings:
@@ -91,17 +100,49 @@ def with_hits(job: Job, settings: FeatureSettings) -> FeatureSettings:
 
 
 class HitReporter:
-    """Wraps upstream's template featurizer and records the hits that it drops silently, to report them to the user."""
+    """Wraps upstream's template featurizer and records the hits that it drops silently, to report them to the user.
+
+    Attributes:
+        skipped: A sentence for each hit that failed, for example because its structure could not be fetched.
+        unused: A sentence for each protein with fewer templates than upstream takes, about hits that its rules exclude.
+    """
 
     def __init__(self, featurizer: TemplateHitFeaturizer) -> None:
         self._featurizer = featurizer
         self.skipped: list[str] = []
+        self.unused: list[str] = []
 
     def get_templates(self, **arguments: Any) -> Any:
         """Call ``TemplateHitFeaturizer.get_templates`` and record the dropped hits."""
-        result, seconds = self._featurizer.get_templates(**arguments)
+        processor, tried = self._featurizer._hit_processor, []
+        original = processor.process
+
+        def process(*given: Any) -> Any:
+            made = original(*given)
+            tried.append(made[0])
+            return made
+
+        with replaced(processor, "process", process):
+            result, seconds = self._featurizer.get_templates(**arguments)
         self.skipped.extend(f"template hit skipped: {error}" for error in result.errors)
+        excluded = Counter(_exclusion(text) for text in result.warnings if _EXCLUDED in text)
+        # Of a structure that is too new, upstream says nothing.
+        excluded[_TOO_NEW] += sum(not (one.features or one.error) for one in tried)
+        if (reasons := [f"{count} {reason}" for reason, count in excluded.items() if count]) and (
+            len(result.features) < MAX_TEMPLATES
+        ):
+            sequence = arguments["query_sequence"]
+            self.unused.append(
+                f"{len(result.features)} of {len(arguments['hits'])} template hits are used for the protein "
+                f"{sequence[:12]}{'...' if len(sequence) > 12 else ''} ({len(sequence)} residues); "
+                f"Protenix does not use {', '.join(reasons)}"
+            )
         return result, seconds
+
+
+def _exclusion(text: str) -> str:
+    """Return why upstream excludes a hit, as the end of a sentence."""
+    return next((reason for sign, reason in _EXCLUSIONS.items() if sign in text), text.partition(_EXCLUDED)[2])
 
 
 @lru_cache(maxsize=1)
@@ -111,9 +152,9 @@ def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
     return TemplateHitFeaturizer(
         mmcif_dir=template.prot_template_mmcif_dir,
         template_cache_dir=template.prot_template_cache_dir,
-        max_hits=4,
+        max_hits=MAX_TEMPLATES,
         kalign_binary_path=template.kalign_binary_path,
-        max_template_date="2021-09-30",
+        max_template_date=LAST_DATE,
         release_dates_path=template.release_dates_path,
         obsolete_pdbs_path=template.obsolete_pdbs_path,
         _shuffle_top_k_prefiltered=None,

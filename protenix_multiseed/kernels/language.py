@@ -41,7 +41,10 @@ launches_kept: list[tuple[Any, tuple[Any, ...], Mapping[str, Any]]] | None = Non
 
 
 def launch(kernel: Any, grid: tuple[int], *arguments: Any, **options: Any) -> None:
-    """Launch a Triton kernel on a grid of one dimension: CUDA limits the others to 65,535. While ``launches()`` of :mod:`.compile` runs, only record the launch."""
+    """Launch a Triton kernel. While ``launches()`` of :mod:`.compile` runs, only record the launch.
+
+    The grid has one dimension, because CUDA limits the others to 65,535.
+    """
     if launches_kept is not None:
         launches_kept.append((kernel, arguments, options))
     else:

@@ -125,6 +125,58 @@ def test_a_dropped_template_hit_gives_a_warning(inputs, settings, tmp_path):
     assert any("CIF load failed for 9xyz" in warning for warning in features.warnings)
 
 
+HELIX = ">9xyz_A/1-20 mol:protein length:20  A HELIX [subseq from] mol:protein length:20\n"
+UNUSED = {  # why a hit is not used -> the protein, the alignment, the structure's date
+    "released after 2021-09-30": ("GG" + cases.TEMPLATE_SEQUENCE, cases.TEMPLATE_SEQUENCE, "2022-01-01"),
+    "nearly equal to the protein": (cases.TEMPLATE_SEQUENCE, cases.TEMPLATE_SEQUENCE, "2015-01-01"),
+    "of fewer than 10 residues": (
+        "GGGGGG" + cases.TEMPLATE_SEQUENCE, "-" * 6 + cases.TEMPLATE_SEQUENCE[:8] + "-" * 12, "2015-01-01"
+    ),
+    "aligned to a tenth of the protein or less": (
+        "G" * 250 + cases.TEMPLATE_SEQUENCE, "-" * 250 + cases.TEMPLATE_SEQUENCE, "2015-01-01"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", UNUSED)
+def test_hits_that_the_rules_of_upstream_exclude_are_named_each_time(
+    settings, dictionary, tmp_path, monkeypatch, reason
+):
+    """Also when the features come from the cache."""
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path / "cache"))
+    sequence, aligned, date = UNUSED[reason]
+    (tmp_path / "hits.a3m").write_text(f"{HELIX}{aligned}\n")
+    (tmp_path / "9xyz.cif").write_text(
+        (settings.template_mmcif_dir / "9xyz.cif").read_text().replace("2015-01-01", date)
+    )
+    protein = {"sequence": sequence, "count": 1, "templatesPath": "hits.a3m"}
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps([{"name": "a", "sequences": [{"proteinChain": protein}]}]))
+    (job,) = read_jobs([path], (1,), InputRules(model="m", reads=settings.reads), dictionary)
+    told = [featurize(job, replace(settings, template_mmcif_dir=tmp_path))[0].warnings for _ in range(2)]
+    assert told[0] == told[1]
+    (warning,) = told[0]
+    assert warning.startswith("0 of 1 template hits are used for the protein ")
+    assert warning.endswith(f"; Protenix does not use 1 {reason}")
+
+
+def test_what_upstream_says_of_a_template_is_said_again_from_the_cache(settings, dictionary, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROTENIX_MS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "hits.a3m").write_text(f"{HELIX}{cases.TEMPLATE_SEQUENCE}\n")
+    dated = "_pdbx_audit_revision_history.revision_date 2015-01-01"
+    structure = (settings.template_mmcif_dir / "9xyz.cif").read_text()
+    assert dated in structure
+    (tmp_path / "9xyz.cif").write_text(structure.replace(dated, ""))
+    protein = {"sequence": "GG" + cases.TEMPLATE_SEQUENCE, "count": 1, "templatesPath": "hits.a3m"}
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps([{"name": "a", "sequences": [{"proteinChain": protein}]}]))
+    (job,) = read_jobs([path], (1,), InputRules(model="m", reads=settings.reads), dictionary)
+    told = [featurize(job, replace(settings, template_mmcif_dir=tmp_path))[0].warnings for _ in range(2)]
+    assert any("release_date" in warning for warning in told[0])
+    assert set(told[0]) == set(told[1])
+    assert len(told[0]) == len(told[1]) == 2
+
+
 def test_features_without_msa_equal_upstreams(inputs, settings, tmp_path):
     bare = replace(settings, reads=replace(settings.reads, msa=False))
     (features,) = featurize(inputs[0]["ligands"], bare)

@@ -56,7 +56,7 @@ def make_features(cache_folder, made):
         with open(made, "a") as file:
             file.write("made\n")
         time.sleep(0.5)
-        return {"a": np.arange(3)}, ()
+        return cache.Made({"a": np.arange(3)})
 
-    arrays, _ = cache.cached(job_of(), FeatureSettings(), [], make)
+    arrays = cache.cached(job_of(), FeatureSettings(), [], make).arrays
     assert arrays["a"].tolist() == [0, 1, 2]

@@ -85,11 +85,15 @@ def test_a_file_that_the_settings_do_not_read_may_be_missing(folder, entity):
     assert made.n_token == 5
 
 
-def test_features_with_a_warning_are_not_cached(folder):
-    job = job_of()
-    made = cache.cached(job, FeatureSettings(), [], lambda: ({"a": np.zeros(1)}, ("a template could not be fetched",)))
-    assert made[1] == ("a template could not be fetched",)
+def test_features_with_a_warning_that_may_not_come_again_are_not_cached(folder):
+    job, failed = job_of(), ("a template could not be fetched",)
+    made = cache.cached(job, FeatureSettings(), [], lambda: cache.Made({"a": np.zeros(1)}, ("a hit",), failed))
+    assert made.passing == failed
     assert not (folder / "cache" / "features").exists()
+    for _ in range(2):  # made, and from the cache
+        made = cache.cached(job, FeatureSettings(), [], lambda: cache.Made({"a": np.zeros(1)}, ("a hit",)))
+        assert (made.warnings, made.passing) == (("a hit",), ())
+        assert (folder / "cache" / "features").exists()
 
 
 def test_processes_that_want_the_same_arrays_at_once_make_them_once(folder):

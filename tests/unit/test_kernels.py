@@ -140,7 +140,8 @@ def test_a_wrong_kernel_is_found(monkeypatch, capsys):
     monkeypatch.setitem(probe_process.PROBES, "triton", lambda device: 0.05)
     monkeypatch.setitem(probe_process.PROBES, "cuequivariance", lambda device: 0.0)
     probe_process.main("cpu", "triton", "cuequivariance")
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, *lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first == {"triton": "the probe ended early", "cuequivariance": "the probe ended early"}  # if it should
     assert lines == [{"triton": "results differ from PyTorch's by 5.0e-02"}, {"cuequivariance": "ok"}]
 
 
@@ -169,7 +170,8 @@ def test_a_hopper_gpu_without_gluon_is_told_what_it_lacks(monkeypatch, capsys, c
     for kind in ("triton", "hopper"):
         monkeypatch.setitem(probe_process.PROBES, kind, lambda device: 0.0)
     probe_process.main("cuda:0", "triton")
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, *lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert first == {"triton": "the probe ended early", "cuequivariance": "the probe ended early"}  # if it should
     assert lines == [{"triton": "ok"}, *({"hopper": outcome} for outcome in hopper)]
     assert compiled == ([of_hopper, general] if hopper == ["ok"] else [general])
 
@@ -178,7 +180,7 @@ def test_a_hopper_gpu_without_gluon_is_told_what_it_lacks(monkeypatch, capsys, c
 
     monkeypatch.setattr(probe_process, "wanted_launches", broken)  # only costs time
     probe_process.main("cuda:0", "triton")
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == lines
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [first, *lines]
 
 
 @pytest.mark.parametrize("n_atom", [5, 32, 70])
