@@ -1,5 +1,6 @@
 """The features of a job's MSAs and templates, made by upstream's featurizers from the files that the job names."""
 
+import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,6 +18,7 @@ from protenix.utils.torch_utils import dict_to_tensor
 
 from protenix_multiseed.features import layout
 from protenix_multiseed.features.own_templates import with_structures
+from protenix_multiseed.files import write_bytes
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.settings import FeatureSettings, UpstreamSettings
 from protenix_multiseed.types import Job
@@ -149,7 +151,7 @@ def _exclusion(text: str) -> str:
 def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
     configs = dataset_configs(settings, Path("unused.json"))
     template = configs.data.template
-    return TemplateHitFeaturizer(
+    made = TemplateHitFeaturizer(
         mmcif_dir=template.prot_template_mmcif_dir,
         template_cache_dir=template.prot_template_cache_dir,
         max_hits=MAX_TEMPLATES,
@@ -161,6 +163,27 @@ def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
         _max_template_candidates_num=20,
         fetch_remote=settings.fetch_template_structures,
     )
+    if settings.fetch_template_structures:
+        _fetch_whole_files(made._hit_processor)
+    return made
+
+
+def _fetch_whole_files(processor: Any) -> None:
+    """Let upstream's processor of hits fetch a structure into a scratch folder, and move the whole file from there.
+
+    It writes the file in place, where other workers would take a part of it for the structure.
+    """
+    fetch, folder = processor._fetch_or_read_cif, Path(processor._mmcif_dir)
+
+    def fetch_whole(pdb_id: str) -> str:
+        path = folder / f"{pdb_id}.cif"
+        if not path.exists():
+            with tempfile.TemporaryDirectory() as scratch, replaced(processor, "_mmcif_dir", scratch):
+                text = fetch(pdb_id)
+            write_bytes(path, text.encode())
+        return str(processor._read_file(str(path)))
+
+    processor._fetch_or_read_cif = fetch_whole
 
 
 def dataset_configs(settings: FeatureSettings, input_json: Path) -> Any:

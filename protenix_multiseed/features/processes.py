@@ -75,6 +75,10 @@ class _Process(BaseProcess):
     def _Popen(process: Any) -> _Popen:  # noqa: N802  the standard library's name
         return _Popen(process, process.server)
 
+    def terminate(self) -> None:
+        """Kill the worker, which ignores SIGTERM. The pool would wait for seconds for each one before it kills."""
+        self.kill()
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "server"}
 

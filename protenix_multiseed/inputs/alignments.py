@@ -81,7 +81,7 @@ def facts_of(alignment: Alignment, kind: PolymerKind, sequence: str) -> Alignmen
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8)  # it keeps the texts, each up to tens of megabytes
 def _facts_of_text(text: str, kind: PolymerKind, sequence: str) -> AlignmentFacts:
     return _facts(Alignment(text=text), kind, sequence, is_plain=True)
 

@@ -6,6 +6,7 @@ these modules read environment variables when they are imported. A process that 
 """
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
@@ -206,11 +207,22 @@ def overheard(components: Collection[str]) -> Iterator[list[str]]:
     finally:
         logger.removeHandler(collector)
         logger.setLevel(level)
-        texts = collector.messages + [str(one.message) for one in caught if "protenix" in Path(one.filename).parts]
+        texts = collector.messages + [
+            str(one.message) for one in caught if Path(one.filename).is_relative_to(_upstream())
+        ]
         fresh = [text for text in (" ".join(one.split()) for one in texts) if not _OWN_NAME.search(text)]
         _of_components.update((text, None) for text in fresh if "ccd" in text.lower() or "component" in text)
         known = [text for text in _of_components if not set(components).isdisjoint(re.split(r"[^\w-]+", text))]
         made.extend(dict.fromkeys([*fresh, *known]))
+
+
+@functools.cache
+def _upstream() -> Path:
+    """Return the folder of upstream's package."""
+    spec = importlib.util.find_spec("protenix")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
 
 
 def forget_warnings(codes: Collection[str]) -> None:

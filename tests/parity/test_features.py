@@ -18,6 +18,7 @@ from protenix_multiseed.features import layout, seed_draws
 from protenix_multiseed.features import msa_and_templates as module
 from protenix_multiseed.features.featurize import featurize, featurize_reference
 from protenix_multiseed.features.sizes import count_sizes
+from protenix_multiseed.files import write_bytes
 from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
 from protenix_multiseed.upstream import environment
@@ -175,6 +176,38 @@ def test_what_upstream_says_of_a_template_is_said_again_from_the_cache(settings,
     assert any("release_date" in warning for warning in told[0])
     assert set(told[0]) == set(told[1])
     assert len(told[0]) == len(told[1]) == 2
+
+
+def test_a_structure_that_is_fetched_is_in_its_place_only_as_a_whole(settings, monkeypatch, tmp_path):
+    """Other workers take the file that is there: a part of it gave a part of a template, which the cache then kept."""
+    folder = tmp_path / "mmcif"
+    wanted = replace(settings, template_mmcif_dir=folder, fetch_template_structures=True)
+    text, seen = (settings.template_mmcif_dir / "9xyz.cif").read_text(), []
+
+    class Answer:
+        def raise_for_status(self):
+            pass
+
+        @property
+        def text(self):
+            return text
+
+    def write(path, content):
+        seen.append([one.name for one in folder.glob("*")])
+        write_bytes(path, content)
+
+    monkeypatch.setattr(module, "write_bytes", write)
+    monkeypatch.setattr("protenix.data.template.template_utils.requests.get", lambda *_, **__: Answer())
+    processor = module._hit_featurizer(wanted)._hit_processor
+    for _ in range(2):
+        assert processor._fetch_or_read_cif("9xyz") == text
+    assert seen == [[]]
+    assert [one.name for one in folder.glob("*")] == ["9xyz.cif"]
+    assert (folder / "9xyz.cif").read_text() == text
+    monkeypatch.setattr("protenix.data.template.template_utils.requests.get", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        processor._fetch_or_read_cif("8xyz")
+    assert [one.name for one in folder.glob("*")] == ["9xyz.cif"]
 
 
 def test_features_without_msa_equal_upstreams(inputs, settings, tmp_path):

@@ -33,6 +33,8 @@ def act(job, _settings):
         case "noisy":
             print("to the terminal")
             os.write(2, b"to the terminal, from C")
+        case "endless":
+            time.sleep(3600)
         case "slow":
             time.sleep(0.5)
     return job.name, os.getpid()

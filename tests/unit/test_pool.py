@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import Future
 
+import pebble
 import psutil
 import pytest
 from pebble import ProcessExpired
@@ -223,6 +224,18 @@ def test_a_thread_that_waits_for_features_ends_with_the_pool(monkeypatch, drops)
                 pool.drop_features()
         waiting.join(20)
         assert not waiting.is_alive()
+
+
+def test_workers_that_featurize_are_free_at_once_when_features_are_dropped(monkeypatch):
+    """They ignore SIGTERM, after which the pool would wait: finished predictions must be written before a SIGKILL."""
+    monkeypatch.setattr(pebble.CONSTS, "term_timeout", 3600.0)
+    monkeypatch.setattr(module, "_featurize", act)
+    with WorkerPool(2) as pool:
+        begun = [pool.begin(job("endless"), FeatureSettings()) for _ in range(2)]
+        while not all(one._future.running() for one in begun):
+            time.sleep(0.01)
+        pool.drop_features()
+        assert pool.submit(len, "ab").result(timeout=600) == 2
 
 
 def test_a_worker_that_starts_while_the_pool_ends_is_killed_too(monkeypatch):
