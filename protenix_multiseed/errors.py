@@ -47,6 +47,10 @@ class FeaturizationError(ProtenixMsError):
     """A job that passed the checks could not be featurized."""
 
 
+class ConformerError(FeaturizationError):
+    """A ligand has no conformer with one seed; other seeds may have one."""
+
+
 class PredictionError(ProtenixMsError):
     """The result of a seed cannot be used, for example because coordinates are not finite."""
 

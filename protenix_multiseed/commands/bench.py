@@ -120,6 +120,7 @@ def measure_all(config: RunConfig, *, tokens: int, rows: int, repeats: int, tell
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(Path(folder), tokens, rows, config.seeds or (1,))
         (features,) = featurize(job, FeatureSettings())
+        assert isinstance(features, Features)  # a protein alone needs no conformer
     with loaded_model(config) as model:
         sides = make_sides(model, features)
         # On a GPU, kernels and memory depend on the number of seeds. On a CPU, one seed is enough to warm up.

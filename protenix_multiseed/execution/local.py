@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # these modules import torch, which takes seconds; the probe 
     from protenix_multiseed.execution.model import LoadedModel
 
 
-Coming: TypeAlias = Iterator[list[Features] | Failure | None]
+Coming: TypeAlias = Iterator[list[Features | Failure] | Failure | None]
 _Made = TypeVar("_Made")
 
 

@@ -18,7 +18,8 @@ from protenix.data.core.featurizer import Featurizer
 from protenix.data.inference import infer_dataloader, json_parser
 from protenix.data.inference.json_to_feature import SampleDictToFeatures
 
-from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.errors import ConformerError, FeaturizationError
+from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features import layout
 from protenix_multiseed.features.cache import Made, cached
 from protenix_multiseed.features.msa_and_templates import (
@@ -34,6 +35,8 @@ from protenix_multiseed.features.seed_draws import (
     DrawLog,
     SeededConformers,
     initial_torch_state,
+    is_no_conformer,
+    no_conformer,
     recorded,
     replay_leaving,
     replay_reference,
@@ -46,7 +49,7 @@ from protenix_multiseed.job_spec import JobSpec, Ligand
 from protenix_multiseed.limits import EMPTY_TEMPLATES, TEMPLATE_SLOTS
 from protenix_multiseed.packed import Packed
 from protenix_multiseed.settings import FeatureSettings
-from protenix_multiseed.types import Features, Job, SeedFeatures
+from protenix_multiseed.types import Failure, Features, Job, SeedFeatures
 from protenix_multiseed.upstream.environment import overheard, replaced, silenced
 from protenix_multiseed.upstream.job_dict import to_upstream
 from protenix_multiseed.upstream.job_dictionary import with_components
@@ -69,8 +72,8 @@ WRITTEN_ANNOTATIONS = (
 )
 
 
-def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
-    """Featurize a job for all its seeds.
+def featurize(job: Job, settings: FeatureSettings) -> list[Features | Failure]:
+    """Featurize a job for all its seeds. A seed with which a ligand has no conformer is a failure of its own.
 
     Features that seeds share are made once. Some seeds need ``Features`` of their own:
 
@@ -84,20 +87,35 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features]:
     """
     start = time.perf_counter()
     with with_components(job.spec.components), overheard(codes_of(job.spec)) as heard:
-        if settings.guidance or job.spec.has_constraint:
-            made = [featurize_reference(job, settings, seed) for seed in job.seeds]
-        else:
-            made = []
-            waiting = list(job.seeds)
-            while waiting:
-                shared = _share(job, settings, waiting[0])
-                same = [seed for seed in waiting if shared.has_atoms_of(seed)]
-                made.append(shared.features(same))
-                waiting = [seed for seed in waiting if seed not in same]
-    seconds = (time.perf_counter() - start) / len(made)
+        made, failed = _featurize(job, settings)
+    seconds = (time.perf_counter() - start) / max(1, len(made))
     told = told_by_upstream([text for text in heard if settings.reads.exact or _UNBONDED not in text])
-    first, *others = (replace(features, seconds=seconds) for features in made)
-    return [replace(first, warnings=tuple(dict.fromkeys([*first.warnings, *told]))), *others]
+    made = [replace(features, seconds=seconds) for features in made]
+    if made:
+        made[0] = replace(made[0], warnings=tuple(dict.fromkeys([*made[0].warnings, *told])))
+    return [*made, *failed]
+
+
+def _featurize(job: Job, settings: FeatureSettings) -> tuple[list[Features], list[Failure]]:
+    made, failed = list[Features](), list[Failure]()
+    waiting = list(job.seeds)
+    while waiting:
+        seed = waiting[0]
+        try:
+            if settings.guidance or job.spec.has_constraint:
+                made.append(featurize_reference(job, settings, seed))
+                same = [seed]
+            else:
+                shared = _share(job, settings, seed)
+                same = [seed for seed in waiting if shared.has_atoms_of(seed)]
+                features, without = shared.features(same)
+                made.append(features)
+                failed += without
+        except ConformerError as error:
+            failed.append(failure_of(job, seed, "featurize", error))
+            same = [seed]
+        waiting = [seed for seed in waiting if seed not in same]
+    return made, failed
 
 
 def told_by_upstream(texts: Iterable[str]) -> tuple[str, ...]:
@@ -112,6 +130,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
 
     Raises:
         FeaturizationError: if the job cannot be featurized.
+        ConformerError: if a ligand has no conformer with this seed.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "job.json"
@@ -132,6 +151,8 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         try:
             data, atom_array, _ = dataset.process_one(dataset.inputs[0])
         except Exception as error:
+            if is_no_conformer(error):
+                raise no_conformer(error, seed) from error
             raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
         torch_state = torch.get_rng_state().numpy()
     full = data["input_feature_dict"]
@@ -178,12 +199,18 @@ class _Shared:
         """Return whether a seed removes the same leaving groups as the recorded seed."""
         return replay_leaving(self.log, seed)[0] == self.log.chosen
 
-    def features(self, seeds: Sequence[int]) -> Features:
-        """Return the features of the given seeds."""
-        made = tuple(self._seed_features(seed) for seed in seeds)
-        return _features(
-            self.job, self.settings, made, self.arrays, self.atom_array, self.entity_poly_type, self.warnings
+    def features(self, seeds: Sequence[int]) -> tuple[Features, list[Failure]]:
+        """Return the features of the given seeds, among them the recorded one, and the seeds without a conformer."""
+        made, failed = list[SeedFeatures](), list[Failure]()
+        for seed in seeds:
+            try:
+                made.append(self._seed_features(seed))
+            except ConformerError as error:
+                failed.append(failure_of(self.job, seed, "featurize", error))
+        features = _features(
+            self.job, self.settings, tuple(made), self.arrays, self.atom_array, self.entity_poly_type, self.warnings
         )
+        return features, failed
 
     def _seed_features(self, seed: int) -> SeedFeatures:
         reference = self.atom_array.ref_pos
@@ -213,6 +240,8 @@ def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
     except FeaturizationError:
         raise
     except Exception as error:
+        if is_no_conformer(error):
+            raise no_conformer(error, seed) from error
         raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
 
 

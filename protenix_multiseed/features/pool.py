@@ -110,7 +110,7 @@ class WorkerPool:
 
     def featurize(
         self, jobs: Iterable[Job], settings: FeatureSettings, should_stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[list[Features] | Failure]:
+    ) -> Iterator[list[Features | Failure] | Failure]:
         """Yield the features of each job, or its failure, in the order of the jobs. See :meth:`stream`."""
         return (made for made in self.stream(jobs, settings, should_stop) if made is not None)
 
@@ -120,7 +120,7 @@ class WorkerPool:
         settings: FeatureSettings,
         should_stop: Callable[[], bool],
         more: Callable[[Job], int] = lambda job: 0,
-    ) -> Iterator[list[Features] | Failure | None]:
+    ) -> Iterator[list[Features | Failure] | Failure | None]:
         """Yield the features of each job, or its failure, in the order of the jobs; None while the next is not ready.
 
         The workers start at once, before the caller asks for the first result.
@@ -141,7 +141,7 @@ class WorkerPool:
             while has_room() and self._takes_jobs and (job := next(coming, None)) is not None:
                 waiting.append(self.begin(job, settings))
 
-        def gather() -> Iterator[list[Features] | Failure | None]:
+        def gather() -> Iterator[list[Features | Failure] | Failure | None]:
             while waiting:
                 if not waiting[0].is_ready():
                     if should_stop():
@@ -232,10 +232,10 @@ class Featurization:
         self._begin()
         return False
 
-    def result(self) -> list[Features] | Failure:
+    def result(self) -> list[Features | Failure] | Failure:
         """Return the features, or why there are none. Call it when :meth:`is_ready`."""
         try:
-            made: list[Features] = self._future.result()
+            made: list[Features | Failure] = self._future.result()
         except Exception as error:
             return failure_of(self.job, None, "featurize", error)
         return made
@@ -264,7 +264,7 @@ def _practise(job: Job, settings: FeatureSettings) -> None:
     _featurize(job, settings)  # nothing is returned, because it would be sent and kept
 
 
-def _featurize(job: Job, settings: FeatureSettings) -> list[Features]:
+def _featurize(job: Job, settings: FeatureSettings) -> list[Features | Failure]:
     from protenix_multiseed.features.featurize import featurize
 
     return featurize(job, settings)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.errors import ConformerError
 from protenix_multiseed.process import interrupt_kept
 from protenix_multiseed.upstream.environment import replaced
 from protenix_multiseed.upstream.job_dictionary import clear_with_components
@@ -187,7 +187,7 @@ def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
     """Return the conformer of a SMILES ligand for one seed, without hydrogens [N_atom, 3], Angstrom.
 
     Raises:
-        FeaturizationError: if RDKit cannot embed the ligand.
+        ConformerError: if RDKit cannot embed the ligand.
     """
     from protenix.data.inference import json_parser
 
@@ -195,7 +195,17 @@ def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
         try:
             return np.array(json_parser.smiles_to_atom_info(smiles)["atom_array"].coord)
         except (AssertionError, TimeoutError) as error:
-            raise FeaturizationError(
-                f"no conformer for SMILES {smiles!r} with seed {seed}: {error}; "
-                "give the ligand as FILE_ with 3D coordinates, or as CCD_"
-            ) from error
+            raise no_conformer(error, seed) from error
+
+
+def is_no_conformer(error: Exception) -> bool:
+    """Return whether upstream's parser found no conformer of a ligand."""
+    return isinstance(error, AssertionError | TimeoutError) and "onformer generation" in str(error)
+
+
+def no_conformer(error: Exception, seed: int) -> ConformerError:
+    """Return the error that says so to the user."""
+    return ConformerError(
+        f"seed {seed}: {' '.join(str(error).split())}; leave this seed out, or give the ligand as FILE_ with 3D "
+        "coordinates, or as CCD_"
+    )

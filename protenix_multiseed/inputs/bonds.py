@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from protenix_multiseed.inputs.modifications import links_of
+from protenix_multiseed.inputs.modifications import AMBIGUOUS, links_of
 from protenix_multiseed.inputs.residues import component_at
 from protenix_multiseed.inputs.words import end_of, owner_of
 from protenix_multiseed.job_spec import AtomRef, Bond, JobSpec, Polymer
@@ -29,6 +29,10 @@ def bond_problems(spec: JobSpec, facts: Facts, name_of: NameOf) -> Iterator[str]
             yield f"{bond.place}: the same bond as {other}: keep one of the two"
     for bond in spec.bonds:
         for end, atom in (("1", bond.first), ("2", bond.second)):
+            code = component_at(spec.entities[atom.entity - 1], atom.position or 1)
+            if code is not None and (known := facts(code)) is not None and known.is_ambiguous:
+                yield f"{end_of(bond.place, f'atom{end}', atom)}: {code!r} {AMBIGUOUS}: it cannot be bonded"
+                continue
             if (centre := _leaves_with(spec, atom, facts)) is not None:
                 yield (
                     f"{end_of(bond.place, f'atom{end}', atom)}: {atom.atom!r} leaves position {atom.position} of "

@@ -117,6 +117,11 @@ class _Checker:
         position_key, code_key = self._words.protein_change if is_protein else self._words.base_change
         seen: dict[int, str] = {}
         n_token = len(sequence)
+        changed = {one.position for one in polymer.modifications}
+        for position, letter in enumerate(sequence, start=1):
+            code = allowed.get(letter, "")
+            if code not in modifications.ONE_TOKEN and position not in changed and (facts := self._facts(code)):
+                n_token += modifications.n_token(polymer, position, code, facts) - 1
         for one in polymer.modifications:
             is_placed = 1 <= one.position <= len(sequence)
             if not is_placed:
@@ -131,7 +136,7 @@ class _Checker:
             field = field_of(one.place, code_key)
             if self._component(field, one.component, "see the component's page in the PDB") and is_placed:
                 facts = self._facts(one.component)
-                n_token += modifications.n_token(polymer, one, facts) - 1 if facts else 0
+                n_token += modifications.n_token(polymer, one.position, one.component, facts) - 1 if facts else 0
                 is_own = self.dictionary.is_own(one.component)
                 problem = facts and modifications.problem_of(polymer, one, facts, self._words.bonds, is_own=is_own)
                 if problem:

@@ -10,6 +10,8 @@ LAST_CAPS = {"NME": "N", "NH2": "N"}
 CAP_BONDS = ("FOR", "NME", "NH2")  # Protenix bonds ACE rightly
 # Components with one token each: those of Protenix's alphabets, and MSE, which it turns into MET.
 ONE_TOKEN = {code for letters in COMPONENTS.values() for code in letters.values()} - {"I", "DI", "DU"} | {"MSE"}
+# What is wrong with a component of which Protenix cannot say what leaves.
+AMBIGUOUS = "has atoms that leave with bonds of more than one atom, with which Protenix fails"
 _LINKS: dict[PolymerKind, tuple[str, str]] = {"protein": ("N", "C"), "dna": ("P", "O3'"), "rna": ("P", "O3'")}
 _REPLACED = {"C": "OXT", "P": "OP3"}  # atoms of a free residue, by the atom whose bond to a neighbour replaces them
 
@@ -32,11 +34,11 @@ def links_of(polymer: Polymer, position: int) -> tuple[str, ...]:
     return (before,) * (position > 1) + (after,) * (position < len(polymer.sequence))
 
 
-def n_token(polymer: Polymer, one: Modification, facts: ComponentFacts) -> int:
-    """Return the number of tokens of a modified residue: its atoms, without those that leave for its neighbours."""
-    if one.component in ONE_TOKEN:
+def n_token(polymer: Polymer, position: int, component: str, facts: ComponentFacts) -> int:
+    """Return the number of tokens of a residue: 1, or its atoms without those that leave for its neighbours."""
+    if component in ONE_TOKEN:
         return 1
-    groups = (facts.leaving.get(link, ()) for link in links_of(polymer, one.position))
+    groups = (facts.leaving.get(link, ()) for link in links_of(polymer, position))
     return len(facts.atoms) - sum(min(map(len, found)) for found in groups if found)
 
 
@@ -71,6 +73,8 @@ def problem_of(
             f"{code!r} ({facts.type.lower()}) joins a chain through its side chain, but Protenix bonds its C; "
             "there is no way to predict it as a residue"
         )
+    if facts.is_ambiguous and links_of(polymer, one.position):
+        return f"{code!r} {AMBIGUOUS}: it cannot be a residue with others beside it"
     missing = next((atom for atom in links_of(polymer, one.position) if atom not in facts.atoms), None)
     if missing:
         end = "first" if missing == _LINKS[polymer.kind][0] else "last"

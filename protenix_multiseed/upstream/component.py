@@ -15,6 +15,8 @@ class ComponentFacts:
         atoms: Names of the atoms, in the dictionary's order.
         leaving: Groups of atoms that may leave when an atom is bonded to another residue, by the name of this atom.
             One group leaves for each bond. Upstream: ``ccd._map_central_to_leaving_groups``.
+        is_ambiguous: Whether a group of atoms that leave hangs on more than one atom. Upstream then knows no groups at
+            all, and fails if an atom of the component is bonded.
         foreign: Element symbols that are no elements, such as ``X``.
         has_bonds: Whether the dictionary lists bonds, also those of hydrogens.
     """
@@ -22,6 +24,7 @@ class ComponentFacts:
     type: str
     atoms: tuple[str, ...]
     leaving: Mapping[str, tuple[frozenset[str], ...]]
+    is_ambiguous: bool = False
     foreign: tuple[str, ...] = ()
     has_bonds: bool = True
 
@@ -44,10 +47,12 @@ def component_facts(
         if first in leaves_of and second in leaves_of:
             neighbours[first].append(second)
             neighbours[second].append(first)
+    groups = _leaving_groups(leaves_of, neighbours)
     return ComponentFacts(
         type=component_type.upper(),
         atoms=tuple(leaves_of),
-        leaving=_leaving_groups(leaves_of, neighbours),
+        leaving=groups or {},
+        is_ambiguous=groups is None,
         foreign=tuple(sorted({symbol for _, symbol, _ in heavy if symbol.upper() == "X"})),
         has_bonds=bool(bonds),
     )
@@ -55,13 +60,13 @@ def component_facts(
 
 def _leaving_groups(
     leaves_of: Mapping[str, bool], neighbours: Mapping[str, list[str]]
-) -> dict[str, tuple[frozenset[str], ...]]:
-    """Leaving groups by the atom that they hang on; none at all if a group hangs on more than one atom."""
+) -> dict[str, tuple[frozenset[str], ...]] | None:
+    """Leaving groups by the atom that they hang on; None if a group hangs on more than one atom."""
     found: dict[str, tuple[frozenset[str], ...]] = {}
     for centre in (name for name, leaves in leaves_of.items() if not leaves):
         groups = tuple(_group(start, centre, neighbours) for start in neighbours[centre] if leaves_of[start])
         if not all(leaves_of[atom] for group in groups for atom in group):
-            return {}
+            return None
         if groups:
             found[centre] = groups
     return found

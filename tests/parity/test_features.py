@@ -21,6 +21,7 @@ from protenix_multiseed.features.sizes import count_sizes
 from protenix_multiseed.files import write_bytes
 from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.types import Failure
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
@@ -124,6 +125,32 @@ def test_a_dropped_template_hit_gives_a_warning(inputs, settings, tmp_path):
     (features,) = featurize(inputs[0]["template"], replace(settings, template_mmcif_dir=tmp_path))
     assert "template_atom_mask" not in features.arrays
     assert any("CIF load failed for 9xyz" in warning for warning in features.warnings)
+
+
+@pytest.mark.parametrize("constraint", [False, True], ids=["shared", "each seed"])
+def test_a_seed_without_a_conformer_fails_alone(inputs, settings, constraint):
+    """RDKit finds one for three of four seeds. Regression: which seeds were asked for decided about all of them."""
+    spec = {
+        "sequences": [
+            {"proteinChain": {"sequence": "MKTAY", "count": 1}},
+            {"ligand": {"ligand": "C1CC2CC/C1=C\\2", "count": 1}},
+        ]
+    }
+    if constraint:
+        place = {"entity1": 1, "copy1": 1, "position1": 2, "entity2": 2, "copy2": 1, "position2": 1}
+        spec["constraint"] = {"contact": [{**place, "atom1": "CA", "atom2": "C1", "max_distance": 8.0}]}
+    made = featurize(made_job(inputs, spec, (8, 4, 6, 7)), settings)
+    (failed,) = (one for one in made if isinstance(one, Failure))
+    assert failed.seed == 8
+    assert failed.message.startswith("seed 8: Conformer generation failed for input SMILES")
+    assert "leave this seed out" in failed.message
+    features = [one for one in made if one is not failed]
+    assert [seed.seed for one in features for seed in one.seeds] == [4, 6, 7]
+    (alone,) = featurize(made_job(inputs, spec, (6,)), settings)
+    together = next(seed for one in features for seed in one.seeds if seed.seed == 6)
+    assert np.array_equal(alone.seeds[0].ref_pos, together.ref_pos)
+    last = featurize(made_job(inputs, spec, (4, 8)), settings)
+    assert [isinstance(one, Failure) for one in last] == [False, True]
 
 
 HELIX = ">9xyz_A/1-20 mol:protein length:20  A HELIX [subseq from] mol:protein length:20\n"

@@ -10,10 +10,13 @@ import pytest
 from support.inputs import SEQUENCE, bond, job, ligand, protein
 
 from protenix_multiseed.errors import RefusedInputsError
+from protenix_multiseed.features.featurize import featurize
+from protenix_multiseed.features.sizes import count_sizes
 from protenix_multiseed.inputs.alignments import facts_of, rewritten
 from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.job_spec import Alignment
-from protenix_multiseed.settings import InputRules, ReadSettings
+from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 RULES = InputRules(model="m", reads=ReadSettings(msa=True, rna_msa=True))
@@ -22,7 +25,9 @@ MOLECULE = Path(__file__).parents[1] / "support" / "files" / "interleaved.sdf"
 
 @pytest.fixture(scope="module")
 def dictionary():
-    return EmbeddedDictionary()
+    made = EmbeddedDictionary()
+    environment.prepare(made)
+    return made
 
 
 @pytest.fixture
@@ -155,6 +160,7 @@ def modified(code, position, sequence=SEQUENCE, kind="proteinChain"):
         (modified("IAS", 3), "joins a chain through its side chain"),
         (modified("DDG", 2, "ACGT", "dnaSequence"), "'DDG' has no atom O3' for the bond to its neighbour"),
         (modified("ASX", 3), "has an atom 'X', which is not an element"),
+        (modified("THX", 3, "ACGTA", "dnaSequence"), "'THX' has atoms that leave with bonds of more than one atom"),
     ],
 )
 def test_a_component_that_cannot_take_a_residues_place_is_refused(read, content, says):
@@ -266,6 +272,24 @@ def test_a_modified_residue_has_a_token_for_each_atom(read, kind, sequence, comp
     change = dict(zip(keys, (f"CCD_{component}", position), strict=True))
     (made,) = read(job({kind: {"sequence": sequence, "count": 2, "modifications": [change]}}))
     assert made.n_token == 2 * n_token
+
+
+@pytest.mark.parametrize(("kind", "sequence"), [("rnaSequence", "AIIG"), ("dnaSequence", "AIUG"), ("dnaSequence", "I")])
+def test_a_letter_without_a_token_of_its_own_has_a_token_for_each_atom(read, kind, sequence):
+    """Regression: each counted as one, so that a model's largest size was found only after it was loaded."""
+    (made,) = read(job({kind: {"sequence": sequence, "count": 2}}))
+    (features,) = featurize(made, FeatureSettings())
+    assert made.n_token == features.n_token == count_sizes(made.spec, FeatureSettings()).n_token > 20
+
+
+def test_a_component_of_which_upstream_cannot_say_what_leaves_is_not_bonded(read):
+    """Regression: the checks passed, and featurization failed without a reason."""
+    content = job(protein(), {"ligand": {"ligand": "CCD_LAS", "count": 1}})
+    assert read(content)
+    atom = EmbeddedDictionary().facts("LAS").atoms[0]
+    ends = {"entity1": 1, "copy1": 1, "position1": 5, "atom1": "CB", "entity2": 2, "copy2": 1, "position2": 1}
+    content[0]["covalent_bonds"] = [{**ends, "atom2": atom}]
+    refused(read, content, "'LAS' has atoms that leave with bonds of more than one atom")
 
 
 def test_a_molecule_that_is_given_as_an_ion_counts_its_atoms_and_gets_a_note(read):
