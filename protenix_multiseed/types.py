@@ -29,6 +29,7 @@ class Job:
         notes: Remarks on the input that the user should read before the run.
         n_token: Number of tokens, counted before featurization. Atoms that leave because of the job's bonds count too,
             so the true number may be smaller.
+        content: Hash of the job and its files when the run began; empty if nobody has to notice a change.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Job:
     spec: JobSpec
     notes: tuple[str, ...] = ()
     n_token: int = 0
+    content: str = ""
 
     @property
     def where(self) -> str:
@@ -57,6 +59,11 @@ class Task:
     job: Job
     identity: Identity
     todo: tuple[int, ...]
+
+    @property
+    def remaining(self) -> Job:
+        """The job with the seeds to do, for featurization: its files must still be those of the identity."""
+        return replace(self.job, seeds=self.todo, content=str(self.identity.get("input", "")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

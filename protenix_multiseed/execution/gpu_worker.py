@@ -136,7 +136,7 @@ class GpuWorker:
         """
         self._alone.update(alone)
         for task in tasks:
-            job = replace(task.job, seeds=task.todo)
+            job = task.remaining
             self._identities[job.name] = task.identity
             with self._changed:
                 self._waiting.update((job.name, seed) for seed in task.todo)

@@ -4,7 +4,6 @@ import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
@@ -169,7 +168,7 @@ class LocalExecutor:
         return self._model
 
     def _featurize(self, tasks: Sequence[Task], should_stop: Callable[[], bool]) -> Coming:
-        jobs = (_with_seeds(task) for task in tasks)
+        jobs = (task.remaining for task in tasks)
         return self._workers.stream(jobs, self._config.feature_settings, should_stop, self._more)
 
     def _more(self, job: Job) -> int:
@@ -232,7 +231,3 @@ def _in_thread(function: Callable[[], _Made]) -> "Future[_Made]":
 
     threading.Thread(target=work, daemon=True, name="featurize").start()
     return made
-
-
-def _with_seeds(task: Task) -> Job:
-    return replace(task.job, seeds=task.todo)

@@ -1,5 +1,6 @@
 """Featurize one job for all its seeds. The reference twin does the same through upstream's own featurizer."""
 
+import contextlib
 import json
 import random
 import tempfile
@@ -43,6 +44,7 @@ from protenix_multiseed.features.seed_draws import (
     smiles_coordinates,
 )
 from protenix_multiseed.features.tokens import Frames, tokenize
+from protenix_multiseed.inputs.content import content_hash, files_read
 from protenix_multiseed.inputs.corrections import corrected
 from protenix_multiseed.inputs.residues import codes_of
 from protenix_multiseed.job_spec import JobSpec, Ligand
@@ -86,14 +88,32 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features | Failure]:
         FeaturizationError: if the job cannot be featurized.
     """
     start = time.perf_counter()
+    _refuse_changed(job, settings)
     with with_components(job.spec.components), overheard(codes_of(job.spec)) as heard:
         made, failed = _featurize(job, settings)
+    _refuse_changed(job, settings)
     seconds = (time.perf_counter() - start) / max(1, len(made))
     told = told_by_upstream([text for text in heard if settings.reads.exact or _UNBONDED not in text])
     made = [replace(features, seconds=seconds) for features in made]
     if made:
         made[0] = replace(made[0], warnings=tuple(dict.fromkeys([*made[0].warnings, *told])))
     return [*made, *failed]
+
+
+def _refuse_changed(job: Job, settings: FeatureSettings) -> None:
+    """Refuse a job whose files are not those of the checks any more: its record would name other ones.
+
+    Raises:
+        FeaturizationError: if a file has changed.
+    """
+    with contextlib.suppress(OSError):  # a file that cannot be read is named where it is read
+        if job.content and any(files_read(job.spec, settings.reads)):
+            if content_hash(job.spec, settings.reads) == job.content:
+                return
+            raise FeaturizationError(
+                f"{job.where}: one of its files has changed since the run began; put it back, or run again with "
+                "--overwrite"
+            )
 
 
 def _featurize(job: Job, settings: FeatureSettings) -> tuple[list[Features], list[Failure]]:

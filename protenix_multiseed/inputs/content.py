@@ -5,6 +5,7 @@ matter.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -45,6 +46,15 @@ def content_of(spec: JobSpec, reads: ReadSettings) -> dict[str, Any]:
     if not spec.components:
         del content["components"]
     return content | {"entities": entities_content(spec, reads)}
+
+
+def content_hash(spec: JobSpec, reads: ReadSettings) -> str:
+    """Return a hash of everything that the prediction of a job depends on, except the job's name.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    return hashlib.sha256(json.dumps(content_of(spec, reads), sort_keys=True).encode()).hexdigest()
 
 
 def entities_content(spec: JobSpec, reads: ReadSettings) -> list[dict[str, Any]]:

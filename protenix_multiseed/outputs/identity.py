@@ -11,7 +11,7 @@ from typing import Any
 from protenix_multiseed import __version__
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError
-from protenix_multiseed.inputs.content import content_of
+from protenix_multiseed.inputs.content import content_hash
 from protenix_multiseed.inputs.corrections import differences_of
 from protenix_multiseed.types import Identity, Job
 from protenix_multiseed.upstream.dictionary import Dictionary
@@ -35,11 +35,11 @@ def identify(config: RunConfig, job: Job, dictionary: Dictionary, checkpoint_sha
     """
     reads = config.read_settings
     try:
-        content = content_of(job.spec, reads)
+        content = content_hash(job.spec, reads)
     except OSError as error:
         raise ConfigError(f"{job.where}: {error.filename}: cannot be read: {error.strerror}") from None
     return {
-        "input": _digest(content),
+        "input": content,
         "corrections": [] if reads.exact else [one.name for one in differences_of(job.spec, reads)],
         **({"language_model": config.esm_folder.name} if config.esm_folder else {}),
         **config.answer_settings,

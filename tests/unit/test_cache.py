@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,18 @@ from support import cases
 from support.jobs import job_of
 from support.workers import make_features
 
+from protenix_multiseed.config_loading import load_config
+from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.features import cache
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs.read import read_jobs
+from protenix_multiseed.outputs.identity import identify
 from protenix_multiseed.settings import FeatureSettings, InputRules, ReadSettings
+from protenix_multiseed.types import Task
 from protenix_multiseed.upstream import environment
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
+FILES = Path(__file__).parents[1] / "support" / "files"
 BOND = {"entity1": 2, "position1": 3, "atom1": "ND2", "position2": 1, "atom2": "C1"}
 
 
@@ -83,6 +89,30 @@ def test_a_file_that_the_settings_do_not_read_may_be_missing(folder, entity):
     (job,) = read_jobs([path], (1,), InputRules(model="m", reads=reads), EmbeddedDictionary())
     (made,) = featurize(job, FeatureSettings(reads=reads))
     assert made.n_token == 5
+
+
+@pytest.mark.parametrize("name", ["p.a3m", "l.sdf"])
+def test_a_file_that_changes_after_the_checks_fails_its_job(folder, name):
+    """Regression: its content was used, and the record named the old one."""
+    (folder / "p.a3m").write_text(">q\nMKNAS\n>r\nMKNAT\n")
+    (folder / "l.sdf").write_bytes((FILES / "interleaved.sdf").read_bytes())
+    path = folder / "in.json"
+    protein = {"proteinChain": {"sequence": "MKNAS", "count": 1, "unpairedMsaPath": "p.a3m"}}
+    ligand = {"ligand": {"ligand": "FILE_l.sdf", "count": 1}}
+    path.write_text(json.dumps([{"name": "a", "sequences": [protein, ligand]}]))
+    config = load_config({"model": "demo"})
+    dictionary = EmbeddedDictionary()
+    (read,) = read_jobs([path], (1, 2), config.input_rules, dictionary)
+    job = Task(job=read, identity=identify(config, read, dictionary, None), todo=(2,)).remaining
+    assert job.seeds == (2,)
+    assert featurize(job, config.feature_settings)
+    (folder / name).write_bytes((folder / name).read_bytes().replace(b"MKNAT", b"MKNAY") + b"\n")
+    with pytest.raises(FeaturizationError, match="one of its files has changed since the run began; put it back"):
+        featurize(job, config.feature_settings)
+    assert featurize(read, config.feature_settings)  # nobody has checked it
+    (folder / name).unlink()
+    with pytest.raises(FeaturizationError, match=name):
+        featurize(job, config.feature_settings)
 
 
 def test_features_with_a_warning_that_may_not_come_again_are_not_cached(folder):

@@ -6,7 +6,7 @@ import torch
 from biotite.structure import AtomArray
 from support.jobs import job_of
 
-from protenix_multiseed.errors import WeightsError
+from protenix_multiseed.errors import ConfigError, WeightsError
 from protenix_multiseed.features import esm as module
 
 FIRST, SECOND = "MKTAYIAKQR", "GHKLMNPQ"
@@ -57,6 +57,15 @@ def test_tokens_get_their_residues_embedding(tiny):
         torch.load(module._file(folder, sequence), weights_only=True).numpy() for sequence in (FIRST, SECOND)
     )
     assert np.array_equal(made, np.stack([np.zeros(16, dtype=np.float32), first[0], first[9], second[7]]))
+
+
+def test_a_protein_that_would_be_cut_is_refused(tiny):
+    folder, loads = tiny
+    with pytest.raises(
+        ConfigError, match=r"'a': a protein of 4095 residues: esm2-3b reads at most 4094; choose another"
+    ):
+        module.embed_proteins([job(FIRST), job(FIRST, "G" * 4095)], "esm2-3b", folder, folder / "cache")
+    assert not loads
 
 
 def test_the_error_for_a_missing_language_model_says_how_to_fetch_it(tmp_path):
