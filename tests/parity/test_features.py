@@ -14,6 +14,7 @@ from support import cases
 from support.jobs import spec_of
 
 from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.features import featurize as featurize_module
 from protenix_multiseed.features import layout, seed_draws
 from protenix_multiseed.features import msa_and_templates as module
 from protenix_multiseed.features.featurize import featurize, featurize_reference
@@ -349,10 +350,21 @@ def test_each_seed_draws_its_own_conformer_of_a_smiles_ligand(inputs, settings):
     assert np.abs(first - second).max() > 1e-3
 
 
-def test_a_job_that_cannot_be_featurized_is_named_in_the_error(inputs, settings):
+def test_a_ligand_without_any_conformer_fails_each_seed(inputs, settings):
     spec = {"sequences": [{"ligand": {"ligand": "[C@@]123[C@@](C1)(C2)C3(C)(C)", "count": 1}}]}
-    with pytest.raises(FeaturizationError, match="'made'"):
-        featurize(made_job(inputs, spec), settings)
+    made = featurize(made_job(inputs, spec), settings)
+    assert all(isinstance(one, Failure) for one in made)
+    assert [(one.job.name, one.seed) for one in made] == [("made", seed) for seed in SEEDS]
+
+
+@pytest.mark.parametrize("function", ["SampleDictToFeatures", "tokenize"])
+def test_a_job_that_cannot_be_featurized_is_named_in_the_error(inputs, settings, monkeypatch, function):
+    def fail(*_):
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(featurize_module, function, fail)
+    with pytest.raises(FeaturizationError, match="'made': 'no such thing'"):
+        featurize(made_job(inputs, {"sequences": [{"proteinChain": {"sequence": "MKT", "count": 1}}]}), settings)
 
 
 def test_compact_features_take_less_than_5_percent_of_upstreams_bytes(inputs, settings, tmp_path):
