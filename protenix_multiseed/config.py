@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.hashes import sketch
 from protenix_multiseed.inputs.seeds import check_seeds, parse_seeds
-from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH
+from protenix_multiseed.limits import ESM_MAX_RESIDUES, MAX_SEEDS_PER_BATCH
 from protenix_multiseed.paths import RUN_FOLDER, cache_dir
 from protenix_multiseed.settings import (
     FeatureSettings,
@@ -209,6 +209,7 @@ class RunConfig(_Strict):
             reads=self.read_settings,
             constraint=spec.constraint,
             max_tokens=spec.max_tokens,
+            max_residues=ESM_MAX_RESIDUES if spec.esm else None,
             searches_msa=bool(self.msa_server or self.msa_database),
             template_from_input=self.template_from_input,
         )

@@ -44,7 +44,18 @@ class WeightsError(ProtenixMsError):
 
 
 class FeaturizationError(ProtenixMsError):
-    """A job that passed the checks could not be featurized."""
+    """A job that passed the checks could not be featurized.
+
+    Attributes:
+        way_out: What the user can do; None if the reason alone says it.
+    """
+
+    def __init__(self, reason: str, way_out: str | None = None) -> None:
+        self.way_out = way_out
+        super().__init__(reason)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.way_out)  # a worker sends it to the run
 
 
 class ConformerError(FeaturizationError):

@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from protenix_multiseed.errors import DamagedError, PredictionError, ProtenixMsError
+from protenix_multiseed.errors import DamagedError, FeaturizationError, PredictionError, ProtenixMsError
 from protenix_multiseed.types import Failure, Job
 
 _MAX_LINES = 20  # of a message that lists failures
@@ -83,7 +83,7 @@ def failure_of(job: Job, seed: int | None, stage: str, error: BaseException) -> 
     if is_worker_death(error):
         message = f"the worker process ended (exit code {getattr(error, 'exitcode', 'unknown')})"
         advice = f"if memory ran out, use fewer --workers or a machine with more memory, {_AGAIN}"
-    elif isinstance(error, DamagedError):
+    elif isinstance(error, DamagedError | FeaturizationError) and error.way_out is not None:
         message, advice = str(error), error.way_out
     elif isinstance(error, PredictionError):
         message, advice = str(error), "use --kernels torch, or another seed"

@@ -12,6 +12,7 @@ CUDA_GRAPH_MAX_PAIRS = 2**17  # up to this many token pairs the Pairformer is la
 CUDA_GRAPH_MAX_PAIRS_ROOMY = 5 * 2**16  # the same for a batch that leaves enough memory free for a larger graph
 CUDA_GRAPH_MAX_KEPT_BYTES = 2**27  # a captured loop with larger tensors is not kept for the next batch
 CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY = 2**31  # the same for a batch that leaves enough memory free
+ESM_MAX_RESIDUES = 4094  # of a protein: the limit of upstream's ESMFeaturizer, which cuts the rest off
 MAX_SEEDS_PER_BATCH = 20  # more seeds gain nothing measurable and delay the first result
 SHARED_BATCH_MAX_TOKENS = (
     400  # larger jobs gain less than a fifth by filling a batch: 1.95 x at 120, 1.4 x at 245, 1.08 x at 600

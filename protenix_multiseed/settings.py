@@ -30,6 +30,7 @@ class InputRules:
         model: Name of the model, for messages.
         constraint: Whether the model reads constraints.
         max_tokens: Largest number of tokens that the model accepts; None for no limit.
+        max_residues: Largest number of residues of a protein that the model accepts; None for no limit.
         searches_msa: Whether the run searches MSAs for proteins that have none.
         template_from_input: Whether the coordinates of an input structure are the templates of its proteins.
     """
@@ -39,6 +40,7 @@ class InputRules:
     template_from_input: bool = False
     constraint: bool = False
     max_tokens: int | None = None
+    max_residues: int | None = None
     searches_msa: bool = False
 
 

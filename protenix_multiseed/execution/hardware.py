@@ -92,19 +92,20 @@ def capability_of(device: torch.device) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
-def available_bytes(device: torch.device, before: int | None = None) -> int:
-    """Return the bytes that this process may use on a device: what is free, and what it holds already.
+def available_bytes(device: torch.device, before: int = 0, most: int = 0) -> int:
+    """Return the bytes that this process may use on a device: what is free, and what it holds of the model already.
 
     Args:
-        before: What :func:`resident_bytes` was before the model. On a CPU, what this process has taken since is what it
-            holds. None: nothing.
+        before: What :func:`resident_bytes` was before the model was loaded.
+        most: On a CPU, at most so much of what this process has taken since is held by the model. The rest is not: it
+            may be the caller's.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device)
     import psutil
 
-    held = 0 if before is None else max(0, resident_bytes() - before)
+    held = min(most, max(0, resident_bytes() - before)) if most else 0
     return min([int(psutil.virtual_memory().available), *_left_of_limits()]) + held
 
 

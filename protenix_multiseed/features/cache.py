@@ -47,7 +47,7 @@ class Made(NamedTuple):
 def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], make: Callable[[], Made]) -> Made:
     """Return what was made from a job's alignments and templates from the cache. Else call ``make`` and store it.
 
-    Nothing is stored if there are warnings that may not come the next time.
+    Nothing is stored if there are warnings that may not come the next time, or if a file has changed meanwhile.
 
     Args:
         tokens: Arrays that describe the job's tokens. They are part of the cache key, because bonds and ligands change
@@ -63,7 +63,8 @@ def cached(job: Job, settings: FeatureSettings, tokens: Sequence[np.ndarray], ma
         made = make()
         if not made.passing:
             with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-                _store(path, {**made.arrays, _WARNINGS: np.array(json.dumps(made.warnings))})
+                if _key(job, settings, tokens) == key:  # else a file has changed meanwhile
+                    _store(path, {**made.arrays, _WARNINGS: np.array(json.dumps(made.warnings))})
         return made
 
 

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from biotite.structure import AtomArray
 
-from protenix_multiseed.errors import ConfigError, FeaturizationError, WeightsError
+from protenix_multiseed.errors import FeaturizationError, WeightsError
 from protenix_multiseed.job_spec import JobSpec
+from protenix_multiseed.limits import ESM_MAX_RESIDUES
 from protenix_multiseed.types import Job
 from protenix_multiseed.upstream.environment import call_quietly
-
-MAX_RESIDUES = 4094  # of a protein: the limit of upstream's ESMFeaturizer, which cuts the rest off
 
 
 def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, folder: Path) -> int:
@@ -38,19 +37,12 @@ def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, fo
         The number of new embeddings.
 
     Raises:
-        ConfigError: if a protein is too long for the ESM model.
         WeightsError: if the weights of the ESM model are missing.
         FeaturizationError: if the ESM model makes no embedding for a sequence.
     """
     from protenix.data.esm import compute_esm
 
-    proteins = [(job, sequence) for job in jobs for sequence in _proteins(job.spec).values()]
-    if too_long := [
-        f"{job.where}: a protein of {len(one)} residues" for job, one in proteins if len(one) > MAX_RESIDUES
-    ]:
-        where = "; ".join(dict.fromkeys(too_long))
-        raise ConfigError(f"{where}: {esm_model} reads at most {MAX_RESIDUES}; choose another --model")
-    sequences = {sequence for _, sequence in proteins}
+    sequences = {sequence for job in jobs for sequence in _proteins(job.spec).values()}
     missing = sorted(sequence for sequence in sequences if not _file(folder, sequence).exists())
     if not missing:
         return 0
@@ -73,7 +65,7 @@ def embed_proteins(jobs: Iterable[Job], esm_model: str, checkpoint_dir: Path, fo
                 [target.stem],
                 [sequence],
                 scratch,
-                truncation_seq_length=MAX_RESIDUES,
+                truncation_seq_length=ESM_MAX_RESIDUES,
                 toks_per_batch=16384,
             )
             made = Path(scratch) / target.name

@@ -26,6 +26,7 @@ from protenix_multiseed.features.cache import Made, cached
 from protenix_multiseed.features.msa_and_templates import (
     HitReporter,
     dataset_configs,
+    fetch_whole_files,
     msa_arrays,
     msa_rows,
     template_arrays,
@@ -95,9 +96,11 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features | Failure]:
     seconds = (time.perf_counter() - start) / max(1, len(made))
     told = told_by_upstream([text for text in heard if settings.reads.exact or _UNBONDED not in text])
     made = [replace(features, seconds=seconds) for features in made]
-    if made:
-        made[0] = replace(made[0], warnings=tuple(dict.fromkeys([*made[0].warnings, *told])))
-    return [*made, *failed]
+    if made:  # each warning once, though each seed may have Features of its own
+        warnings = dict.fromkeys([*(text for features in made for text in features.warnings), *told])
+        made = [replace(features, warnings=()) for features in made]
+        made[0] = replace(made[0], warnings=tuple(warnings))
+    return [*failed, *made]  # failures first: early stopping must know of them
 
 
 def _refuse_changed(job: Job, settings: FeatureSettings) -> None:
@@ -111,8 +114,8 @@ def _refuse_changed(job: Job, settings: FeatureSettings) -> None:
             if content_hash(job.spec, settings.reads) == job.content:
                 return
             raise FeaturizationError(
-                f"{job.where}: one of its files has changed since the run began; put it back, or run again with "
-                "--overwrite"
+                f"{job.where}: one of its files has changed since the run began",
+                "put it back and run the same command again, or run again with --overwrite",
             )
 
 
@@ -156,7 +159,11 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         path = Path(folder) / "job.json"
         path.write_text(json.dumps([to_upstream(corrected(job.spec, settings.reads))]))
         dataset = infer_dataloader.InferenceDataset(dataset_configs(with_hits(job, settings), path))
-        hits = HitReporter(dataset.online_template_featurizer) if dataset.online_template_featurizer else None
+        hits = None
+        if finder := dataset.online_template_featurizer:
+            if settings.fetch_template_structures:
+                fetch_whole_files(finder)
+            hits = HitReporter(finder)
         dataset.online_template_featurizer = hits
         stack.enter_context(replaced(json_parser, "AllChem", SeededConformers(seed)))
         stack.enter_context(silenced())
@@ -172,7 +179,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
             data, atom_array, _ = dataset.process_one(dataset.inputs[0])
         except Exception as error:
             if is_no_conformer(error):
-                raise no_conformer(error, seed) from error
+                raise no_conformer(error) from error
             raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
         torch_state = torch.get_rng_state().numpy()
     full = data["input_feature_dict"]
@@ -261,7 +268,7 @@ def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
         raise
     except Exception as error:
         if is_no_conformer(error):
-            raise no_conformer(error, seed) from error
+            raise no_conformer(error) from error
         raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
 
 

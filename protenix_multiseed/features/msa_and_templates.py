@@ -29,7 +29,7 @@ from protenix_multiseed.upstream.models import DEFAULT_MODEL
 
 _GAP = 31  # upstream's number of a gap in MSA features
 MAX_TEMPLATES, LAST_DATE = 4, "2021-09-30"  # as in upstream's InferenceTemplateFeaturizer
-_EXCLUDED, _TOO_NEW = "failed prefilter: ", f"released after {LAST_DATE}"
+_EXCLUDED, _TOO_NEW = "failed prefilter: ", f"released after {LAST_DATE}, or without a date"
 _EXCLUSIONS = {
     "after cutoff": _TOO_NEW,
     "Align ratio": "aligned to a tenth of the protein or less",
@@ -164,15 +164,16 @@ def _hit_featurizer(settings: FeatureSettings) -> TemplateHitFeaturizer:
         fetch_remote=settings.fetch_template_structures,
     )
     if settings.fetch_template_structures:
-        _fetch_whole_files(made._hit_processor)
+        fetch_whole_files(made)
     return made
 
 
-def _fetch_whole_files(processor: Any) -> None:
-    """Let upstream's processor of hits fetch a structure into a scratch folder, and move the whole file from there.
+def fetch_whole_files(featurizer: TemplateHitFeaturizer) -> None:
+    """Let upstream fetch a structure into a scratch folder, and move the whole file from there.
 
     It writes the file in place, where other workers would take a part of it for the structure.
     """
+    processor: Any = featurizer._hit_processor
     fetch, folder = processor._fetch_or_read_cif, Path(processor._mmcif_dir)
 
     def fetch_whole(pdb_id: str) -> str:

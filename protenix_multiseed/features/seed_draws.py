@@ -194,18 +194,23 @@ def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
     with replaced(json_parser, "AllChem", SeededConformers(seed)):
         try:
             return np.array(json_parser.smiles_to_atom_info(smiles)["atom_array"].coord)
-        except (AssertionError, TimeoutError) as error:
-            raise no_conformer(error, seed) from error
+        except Exception as error:
+            if is_no_conformer(error):
+                raise no_conformer(error) from error
+            raise
 
 
 def is_no_conformer(error: Exception) -> bool:
-    """Return whether upstream's parser found no conformer of a ligand."""
-    return isinstance(error, AssertionError | TimeoutError) and "onformer generation" in str(error)
+    """Return whether upstream's parser found no conformer of a ligand with a seed.
+
+    If it ran out of time, other seeds would too.
+    """
+    return isinstance(error, AssertionError) and "onformer generation" in str(error)
 
 
-def no_conformer(error: Exception, seed: int) -> ConformerError:
+def no_conformer(error: Exception) -> ConformerError:
     """Return the error that says so to the user."""
     return ConformerError(
-        f"seed {seed}: {' '.join(str(error).split())}; leave this seed out, or give the ligand as FILE_ with 3D "
-        "coordinates, or as CCD_"
+        " ".join(str(error).split()),
+        "leave this seed out, or give the ligand as CCD_ or as FILE_ with 3D coordinates",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from protenix_multiseed.inputs.modifications import AMBIGUOUS, links_of
+from protenix_multiseed.inputs.modifications import links_of
 from protenix_multiseed.inputs.residues import component_at
 from protenix_multiseed.inputs.words import end_of, owner_of
 from protenix_multiseed.job_spec import AtomRef, Bond, JobSpec, Polymer
@@ -31,7 +31,11 @@ def bond_problems(spec: JobSpec, facts: Facts, name_of: NameOf) -> Iterator[str]
         for end, atom in (("1", bond.first), ("2", bond.second)):
             code = component_at(spec.entities[atom.entity - 1], atom.position or 1)
             if code is not None and (known := facts(code)) is not None and known.is_ambiguous:
-                yield f"{end_of(bond.place, f'atom{end}', atom)}: {code!r} {AMBIGUOUS}: it cannot be bonded"
+                yield (
+                    f"{end_of(bond.place, f'atom{end}', atom)}: Protenix cannot tell which atoms of {code!r} leave "
+                    "when it is bonded: give it as SMILES or FILE_, or as a component of your own without atoms that "
+                    "leave (userCCD)"
+                )
                 continue
             if (centre := _leaves_with(spec, atom, facts)) is not None:
                 yield (

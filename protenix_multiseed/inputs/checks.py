@@ -114,6 +114,9 @@ class _Checker:
             where = f"{letter!r} at position {sequence.index(letter) + 1}"
             self._problem(f"{polymer.place}.sequence", f"{where} is not a letter of a {polymer.kind} sequence; {hint}")
         is_protein = polymer.kind == "protein"
+        if is_protein and (most := self.rules.max_residues) is not None and len(sequence) > most:
+            text = f"{len(sequence)} residues: {self.rules.model} reads at most {most} of a protein"
+            self._problem(f"{polymer.place}.sequence", f"{text}; choose another --model")
         position_key, code_key = self._words.protein_change if is_protein else self._words.base_change
         seen: dict[int, str] = {}
         n_token = len(sequence)

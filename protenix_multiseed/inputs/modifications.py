@@ -10,8 +10,6 @@ LAST_CAPS = {"NME": "N", "NH2": "N"}
 CAP_BONDS = ("FOR", "NME", "NH2")  # Protenix bonds ACE rightly
 # Components with one token each: those of Protenix's alphabets, and MSE, which it turns into MET.
 ONE_TOKEN = {code for letters in COMPONENTS.values() for code in letters.values()} - {"I", "DI", "DU"} | {"MSE"}
-# What is wrong with a component of which Protenix cannot say what leaves.
-AMBIGUOUS = "has atoms that leave with bonds of more than one atom, with which Protenix fails"
 _LINKS: dict[PolymerKind, tuple[str, str]] = {"protein": ("N", "C"), "dna": ("P", "O3'"), "rna": ("P", "O3'")}
 _REPLACED = {"C": "OXT", "P": "OP3"}  # atoms of a free residue, by the atom whose bond to a neighbour replaces them
 
@@ -74,7 +72,10 @@ def problem_of(
             "there is no way to predict it as a residue"
         )
     if facts.is_ambiguous and links_of(polymer, one.position):
-        return f"{code!r} {AMBIGUOUS}: it cannot be a residue with others beside it"
+        return (
+            f"Protenix cannot tell which atoms of {code!r} leave when it is bonded to the residues beside it: give a "
+            "component of your own without atoms that leave (userCCD)"
+        )
     missing = next((atom for atom in links_of(polymer, one.position) if atom not in facts.atoms), None)
     if missing:
         end = "first" if missing == _LINKS[polymer.kind][0] else "last"

@@ -24,6 +24,7 @@ from protenix_multiseed.files import read_text, write_text
 from protenix_multiseed.paths import cache_dir
 
 KINDS = ("triton", "cuequivariance")  # Triton: the batched path; cuEquivariance: Protenix's own modules
+ENDED_EARLY = "the probe ended early"
 PROBE_SECONDS = 300  # the probe process is killed after this time
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -160,7 +161,7 @@ class KernelProbe:
         except subprocess.TimeoutExpired:
             _kill(process)
         output, errors = self._read_output()
-        found = dict.fromkeys(self._tried, "the probe ended early")
+        found = dict.fromkeys(self._tried, ENDED_EARLY)
         for line in output.splitlines():  # one line for each kind that did not abort the process
             with contextlib.suppress(ValueError, TypeError):  # not a line of the probe: libraries may print too
                 found |= json.loads(line)

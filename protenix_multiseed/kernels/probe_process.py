@@ -3,8 +3,8 @@
 Usage: ``python -m protenix_multiseed.kernels.probe_process cuda:0 triton``
 
 Prints one line of JSON for each kind of kernels: ``{"triton": "ok"}``, or the reason why the kind cannot be used. Each
-line is printed at once. If a kind aborts the process, the lines of earlier kinds are already out, and a first line says
-so of all kinds. On a Hopper GPU the kind ``hopper`` comes with ``triton``, for the kernels written for these GPUs.
+line is printed at once. The first line names every kind as ended early, and later lines replace it: a kind may abort
+the process. On a Hopper GPU the kind ``hopper`` comes with ``triton``, for the kernels written for these GPUs.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from protenix_multiseed.kernels.compile import Launch, capability_of, compile_ah
 from protenix_multiseed.kernels.language import HAS_GLUON
 from protenix_multiseed.kernels.operation import Case, Inputs
 from protenix_multiseed.kernels.ops import operations
+from protenix_multiseed.kernels.probe import ENDED_EARLY
 
 HOPPER = (9, 0)  # compute capability
 NO_GLUON = "Hopper's kernels need Triton 3.6, which comes with PyTorch 2.11"
-ENDED_EARLY = "the probe ended early"
 TOLERANCE = 0.02  # largest accepted difference, relative to the norm of the result; bfloat16 rounds to 0.004
 
 

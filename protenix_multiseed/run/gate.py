@@ -7,7 +7,7 @@ from protenix_multiseed.events import Event, Written
 from protenix_multiseed.run.early_stopping import EarlyStopping
 from protenix_multiseed.run.folder import OutputFolder
 from protenix_multiseed.run.signals import Signals
-from protenix_multiseed.types import Job, Prediction, Task
+from protenix_multiseed.types import Failure, Job, Prediction, Task
 
 
 class RunGate:
@@ -57,6 +57,9 @@ class RunGate:
         """The run asks itself, so it knows."""
 
     def watch(self, event: Event) -> None:
-        """Store the scores of a seed for early stopping. Ignore all other events."""
+        """Store the scores of a seed for early stopping, and seeds that failed unasked. Ignore all other events."""
         if isinstance(event, Prediction | Written):
             self._early_stopping.watch(event.job, event.seed, event.scores)
+        elif isinstance(event, Failure) and event.seed is not None:
+            with self._lock:
+                self._not_asked[event.job.name].pop(event.seed, None)  # else early stopping would skip it too

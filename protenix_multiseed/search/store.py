@@ -43,13 +43,14 @@ class Store:
         return path
 
     def put(self, role: str, sequences: Sequence[str], text: str) -> Path:
-        """Store an alignment. Return its file in the user's folder.
+        """Store an alignment. Return its file in the user's folder, as another process may have written it meanwhile.
 
         Raises:
             OSError: if it cannot be written to the user's folder.
         """
         name = self._name(role, sequences)
-        write_text(self._folder / name, text)
+        if not (self._folder / name).is_file():  # another process may have begun to predict with its text
+            write_text(self._folder / name, text)
         if self._is_cached:
             try:
                 write_text(self._cache / name, text)

@@ -129,12 +129,17 @@ def test_a_dropped_template_hit_gives_a_warning(inputs, settings, tmp_path):
 
 
 @pytest.mark.parametrize("constraint", [False, True], ids=["shared", "each seed"])
-def test_a_seed_without_a_conformer_fails_alone(inputs, settings, constraint):
-    """RDKit finds one for three of four seeds. Regression: which seeds were asked for decided about all of them."""
+def test_a_seed_without_a_conformer_fails_alone(inputs, settings, monkeypatch, constraint):
+    """Regression: which seeds were asked for decided about all of them."""
+    embed = seed_draws.SeededConformers.EmbedMolecule
+    monkeypatch.setattr(
+        seed_draws.SeededConformers, "EmbedMolecule",
+        lambda self, *given, **named: -1 if self._seed == 8 else embed(self, *given, **named),
+    )  # fmt: skip
     spec = {
         "sequences": [
             {"proteinChain": {"sequence": "MKTAY", "count": 1}},
-            {"ligand": {"ligand": "C1CC2CC/C1=C\\2", "count": 1}},
+            {"ligand": {"ligand": "CC(=O)Oc1ccccc1C(=O)O", "count": 1}},
         ]
     }
     if constraint:
@@ -143,20 +148,22 @@ def test_a_seed_without_a_conformer_fails_alone(inputs, settings, constraint):
     made = featurize(made_job(inputs, spec, (8, 4, 6, 7)), settings)
     (failed,) = (one for one in made if isinstance(one, Failure))
     assert failed.seed == 8
-    assert failed.message.startswith("seed 8: Conformer generation failed for input SMILES")
-    assert "leave this seed out" in failed.message
+    assert failed.message.startswith("Conformer generation failed for input SMILES")
+    assert failed.advice == "leave this seed out, or give the ligand as CCD_ or as FILE_ with 3D coordinates"
     features = [one for one in made if one is not failed]
     assert [seed.seed for one in features for seed in one.seeds] == [4, 6, 7]
     (alone,) = featurize(made_job(inputs, spec, (6,)), settings)
     together = next(seed for one in features for seed in one.seeds if seed.seed == 6)
     assert np.array_equal(alone.seeds[0].ref_pos, together.ref_pos)
     last = featurize(made_job(inputs, spec, (4, 8)), settings)
-    assert [isinstance(one, Failure) for one in last] == [False, True]
+    assert [isinstance(one, Failure) for one in last] == [True, False]  # the run knows of it before it predicts
 
 
 HELIX = ">9xyz_A/1-20 mol:protein length:20  A HELIX [subseq from] mol:protein length:20\n"
 UNUSED = {  # why a hit is not used -> the protein, the alignment, the structure's date
-    "released after 2021-09-30": ("GG" + cases.TEMPLATE_SEQUENCE, cases.TEMPLATE_SEQUENCE, "2022-01-01"),
+    "released after 2021-09-30, or without a date": (
+        "GG" + cases.TEMPLATE_SEQUENCE, cases.TEMPLATE_SEQUENCE, "2022-01-01"
+    ),
     "nearly equal to the protein": (cases.TEMPLATE_SEQUENCE, cases.TEMPLATE_SEQUENCE, "2015-01-01"),
     "of fewer than 10 residues": (
         "GGGGGG" + cases.TEMPLATE_SEQUENCE, "-" * 6 + cases.TEMPLATE_SEQUENCE[:8] + "-" * 12, "2015-01-01"
@@ -348,6 +355,21 @@ def test_each_seed_draws_its_own_conformer_of_a_smiles_ligand(inputs, settings):
     atoms = features.atom_array.value.label_entity_id == "3"
     first, second = (np.linalg.norm(np.diff(seed.ref_pos[atoms][:13], axis=0), axis=-1) for seed in features.seeds[:2])
     assert np.abs(first - second).max() > 1e-3
+
+
+def test_a_ligand_that_takes_too_long_fails_its_job_at_once(inputs, settings, monkeypatch):
+    """Upstream waits for 90 s, which another seed would take too."""
+    asked = []
+
+    def stop(self, *_, **__):
+        asked.append(self._seed)
+        raise TimeoutError("Conformer generation timed out.")
+
+    monkeypatch.setattr(seed_draws.SeededConformers, "EmbedMolecule", stop)
+    spec = {"sequences": [{"ligand": {"ligand": "CC(=O)Oc1ccccc1C(=O)O", "count": 1}}]}
+    with pytest.raises(FeaturizationError, match="'made': Conformer generation timed out"):
+        featurize(made_job(inputs, spec), settings)
+    assert set(asked) == {SEEDS[0]}
 
 
 def test_a_ligand_without_any_conformer_fails_each_seed(inputs, settings):

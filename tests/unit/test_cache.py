@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from support.workers import make_features
 
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import FeaturizationError
+from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features import cache
+from protenix_multiseed.features import featurize as featurize_module
 from protenix_multiseed.features.featurize import featurize
 from protenix_multiseed.inputs.read import read_jobs
 from protenix_multiseed.outputs.identity import identify
@@ -107,12 +111,33 @@ def test_a_file_that_changes_after_the_checks_fails_its_job(folder, name):
     assert job.seeds == (2,)
     assert featurize(job, config.feature_settings)
     (folder / name).write_bytes((folder / name).read_bytes().replace(b"MKNAT", b"MKNAY") + b"\n")
-    with pytest.raises(FeaturizationError, match="one of its files has changed since the run began; put it back"):
+    with pytest.raises(FeaturizationError, match="one of its files has changed since the run began") as error:
         featurize(job, config.feature_settings)
+    assert failure_of(job, None, "featurize", pickle.loads(pickle.dumps(error.value))).advice.startswith("put it back")
     assert featurize(read, config.feature_settings)  # nobody has checked it
     (folder / name).unlink()
     with pytest.raises(FeaturizationError, match=name):
         featurize(job, config.feature_settings)
+
+
+def test_features_of_a_file_that_changes_meanwhile_are_not_cached(folder, monkeypatch):
+    """Regression: they were kept under the key of the old file, and used once the old file was back."""
+    old, new = ">q\nMKNAS\n>r\nMKNAT\n", ">q\nMKNAS\n>r\nMKNAY\n>s\nMKNAW\n"
+    (folder / "p.a3m").write_text(old)
+    spec = {"sequences": [{"proteinChain": {"sequence": "MKNAS", "count": 1, "unpairedMsaPath": "p.a3m"}}]}
+    original, expected = featurize_module.msa_arrays, features(folder, spec).n_msa
+    shutil.rmtree(folder / "cache")
+
+    def change_first(*arguments):
+        (folder / "p.a3m").write_text(new)
+        return original(*arguments)
+
+    monkeypatch.setattr(featurize_module, "msa_arrays", change_first)
+    assert features(folder, spec).n_msa != expected
+    monkeypatch.setattr(featurize_module, "msa_arrays", original)
+    (folder / "p.a3m").write_text(old)
+    os.utime(folder / "p.a3m", ns=(1, 1))
+    assert features(folder, spec).n_msa == expected
 
 
 def test_features_with_a_warning_that_may_not_come_again_are_not_cached(folder):

@@ -1,13 +1,18 @@
 """Language model embeddings. A tiny ESM-2 replaces the 3B model, which test machines do not have."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from biotite.structure import AtomArray
 from support.jobs import job_of
 
-from protenix_multiseed.errors import ConfigError, WeightsError
+from protenix_multiseed.config_loading import load_config
+from protenix_multiseed.errors import RefusedInputsError, WeightsError
 from protenix_multiseed.features import esm as module
+from protenix_multiseed.inputs.read import read_jobs
+from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
 FIRST, SECOND = "MKTAYIAKQR", "GHKLMNPQ"
 
@@ -59,13 +64,17 @@ def test_tokens_get_their_residues_embedding(tiny):
     assert np.array_equal(made, np.stack([np.zeros(16, dtype=np.float32), first[0], first[9], second[7]]))
 
 
-def test_a_protein_that_would_be_cut_is_refused(tiny):
-    folder, loads = tiny
-    with pytest.raises(
-        ConfigError, match=r"'a': a protein of 4095 residues: esm2-3b reads at most 4094; choose another"
-    ):
-        module.embed_proteins([job(FIRST), job(FIRST, "G" * 4095)], "esm2-3b", folder, folder / "cache")
-    assert not loads
+def test_a_protein_that_would_be_cut_is_refused_by_the_checks(tmp_path):
+    path = tmp_path / "in.json"
+    rules = load_config({"model": "protenix_mini_esm_v0.5.0"}).input_rules
+    for length in (4094, 4095):
+        protein = {"proteinChain": {"sequence": "G" * length, "count": 1}}
+        path.write_text(json.dumps([{"name": "a", "sequences": [protein]}]))
+        if length == 4094:
+            assert read_jobs([path], (1,), rules, EmbeddedDictionary())
+            continue
+        with pytest.raises(RefusedInputsError, match=r"4095 residues: protenix_mini_esm_v0\.5\.0 reads at most 4094"):
+            read_jobs([path], (1,), rules, EmbeddedDictionary())
 
 
 def test_the_error_for_a_missing_language_model_says_how_to_fetch_it(tmp_path):

@@ -109,3 +109,14 @@ def test_nothing_begins_once_the_disk_takes_no_more_files(run):
     assert run.gate.admit(JOB, (3, 4)) == ()
     assert run.result.exit_code == 1
     assert not failure_of(JOB, 2, "predict", OSError(28, "No space left on device")).ends_run
+
+
+def test_a_seed_that_failed_before_it_was_asked_for_is_not_skipped_too(run):
+    """A ligand may have no conformer with one seed, which is then never asked for."""
+    failed = failure_of(JOB, 3, "featurize", ValueError("no conformer"))
+    run.gate.watch(failed)
+    run.folder.take(failed)
+    run.is_stable = True
+    assert run.gate.admit(JOB, (1, 2)) == ()
+    assert run.result.skipped == {"a": [1, 2, 4]}
+    assert (run.result.n_left, len(run.result.failures)) == (0, 1)

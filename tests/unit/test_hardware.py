@@ -107,9 +107,12 @@ def test_a_limit_bounds_what_is_available(monkeypatch):
     assert hardware.available_bytes(torch.device("cpu")) == 2**20
 
 
-def test_on_a_cpu_what_the_process_has_taken_counts_as_available(monkeypatch):
-    """Else the weights, which an estimate contains, would count twice once they are loaded."""
-    before = hardware.resident_bytes()
+def test_on_a_cpu_what_the_process_has_taken_for_the_model_counts_as_available(monkeypatch):
+    """Else the weights, which an estimate contains, would count twice when loaded. The rest is the caller's."""
     monkeypatch.setattr(hardware, "_left_of_limits", lambda: [2**20])
-    taken = torch.ones(2**24)
-    assert hardware.available_bytes(torch.device("cpu"), before) > 2**20 + 0.9 * taken.nbytes
+    before = hardware.resident_bytes()
+    assert before > 2**20
+    for taken, counted in ((-7, 0), (0, 0), (5000, 5000), (10**9, 10**6)):
+        monkeypatch.setattr(hardware, "resident_bytes", lambda taken=taken: before + taken)
+        assert hardware.available_bytes(torch.device("cpu"), before, most=10**6) == 2**20 + counted
+    assert hardware.available_bytes(torch.device("cpu")) == 2**20

@@ -160,7 +160,10 @@ def modified(code, position, sequence=SEQUENCE, kind="proteinChain"):
         (modified("IAS", 3), "joins a chain through its side chain"),
         (modified("DDG", 2, "ACGT", "dnaSequence"), "'DDG' has no atom O3' for the bond to its neighbour"),
         (modified("ASX", 3), "has an atom 'X', which is not an element"),
-        (modified("THX", 3, "ACGTA", "dnaSequence"), "'THX' has atoms that leave with bonds of more than one atom"),
+        (
+            modified("THX", 3, "ACGTA", "dnaSequence"),
+            "Protenix cannot tell which atoms of 'THX' leave when it is bonded to the residues",
+        ),
     ],
 )
 def test_a_component_that_cannot_take_a_residues_place_is_refused(read, content, says):
@@ -289,7 +292,7 @@ def test_a_component_of_which_upstream_cannot_say_what_leaves_is_not_bonded(read
     atom = EmbeddedDictionary().facts("LAS").atoms[0]
     ends = {"entity1": 1, "copy1": 1, "position1": 5, "atom1": "CB", "entity2": 2, "copy2": 1, "position2": 1}
     content[0]["covalent_bonds"] = [{**ends, "atom2": atom}]
-    refused(read, content, "'LAS' has atoms that leave with bonds of more than one atom")
+    refused(read, content, "Protenix cannot tell which atoms of 'LAS' leave when it is bonded: give it as SMILES")
 
 
 def test_a_molecule_that_is_given_as_an_ion_counts_its_atoms_and_gets_a_note(read):

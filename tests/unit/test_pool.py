@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from multiprocessing.process import BaseProcess
 
 import pebble
 import psutil
@@ -23,6 +24,7 @@ from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.execution.writing import PendingWrite
 from protenix_multiseed.failures import failure_of
 from protenix_multiseed.features import pool as module
+from protenix_multiseed.features import processes
 from protenix_multiseed.features.pool import AHEAD, WorkerPool
 from protenix_multiseed.settings import FeatureSettings, WriteSettings
 from protenix_multiseed.types import Failure
@@ -228,14 +230,17 @@ def test_a_thread_that_waits_for_features_ends_with_the_pool(monkeypatch, drops)
 
 def test_workers_that_featurize_are_free_at_once_when_features_are_dropped(monkeypatch):
     """They ignore SIGTERM, after which the pool would wait: finished predictions must be written before a SIGKILL."""
-    monkeypatch.setattr(pebble.CONSTS, "term_timeout", 3600.0)
+    monkeypatch.setattr(pebble.CONSTS, "term_timeout", 60.0)
     monkeypatch.setattr(module, "_featurize", act)
+    signals = []
+    monkeypatch.setattr(processes._Process, "kill", lambda self: (signals.append(self.pid), BaseProcess.kill(self)))
     with WorkerPool(2) as pool:
         begun = [pool.begin(job("endless"), FeatureSettings()) for _ in range(2)]
         while not all(one._future.running() for one in begun):
             time.sleep(0.01)
         pool.drop_features()
         assert pool.submit(len, "ab").result(timeout=600) == 2
+        assert len(set(signals)) == 2  # SIGKILL, and no SIGTERM before it
 
 
 def test_a_worker_that_starts_while_the_pool_ends_is_killed_too(monkeypatch):
