@@ -214,7 +214,7 @@ class GpuWorker:
             reason = reason_of(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         self._tell(Closed(reason))
 
-    def _featurized(self) -> Iterator[list[Features | Failure] | Failure | None]:
+    def _featurized(self) -> Iterator[list[Features | Failure] | None]:
         while True:
             try:
                 given = self._given.get(timeout=POLL_SECONDS)

@@ -105,7 +105,7 @@ def available_bytes(device: torch.device, before: int = 0, most: int = 0) -> int
         return int(free) + torch.cuda.memory_reserved(device)
     import psutil
 
-    held = min(most, max(0, resident_bytes() - before)) if most else 0
+    held = min(most, max(0, resident_bytes() - before))
     return min([int(psutil.virtual_memory().available), *_left_of_limits()]) + held
 
 

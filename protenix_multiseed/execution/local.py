@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # these modules import torch, which takes seconds; the probe 
     from protenix_multiseed.execution.model import LoadedModel
 
 
-Coming: TypeAlias = Iterator[list[Features | Failure] | Failure | None]
+Coming: TypeAlias = Iterator[list[Features | Failure] | None]
 _Made = TypeVar("_Made")
 
 
@@ -137,7 +137,7 @@ class LocalExecutor:
 
         def flat() -> Iterator[Features | Failure | None]:
             for made in coming:
-                yield from made if isinstance(made, list) else [made]
+                yield from [None] if made is None else made
 
         def may_share(jobs: Sequence[Features]) -> bool:
             return not any(map(is_alone, jobs)) and model.may_share(jobs)

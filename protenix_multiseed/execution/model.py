@@ -62,12 +62,10 @@ class LoadedModel:
         self.checkpoint = config.checkpoint_path
         self.missing_weights: tuple[str, ...] = ()
         self.kernels: dict[str, str] = {}
-        self._bytes_before = hardware.resident_bytes()
-        self._built = build_model(self.configs)
-        # The weights, and their joined copies for the fast path.
-        self._most_held = 2 * sum(weight.nbytes for weight in self._built.parameters())
-        self.network = self._make_network(self._built)
         on_gpu = self.device.type == "cuda"
+        self._bytes_before = 0 if on_gpu else hardware.resident_bytes()
+        self._built = build_model(self.configs)
+        self.network = self._make_network(self._built)
         self.planner = make_planner(
             config.plan_settings,
             self.configs,
@@ -152,10 +150,9 @@ class LoadedModel:
         What is kept of the last batch counts as free: the next batch drops it, or its estimate contains it. So do the
         weights, which each estimate contains.
         """
-        return int(
-            MARGIN
-            * (self.config.assume_free or hardware.available_bytes(self.device, self._bytes_before, self._most_held))
-        )
+        held = 2 * 4 * self.planner.model.n_weight  # the weights, and their joined copies for the fast path
+        free = self.config.assume_free or hardware.available_bytes(self.device, self._bytes_before, held)
+        return int(MARGIN * free)
 
     def refusal(self, sizes: Sizes) -> str | None:
         """Return why a job of these sizes cannot be predicted with the memory that is free now; None if it can.

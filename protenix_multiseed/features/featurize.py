@@ -37,7 +37,6 @@ from protenix_multiseed.features.seed_draws import (
     DrawLog,
     SeededConformers,
     initial_torch_state,
-    is_no_conformer,
     no_conformer,
     recorded,
     replay_leaving,
@@ -94,11 +93,11 @@ def featurize(job: Job, settings: FeatureSettings) -> list[Features | Failure]:
         made, failed = _featurize(job, settings)
     _refuse_changed(job, settings)
     seconds = (time.perf_counter() - start) / max(1, len(made))
-    told = told_by_upstream([text for text in heard if settings.reads.exact or _UNBONDED not in text])
-    made = [replace(features, seconds=seconds) for features in made]
-    if made:  # each warning once, though each seed may have Features of its own
-        warnings = dict.fromkeys([*(text for features in made for text in features.warnings), *told])
-        made = [replace(features, warnings=()) for features in made]
+    told = _told_by_upstream([text for text in heard if settings.reads.exact or _UNBONDED not in text])
+    # Each warning once, though each seed may have Features of its own.
+    warnings = dict.fromkeys([*(text for features in made for text in features.warnings), *told])
+    made = [replace(features, seconds=seconds, warnings=()) for features in made]
+    if made:
         made[0] = replace(made[0], warnings=tuple(warnings))
     return [*failed, *made]  # failures first: early stopping must know of them
 
@@ -141,7 +140,7 @@ def _featurize(job: Job, settings: FeatureSettings) -> tuple[list[Features], lis
     return made, failed
 
 
-def told_by_upstream(texts: Iterable[str]) -> tuple[str, ...]:
+def _told_by_upstream(texts: Iterable[str]) -> tuple[str, ...]:
     """Return sentences for the user from upstream's warnings."""
     return tuple(f"Protenix warns: {text[:300]}" for text in texts)
 
@@ -178,9 +177,7 @@ def featurize_reference(job: Job, settings: FeatureSettings, seed: int) -> Featu
         try:
             data, atom_array, _ = dataset.process_one(dataset.inputs[0])
         except Exception as error:
-            if is_no_conformer(error):
-                raise no_conformer(error) from error
-            raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
+            raise _explained(job, error) from error
         torch_state = torch.get_rng_state().numpy()
     full = data["input_feature_dict"]
     seed_features = SeedFeatures(
@@ -267,9 +264,7 @@ def _share(job: Job, settings: FeatureSettings, seed: int) -> _Shared:
     except FeaturizationError:
         raise
     except Exception as error:
-        if is_no_conformer(error):
-            raise no_conformer(error) from error
-        raise FeaturizationError(f"{job.where}: {_reason(error)}") from error
+        raise _explained(job, error) from error
 
 
 def _share_atoms(
@@ -294,7 +289,7 @@ def _share_atoms(
         with overheard(()) as heard:  # the cache keeps what upstream says
             templates, hits = template_arrays(job, settings, atom_array)
             msa = msa_arrays(job, settings, atom_array, full["restype"])
-        said = (*hits.unused, *told_by_upstream(heard)) if hits else told_by_upstream(heard)
+        said = (*hits.unused, *_told_by_upstream(heard)) if hits else _told_by_upstream(heard)
         return Made(msa | templates, said, tuple(hits.skipped) if hits else ())
 
     columns = [np.asarray(arrays[name]) for name in ("asym_id", "residue_index", "restype")]
@@ -361,6 +356,7 @@ def _smiles(spec: JobSpec) -> dict[str, str]:
     return {str(number): one.smiles for number, one in entities if isinstance(one, Ligand) and one.smiles is not None}
 
 
-def _reason(error: Exception) -> str:
+def _explained(job: Job, error: Exception) -> FeaturizationError:
+    """Return an error of upstream's as one for the user."""
     text = " ".join(str(error).split())
-    return text or type(error).__name__
+    return no_conformer(error) or FeaturizationError(f"{job.where}: {text or type(error).__name__}")

@@ -110,8 +110,8 @@ class WorkerPool:
 
     def featurize(
         self, jobs: Iterable[Job], settings: FeatureSettings, should_stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[list[Features | Failure] | Failure]:
-        """Yield the features of each job, or its failure, in the order of the jobs. See :meth:`stream`."""
+    ) -> Iterator[list[Features | Failure]]:
+        """Yield the features and failures of each job, in the order of the jobs. See :meth:`stream`."""
         return (made for made in self.stream(jobs, settings, should_stop) if made is not None)
 
     def stream(
@@ -120,8 +120,8 @@ class WorkerPool:
         settings: FeatureSettings,
         should_stop: Callable[[], bool],
         more: Callable[[Job], int] = lambda job: 0,
-    ) -> Iterator[list[Features | Failure] | Failure | None]:
-        """Yield the features of each job, or its failure, in the order of the jobs; None while the next is not ready.
+    ) -> Iterator[list[Features | Failure] | None]:
+        """Yield the features and failures of each job, in the order of the jobs; None while the next are not ready.
 
         The workers start at once, before the caller asks for the first result.
 
@@ -141,7 +141,7 @@ class WorkerPool:
             while has_room() and self._takes_jobs and (job := next(coming, None)) is not None:
                 waiting.append(self.begin(job, settings))
 
-        def gather() -> Iterator[list[Features | Failure] | Failure | None]:
+        def gather() -> Iterator[list[Features | Failure] | None]:
             while waiting:
                 if not waiting[0].is_ready():
                     if should_stop():
@@ -232,12 +232,12 @@ class Featurization:
         self._begin()
         return False
 
-    def result(self) -> list[Features | Failure] | Failure:
-        """Return the features, or why there are none. Call it when :meth:`is_ready`."""
+    def result(self) -> list[Features | Failure]:
+        """Return the features, and why some are missing. Call it when :meth:`is_ready`."""
         try:
             made: list[Features | Failure] = self._future.result()
         except Exception as error:
-            return failure_of(self.job, None, "featurize", error)
+            return [failure_of(self.job, None, "featurize", error)]
         return made
 
     def _begin(self) -> None:

@@ -195,21 +195,18 @@ def smiles_coordinates(smiles: str, seed: int) -> np.ndarray:
         try:
             return np.array(json_parser.smiles_to_atom_info(smiles)["atom_array"].coord)
         except Exception as error:
-            if is_no_conformer(error):
-                raise no_conformer(error) from error
-            raise
+            if (known := no_conformer(error)) is None:
+                raise
+            raise known from error
 
 
-def is_no_conformer(error: Exception) -> bool:
-    """Return whether upstream's parser found no conformer of a ligand with a seed.
+def no_conformer(error: Exception) -> ConformerError | None:
+    """Return the error for the user if upstream's parser found no conformer of a ligand with a seed, else None.
 
     If it ran out of time, other seeds would too.
     """
-    return isinstance(error, AssertionError) and "onformer generation" in str(error)
-
-
-def no_conformer(error: Exception) -> ConformerError:
-    """Return the error that says so to the user."""
+    if not isinstance(error, AssertionError) or "onformer generation" not in str(error):
+        return None
     return ConformerError(
         " ".join(str(error).split()),
         "leave this seed out, or give the ligand as CCD_ or as FILE_ with 3D coordinates",

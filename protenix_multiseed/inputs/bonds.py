@@ -29,8 +29,8 @@ def bond_problems(spec: JobSpec, facts: Facts, name_of: NameOf) -> Iterator[str]
             yield f"{bond.place}: the same bond as {other}: keep one of the two"
     for bond in spec.bonds:
         for end, atom in (("1", bond.first), ("2", bond.second)):
-            code = component_at(spec.entities[atom.entity - 1], atom.position or 1)
-            if code is not None and (known := facts(code)) is not None and known.is_ambiguous:
+            code, known = _component(spec, atom, facts)
+            if known is not None and known.is_ambiguous:
                 yield (
                     f"{end_of(bond.place, f'atom{end}', atom)}: Protenix cannot tell which atoms of {code!r} leave "
                     "when it is bonded: give it as SMILES or FILE_, or as a component of your own without atoms that "
@@ -50,14 +50,20 @@ def _key(spec: JobSpec, end: AtomRef, name_of: NameOf) -> tuple[object, ...]:
     return end.entity, 1 if copies == 1 else end.copy, end.position, name_of(end)
 
 
+def _component(spec: JobSpec, atom: AtomRef, facts: Facts) -> tuple[str | None, ComponentFacts | None]:
+    """Return the code of the component of an atom, and the facts about it, as far as they are known."""
+    code = component_at(spec.entities[atom.entity - 1], atom.position or 1)
+    return code, None if code is None else facts(code)
+
+
 def _leaves_with(spec: JobSpec, atom: AtomRef, facts: Facts) -> str | None:
     """Name the atom whose bond to another residue makes ``atom`` leave; None if ``atom`` stays.
 
     If several groups can leave, upstream picks at random, so an atom of any of them counts as leaving.
     """
     entity, position = spec.entities[atom.entity - 1], atom.position or 1
-    code = component_at(entity, position)
-    if code is None or (known := facts(code)) is None:
+    _, known = _component(spec, atom, facts)
+    if known is None:
         return None
     bonded = set(links_of(entity, position)) if isinstance(entity, Polymer) else set()
     bonded |= {str(end.atom) for end in _ends(spec.bonds) if _is_beside(end, atom)}

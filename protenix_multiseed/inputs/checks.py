@@ -121,10 +121,10 @@ class _Checker:
         seen: dict[int, str] = {}
         n_token = len(sequence)
         changed = {one.position for one in polymer.modifications}
-        for position, letter in enumerate(sequence, start=1):
-            code = allowed.get(letter, "")
-            if code not in modifications.ONE_TOKEN and position not in changed and (facts := self._facts(code)):
-                n_token += modifications.n_token(polymer, position, code, facts) - 1
+        for letter in set(sequence) & {one for one, code in allowed.items() if code not in modifications.ONE_TOKEN}:
+            if (facts := self._facts(allowed[letter])) is not None:
+                places = {place for place, one in enumerate(sequence, start=1) if one == letter} - changed
+                n_token += sum(modifications.n_token(polymer, at, allowed[letter], facts) - 1 for at in places)
         for one in polymer.modifications:
             is_placed = 1 <= one.position <= len(sequence)
             if not is_placed:

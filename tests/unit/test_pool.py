@@ -51,10 +51,11 @@ def test_results_come_in_the_order_of_the_jobs(made):
 
 
 def test_a_worker_that_is_killed_each_time_fails_only_its_own_job(made):
-    assert isinstance(made["killed"], Failure)
-    assert made["killed"].job.name == "killed"
-    assert "worker process ended (exit code -9)" in made["killed"].message
-    assert "fewer --workers" in made["killed"].advice
+    (failed,) = made["killed"]
+    assert isinstance(failed, Failure)
+    assert failed.job.name == "killed"
+    assert "worker process ended (exit code -9)" in failed.message
+    assert "fewer --workers" in failed.advice
 
 
 def test_a_job_whose_worker_is_killed_is_tried_again(monkeypatch, tmp_path):
@@ -91,13 +92,15 @@ def test_no_features_are_made_after_they_were_dropped(monkeypatch):
         pool.drop_features()
         begun = pool.begin(job("a"), FeatureSettings())
         assert begun.is_ready()
-        assert isinstance(begun.result(), Failure)
+        (failed,) = begun.result()
+        assert isinstance(failed, Failure)
 
 
 def test_a_job_that_fails_says_why(made):
-    assert made["wrong"].message == "in.json[0] 'wrong': no such thing"
-    assert made["wrong"].stage == "featurize"
-    assert "FeaturizationError" in made["wrong"].traceback
+    (failed,) = made["wrong"]
+    assert failed.message == "in.json[0] 'wrong': no such thing"
+    assert failed.stage == "featurize"
+    assert "FeaturizationError" in failed.traceback
 
 
 def test_jobs_run_in_other_processes(made):
@@ -138,7 +141,7 @@ def test_a_stopped_pool_gives_a_failure_and_no_crash():
         pool.submit(os.getpid).result()
         pool._has_left = True
         pool._pool.stop()
-        (made,) = pool.featurize([job("a")], FeatureSettings())
+        ((made,),) = pool.featurize([job("a")], FeatureSettings())
     assert isinstance(made, Failure)
     assert "worker processes cannot continue" in made.message
 
@@ -286,7 +289,7 @@ def test_workers_that_cannot_be_started_fail_the_task_and_not_the_run(monkeypatc
         failed = pending.outcome()
         assert (failed.seed, failed.stage, failed.message) == (3, "write", "no more processes")
         assert "run the same command again" in failed.advice
-        (failed,) = pool.featurize([job("a")], FeatureSettings())
+        ((failed,),) = pool.featurize([job("a")], FeatureSettings())
         assert (failed.stage, failed.message) == ("featurize", "no more processes")
 
 

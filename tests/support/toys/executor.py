@@ -1,7 +1,5 @@
 """A toy executor without a model: it returns the features' reference conformers as the prediction of each seed."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from protenix_multiseed.types import Failure, Prediction
@@ -23,12 +21,12 @@ class ConformerExecutor:
         pass
 
     def predict(self, tasks, gate):
-        jobs = (replace(task.job, seeds=task.todo) for task in tasks)
+        jobs = (task.remaining for task in tasks)
         for made in self._workers.featurize(jobs, self._config.feature_settings, lambda: gate.is_closed):
-            if isinstance(made, Failure):
-                yield made
-                continue
             for features in made:
+                if isinstance(features, Failure):
+                    yield features
+                    continue
                 admitted = gate.admit(features.job, [seed.seed for seed in features.seeds])
                 for seed in features.only(admitted).seeds:
                     yield conformers(features, seed)
