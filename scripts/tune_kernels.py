@@ -31,6 +31,7 @@ from protenix_multiseed.kernels.base import (
     torch_kernels,
     triton_kernels,
 )
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.ops import (
     attention,
     conditioned_transition,
@@ -231,11 +232,11 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
         return torch.randn(shape, device="cuda", dtype=dtype)
 
     if name in ("head_values", "add_gated_average") and width is None:
-        m, norm, weight = random(n_seed, n, 64), (random(64), random(64)), random(64, 64) / 8
+        m, linear = random(n_seed, n, 64), NormedLinear((random(64), random(64)), random(64, 64) / 8)
         if name == "head_values":
-            return lambda kernels: msa_average.head_values(kernels, m, norm, weight, 8)
+            return lambda kernels: msa_average.head_values(kernels, m, linear, 8)
         average, back = random(8, n, n_seed, 8).permute(2, 1, 0, 3), random(64, 64) / 8
-        return _changing(name, m, average, norm, weight, back)
+        return _changing(name, m, average, linear, back)
     width = width or 128
     if name in _ATOM_ROWS:
         a, update = random(n_seed, 5, n, width), random(n_seed, 5, n, width)
@@ -247,19 +248,24 @@ def _rows(name: str, width: int | None, case: Case, dtype: torch.dtype) -> Run:
         few, outer, weight, bias = random(step, n, width), random(step * 32, n * 32), random(width, 1024), random(width)
         return _changing(name, few, outer, weight, bias, 1000.0)
     z, norm, matrix = random(n_seed, n, n, width), (random(width), random(width)), random(4 * width, width) / width**0.5
-    lengths = Lengths.of([n - 3] * n_seed, z.device)
+    lengths, linear, gate = (
+        Lengths.of([n - 3] * n_seed, z.device),
+        NormedLinear(norm, matrix),
+        NormedLinear(norm, matrix[:width]),
+    )
     if name == "gated_channels":
-        return lambda kernels: triangle_product.gated_channels(kernels, z, norm, matrix, lengths)
+        return lambda kernels: triangle_product.gated_channels(kernels, z, linear, lengths)[0]
     if name == "pair_bias":
-        return lambda kernels: pair_bias.pair_bias(kernels, z, norm, matrix[:4], lengths)[..., : n - 3]
+        few_heads = NormedLinear(norm, matrix[:4])
+        return lambda kernels: pair_bias.pair_bias(kernels, z, few_heads, lengths)[0][..., : n - 3]
     if name == "norm_linear":
-        return lambda kernels: norm_linear.norm_linear(kernels, z, norm, matrix)
+        return lambda kernels: norm_linear.norm_linear(kernels, z, linear)
     if name == "add_gated_average":
         average = random(n_seed, n, n, width // 32, 32)
-        return _changing(name, z, average, norm, matrix[:width], matrix[width : 2 * width])
+        return _changing(name, z, average, gate, matrix[width : 2 * width])
     if name == "add_triangle":
         product = random(width, n_seed, n, n)
-        return _changing(name, z, product, norm, matrix[:width], norm, matrix[width : 2 * width])
+        return _changing(name, z, product, gate, NormedLinear(norm, matrix[width : 2 * width]))
     expand, contract = random(8 * width, width) / width**0.5, random(width, 4 * width) / (4 * width) ** 0.5
     return _changing(name, z, norm, expand, contract)
 

@@ -63,6 +63,16 @@ def sigmoid(x):
 
 
 @gluon.jit
+def widen(x):
+    """Convert 16 bits to float32. A register holds two neighbours; of bfloat16 one instruction extracts each."""
+    if x.dtype == gl.float16:
+        return x.to(gl.float32)
+    return gl.inline_asm_elementwise(
+        "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [x], dtype=gl.float32, is_pure=True, pack=2
+    )
+
+
+@gluon.jit
 def make_barriers(COUNT: gl.constexpr, ARRIVALS: gl.constexpr):
     """Make mbarriers in shared memory. Each completes a phase after ARRIVALS arrivals."""
     barriers = gl.allocate_shared_memory(gl.int64, [COUNT, 1], BARRIER_LAYOUT)
@@ -151,7 +161,10 @@ def release(weights, step, COUNT: gl.constexpr, SLOTS: gl.constexpr):
 
 @gluon.jit
 def norm_rows(buffers, slot, norm):
-    """Layer norm of the 64 rows of a slot, in place. The result is rounded as in the Triton kernels' ``norm_rows``."""
+    """Layer norm of the 64 rows of a slot, in place. The result is rounded as in the Triton kernels' ``norm_rows``.
+
+    Returns the reciprocal standard deviations of the rows.
+    """
     scale, shift, epsilon = norm
     first = slot * PARTS
     column = gl.arange(0, PART, gl.SliceLayout(0, BY_ROW))
@@ -164,7 +177,8 @@ def norm_rows(buffers, slot, norm):
     a1 -= mean
     a2 -= mean
     a3 -= mean
-    inverse = gl.rsqrt(gl.sum(a0 * a0 + a1 * a1 + a2 * a2 + a3 * a3, axis=1) / CHANNELS + epsilon)[:, None]
+    rstd = gl.rsqrt(gl.sum(a0 * a0 + a1 * a1 + a2 * a2 + a3 * a3, axis=1) / CHANNELS + epsilon)
+    inverse = rstd[:, None]
     gl.thread_barrier()
     store_normed(buffers.index(first), a0 * inverse, scale + column, shift + column)
     store_normed(buffers.index(first + 1), a1 * inverse, scale + PART + column, shift + PART + column)
@@ -172,12 +186,44 @@ def norm_rows(buffers, slot, norm):
     store_normed(buffers.index(first + 3), a3 * inverse, scale + 3 * PART + column, shift + 3 * PART + column)
     hopper.fence_async_shared()  # wgmma must see what the threads stored
     gl.thread_barrier()
+    return rstd
 
 
 @gluon.jit
 def store_normed(block, a, scale, shift):
     a = a * gl.load(scale).to(gl.float32)[None, :] + gl.load(shift).to(gl.float32)[None, :]
     block.store(a.to(gl.bfloat16))
+
+
+# With a norm that is folded into the weight (kernels/normed.py), a product is scaled and shifted after it is made.
+
+
+@gluon.jit
+def make_shift(shift):
+    """Copy the shift of 256 output channels into shared memory."""
+    layout: gl.constexpr = gl.BlockedLayout([2], [32], [4], [0])
+    copy = gl.allocate_shared_memory(gl.float32, [CHANNELS], gl.SwizzledSharedLayout(1, 1, 1, [0]))
+    copy.store(gl.load(shift + gl.arange(0, CHANNELS, layout)))
+    return copy
+
+
+@gluon.jit
+def load_shift(shift, FIRST: gl.constexpr):
+    """Load the shift of 128 output channels."""
+    return shift.slice(FIRST, OUTPUTS).load(gl.SliceLayout(0, PRODUCT))
+
+
+@gluon.jit
+def load_rstd(rstd, row, size):
+    """Load the reciprocal standard deviations of 64 rows."""
+    at = row + gl.arange(0, ROWS, gl.SliceLayout(1, PRODUCT))
+    return gl.load(rstd + at, mask=at < size, other=0.0)
+
+
+@gluon.jit
+def finish(made, rstd, shift):
+    """Make the output of 64 rows and 128 channels from their product with a folded weight."""
+    return made * rstd[:, None] + shift[None, :]
 
 
 @gluon.jit
@@ -262,56 +308,3 @@ def store_block(out, block, made, row, column, PENDING: gl.constexpr):
     hopper.fence_async_shared()  # the TMA must see what the threads stored
     gl.thread_barrier()
     hopper.tma.async_copy_shared_to_global(out, [row, column], block)
-
-
-# The kernels whose hidden values need few registers take tiles of 256 rows, which halves the reads of weights.
-
-
-@gluon.jit
-def fetch_whole_weight(weight, weights, size, n_out, SLOTS: gl.constexpr):
-    """Work of the warp that fetches a weight [n_out, 256] for each tile of 256 rows, one block [128, 64] a slot."""
-    buffers, full, empty = weights
-    step = 0
-    for _ in range(gl.program_id(0), gl.cdiv(size, 4 * ROWS), gl.num_programs(0)):
-        for row in range(0, n_out, OUTPUTS):
-            for part in gl.static_range(PARTS):
-                slot = step % SLOTS
-                hopper.mbarrier.wait(empty.index(slot), (step // SLOTS & 1) ^ 1)
-                hopper.mbarrier.expect(full.index(slot), OUTPUTS * PART * 2)
-                fetch_block(weight, row, part * PART, full.index(slot), buffers.index(slot))
-                step += 1
-
-
-@gluon.jit
-def norm_twice(rows, GROUP: gl.constexpr, turn, norm):
-    """Layer norm of both slots of a warp group, as soon as each is full."""
-    buffers, full, _ = rows
-    for half in gl.static_range(2):
-        hopper.mbarrier.wait(full.index(GROUP * 2 + half), turn & 1)
-        norm_rows(buffers, GROUP * 2 + half, norm)
-
-
-@gluon.jit
-def multiply_twice(rows, GROUP: gl.constexpr, weights, step, SLOTS: gl.constexpr):
-    """Products of both slots of a warp group with 128 rows of a weight -> two tensors [64, 128]."""
-    x_buffers = rows[0]
-    w_buffers, w_full, _ = weights
-    FIRST: gl.constexpr = GROUP * 2 * PARTS
-    made0 = hopper.warpgroup_mma_init(gl.zeros([ROWS, OUTPUTS], gl.float32, PRODUCT))
-    made1 = hopper.warpgroup_mma_init(gl.zeros([ROWS, OUTPUTS], gl.float32, PRODUCT))
-    for part in gl.static_range(PARTS):
-        slot = (step + part) % SLOTS
-        hopper.mbarrier.wait(w_full.index(slot), (step + part) // SLOTS & 1)
-        weight = w_buffers.index(slot).permute((1, 0))
-        made0 = hopper.warpgroup_mma(x_buffers.index(FIRST + part), weight, made0, use_acc=part > 0, is_async=True)
-        made1 = hopper.warpgroup_mma(
-            x_buffers.index(FIRST + PARTS + part), weight, made1, use_acc=part > 0, is_async=True
-        )
-        if part > 0:
-            # Wait for all but the two products just begun. ptxas serialises wgmma if this wait names their results, so
-            # it names zeros.
-            hopper.warpgroup_mma_wait(2, deps=[gl.zeros([ROWS], gl.float32, gl.SliceLayout(1, PRODUCT))])
-            release(weights, step + part - 1, 1, SLOTS)
-    made0, made1 = hopper.warpgroup_mma_wait(0, deps=[made0, made1])
-    release(weights, step + PARTS - 1, 1, SLOTS)
-    return made0, made1

@@ -20,16 +20,6 @@ GROUPS = gl.constexpr(N_GROUP)
 
 
 @gluon.jit
-def widen(bias):
-    """Convert 16 bits to float32. A register holds two neighbours; of bfloat16 one instruction extracts each."""
-    if bias.dtype == gl.float16:
-        return bias.to(gl.float32)
-    return gl.inline_asm_elementwise(
-        "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [bias], dtype=gl.float32, is_pure=True, pack=2
-    )
-
-
-@gluon.jit
 def reciprocal(x):
     return gl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=r,r", [x], dtype=gl.float32, is_pure=True, pack=1)
 

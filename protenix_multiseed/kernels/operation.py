@@ -5,7 +5,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, cas
 
 import torch
 
-from protenix_multiseed.kernels.base import Kernels, Lengths, Norm
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
+from protenix_multiseed.kernels.normed import NormedLinear
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,6 +110,15 @@ class Inputs:
     def norm(self, width: int) -> Norm:
         """Scale and shift of a layer norm, each [width]."""
         return self.random(width), self.random(width)
+
+    def linear(self, n_out: int, width: int) -> NormedLinear:
+        """A layer norm and a weight matrix [n_out, width]."""
+        return NormedLinear(self.norm(width), self.matrix(n_out, width))
+
+    @staticmethod
+    def rstd(x: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+        """Reciprocal standard deviations of ``x`` [..., c] in float32: those ``known``, if a kernel made them."""
+        return torch.rsqrt(x.float().var(dim=-1, correction=0) + EPSILON) if known is None else known
 
     def lengths(self, *numbers: int) -> Lengths:
         """Numbers of real tokens of the entries."""

@@ -67,7 +67,8 @@ def wanted_launches(*, hopper: bool) -> list[Launch]:
     general = launches(triton_kernels(), cases)
     if not hopper:
         return general
-    return [launch for launch in launches(triton_kernels(hopper=True), cases) if launch[0].is_gluon()] + general
+    made = launches(triton_kernels(hopper=True), cases)
+    return sorted(made, key=lambda launch: not launch[0].is_gluon()) + general
 
 
 def probe_triton(device: torch.device, *, hopper: bool = False) -> float:

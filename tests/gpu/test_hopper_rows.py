@@ -5,8 +5,11 @@ import torch
 
 from protenix_multiseed.kernels import language, probe_process
 from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.normed import NormedLinear
+from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import add_transition
 from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
 
@@ -31,25 +34,38 @@ def real_tokens(n_seed, n):
     return [n - 3 - index for index in range(n_seed)]
 
 
-def arguments_of(name, width, n_seed, n, seed=0):
-    """Arguments of an operation on pairs [n_seed, n, n, width] with small values, so that updates outweigh them."""
+def arguments_of(name, width, n_seed, n, seed=0, mean=0.1):
+    """Arguments of an operation on pairs [n_seed, n, n, width] with small values, so that updates outweigh them.
+
+    ``mean`` is the spread of the means of rows, whose deviations are 0.1.
+    """
     generator = torch.Generator("cuda").manual_seed(seed)
 
     def random(*shape, scale=1.0, shift=0.0):
         return (scale * torch.randn(shape, device="cuda", generator=generator) + shift).to(torch.bfloat16)
 
-    z = random(n_seed, n, n, width, scale=0.1) + random(n_seed, n, n, 1, scale=0.1)
+    z = random(n_seed, n, n, width, scale=0.1) + random(n_seed, n, n, 1, scale=mean)
     norm, norm_out = ((random(width, scale=0.3, shift=1.0), random(width, scale=0.3)) for _ in range(2))
 
     def weight(n_out, n_in=width):
         return random(n_out, n_in, scale=n_in**-0.5)
 
+    def linear(n_out):
+        return NormedLinear(norm, weight(n_out))
+
+    rstd, lengths = Inputs.rstd(z), Lengths.of(real_tokens(n_seed, n), z.device)
     return {
-        "norm_linear": lambda: (z, norm, weight(3 * width)),
+        "norm_linear": lambda: (z, linear(3 * width), rstd),
         "add_transition": lambda: (z, norm, weight(8 * width), weight(width, 4 * width)),
-        "gated_channels": lambda: (z, norm, weight(4 * width), Lengths.of(real_tokens(n_seed, n), z.device)),
-        "add_triangle": lambda: (z, random(width, n_seed, n, n), norm, weight(width), norm_out, weight(width)),
-        "add_gated_average": lambda: (z, random(n_seed, n, n, width // 32, 32), norm, weight(width), weight(width)),
+        "gated_channels": lambda: (z, linear(4 * width), lengths),
+        "add_triangle": lambda: (
+            z,
+            random(width, n_seed, n, n),
+            linear(width),
+            NormedLinear(norm_out, weight(width)),
+            rstd,
+        ),
+        "add_gated_average": lambda: (z, random(n_seed, n, n, width // 32, 32), linear(width), weight(width), rstd),
     }[name]()
 
 
@@ -57,12 +73,16 @@ def run(function, kernels, arguments):
     """The result of an operation: what it returns, or its first argument, of which it changes a copy."""
     first = arguments[0].clone()
     made = function(kernels, first, *arguments[1:])
+    if isinstance(made, tuple):
+        made = made[0]
     return first if made is None else made
 
 
 def double(value):
     if isinstance(value, tuple):
         return tuple(map(double, value))
+    if isinstance(value, NormedLinear):
+        return NormedLinear(double(value.norm), value.weight.double())
     return value.double() if isinstance(value, torch.Tensor) else value
 
 
@@ -105,3 +125,35 @@ def test_repeated_runs_give_the_same_bytes_with_any_number_of_thread_blocks(name
     first = run(operation, HOPPER, arguments)
     for count in 50 * (None, 7, 1):
         assert torch.equal(run(operation, triton_kernels(hopper=True, blocks_at_once=count), arguments), first)
+
+
+@pytest.mark.parametrize("name", ["norm_linear", "add_triangle", "add_gated_average"])
+def test_kernels_with_a_folded_norm_are_as_exact_if_means_are_thirty_deviations(name):
+    arguments = arguments_of(name, 256, 1, 176, mean=3.0)
+    truth = run(OPERATIONS[name].plain, torch_kernels(on_gpu=True), tuple(map(double, arguments)))
+    made, general = (run(OPERATIONS[name], kernels, arguments) for kernels in (HOPPER, triton_kernels()))
+    off, general_off = (float((x.double() - truth).norm() / truth.norm()) for x in (made, general))
+    assert off < 1.1 * general_off
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_kernels_give_the_deviations_of_rows(size):
+    z, linear, lengths = arguments_of("gated_channels", 256, *size, mean=3.0)
+    truth = torch.rsqrt(z.double().var(dim=-1, correction=0) + 1e-5)
+    few_heads = NormedLinear(linear.norm, linear.weight[:16])
+    found = [pair_bias(HOPPER, z, few_heads, lengths, starting)[1] for starting in (True, False)]
+    if z[..., 0].numel() % 8 == 0:
+        found.append(gated_channels(HOPPER, z, linear, lengths)[1])
+    for rstd in found:
+        assert float((rstd.double() / truth - 1).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("starting", [True, False])
+def test_biases_with_a_folded_norm_match_pytorch_in_float64(starting):
+    z, linear, lengths = arguments_of("gated_channels", 256, 3, 52)
+    few_heads = NormedLinear(linear.norm, linear.weight[:16])
+    truth = pair_bias.plain(torch_kernels(), z.double(), double(few_heads), lengths, starting)[0].clamp(min=-50)
+    made, general = (pair_bias(kernels, z, few_heads, lengths, starting)[0] for kernels in (HOPPER, triton_kernels()))
+    off, general_off = (float((x.double().clamp(min=-50) - truth).norm() / truth.norm()) for x in (made, general))
+    assert off < 1.1 * general_off
+    assert off < 5e-3

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from protenix_multiseed.kernels.base import Lengths, triton_kernels
+from protenix_multiseed.kernels.normed import NormedLinear, round_to_zero_sums
+from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import (
     msa_average_hopper,
     msa_average_hopper_128,
@@ -11,8 +14,9 @@ from protenix_multiseed.kernels.ops import (
     norm_linear_hopper_128,
     transition_hopper,
     transition_hopper_128,
-    triangle_product_hopper,
+    triangle_factors_hopper,
     triangle_product_hopper_128,
+    triangle_update_hopper,
 )
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
@@ -34,9 +38,9 @@ FITS = {
     ("norm_linear", 128): norm_linear_hopper_128.fits,
     ("add_transition", 256): transition_hopper.fits,
     ("add_transition", 128): transition_hopper_128.fits,
-    ("gated_channels", 256): triangle_product_hopper.factors_fit,
+    ("gated_channels", 256): triangle_factors_hopper.fits,
     ("gated_channels", 128): triangle_product_hopper_128.factors_fit,
-    ("add_triangle", 256): triangle_product_hopper.update_fits,
+    ("add_triangle", 256): triangle_update_hopper.fits,
     ("add_triangle", 128): triangle_product_hopper_128.update_fits,
     ("add_gated_average", 256): msa_average_hopper.fits,
     ("add_gated_average", 128): msa_average_hopper_128.fits,
@@ -50,20 +54,20 @@ def zeros(*shape):
 def arguments_of(name, width, n=4, n_out=None, hidden=128):
     """Arguments of an operation on pairs [2, n, n, width]; those that a test changes come first."""
     z, norm, n_out = zeros(2, n, n, width), (zeros(width), zeros(width)), n_out or width
-    lengths = Lengths.of([n - 1, n], z.device)
+    lengths, rstd = Lengths.of([n - 1, n], z.device), torch.zeros(2, n, n)
     return {
-        "norm_linear": {"x": z, "weight": zeros(n_out, width), "norm": norm},
+        "norm_linear": {"x": z, "linear": NormedLinear(norm, zeros(n_out, width)), "rstd": rstd},
         "add_transition": {
             "x": z, "expand": zeros(2 * hidden, width), "contract": zeros(width, hidden), "norm": norm,
         },
-        "gated_channels": {"z": z, "weight": zeros(2 * n_out, width), "norm": norm, "lengths": lengths},
+        "gated_channels": {"z": z, "linear": NormedLinear(norm, zeros(2 * n_out, width)), "lengths": lengths},
         "add_triangle": {
-            "z": z, "product": zeros(n_out, 2, n, n), "gate": zeros(width, width), "out": zeros(width, n_out),
-            "norm": norm, "norm_out": (zeros(n_out), zeros(n_out)),
+            "z": z, "product": zeros(n_out, 2, n, n), "gate": NormedLinear(norm, zeros(width, width)),
+            "out": NormedLinear((zeros(n_out), zeros(n_out)), zeros(width, n_out)), "rstd": rstd,
         },
         "add_gated_average": {
-            "x": z, "average": zeros(2, n, n, n_out // 32, 32), "gate": zeros(n_out, width),
-            "out": zeros(width, n_out), "norm": norm,
+            "x": z, "average": zeros(2, n, n, n_out // 32, 32), "gate": NormedLinear(norm, zeros(n_out, width)),
+            "out": zeros(width, n_out), "rstd": rstd,
         },
     }[name]  # fmt: skip
 
@@ -78,6 +82,13 @@ def strided(x):
     return torch.stack([x, x], dim=-1)[..., 0]
 
 
+def wrong_norms(norm):
+    """Norms of which one part cannot be read."""
+    for place in range(2):
+        for change in (torch.Tensor.float, strided):
+            yield tuple(change(part) if at == place else part for at, part in enumerate(norm))
+
+
 @pytest.mark.parametrize(("name", "width"), FITS)
 def test_each_kernel_takes_only_arguments_that_it_can_read(name, width):
     fits = FITS[name, width]
@@ -87,14 +98,20 @@ def test_each_kernel_takes_only_arguments_that_it_can_read(name, width):
     assert not fits(GENERAL, **good)
     assert not fits(HOPPER, **arguments_of(name, 384 - width))
     for key, value in good.items():
-        if isinstance(value, torch.Tensor):
+        if key == "rstd":  # only kernels with a folded norm read it
+            is_read = width == 256
+            assert fits(HOPPER, **{**good, key: None}) == fits(HOPPER, **{**good, key: strided(value)}) == (not is_read)
+        elif isinstance(value, torch.Tensor):
             for wrong in (value.float(), shifted(value), strided(value)):
                 assert not fits(HOPPER, **{**good, key: wrong}), key
+        elif isinstance(value, NormedLinear):
+            for wrong in (value.weight.float(), shifted(value.weight), strided(value.weight)):
+                assert not fits(HOPPER, **{**good, key: NormedLinear(value.norm, wrong)}), key
+            for wrong in wrong_norms(value.norm):
+                assert not fits(HOPPER, **{**good, key: NormedLinear(wrong, value.weight)}), key
         elif isinstance(value, tuple):
-            for place in range(2):
-                for change in (torch.Tensor.float, strided):
-                    wrong = tuple(change(part) if at == place else part for at, part in enumerate(value))
-                    assert not fits(HOPPER, **{**good, key: wrong}), (key, place)
+            for wrong in wrong_norms(value):
+                assert not fits(HOPPER, **{**good, key: wrong}), key
 
 
 @pytest.mark.parametrize(
@@ -137,3 +154,60 @@ def test_views_of_weights_have_the_rows_in_the_order_of_the_products():
     rows = rows_of(in_turn)
     assert torch.equal(rows.view(4, 2, 8)[:, 0].flatten(), torch.arange(32))
     assert torch.equal(rows.view(4, 2, 8)[:, 1].flatten(), torch.arange(32, 64))
+
+
+def normed_linear(width=256, n_out=300, spread=0.3):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape, scale=1.0, shift=0.0):
+        return (scale * torch.randn(shape, generator=generator) + shift).to(torch.bfloat16)
+
+    return NormedLinear((random(width, scale=spread, shift=1.0), random(width, scale=0.3)), random(n_out, width) / 16)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("spread", [0.0, 0.3])  # without a spread all weights of a size are rounded to the same side
+def test_a_folded_norm_is_as_exact_as_a_norm_that_is_rounded(mean, spread):
+    linear = normed_linear(spread=spread)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(1000, 256, generator=generator) + mean * torch.randn(1000, 1, generator=generator).sign()
+    x = x.to(torch.bfloat16)
+    truth = functional.linear(
+        functional.layer_norm(x.double(), (256,), *(part.double() for part in linear.norm)), linear.weight.double()
+    )
+    rstd = Inputs.rstd(x)
+    folded = rstd[:, None] * functional.linear(x.float(), linear.folded.float()) + linear.shift
+    rounded = functional.layer_norm(x.float(), (256,), *(part.float() for part in linear.norm)).to(torch.bfloat16)
+    plain = functional.linear(rounded.float(), linear.weight.float())
+    off, plain_off = (
+        float((made.to(torch.bfloat16).double() - truth).norm() / truth.norm()) for made in (folded, plain)
+    )
+    assert off < 1.05 * plain_off
+    nearest = (linear.weight.double() * linear.norm[0].double()).float()
+    nearest = (nearest - nearest.mean(dim=1, keepdim=True)).to(torch.bfloat16)
+    naive = rstd[:, None] * functional.linear(x.float(), nearest.float()) + linear.shift
+    if mean == 30.0:  # what the rounding is for
+        assert float((naive.double() - truth).norm() / truth.norm()) > 4 * off
+
+
+def test_rows_of_folded_weights_sum_to_zero_and_weights_move_by_one_step():
+    linear = normed_linear()
+    exact = linear.weight.double() * linear.norm[0].double()
+    exact -= exact.mean(dim=1, keepdim=True)
+    assert float(linear.folded.double().sum(dim=1).abs().max()) < 1e-5
+    step = 2.0 ** (exact.abs().log2().floor() - 7)
+    few = (linear.folded.double() - exact).abs() > step  # those that took what was left
+    assert few.sum() <= 8 * len(linear)
+    assert ((linear.folded.double() - exact).abs() <= 2 * step.amax(dim=1, keepdim=True)).all()
+
+
+def test_weights_of_zero_stay_zero():
+    assert not round_to_zero_sums(torch.zeros(3, 256, dtype=torch.float64)).any()
+
+
+def test_shifts_have_the_order_of_their_weights():
+    linear = normed_linear(n_out=64)
+    for order in (in_order, in_eights, in_turn):
+        rows = torch.as_strided(linear.weight, *order(64, 256)).reshape(64, 256)
+        made = rows.double() @ linear.norm[1].double()
+        torch.testing.assert_close(linear.shift_in(order), made.float())

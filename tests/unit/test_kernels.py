@@ -23,6 +23,7 @@ from protenix_multiseed.kernels.base import (
     triton_kernels,
 )
 from protenix_multiseed.kernels.language import HAS_GLUON
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import attention as attention_module
 from protenix_multiseed.kernels.ops import attention_hopper, attention_hopper_tokens, operations
@@ -209,20 +210,20 @@ def test_keys_are_masked_to_the_end_of_the_block(n, n_key, block, reach):
 
 @pytest.mark.parametrize("starting", [True, False])
 def test_pair_biases_are_masked_at_padding_keys(starting):
-    z, norm, weight = torch.randn(2, 8, 8, 16), (torch.ones(16), torch.zeros(16)), torch.randn(4, 16)
-    whole = pair_bias(torch_kernels(), z, norm, weight, Lengths.of([8, 8], CPU), starting)
+    z, linear = torch.randn(2, 8, 8, 16), NormedLinear((torch.ones(16), torch.zeros(16)), torch.randn(4, 16))
+    whole, _ = pair_bias(torch_kernels(), z, linear, Lengths.of([8, 8], CPU), starting)
     for real in ((5, 5), (5, 8), (3, 5)):
-        made = pair_bias(torch_kernels(), z, norm, weight, Lengths.of(real, CPU), starting)
+        made, _ = pair_bias(torch_kernels(), z, linear, Lengths.of(real, CPU), starting)
         for index, n in enumerate(real):
             assert torch.equal(made[index, ..., :n], whole[index, ..., :n])
             assert bool((made[index, ..., n:] == MASKED).all())
 
 
 def test_factors_of_triangle_products_are_zero_at_the_padding_of_each_entry():
-    z, norm, weight = torch.randn(2, 8, 8, 16), (torch.ones(16), torch.zeros(16)), torch.randn(4 * 4, 16)
-    whole = gated_channels(torch_kernels(), z, norm, weight, Lengths.of([8, 8], CPU))
+    z, linear = torch.randn(2, 8, 8, 16), NormedLinear((torch.ones(16), torch.zeros(16)), torch.randn(4 * 4, 16))
+    whole, _ = gated_channels(torch_kernels(), z, linear, Lengths.of([8, 8], CPU))
     for real in ((5, 5), (5, 8), (3, 5)):
-        made = gated_channels(torch_kernels(), z, norm, weight, Lengths.of(real, CPU))
+        made, _ = gated_channels(torch_kernels(), z, linear, Lengths.of(real, CPU))
         for index, n in enumerate(real):
             assert torch.equal(made[:, index, :n, :n], whole[:, index, :n, :n])
             assert not made[:, index, n:].any()

@@ -331,10 +331,10 @@ def _(inputs: Inputs) -> Iterator[Case]:
         return
     # More than one block of keys, with biases from the pair_bias operation.
     length = 72
-    z, norm, weight = inputs.random(1, length, length, 64), inputs.norm(64), inputs.matrix(2, 64)
+    z, linear = inputs.random(1, length, length, 64), inputs.linear(2, 64)
     parts = split_heads(inputs.random(1, 2, length, 3 * 2 * 32) / 2, 3, 2)
     for starting in (True, False):
-        yield _case_of_pairs(parts, (z, norm, weight, inputs.lengths(length - 7), starting))
+        yield _case_of_pairs(parts, (z, linear, inputs.lengths(length - 7), starting))
 
 
 def _case(parts: list[torch.Tensor], bias: torch.Tensor, n_key: int) -> Case:
@@ -342,7 +342,7 @@ def _case(parts: list[torch.Tensor], bias: torch.Tensor, n_key: int) -> Case:
 
 
 def _case_of_pairs(parts: list[torch.Tensor], of_bias: tuple[Any, ...]) -> Case:
-    return lambda kernels: _attend(kernels, parts, pair_bias(kernels, *of_bias), of_bias[3].most)
+    return lambda kernels: _attend(kernels, parts, pair_bias(kernels, *of_bias)[0], of_bias[2].most)
 
 
 def _attend(kernels: Kernels, parts: list[torch.Tensor], bias: torch.Tensor, n_key: int) -> torch.Tensor:

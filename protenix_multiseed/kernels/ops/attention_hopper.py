@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from protenix_multiseed.kernels.base import Kernels
+from protenix_multiseed.kernels.device_functions_hopper import widen
 from protenix_multiseed.kernels.device_functions_hopper_attention import (
     GROUPS,
     KEYS,
@@ -32,7 +33,6 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
     reciprocal,
     transposed,
     weigh,
-    widen,
 )
 from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from protenix_multiseed.kernels.base import Kernels
-from protenix_multiseed.kernels.device_functions_hopper import make_barriers, sigmoid
+from protenix_multiseed.kernels.device_functions_hopper import make_barriers, sigmoid, widen
 from protenix_multiseed.kernels.device_functions_hopper_attention import (
     GROUPS,
     KEYS,
@@ -32,7 +32,6 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
     reciprocal,
     transposed,
     weigh,
-    widen,
 )
 from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
 from protenix_multiseed.kernels.ops.attention_hopper import are_readable, describe_bias, inverse_of

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Tiles, TileTable
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops import msa_average_hopper, msa_average_hopper_128
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
@@ -26,21 +27,26 @@ _HEAD_WIDTHS = (8, 16, 32, 64)  # channels of a head for which a thread reads co
 
 
 @Operation
-def head_values(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
+def head_values(kernels: Kernels, m: torch.Tensor, linear: NormedLinear, n_head: int) -> torch.Tensor:
     """Alg. 10 lines 1-2: ``norm(m) weight^T``, split into heads -> [n_head, N, N_row * c].
 
     Args:
         m: MSA rows [N_row, N, c_m].
-        weight: [n_head * c, c_m].
+        linear: The norm, and a weight [n_head * c, c_m].
     """
     n_row, n, _ = m.shape
-    values = norm_linear(kernels, m, norm, weight).view(n_row, n, n_head, -1)
+    values = norm_linear(kernels, m, linear).view(n_row, n, n_head, -1)
     return values.permute(2, 1, 0, 3).reshape(n_head, n, -1)
 
 
 @Operation
 def add_gated_average(
-    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    kernels: Kernels,
+    x: torch.Tensor,
+    average: torch.Tensor,
+    gate: NormedLinear,
+    out: torch.Tensor,
+    rstd: torch.Tensor | None = None,
 ) -> None:
     """Alg. 10 lines 4-7 and Alg. 14 lines 4, 6, 7 in place: ``x += (average * sigmoid(norm(x) gate^T)) out^T``.
 
@@ -48,10 +54,11 @@ def add_gated_average(
         x: MSA or pair representation [..., N, c_x]. Any strides; the last dimension is contiguous.
         average: Each head's average of values [..., N, n_head, c]. The last dimension is contiguous. All other strides
             are multiples of c.
-        gate: [n_head * c, c_x].
+        gate: The norm, and a weight [n_head * c, c_x].
         out: [c_x, n_head * c].
+        rstd: Reciprocal standard deviations of ``x`` [..., N] in float32, if known. A faster kernel needs them.
     """
-    gated = norm_linear(kernels, x, norm, gate).sigmoid_().mul_(average.flatten(-2))
+    gated = norm_linear(kernels, x, gate).sigmoid_().mul_(average.flatten(-2))
     if x.is_contiguous():
         x.view(-1, x.shape[-1]).addmm_(gated.view(-1, gated.shape[-1]), out.t())
     else:
@@ -133,25 +140,30 @@ def add_gated_average_kernel(
     store_rows(x, a, row * n + token, n_row * n, WIDTH)
 
 
-def _values_fit(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> bool:
-    return fits_whole(m.shape[-1], m) and len(weight) // n_head in _HEAD_WIDTHS
+def _values_fit(kernels: Kernels, m: torch.Tensor, linear: NormedLinear, n_head: int) -> bool:
+    return fits_whole(m.shape[-1], m) and len(linear) // n_head in _HEAD_WIDTHS
 
 
 @head_values.triton(_values_fit)
-def _(kernels: Kernels, m: torch.Tensor, norm: Norm, weight: torch.Tensor, n_head: int) -> torch.Tensor:
+def _(kernels: Kernels, m: torch.Tensor, linear: NormedLinear, n_head: int) -> torch.Tensor:
     n_row, n, width = m.shape
-    head, tiles = len(weight) // n_head, VALUE_TILES.of(m)
+    head, tiles = len(linear) // n_head, VALUE_TILES.of(m)
     out = m.new_empty(n_head, n, n_row * head)
     grid = (n * triton.cdiv(n_row, tiles.rows),)
     launch(
-        head_values_kernel, grid, m, *norm, weight, out, n_row, n, len(weight), EPSILON, width, head, tiles.rows,
-        tiles.columns, **tiles.options,
+        head_values_kernel, grid, m, *linear.norm, linear.weight, out, n_row, n, len(linear), EPSILON, width, head,
+        tiles.rows, tiles.columns, **tiles.options,
     )  # fmt: skip
     return out
 
 
 def _update_fits(
-    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    kernels: Kernels,
+    x: torch.Tensor,
+    average: torch.Tensor,
+    gate: NormedLinear,
+    out: torch.Tensor,
+    rstd: torch.Tensor | None = None,
 ) -> bool:
     return fits_whole(x.shape[-1], x) and average.shape[-1] in _HEAD_WIDTHS and x.is_contiguous()
 
@@ -162,7 +174,12 @@ add_gated_average.triton(msa_average_hopper_128.fits)(msa_average_hopper_128.run
 
 @add_gated_average.triton(_update_fits)
 def _(
-    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    kernels: Kernels,
+    x: torch.Tensor,
+    average: torch.Tensor,
+    gate: NormedLinear,
+    out: torch.Tensor,
+    rstd: torch.Tensor | None = None,
 ) -> None:
     width, head = x.shape[-1], average.shape[-1]
     # If the averages have the memory order of x, treat all of them as rows of a single token.
@@ -172,25 +189,25 @@ def _(
     tiles = UPDATE_TILES.of(x)
     grid = (n * triton.cdiv(n_row, tiles.rows),)
     launch(
-        add_gated_average_kernel, grid, x, average, *norm, gate, out, n_row, n, len(gate), *strides, EPSILON, width,
-        head, tiles.rows, tiles.columns, **tiles.options,
+        add_gated_average_kernel, grid, x, average, *gate.norm, gate.weight, out, n_row, n, len(gate), *strides,
+        EPSILON, width, head, tiles.rows, tiles.columns, **tiles.options,
     )  # fmt: skip
 
 
 @head_values.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     for width in (64, 128):
-        yield head_values.making(inputs.random(70, 32, width), inputs.norm(width), inputs.matrix(64, width), 8)
+        yield head_values.making(inputs.random(70, 32, width), inputs.linear(64, width), 8)
 
 
 @add_gated_average.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     averaged = inputs.random(8, 32, 70, 8).permute(2, 1, 0, 3)
     for width in (64, 128):  # an MSA
-        msa, gate, out = inputs.random(70, 32, width), inputs.matrix(64, width), inputs.matrix(width, 64)
-        yield add_gated_average.changing(msa, averaged, inputs.norm(width), gate, out)
+        msa, gate, out = inputs.random(70, 32, width), inputs.linear(64, width), inputs.matrix(width, 64)
+        yield add_gated_average.changing(msa, averaged, gate, out)
     for width in (256, 128, 64):  # pairs
         z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
         average = inputs.random(2, 36, 36, hidden // 32, 32)
-        gate, out = inputs.matrix(hidden, width), inputs.matrix(width, hidden)
-        yield add_gated_average.changing(z, average, inputs.norm(width), gate, out)
+        gate, out = inputs.linear(hidden, width), inputs.matrix(width, hidden)
+        yield add_gated_average.changing(z, average, gate, out, inputs.rstd(z))

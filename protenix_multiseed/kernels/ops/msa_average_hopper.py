@@ -1,12 +1,13 @@
 """Alg. 14 lines 4, 6 and 7 on Hopper GPUs, for pairs of 256 channels in bfloat16.
 
 It computes the operation ``add_gated_average`` of :mod:`.msa_average`, for averages in the memory order of the pairs.
-For the design see :mod:`..device_functions_hopper`.
+The norm is folded into the gates' weight (:mod:`..normed`), so the reciprocal standard deviations of the pairs must be
+known. For the design see :mod:`..device_functions_hopper`.
 """
 
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
+from protenix_multiseed.kernels.base import Kernels
 from protenix_multiseed.kernels.device_functions_hopper import (
     CHANNELS,
     COMPUTE_REGISTERS,
@@ -23,14 +24,18 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     eights,
     fetch_pair,
     fetch_rows,
+    finish,
+    load_rstd,
+    load_shift,
     make_rows,
+    make_shift,
     make_weights,
     multiply,
-    norm_rows,
     release,
     sigmoid,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS,
     TILE,
@@ -80,26 +85,28 @@ def gate_average(average, gates):
 
 
 @gluon.jit
-def update_rows(z, average, rows, weights, norm, size, GROUP: gl.constexpr):
+def update_rows(z, average, rows, weights, rstd, shift, size, GROUP: gl.constexpr):
     """Work of one warp group."""
     buffers, full, empty = rows
     turn, step = 0, 0
+    next_scale = load_rstd(rstd, (gl.program_id(0) * 2 + GROUP) * ROWS, size)
     for tile in range(gl.program_id(0), gl.cdiv(size, 2 * ROWS), gl.num_programs(0)):
         row = (tile * 2 + GROUP) * ROWS
         hopper.mbarrier.wait(full.index(GROUP), turn & 1)
-        norm_rows(buffers, GROUP, norm)
         gates = multiply(buffers, GROUP, weights, step, SLOTS, False)
         average0 = load_average(average, row, 0, size)
-        average1 = load_average(average, row, OUTPUTS, size)
+        scale = next_scale
         gates = hopper.warpgroup_mma_wait(0, deps=[gates])
         release(weights, step, 2, SLOTS)
         gates1 = multiply(buffers, GROUP, weights, step + 2, SLOTS, False)
-        gated0, gated1 = gate_average(average0, gates)
+        average1 = load_average(average, row, OUTPUTS, size)
+        gated0, gated1 = gate_average(average0, finish(gates, scale, load_shift(shift, 0)))
         gates1 = hopper.warpgroup_mma_wait(0, deps=[gates1])
         release(weights, step + 2, 2, SLOTS)
         hopper.mbarrier.arrive(empty.index(GROUP), count=1)
-        gated2, gated3 = gate_average(average1, gates1)
+        gated2, gated3 = gate_average(average1, finish(gates1, scale, load_shift(shift, OUTPUTS)))
         made = hopper.warpgroup_mma_init(gl.zeros([ROWS, CHANNELS], gl.float32, WIDE_PRODUCT))
+        next_scale = load_rstd(rstd, row + 2 * ROWS * gl.num_programs(0), size)
         made = contract(gated0, weights, step + 4, made, SLOTS)
         made = contract(gated1, weights, step + 5, made, SLOTS)
         made = contract(gated2, weights, step + 6, made, SLOTS)
@@ -115,13 +122,12 @@ def update_rows(z, average, rows, weights, norm, size, GROUP: gl.constexpr):
 
 
 @gluon.jit(do_not_specialize=["size"])
-def add_gated_average_hopper_kernel(z, x, average, gate, back, scale, shift, size, epsilon):
+def add_gated_average_hopper_kernel(z, x, average, gate, back, rstd, shift, size):
     """``x`` describes the rows of ``z``."""
-    rows, weights = make_rows(2), make_weights(SLOTS, 2)
-    norm = (scale, shift, epsilon)
+    rows, weights, shift = make_rows(2), make_weights(SLOTS, 2), make_shift(shift)
     gl.warp_specialize([
-        (update_rows, (z, average, rows, weights, norm, size, 0)),
-        (update_rows, (z, average, rows, weights, norm, size, 1)),
+        (update_rows, (z, average, rows, weights, rstd, shift, size, 0)),
+        (update_rows, (z, average, rows, weights, rstd, shift, size, 1)),
         (fetch_rows, (x, rows, size, 1, False)),
         (fetch_average_weights, (gate, back, weights, size)),
     ], [4, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
@@ -131,21 +137,32 @@ def fits(
     kernels: Kernels,
     x: torch.Tensor,
     average: torch.Tensor,
-    norm: Norm,
-    gate: torch.Tensor,
+    gate: NormedLinear,
     out: torch.Tensor,
-    width: int = N_CHANNEL,
+    rstd: torch.Tensor | None = None,
 ) -> bool:
-    """Whether a kernel for ``width`` channels takes the arguments of :func:`.msa_average.add_gated_average`."""
-    return fits_hopper(kernels, width, x, average, *norm, gate, out) and len(gate) == width
+    """Whether this kernel takes the arguments of :func:`.msa_average.add_gated_average`."""
+    return can_update(kernels, x, average, gate, out, N_CHANNEL) and rstd is not None and rstd.is_contiguous()
+
+
+def can_update(
+    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, gate: NormedLinear, out: torch.Tensor, width: int
+) -> bool:
+    """Whether a kernel for ``width`` channels can read these arguments."""
+    return fits_hopper(kernels, width, x, average, *gate.norm, gate.weight, out) and len(gate) == width
 
 
 def run(
-    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    kernels: Kernels,
+    x: torch.Tensor,
+    average: torch.Tensor,
+    gate: NormedLinear,
+    out: torch.Tensor,
+    rstd: torch.Tensor | None = None,
 ) -> None:
     """Launch the kernel. For the arguments see :func:`.msa_average.add_gated_average`."""
     rows = x.view(-1, x.shape[-1])
     launch(
         add_gated_average_hopper_kernel, grid(kernels, rows, TILE), x, describe(rows), average,
-        describe_weight(gate, in_order), describe_weight(out, in_eights), *norm, len(rows), EPSILON, **OPTIONS,
+        describe_weight(gate.folded, in_order), describe_weight(out, in_eights), rstd, gate.shift, len(rows), **OPTIONS,
     )  # fmt: skip

@@ -4,11 +4,9 @@ It computes the operation ``add_gated_average`` of :mod:`.msa_average`, for aver
 For the design see :mod:`..device_functions_hopper_128`.
 """
 
-from functools import partial
-
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
+from protenix_multiseed.kernels.base import EPSILON, Kernels
 from protenix_multiseed.kernels.device_functions_hopper import (
     FETCH_REGISTERS,
     PRODUCT,
@@ -34,7 +32,8 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     take_rows,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
-from protenix_multiseed.kernels.ops import msa_average_hopper
+from protenix_multiseed.kernels.normed import NormedLinear
+from protenix_multiseed.kernels.ops.msa_average_hopper import can_update
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
     TILE_128,
@@ -81,16 +80,30 @@ def add_gated_average_128_hopper_kernel(z, average, gate, back, scale, shift, si
        [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-fits = partial(msa_average_hopper.fits, width=N_CHANNEL)
+def fits(
+    kernels: Kernels,
+    x: torch.Tensor,
+    average: torch.Tensor,
+    gate: NormedLinear,
+    out: torch.Tensor,
+    rstd: torch.Tensor | None = None,
+) -> bool:
+    """Whether this kernel takes the arguments of :func:`.msa_average.add_gated_average`."""
+    return can_update(kernels, x, average, gate, out, N_CHANNEL)
 
 
 def run(
-    kernels: Kernels, x: torch.Tensor, average: torch.Tensor, norm: Norm, gate: torch.Tensor, out: torch.Tensor
+    kernels: Kernels,
+    x: torch.Tensor,
+    average: torch.Tensor,
+    gate: NormedLinear,
+    out: torch.Tensor,
+    rstd: torch.Tensor | None = None,
 ) -> None:
     """Launch the kernel. For the arguments see :func:`.msa_average.add_gated_average`."""
     rows = x.view(-1, x.shape[-1])
     launch(
         add_gated_average_128_hopper_kernel, grid(kernels, rows, TILE_128), describe(rows),
-        describe(average.view(-1, N_CHANNEL)), describe_weight(gate, in_order), describe_weight(out, in_order), *norm,
-        len(rows), EPSILON, **OPTIONS_128,
+        describe(average.view(-1, N_CHANNEL)), describe_weight(gate.weight, in_order), describe_weight(out, in_order),
+        *gate.norm, len(rows), EPSILON, **OPTIONS_128,
     )  # fmt: skip

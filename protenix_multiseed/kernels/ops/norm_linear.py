@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch.nn import functional
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Tiles, TileTable
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops import norm_linear_hopper, norm_linear_hopper_128
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
@@ -21,14 +22,17 @@ TILES = TileTable({
 
 
 @Operation
-def norm_linear(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+def norm_linear(
+    kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Tensor | None = None
+) -> torch.Tensor:
     """``norm(x) weight^T`` -> [..., c_out].
 
     Args:
         x: [..., c].
-        weight: [c_out, c].
+        linear: The norm, and a weight [c_out, c].
+        rstd: Reciprocal standard deviations of ``x`` [...] in float32, if known. A faster kernel needs them.
     """
-    return functional.linear(layer_norm(kernels, x, *norm), weight)
+    return functional.linear(layer_norm(kernels, x, *linear.norm), linear.weight)
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -48,14 +52,14 @@ norm_linear.triton(norm_linear_hopper.fits)(norm_linear_hopper.run)
 norm_linear.triton(norm_linear_hopper_128.fits)(norm_linear_hopper_128.run)
 
 
-@norm_linear.triton(lambda kernels, x, norm, weight: fits_whole(x.shape[-1], x))
-def _(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+@norm_linear.triton(lambda kernels, x, linear, rstd=None: fits_whole(x.shape[-1], x))
+def _(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Tensor | None = None) -> torch.Tensor:
     x = x.contiguous()
-    out = x.new_empty(*x.shape[:-1], len(weight))
+    out = x.new_empty(*x.shape[:-1], len(linear))
     size, tiles = x.numel() // x.shape[-1], TILES.of(x)
     launch(
-        norm_linear_kernel, (triton.cdiv(size, tiles.rows),), x, *norm, weight, out, size, len(weight), EPSILON,
-        x.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+        norm_linear_kernel, (triton.cdiv(size, tiles.rows),), x, *linear.norm, linear.weight, out, size, len(linear),
+        EPSILON, x.shape[-1], tiles.rows, tiles.columns, **tiles.options,
     )  # fmt: skip
     return out
 
@@ -64,6 +68,6 @@ def _(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> to
 def _(inputs: Inputs) -> Iterator[Case]:
     for width in (256, 128, 64):  # pair channels: protenix-v2, the other models, templates
         z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
-        yield norm_linear.making(z, inputs.norm(width), inputs.matrix(3 * hidden, width))
+        yield norm_linear.making(z, inputs.linear(3 * hidden, width), inputs.rstd(z))
     for width in (64, 128):  # MSA channels
-        yield norm_linear.making(inputs.random(70, 32, width), inputs.norm(width), inputs.matrix(32, width))
+        yield norm_linear.making(inputs.random(70, 32, width), inputs.linear(32, width))

@@ -5,7 +5,7 @@ It computes the operation of :mod:`.norm_linear`. For its design see :mod:`..dev
 
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
+from protenix_multiseed.kernels.base import EPSILON, Kernels
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
     FETCH_REGISTERS,
@@ -29,6 +29,7 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     take_rows,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
     TILE_128,
@@ -73,18 +74,19 @@ def norm_linear_128_hopper_kernel(x, weight, scale, shift, out, size, n_out, eps
     ], [4, 4, 1, 1], [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def fits(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> bool:
+def fits(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Tensor | None = None) -> bool:
     """Whether this kernel takes the arguments of :func:`.norm_linear.norm_linear`."""
-    return fits_hopper(kernels, N_CHANNEL, x, *norm, weight) and len(weight) % N_PART == 0 and len(weight) <= MAX_OUTPUT
+    fit = fits_hopper(kernels, N_CHANNEL, x, *linear.norm, linear.weight)
+    return fit and len(linear) % N_PART == 0 and len(linear) <= MAX_OUTPUT
 
 
-def run(kernels: Kernels, x: torch.Tensor, norm: Norm, weight: torch.Tensor) -> torch.Tensor:
+def run(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Tensor | None = None) -> torch.Tensor:
     """Launch the kernel. For arguments and result see :func:`.norm_linear.norm_linear`."""
-    out = x.new_empty(*x.shape[:-1], len(weight))
+    out = x.new_empty(*x.shape[:-1], len(linear))
     rows = x.view(-1, x.shape[-1])
     launch(
         norm_linear_128_hopper_kernel, grid(kernels, rows, TILE_128), describe(rows),
-        describe_weight(weight, in_order, N_PART), *norm, describe(out.view(-1, len(weight))), len(rows), len(weight),
-        EPSILON, **OPTIONS_128,
+        describe_weight(linear.weight, in_order, N_PART), *linear.norm, describe(out.view(-1, len(linear))), len(rows),
+        len(linear), EPSILON, **OPTIONS_128,
     )  # fmt: skip
     return out

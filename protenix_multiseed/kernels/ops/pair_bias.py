@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, MASKED, Kernels, Lengths, Norm, Tiles, TileTable, mask_keys
+from protenix_multiseed.kernels.base import EPSILON, MASKED, Kernels, Lengths, Tiles, TileTable, mask_keys
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.rows import fits_whole
@@ -16,26 +17,39 @@ TILES = TileTable({
     torch.float32: Tiles(64, 16, 4, 2),
     (torch.bfloat16, 256): Tiles(32, 16, 4, 2),
 })  # fmt: skip
+FOLDED_TILES, FOLDED_WIDTH = Tiles(64, 16, 4, 2), 256
 
 
 @Operation
 def pair_bias(
-    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths, starting: bool = True
-) -> torch.Tensor:
-    """Attention biases [A, n_head, N, N] from a layer norm and a projection of ``z``, masked at padding keys.
-
-    In memory the heads are the outermost dimension, and rows are padded to a multiple of ``kernels.key_block`` keys.
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths, starting: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attention biases from a layer norm and a projection of ``z``, masked at padding keys.
 
     Args:
         z: Pair representation [A, N, N, c_z].
-        weight: [n_head, c_z].
+        linear: The norm, and a weight [n_head, c_z].
         lengths: Numbers of real keys of each pair representation.
         starting: True for Alg. 14. False for Alg. 15, whose queries are the columns of ``z``.
+
+    Returns:
+        The biases [A, n_head, N, N]: in memory the heads are the outermost dimension, and rows are padded to a multiple
+        of ``kernels.key_block`` keys. And the reciprocal standard deviations of ``z`` [A, N, N] in float32. None: they
+        are not known.
     """
-    normed = layer_norm(kernels, z, *norm)
-    bias = (weight @ normed.view(-1, z.shape[-1]).t()).view(-1, *z.shape[:-1]).transpose(0, 1)
+    normed = layer_norm(kernels, z, *linear.norm)
+    bias = (linear.weight @ normed.view(-1, z.shape[-1]).t()).view(-1, *z.shape[:-1]).transpose(0, 1)
     made = mask_keys(bias if starting else bias.mT.contiguous(), lengths.most, kernels.key_block)
-    return made if lengths.are_equal else made.masked_fill_(lengths.is_padding(made.shape[-1])[:, None, None], MASKED)
+    if not lengths.are_equal:
+        made = made.masked_fill_(lengths.is_padding(made.shape[-1])[:, None, None], MASKED)
+    return made, None
+
+
+@triton.jit
+def variance(a, WIDTH: tl.constexpr):
+    """Variances of whole rows [ROWS, WIDTH]. Rounding makes them inexact by less than rows of bfloat16 are."""
+    mean = tl.sum(a, axis=1) / WIDTH
+    return tl.maximum(tl.sum(a * a, axis=1) / WIDTH - mean * mean, 0.0)
 
 
 @triton.jit(do_not_specialize=["n", "n_row", "n_head"])
@@ -45,6 +59,7 @@ def pair_bias_kernel(
     shift,
     weight,
     lengths,
+    rstd,
     out,
     n,
     n_row,
@@ -61,15 +76,25 @@ def pair_bias_kernel(
     ROWS: tl.constexpr,
     HEADS: tl.constexpr,
 ):
-    """One tile of a row of pairs. Rows or columns from ``n`` on exist only in ``out`` and are filled with MASKED."""
+    """One tile of a row of pairs. Rows or columns from ``n`` on exist only in ``out`` and are filled with MASKED.
+
+    With a place for ``rstd``, the norm is folded into ``weight``, and ``shift`` belongs to the heads.
+    """
     n_block = tl.cdiv(n_column, ROWS)
     row = tl.program_id(0) // n_block % n_row
     pair = tl.program_id(0) // (n_block * n_row)
     column = tl.program_id(0) % n_block * ROWS + tl.arange(0, ROWS)
-    z += (pair * n + row).to(tl.int64) * n * WIDTH
-    a = norm_rows(load_rows(z, column, tl.where(row < n, n, 0), WIDTH), norm, shift, epsilon, WIDTH)
-    made = tl.dot(load_weight(weight, 0, n_head, WIDTH, HEADS), tl.trans(a), input_precision="tf32")
+    first = (pair * n + row).to(tl.int64) * n
     head = tl.arange(0, HEADS)[:, None]
+    a = load_rows(z + first * WIDTH, column, tl.where(row < n, n, 0), WIDTH)
+    weights = load_weight(weight, 0, n_head, WIDTH, HEADS)
+    if rstd is None:
+        made = tl.dot(weights, tl.trans(norm_rows(a, norm, shift, epsilon, WIDTH)), input_precision="tf32")
+    else:
+        made = tl.dot(weights, tl.trans(a.to(weights.dtype)))
+        scale = tl.rsqrt(variance(a, WIDTH) + epsilon)
+        tl.store(rstd + first + column, scale, mask=(column < n) & (row < n))
+        made = made * scale[None, :] + tl.load(shift + head, mask=head < n_head, other=0.0)
     n_token = tl.load(lengths + pair)
     is_key = row < n_token if IS_TRANSPOSED else column[None, :] < n_token
     made = tl.where(is_key, made, MASKED)
@@ -78,22 +103,25 @@ def pair_bias_kernel(
     tl.store(out + at, made.to(out.dtype.element_ty), mask=(head < n_head) & (column[None, :] < n_column))
 
 
-@pair_bias.triton(lambda kernels, z, norm, weight, lengths, starting=True: fits_whole(z.shape[-1], z))
+@pair_bias.triton(lambda kernels, z, linear, lengths, starting=True: fits_whole(z.shape[-1], z))
 def _(
-    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths, starting: bool = True
-) -> torch.Tensor:
-    n_head, (n_pair, n, _, width) = len(weight), z.shape
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths, starting: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    n_head, (n_pair, n, _, width) = len(linear), z.shape
     padded = triton.cdiv(n, kernels.key_block) * kernels.key_block
     out = z.new_empty(n_head, n_pair, n, padded).transpose(0, 1)
-    tiles = TILES.of(z)
+    tiles, rstd, weights = TILES.of(z), None, (*linear.norm, linear.weight)
+    if kernels.hopper and z.dtype == torch.bfloat16 and width == FOLDED_WIDTH:  # whose kernels need ``rstd``
+        tiles, rstd = FOLDED_TILES, z.new_empty(n_pair, n, n, dtype=torch.float32)
+        weights = linear.norm[0], linear.shift, linear.folded
     sizes, strides = ((n, padded), out.stride()[2:]) if starting else ((padded, n), out.stride()[:1:-1])
     heads = max(16, triton.next_power_of_2(n_head))
     grid = (n_pair * sizes[0] * triton.cdiv(sizes[1], tiles.rows),)
     launch(
-        pair_bias_kernel, grid, z, *norm, weight, lengths.each, out, n, *sizes, *out.stride()[:2], *strides, n_head,
+        pair_bias_kernel, grid, z, *weights, lengths.each, rstd, out, n, *sizes, *out.stride()[:2], *strides, n_head,
         EPSILON, MASKED, not starting, width, tiles.rows, heads, **tiles.options,
     )  # fmt: skip
-    return out[..., :n]
+    return out[..., :n], rstd
 
 
 @pair_bias.probed
@@ -101,12 +129,13 @@ def _(inputs: Inputs) -> Iterator[Case]:
     n = 27
     lengths = inputs.lengths(n, 14)
 
-    def case(width: int, n_head: int, starting: bool) -> Case:
-        z, norm, weight = inputs.random(2, 32, 32, width), inputs.norm(width), inputs.matrix(n_head, width)
+    def cases(width: int, n_head: int, starting: bool) -> Iterator[Case]:
+        z, linear = inputs.random(2, 32, 32, width), inputs.linear(n_head, width)
         # Masks are cut, or their size would hide differences of the other biases.
-        return lambda kernels: pair_bias(kernels, z, norm, weight, lengths, starting)[..., :n].clamp(min=-10)
+        yield lambda kernels: pair_bias(kernels, z, linear, lengths, starting)[0][..., :n].clamp(min=-10)
+        yield lambda kernels: inputs.rstd(z, pair_bias(kernels, z, linear, lengths, starting)[1])
 
     for width in (256, 128, 64):
-        yield case(width, 4, True)
-        yield case(width, 4, False)
-    yield case(128, 16, True)
+        yield from cases(width, 4, True)
+        yield from cases(width, 4, False)
+    yield from cases(128, 16, True)

@@ -8,6 +8,7 @@ from torch.nn import functional
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable
 from protenix_multiseed.kernels.device_functions import load_rows, norm_rows, sigmoid, store_rows, transition
 from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops import transition_hopper, transition_hopper_128
 from protenix_multiseed.kernels.ops.norm import tile_of
@@ -38,7 +39,7 @@ def add_transition(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.
         contract: [c, c_hidden].
     """
     for rows in torch.split(x.view(-1, x.shape[-1]), max(1, kernels.elements // len(expand))):
-        rows.addmm_(swiglu(kernels, norm_linear(kernels, rows, norm, expand)), contract.t())
+        rows.addmm_(swiglu(kernels, norm_linear(kernels, rows, NormedLinear(norm, expand))), contract.t())
 
 
 @triton.jit(do_not_specialize=["n_row"])

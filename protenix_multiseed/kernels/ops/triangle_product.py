@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm, Tiles, TileTable, chunks
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Tiles, TileTable, chunks
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
 from protenix_multiseed.kernels.language import launch, tl, triton
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
-from protenix_multiseed.kernels.ops import triangle_product_hopper, triangle_product_hopper_128
+from protenix_multiseed.kernels.ops import triangle_factors_hopper, triangle_product_hopper_128, triangle_update_hopper
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.rows import fits_whole
@@ -29,29 +30,30 @@ _MAX_KEPT_BYTES = 64 * 1024  # a persistent kernel keeps both weights of the upd
 
 @Operation
 def gated_channels(
-    kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths
-) -> torch.Tensor:
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Alg. 12 lines 1-2: the two gated factors of a triangle product, zero at padding tokens.
 
     Args:
         z: [A, N, N, c_z].
-        weight: Projections to the values of both factors, then to their gates [4 * c, c_z].
+        linear: The norm, and the projections to the values of both factors, then to their gates [4 * c, c_z].
         lengths: Numbers of real tokens of each pair representation.
 
     Returns:
-        [2 * c, A, N, N].
+        The factors [2 * c, A, N, N], and the reciprocal standard deviations of ``z`` [A, N, N] in float32. None: not
+        known.
     """
-    gated = z.new_empty(len(weight) // 2, *z.shape[:-1])
-    for seeds, rows in chunks(z, len(weight), kernels.pair_elements):
-        x = layer_norm(kernels, z[seeds, rows], *norm)
-        values, gates = (weight @ x.view(-1, x.shape[-1]).t()).view(-1, *x.shape[:-1]).chunk(2)
+    gated = z.new_empty(len(linear) // 2, *z.shape[:-1])
+    for seeds, rows in chunks(z, len(linear), kernels.pair_elements):
+        x = layer_norm(kernels, z[seeds, rows], *linear.norm)
+        values, gates = (linear.weight @ x.view(-1, x.shape[-1]).t()).view(-1, *x.shape[:-1]).chunk(2)
         torch.mul(gates.sigmoid_(), values, out=gated[:, seeds, rows])
     gated[:, :, lengths.most :] = 0
     gated[..., lengths.most :] = 0
     if not lengths.are_equal:
         is_padding = lengths.is_padding(z.shape[1])
         gated.masked_fill_(is_padding[:, :, None] | is_padding[:, None], 0.0)
-    return gated
+    return gated, None
 
 
 @Operation
@@ -59,22 +61,22 @@ def add_triangle(
     kernels: Kernels,
     z: torch.Tensor,
     product: torch.Tensor,
-    norm: Norm,
-    gate: torch.Tensor,
-    norm_out: Norm,
-    out: torch.Tensor,
+    gate: NormedLinear,
+    out: NormedLinear,
+    rstd: torch.Tensor | None = None,
 ) -> None:
     """Alg. 12 lines 3-4 in place: ``z += norm_out(product) out^T * sigmoid(norm(z) gate^T)``.
 
     Args:
         z: [A, N, N, c_z].
         product: [c, A, N, N]; ``norm_out`` is over its first dimension.
-        gate: [c_z, c_z].
-        out: [c_z, c].
+        gate: The norm, and a weight [c_z, c_z].
+        out: ``norm_out``, and a weight [c_z, c].
+        rstd: Reciprocal standard deviations of ``z`` [A, N, N] in float32, if known. A faster kernel needs them.
     """
     for seeds, rows in chunks(z, 3 * len(product), kernels.pair_elements):
-        update = norm_linear(kernels, product[:, seeds, rows].permute(1, 2, 3, 0), norm_out, out)
-        z[seeds, rows].addcmul_(update, torch.sigmoid(norm_linear(kernels, z[seeds, rows], norm, gate)))
+        update = norm_linear(kernels, product[:, seeds, rows].permute(1, 2, 3, 0), out)
+        z[seeds, rows].addcmul_(update, torch.sigmoid(norm_linear(kernels, z[seeds, rows], gate)))
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -148,39 +150,40 @@ def add_triangle_kernel(
         store_rows(z, a + update * sigmoid(gated), row, size, WIDTH)
 
 
-def _factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> bool:
-    return fits_whole(z.shape[-1], z) and len(weight) // 2 % FACTOR_TILES.of(z).columns == 0
+def _factors_fit(kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths) -> bool:
+    return fits_whole(z.shape[-1], z) and len(linear) // 2 % FACTOR_TILES.of(z).columns == 0
 
 
-gated_channels.triton(triangle_product_hopper.factors_fit)(triangle_product_hopper.make_factors)
+gated_channels.triton(triangle_factors_hopper.fits)(triangle_factors_hopper.run)
 gated_channels.triton(triangle_product_hopper_128.factors_fit)(triangle_product_hopper_128.make_factors)
 
 
 @gated_channels.triton(_factors_fit)
-def _(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> torch.Tensor:
-    n_out, n = len(weight) // 2, z.shape[-2]
+def _(
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    n_out, n = len(linear) // 2, z.shape[-2]
     size, tiles = z.numel() // z.shape[-1], FACTOR_TILES.of(z)
     out = z.new_empty(n_out, *z.shape[:-1])
     launch(
-        gated_channels_kernel, (triton.cdiv(size, tiles.rows),), z, *norm, weight, lengths.each, out, size, n,
-        n_out, EPSILON, z.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+        gated_channels_kernel, (triton.cdiv(size, tiles.rows),), z, *linear.norm, linear.weight, lengths.each, out,
+        size, n, n_out, EPSILON, z.shape[-1], tiles.rows, tiles.columns, **tiles.options,
     )  # fmt: skip
-    return out
+    return out, None
 
 
 def _update_fits(
     kernels: Kernels,
     z: torch.Tensor,
     product: torch.Tensor,
-    norm: Norm,
-    gate: torch.Tensor,
-    norm_out: Norm,
-    out: torch.Tensor,
+    gate: NormedLinear,
+    out: NormedLinear,
+    rstd: torch.Tensor | None = None,
 ) -> bool:
     return fits_whole(z.shape[-1], z) and fits_whole(len(product), z)
 
 
-add_triangle.triton(triangle_product_hopper.update_fits)(triangle_product_hopper.add_update)
+add_triangle.triton(triangle_update_hopper.fits)(triangle_update_hopper.run)
 add_triangle.triton(triangle_product_hopper_128.update_fits)(triangle_product_hopper_128.add_update)
 
 
@@ -189,32 +192,37 @@ def _(
     kernels: Kernels,
     z: torch.Tensor,
     product: torch.Tensor,
-    norm: Norm,
-    gate: torch.Tensor,
-    norm_out: Norm,
-    out: torch.Tensor,
+    gate: NormedLinear,
+    out: NormedLinear,
+    rstd: torch.Tensor | None = None,
 ) -> None:
     size, tiles = z.numel() // z.shape[-1], UPDATE_TILES.of(z)
     n_tile = triton.cdiv(size, tiles.rows)
-    keeps_weights = gate.nbytes + out.nbytes <= _MAX_KEPT_BYTES
+    keeps_weights = gate.weight.nbytes + out.weight.nbytes <= _MAX_KEPT_BYTES
     grid = (kernels.n_block(z.device, n_tile, 2) if keeps_weights else n_tile,)
     launch(
-        add_triangle_kernel, grid, z, product, *norm, gate, *norm_out, out, size, EPSILON, z.shape[-1], len(product),
-        tiles.rows, keeps_weights, **tiles.options,
+        add_triangle_kernel, grid, z, product, *gate.norm, gate.weight, *out.norm, out.weight, size, EPSILON,
+        z.shape[-1], len(product), tiles.rows, keeps_weights, **tiles.options,
     )  # fmt: skip
 
 
 @gated_channels.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     lengths = inputs.lengths(27, 14)
+
+    def cases(width: int) -> Iterator[Case]:
+        z, linear = inputs.random(2, 36, 36, width), inputs.linear(4 * max(width, 128), width)
+        yield lambda kernels: gated_channels(kernels, z, linear, lengths)[0]
+        yield lambda kernels: inputs.rstd(z, gated_channels(kernels, z, linear, lengths)[1])
+
     for width in (256, 128, 64):
-        z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
-        yield gated_channels.making(z, inputs.norm(width), inputs.matrix(4 * hidden, width), lengths)
+        yield from cases(width)
 
 
 @add_triangle.probed
 def _(inputs: Inputs) -> Iterator[Case]:
     for width, hidden in ((256, 256), (128, 128), (64, 128), (64, 64)):
         z, product = inputs.random(2, 36, 36, width), inputs.random(hidden, 2, 36, 36)
-        gate, out = inputs.matrix(width, width), inputs.matrix(width, hidden)
-        yield add_triangle.changing(z, product, inputs.norm(width), gate, inputs.norm(hidden), out)
+        yield add_triangle.changing(
+            z, product, inputs.linear(width, width), inputs.linear(width, hidden), inputs.rstd(z)
+        )

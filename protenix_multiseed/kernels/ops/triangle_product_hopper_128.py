@@ -3,11 +3,9 @@
 It computes the operations of :mod:`.triangle_product`. For the design see :mod:`..device_functions_hopper_128`.
 """
 
-from functools import partial
-
 import torch
 
-from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
     FETCH_REGISTERS,
@@ -40,8 +38,10 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     take_rows,
 )
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
-from protenix_multiseed.kernels.ops import triangle_product_hopper
-from protenix_multiseed.kernels.ops.triangle_product_hopper import are_real, gated_values
+from protenix_multiseed.kernels.normed import NormedLinear
+from protenix_multiseed.kernels.ops import triangle_factors_hopper
+from protenix_multiseed.kernels.ops.triangle_factors_hopper import are_real, gated_values
+from protenix_multiseed.kernels.ops.triangle_update_hopper import can_update
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
     TILE_128,
@@ -49,6 +49,7 @@ from protenix_multiseed.kernels.rows_hopper import (
     describe_weight,
     grid,
     in_order,
+    in_turn,
 )
 
 
@@ -120,31 +121,49 @@ def add_triangle_128_hopper_kernel(z, product, gate, back, scale, shift, scale_o
        [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def factors_fit(kernels: Kernels, z: torch.Tensor, norm: Norm, weight: torch.Tensor, lengths: Lengths) -> bool:
+def factors_fit(kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths) -> bool:
     """Whether the kernel takes the arguments of :func:`.triangle_product.gated_channels`: more weights do not fit."""
-    fit = triangle_product_hopper.factors_fit(kernels, z, norm, weight, lengths, width=N_CHANNEL)
-    return fit and len(weight) <= 4 * N_CHANNEL
+    return triangle_factors_hopper.fits(kernels, z, linear, lengths, N_CHANNEL) and len(linear) <= 4 * N_CHANNEL
 
 
-make_factors = partial(
-    triangle_product_hopper.make_factors, kernel=gated_channels_128_hopper_kernel, tile=TILE_128, options=OPTIONS_128
-)
-update_fits = partial(triangle_product_hopper.update_fits, width=N_CHANNEL)
+def make_factors(
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths
+) -> tuple[torch.Tensor, None]:
+    """Launch the kernel. For arguments and results see :func:`.triangle_product.gated_channels`."""
+    rows, n_out = z.view(-1, z.shape[-1]), len(linear) // 2
+    out = z.new_empty(n_out, *z.shape[:-1])
+    launch(
+        gated_channels_128_hopper_kernel, grid(kernels, rows, TILE_128), describe(rows),
+        describe_weight(linear.weight, in_turn), *linear.norm, lengths.each, describe(out.view(n_out, -1)), len(rows),
+        z.shape[-2], n_out, EPSILON, **OPTIONS_128,
+    )  # fmt: skip
+    return out, None
+
+
+def update_fits(
+    kernels: Kernels,
+    z: torch.Tensor,
+    product: torch.Tensor,
+    gate: NormedLinear,
+    out: NormedLinear,
+    rstd: torch.Tensor | None = None,
+) -> bool:
+    """Whether the kernel takes the arguments of :func:`.triangle_product.add_triangle`."""
+    return can_update(kernels, z, product, gate, out, N_CHANNEL)
 
 
 def add_update(
     kernels: Kernels,
     z: torch.Tensor,
     product: torch.Tensor,
-    norm: Norm,
-    gate: torch.Tensor,
-    norm_out: Norm,
-    out: torch.Tensor,
+    gate: NormedLinear,
+    out: NormedLinear,
+    rstd: torch.Tensor | None = None,
 ) -> None:
     """Launch the kernel. For the arguments see :func:`.triangle_product.add_triangle`."""
     rows = z.view(-1, z.shape[-1])
     launch(
         add_triangle_128_hopper_kernel, grid(kernels, rows, TILE_128), describe(rows),
-        describe(product.view(len(product), -1)), describe_weight(gate, in_order, N_PART),
-        describe_weight(out, in_order, N_PART), *norm, *norm_out, len(rows), EPSILON, **OPTIONS_128,
+        describe(product.view(len(product), -1)), describe_weight(gate.weight, in_order, N_PART),
+        describe_weight(out.weight, in_order, N_PART), *gate.norm, *out.norm, len(rows), EPSILON, **OPTIONS_128,
     )  # fmt: skip

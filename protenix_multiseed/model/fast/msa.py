@@ -14,7 +14,7 @@ from protenix_multiseed.kernels.ops.msa_average import add_gated_average, head_v
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.ops.outer_product import add_outer
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
-from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights
+from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, normed
 from protenix_multiseed.model.inputs import JobInputs
 from protenix_multiseed.model.rng import SeedRng
 
@@ -76,8 +76,9 @@ class _OuterProductMean:
     """Alg. 9: outer product mean."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
-        self._norm = norm_weights(module.layer_norm, dtype)
-        self._first, self._second = (part.weight.to(dtype) for part in (module.linear_1, module.linear_2))
+        self._first, self._second = (
+            normed(module.layer_norm, part, dtype) for part in (module.linear_1, module.linear_2)
+        )
         self._out, self._bias = module.linear_out.weight.to(dtype), module.linear_out.bias.to(dtype)
         self._eps = module.eps
 
@@ -87,8 +88,8 @@ class _OuterProductMean:
         first, second = m.new_empty(2, n_row, n, width)
         for start in range(0, n_row, _MAX_ROWS):
             rows = slice(start, start + _MAX_ROWS)
-            first[rows] = norm_linear(kernels, m[rows], self._norm, self._first)
-            second[rows] = norm_linear(kernels, m[rows], self._norm, self._second)
+            first[rows] = norm_linear(kernels, m[rows], self._first)
+            second[rows] = norm_linear(kernels, m[rows], self._second)
         first, second = (part.view(n_row, n * width) for part in (first, second))
         # Rounded to the dtype of m, like upstream's sum over a mask of ones.
         count = float(torch.tensor(float(n_row), dtype=m.dtype) + self._eps)
@@ -104,30 +105,22 @@ class _MsaStack:
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         averaging = module.msa_pair_weighted_averaging
         self._n_head = averaging.n_heads
-        self._norm, self._pair_norm = (
-            norm_weights(part, dtype) for part in (averaging.layernorm_m, averaging.layernorm_z)
-        )
-        self._value, self._gate, self._pair_weight, self._out = (
-            part.weight.to(dtype)
-            for part in (
-                averaging.linear_no_bias_mv,
-                averaging.linear_no_bias_mg,
-                averaging.linear_no_bias_z,
-                averaging.linear_no_bias_out,
-            )
-        )
+        self._value = normed(averaging.layernorm_m, averaging.linear_no_bias_mv, dtype)
+        self._gate = normed(averaging.layernorm_m, averaging.linear_no_bias_mg, dtype)
+        self._pair = normed(averaging.layernorm_z, averaging.linear_no_bias_z, dtype)
+        self._out = averaging.linear_no_bias_out.weight.to(dtype)
         self._transition = Transition(module.transition_m, dtype)
 
     def weights(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> torch.Tensor:
         """Alg. 10 line 3: averaging weights of all entries -> [N_entry, n_head, N, N]."""
-        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, lengths)
+        bias, _ = pair_bias(kernels, z, self._pair, lengths)
         return torch.softmax(bias.float(), dim=-1).to(z.dtype)
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, weights: torch.Tensor) -> None:
         """Update ``m`` [N_row, N, c_m] of one entry in place, with its averaging weights [n_head, N, N]."""
         for rows in torch.split(m, _MAX_ROWS):
-            values = head_values(kernels, rows, self._norm, self._value, self._n_head)
+            values = head_values(kernels, rows, self._value, self._n_head)
             average = torch.bmm(weights, values).view(self._n_head, rows.shape[1], len(rows), -1).permute(2, 1, 0, 3)
-            add_gated_average(kernels, rows, average, self._norm, self._gate, self._out)
+            add_gated_average(kernels, rows, average, self._gate, self._out)
             del values, average
             self._transition(kernels, rows)

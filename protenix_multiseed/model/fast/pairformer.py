@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from protenix_multiseed.kernels.base import Kernels, Lengths, Norm, chunks, scale_queries, split_heads
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.ops.attention import attention
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
@@ -48,21 +49,19 @@ class SingleBlock:
         module = block.attention_pair_bias
         core = module.attention
         self._n_head = module.n_heads
-        self._norm, self._pair_norm = (
-            norm_weights(module.layernorm_a, dtype),
-            norm_weights(module.layernorm_z, dtype),
-        )
+        self._norm = norm_weights(module.layernorm_a, dtype)
         self._weight = torch.cat([joined_projections(core, self._n_head), core.linear_g.weight]).to(dtype)
         bias = scale_queries(core.linear_q.bias, self._n_head)
         self._bias = torch.cat([bias, bias.new_zeros(3 * len(bias))]).to(dtype)
-        self._pair_weight, self._out = module.linear_nobias_z.weight.to(dtype), core.linear_o.weight.to(dtype)
+        self._pair = normed(module.layernorm_z, module.linear_nobias_z, dtype)
+        self._out = core.linear_o.weight.to(dtype)
         self._transition = Transition(block.single_transition, dtype)
 
     def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, lengths: Lengths) -> None:
         """Update ``s`` from ``s`` and ``z`` [N_seed, N, N, c_z]."""
         projected = functional.linear(layer_norm(kernels, s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
-        bias = pair_bias(kernels, z, self._pair_norm, self._pair_weight, lengths)
+        bias, _ = pair_bias(kernels, z, self._pair, lengths)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         attention(kernels, query, key, value, gate, bias, out, lengths.most)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
@@ -110,33 +109,34 @@ class _TriangleProduct:
 
     def __init__(self, module: Any, dtype: torch.dtype, *, outgoing: bool) -> None:
         self._outgoing = outgoing
-        self._norm, self._norm_out = (
-            norm_weights(module.layer_norm_in, dtype),
-            norm_weights(module.layer_norm_out, dtype),
-        )
+        self._norm = norm_weights(module.layer_norm_in, dtype)
         parts = (module.linear_a_p, module.linear_b_p, module.linear_a_g, module.linear_b_g)
         self._project = torch.stack([part.weight for part in parts]).to(dtype)
-        self._gate, self._out = module.linear_g.weight.to(dtype), module.linear_z.weight.to(dtype)
+        self._gate = normed(module.layer_norm_in, module.linear_g, dtype)
+        self._out = normed(module.layer_norm_out, module.linear_z, dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
         n_seed, n = z.shape[:2]
         n_channel = self._project.shape[1]
         n_group = channel_groups(n_seed * n * n, n_channel, kernels.factor_elements)
         if n_group == 1:
-            product = self._multiply(kernels, z, self._project, lengths)
+            product, rstd = self._multiply(kernels, z, self._project, lengths)
         else:
             product = z.new_empty(n_channel * n_seed, n, n)
             for weight, into in zip(self._project.chunk(n_group, dim=1), product.chunk(n_group), strict=True):
-                self._multiply(kernels, z, weight, lengths, into)
-        add_triangle(kernels, z, product.view(-1, n_seed, n, n), self._norm, self._gate, self._norm_out, self._out)
+                _, rstd = self._multiply(kernels, z, weight, lengths, into)
+        add_triangle(kernels, z, product.view(-1, n_seed, n, n), self._gate, self._out, rstd)
 
     def _multiply(
         self, kernels: Kernels, z: torch.Tensor, weight: torch.Tensor, lengths: Lengths, out: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """The product [C * N_seed, N, N] for the C channels that ``weight`` [4, C, c_z] projects to."""
-        factors = gated_channels(kernels, z, self._norm, weight.flatten(0, 1), lengths)
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The product [C * N_seed, N, N] for the C channels that ``weight`` [4, C, c_z] projects to.
+
+        Also the reciprocal standard deviations of ``z``, if they are known.
+        """
+        factors, rstd = gated_channels(kernels, z, NormedLinear(self._norm, weight.flatten(0, 1)), lengths)
         first, second = factors.view(2, -1, *factors.shape[-2:])
-        return torch.bmm(*((first, second.mT) if self._outgoing else (first.mT, second)), out=out)
+        return torch.bmm(*((first, second.mT) if self._outgoing else (first.mT, second)), out=out), rstd
 
 
 class _TriangleAttention:
@@ -145,17 +145,20 @@ class _TriangleAttention:
     def __init__(self, module: Any, dtype: torch.dtype, *, starting: bool) -> None:
         self._starting = starting
         self._n_head = module.no_heads
-        self._norm = norm_weights(module.layer_norm, dtype)
-        self._weight = joined_projections(module.mha, self._n_head).to(dtype)
-        self._pair_weight = module.linear.weight.to(dtype)
-        self._gate, self._out = module.mha.linear_g.weight.to(dtype), module.mha.linear_o.weight.to(dtype)
+        norm = norm_weights(module.layer_norm, dtype)
+        self._project = NormedLinear(norm, joined_projections(module.mha, self._n_head).to(dtype))
+        self._pair, self._gate = (
+            normed(module.layer_norm, part, dtype) for part in (module.linear, module.mha.linear_g)
+        )
+        self._out = module.mha.linear_o.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
-        bias = pair_bias(kernels, z, self._norm, self._pair_weight, lengths, self._starting)
-        for seeds, rows in chunks(z, len(self._weight), kernels.pair_elements):
-            part = z[seeds, rows] if self._starting else z[seeds, :, rows]
+        bias, known = pair_bias(kernels, z, self._pair, lengths, self._starting)
+        for seeds, rows in chunks(z, len(self._project), kernels.pair_elements):
+            index = (seeds, rows) if self._starting else (seeds, slice(None), rows)
+            part, rstd = z[index], None if known is None else known[index].contiguous()
             x = part.contiguous()  # a copy of some columns: the kernels of rows need contiguous rows
-            projected = norm_linear(kernels, x, self._norm, self._weight)
+            projected = norm_linear(kernels, x, self._project, rstd)
             query, key, value = split_heads(projected, 3, self._n_head)
             out = torch.empty_like(query, memory_format=torch.contiguous_format)
             into = out
@@ -163,7 +166,7 @@ class _TriangleAttention:
                 query, key, value, into = (part.transpose(1, 2) for part in (query, key, value, out))
             attention(kernels, query, key, value, None, bias[seeds], into, lengths.most)
             del query, key, value, into, projected
-            add_gated_average(kernels, x, out, self._norm, self._gate, self._out)
+            add_gated_average(kernels, x, out, self._gate, self._out, rstd)
             if not part.is_contiguous():
                 part.copy_(x)
 
@@ -185,6 +188,11 @@ def joined_projections(attention: Any, n_head: int) -> torch.Tensor:
     """Join the projections to scaled queries, keys and values into one matrix."""
     query = scale_queries(attention.linear_q.weight, n_head)
     return torch.cat([query, attention.linear_k.weight, attention.linear_v.weight])
+
+
+def normed(norm: Any, linear: Any, dtype: torch.dtype) -> NormedLinear:
+    """A layer norm and the weight of the linear layer after it, cast to ``dtype``."""
+    return NormedLinear(norm_weights(norm, dtype), linear.weight.to(dtype))
 
 
 def norm_weights(module: Any, dtype: torch.dtype) -> Norm:
