@@ -59,6 +59,12 @@ def test_draws_are_upstreams_bit_for_bit(network, features, monkeypatch):
             return made
 
         monkeypatch.setattr(torch, name, record)
+
+    def record_in_place(x, *args, original=torch.Tensor.normal_, **kwargs):
+        drawn.append(("randn", original(x, *args, **kwargs).cpu().clone()))
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "normal_", record_in_place)
     monkeypatch.setitem(network.configs, "mc_dropout_apply_rate", 1.0)  # dropout draws from the same generator
     for seed in features.seeds:
         drawn.clear()
