@@ -6,6 +6,7 @@ MAX_TEMPORARY_ELEMENTS_GPU = 2**27  # larger temporaries are computed in chunks
 MAX_TEMPORARY_ELEMENTS_CPU = 2**20  # the same on a CPU, where a chunk should fit in the processor's cache
 MAX_PAIR_ELEMENTS_GPU = 2**30  # the same for the tensors of a triangle update, which are fast only if they are large
 MAX_PAIR_ELEMENTS_GPU_ROOMY = 2**32  # the same for a batch that leaves enough memory free
+FOLDED_CHANNELS = 256  # of pairs whose layer norms are folded into the weights after them, on a Hopper GPU
 KEY_BLOCK = 64  # rows of attention biases are padded to a multiple of this: the most keys that Triton reads at once
 TOKEN_PADDING_GPU = 16  # tokens are padded to a multiple of this: tensor cores and vector loads need aligned rows
 CUDA_GRAPH_MAX_PAIRS = 2**17  # up to this many token pairs the Pairformer is launch-bound: capture a CUDA graph

@@ -14,6 +14,7 @@ from protenix_multiseed.limits import (
     CUDA_GRAPH_MAX_KEPT_BYTES_ROOMY,
     CUDA_GRAPH_MAX_PAIRS,
     CUDA_GRAPH_MAX_PAIRS_ROOMY,
+    FOLDED_CHANNELS,
     KEY_BLOCK,
     MAX_PAIR_ELEMENTS_GPU,
     MAX_PAIR_ELEMENTS_GPU_ROOMY,
@@ -113,6 +114,7 @@ class Settings:
         on_gpu: Whether the device is a GPU. On a GPU, loops are captured as CUDA graphs and kept for the next batch,
             and chunks are larger.
         fused: Whether Triton kernels run. They keep temporaries on the chip that PyTorch writes to memory.
+        folds: Whether kernels for Hopper GPUs may run. Those for wide pairs have weights with norms folded in.
         roomy: Whether a batch on a GPU uses larger chunks, and captures and keeps larger CUDA graphs.
     """
 
@@ -127,6 +129,7 @@ class Settings:
     padding: int = 1
     on_gpu: bool = False
     fused: bool = True
+    folds: bool = True
     roomy: bool = False
 
     @property
@@ -197,12 +200,14 @@ def estimate_peak_bytes(
         confidence = min(confidence, trunk)
     windows = -(-atoms // _WINDOW_QUERIES) * _WINDOW_QUERIES * _WINDOW_KEYS
     pair = seeds * pairs * model.c_z * trunk
+    folds = is_fused and settings.folds and model.c_z == FOLDED_CHANNELS
     resident = {
         "weights": 4 * model.n_weight,
         "workspaces": _WORKSPACE if settings.on_gpu else 0,
         "weights in the trunk's type": trunk * model.n_trunk_weight,
         "weights of the diffusion transformers, joined": (9 * factor + row) * model.n_diffusion_weight // 10,
         "weights of the confidence head, joined": confidence * model.n_confidence_weight,
+        "weights with norms folded in": 2 * (model.n_trunk_weight + model.n_confidence_weight) // 5 * folds,
         "bonds": jobs * pairs * 5,
         "MSA": jobs * rows * n * 16,
         "atom features": jobs * atoms * 1600 + windows * (3 + 1 + 1) * 4 * (jobs + seeds),
@@ -261,7 +266,11 @@ def estimate_peak_bytes(
         | {"update": pair, "update of one seed with dropout, and its mask": pairs * model.c_z * (trunk + 1)},
         "trunk, triangle product": kept
         | msa
-        | {"weights of the MSA's average, and attention biases": 16 * seeds * pairs * trunk, "updates": updates},
+        | {
+            "weights of the MSA's average, and attention biases": 16 * seeds * pairs * trunk,
+            "reciprocal deviations of pairs": 8 * seeds * pairs * folds,
+            "updates": updates,
+        },
         "trunk, MSA": kept
         | msa
         | {
@@ -284,7 +293,10 @@ def estimate_peak_bytes(
         "score, contacts": scores | {"logits and probabilities": pairs * model.n_bin * (2 * trunk + 8)},
         "score, pairs": sample_pairs | {"rows embedded": min(scored * pairs, 2 * most_rows) * 4 * model.c_z * 4},
         "score, triangle product": sample_pairs
-        | {"updates": _triangle_bytes(scored * pairs, model.c_z, confidence, settings)},
+        | {
+            "updates": _triangle_bytes(scored * pairs, model.c_z, confidence, settings),
+            "reciprocal deviations of pairs": 8 * scored * pairs * folds,
+        },
         "score, logits": sample_pairs
         | {"rows normed": min(scored * pairs, 2 * most_rows) * 4 * model.c_z * 4, "logits of PAE and PDE": 2 * logits},
         "score, summary": scores | {"logits, probabilities and their copy": 4 * logits},

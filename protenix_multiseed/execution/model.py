@@ -334,8 +334,8 @@ class LoadedModel:
                 half, self.kernels["no float16"] = False, "with these weights a number could exceed its range"
             self.network = replace(self.network, kernels=triton_kernels(hopper=found.get("hopper") == "ok", half=half))
             self.kernels["batched"] = "triton"
-        else:
-            self.planner = replace(self.planner, memory=replace(self.planner.memory, fused=False))
-        n_byte = bytes_of_parts(self.config.precision, half=self.network.kernels.half)
-        self.planner = replace(self.planner, memory=replace(self.planner.memory, **n_byte))
+        kernels = self.network.kernels
+        uses = {"fused": kernels.name == "triton", "folds": kernels.hopper}
+        n_byte = bytes_of_parts(self.config.precision, half=kernels.half)
+        self.planner = replace(self.planner, memory=replace(self.planner.memory, **uses, **n_byte))
         self.kernels |= {f"no {kind}": outcome for kind, outcome in found.items() if outcome != "ok"}

@@ -201,12 +201,13 @@ POINTS = [(model, point) for model, measured in CALIBRATION.items() for point in
 def test_the_estimate_matches_peaks_measured_on_a_gpu(model, point):
     """Peaks by ``scripts/calibrate_memory.py``. No stage is estimated too low, the highest at most 25 % too high.
 
-    In reference precision the denoiser's factors are in TF32 where float16 cannot be used. No job has templates.
+    In reference precision the denoiser's factors are in TF32 where float16 cannot be used. No job has templates. All
+    points are from before norms were folded into weights.
     """
     n_byte = bytes_of_parts(point["precision"], half=point["factors"] != "tf32")
     settings = Settings(
         n_sample=point["samples"], n_step=point["steps"], trunk_bytes=2, padding=TOKEN_PADDING_GPU, on_gpu=True,
-        **n_byte, **limits_of(model),
+        folds=False, **n_byte, **limits_of(model),
     )  # fmt: skip
     sizes = {"n_token": point["tokens"], "n_atom": point["atoms"], "n_msa": point["msa_rows"]}
     estimate = estimate_peak_bytes(
@@ -259,6 +260,23 @@ def test_a_batch_is_roomy_if_that_makes_a_difference_and_the_memory_allows_it(pl
     jobs = {3: (sizes, range(seeds)), 5: (sizes, range(seeds))}
     (batch,) = planner.plan_group(jobs, 2**40)
     assert (batch.roomy, batch.jobs) == (is_roomy, (3, 5))
+
+
+@pytest.mark.parametrize("model", CALIBRATION)
+def test_folded_weights_count_where_pairs_are_wide_and_kernels_for_hopper_may_run(model):
+    size = ModelSize(**CALIBRATION[model]["model"])
+    settings = Settings(n_sample=5, n_step=200, trunk_bytes=2, on_gpu=True, **bytes_of_parts("fast", half=True))
+    sizes = Sizes(n_token=608, n_atom=5000, n_msa=500, n_template=EMPTY_TEMPLATES)
+    with_folds, without = (
+        estimate_peak_bytes(sizes, seeds=2, sample_chunk=5, settings=replace(settings, folds=folds), model=size)
+        for folds in (True, False)
+    )
+    folded = 56 * 12 * size.c_z**2 * 2  # 56 blocks; twelve matrices of this size in each, in bfloat16
+    more = with_folds.peak_bytes_of("trunk, triangle product") - without.peak_bytes_of("trunk, triangle product")
+    if size.c_z == 256:
+        assert folded + 8 * 2 * 608**2 < more < 1.3 * folded + 8 * 2 * 608**2
+    else:
+        assert more == 0
 
 
 def test_a_batch_with_enough_memory_counts_the_graph_of_a_larger_pairformer(planner):

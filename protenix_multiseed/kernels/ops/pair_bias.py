@@ -11,13 +11,14 @@ from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.rows import fits_whole
+from protenix_multiseed.limits import FOLDED_CHANNELS
 
 TILES = TileTable({
     torch.bfloat16: Tiles(64, 16, 4, 2),
     torch.float32: Tiles(64, 16, 4, 2),
     (torch.bfloat16, 256): Tiles(32, 16, 4, 2),
 })  # fmt: skip
-FOLDED_TILES, FOLDED_WIDTH = Tiles(64, 16, 4, 2), 256
+FOLDED_TILES = Tiles(64, 16, 4, 2)
 
 
 @Operation
@@ -111,7 +112,7 @@ def _(
     padded = triton.cdiv(n, kernels.key_block) * kernels.key_block
     out = z.new_empty(n_head, n_pair, n, padded).transpose(0, 1)
     tiles, rstd, weights = TILES.of(z), None, (*linear.norm, linear.weight)
-    if kernels.hopper and z.dtype == torch.bfloat16 and width == FOLDED_WIDTH:  # whose kernels need ``rstd``
+    if kernels.hopper and z.dtype == torch.bfloat16 and width == FOLDED_CHANNELS:
         tiles, rstd = FOLDED_TILES, z.new_empty(n_pair, n, n, dtype=torch.float32)
         weights = linear.norm[0], linear.shift, linear.folded
     sizes, strides = ((n, padded), out.stride()[2:]) if starting else ((padded, n), out.stride()[:1:-1])
