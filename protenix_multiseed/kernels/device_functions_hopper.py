@@ -178,12 +178,11 @@ def norm_rows(buffers, slot, norm):
     a2 -= mean
     a3 -= mean
     rstd = gl.rsqrt(gl.sum(a0 * a0 + a1 * a1 + a2 * a2 + a3 * a3, axis=1) / CHANNELS + epsilon)
-    inverse = rstd[:, None]
     gl.thread_barrier()
-    store_normed(buffers.index(first), a0 * inverse, scale + column, shift + column)
-    store_normed(buffers.index(first + 1), a1 * inverse, scale + PART + column, shift + PART + column)
-    store_normed(buffers.index(first + 2), a2 * inverse, scale + 2 * PART + column, shift + 2 * PART + column)
-    store_normed(buffers.index(first + 3), a3 * inverse, scale + 3 * PART + column, shift + 3 * PART + column)
+    store_normed(buffers.index(first), a0 * rstd[:, None], scale + column, shift + column)
+    store_normed(buffers.index(first + 1), a1 * rstd[:, None], scale + PART + column, shift + PART + column)
+    store_normed(buffers.index(first + 2), a2 * rstd[:, None], scale + 2 * PART + column, shift + 2 * PART + column)
+    store_normed(buffers.index(first + 3), a3 * rstd[:, None], scale + 3 * PART + column, shift + 3 * PART + column)
     hopper.fence_async_shared()  # wgmma must see what the threads stored
     gl.thread_barrier()
     return rstd
@@ -214,10 +213,10 @@ def load_shift(shift, FIRST: gl.constexpr):
 
 
 @gluon.jit
-def load_rstd(rstd, row, size):
+def load_rstd(rstds, row, size):
     """Load the reciprocal standard deviations of 64 rows."""
     at = row + gl.arange(0, ROWS, gl.SliceLayout(1, PRODUCT))
-    return gl.load(rstd + at, mask=at < size, other=0.0)
+    return gl.load(rstds + at, mask=at < size, other=0.0)
 
 
 @gluon.jit

@@ -7,6 +7,7 @@ import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Norm
 from protenix_multiseed.kernels.normed import NormedLinear
+from protenix_multiseed.limits import FOLDED_CHANNELS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,6 +115,10 @@ class Inputs:
     def linear(self, n_out: int, width: int) -> NormedLinear:
         """A layer norm and a weight matrix [n_out, width]."""
         return NormedLinear(self.norm(width), self.matrix(n_out, width))
+
+    def folds(self, width: int) -> bool:
+        """Whether kernels for Hopper GPUs fold the norms of rows of ``width`` channels into weights."""
+        return width == FOLDED_CHANNELS and self.dtype == torch.bfloat16
 
     @staticmethod
     def rstd(x: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:

@@ -37,11 +37,9 @@ def main(device_name: str, *kinds: str) -> None:
             with contextlib.suppress(Exception):  # optional: later launches compile missing kernels
                 torch.set_num_threads(1)
                 with capability_of(device) as asked:
-                    wanted = wanted_launches(hopper=HAS_GLUON)
+                    of_hopper, general = wanted_launches(hopper=HAS_GLUON)
                     capability = asked.result()
-                if HAS_GLUON and capability != HOPPER:
-                    wanted = [launch for launch in wanted if not launch[0].is_gluon()]
-                compile_ahead(wanted, capability)
+                compile_ahead([*(of_hopper if capability == HOPPER else []), *general], capability)
         torch.cuda.set_device(device)
         is_hopper = of_nvidia and torch.cuda.get_device_capability(device) == HOPPER
     tested = (*kinds, *(("hopper",) if is_hopper else ()))
@@ -61,14 +59,15 @@ def outcome_of(kind: str, device: torch.device) -> str:
     return "ok" if off < TOLERANCE else f"results differ from PyTorch's by {off:.1e}"
 
 
-def wanted_launches(*, hopper: bool) -> list[Launch]:
-    """Launches of every Triton kernel that a run can need; the slowest to compile come first."""
+def wanted_launches(*, hopper: bool) -> tuple[list[Launch], list[Launch]]:
+    """Launches of every Triton kernel that a run on a Hopper GPU, and on any GPU, can need.
+
+    The slowest to compile come first. Without ``hopper``, there are none of the first kind.
+    """
     cases = all_cases(torch.device("cpu"))
     general = launches(triton_kernels(), cases)
-    if not hopper:
-        return general
-    made = launches(triton_kernels(hopper=True), cases)
-    return sorted(made, key=lambda launch: not launch[0].is_gluon()) + general
+    of_hopper = launches(triton_kernels(hopper=True), cases) if hopper else []
+    return sorted(of_hopper, key=lambda launch: not launch[0].is_gluon()), general
 
 
 def probe_triton(device: torch.device, *, hopper: bool = False) -> float:

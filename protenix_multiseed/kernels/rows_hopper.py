@@ -8,7 +8,8 @@ accelerator (TMA) reorders the rows while it reads them, so there are no reorder
 has up to five dimensions, which here are those of a permuted view.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 
@@ -16,13 +17,14 @@ from protenix_multiseed.kernels import device_functions_hopper_128 as of_128
 from protenix_multiseed.kernels.base import Kernels
 from protenix_multiseed.kernels.device_functions_hopper import N_OUTPUT, N_PART, N_ROW
 from protenix_multiseed.kernels.language import TensorDescriptor, gl
-from protenix_multiseed.kernels.normed import View
 
 # Rows of a tile of 256 channels (one or two times 64 for each of two warp groups), and of a tile of 128 channels.
 TILE, TALL_TILE, TILE_128 = 2 * N_ROW, 4 * N_ROW, of_128.N_GROUP * N_ROW
 # The warps of a thread block start with 168 (128) registers a thread. Warps that fetch then pass most of theirs on.
 OPTIONS, OPTIONS_128 = {"num_warps": 4, "maxnreg": 168}, {"num_warps": 4, "maxnreg": 128}
 _LAYOUT, _WEIGHT_LAYOUT = gl.NVMMASharedLayout(128, 16, 2), gl.NVMMASharedLayout(128, 16, 5)
+View: TypeAlias = Callable[[int, int], tuple[list[int], list[int]]]
+"""Shape and strides of a view [c_out / 32, a, b, d, c] of a weight [c_out, c], where a * b * d = 32."""
 
 
 def fits_hopper(kernels: Kernels, width: int, x: torch.Tensor, *others: torch.Tensor) -> bool:

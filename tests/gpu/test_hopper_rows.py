@@ -1,7 +1,10 @@
 """Hopper kernels on rows of 128 and 256 channels, compared with PyTorch in float64. Skipped on other machines."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from protenix.model.modules.pairformer import PairformerBlock
 
 from protenix_multiseed.kernels import language, probe_process
 from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
@@ -12,6 +15,8 @@ from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import add_transition
 from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
+from protenix_multiseed.model.cuda_graphs import GraphedLoop
+from protenix_multiseed.model.fast.pairformer import PairBlock
 
 pytestmark = pytest.mark.skipif(
     not (
@@ -23,8 +28,8 @@ OPERATIONS = {
     operation.__name__: operation
     for operation in (norm_linear, add_transition, gated_channels, add_triangle, add_gated_average)
 }
-# Less than one tile, whole and partial tiles of 128, 192 and 256 rows, and more tiles than multiprocessors.
-SIZES = [(1, 8), (1, 16), (1, 37), (2, 44), (3, 52), (1, 176), (1, 300)]
+# Less than one tile, whole and partial tiles of 64 to 256 rows, and more tiles than multiprocessors.
+SIZES = [(1, 4), (1, 8), (1, 16), (1, 37), (2, 44), (3, 52), (1, 176), (1, 300)]
 WIDTHS = [128, 256]
 HOPPER = triton_kernels(hopper=True)
 
@@ -32,6 +37,23 @@ HOPPER = triton_kernels(hopper=True)
 def real_tokens(n_seed, n):
     """The number of real tokens of each entry: different numbers, not all tokens."""
     return [n - 3 - index for index in range(n_seed)]
+
+
+@pytest.fixture(scope="module")
+def block():
+    """A pair block with the widths of protenix-v2 and random weights."""
+    module = PairformerBlock(c_z=256, c_hidden_mul=256, no_heads_pair=8)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            is_matrix = parameter.dim() == 2
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.06 if is_matrix else 0.3))
+    return PairBlock(module.to("cuda"), torch.bfloat16)
+
+
+def pairs_of(n_seed, n):
+    generator = torch.Generator("cuda").manual_seed(1)
+    return torch.randn(n_seed, n, n, 256, device="cuda", generator=generator).to(torch.bfloat16)
 
 
 def arguments_of(name, width, n_seed, n, seed=0, mean=0.1):
@@ -123,8 +145,51 @@ def test_the_kernel_for_hopper_runs_unless_the_rows_are_unaligned(name, width):
 def test_repeated_runs_give_the_same_bytes_with_any_number_of_thread_blocks(name, width):
     operation, arguments = OPERATIONS[name], arguments_of(name, width, 1, 208)
     first = run(operation, HOPPER, arguments)
-    for count in 50 * (None, 7, 1):
+    for count in 30 * (None, 7, 3, 2, 1):
         assert torch.equal(run(operation, triton_kernels(hopper=True, blocks_at_once=count), arguments), first)
+
+
+@pytest.mark.parametrize("n_out", [256, 512, 1024])
+def test_projections_to_other_numbers_of_channels_match_pytorch_in_float64(n_out):
+    z, linear, rstd = arguments_of("norm_linear", 256, 2, 44)
+    linear = NormedLinear(linear.norm, linear.weight.repeat(2, 1)[:n_out])
+    truth = norm_linear.plain(torch_kernels(), z.double(), double(linear))
+    for count in (None, 1, 2, 3, 5, 7):
+        made = norm_linear(triton_kernels(hopper=True, blocks_at_once=count), z, linear, rstd)
+        assert float((made.double() - truth).norm() / truth.norm()) < 5e-3
+
+
+@torch.no_grad()
+def test_a_pair_block_in_chunks_of_rows_and_channels_is_as_near_to_pytorch_as_the_block_at_once(block):
+    start, real = pairs_of(2, 48), (45, 37)
+    lengths = Lengths.of(real, start.device)
+    made = {}
+    for name, kernels in {
+        "plain": torch_kernels(on_gpu=True),
+        "at once": HOPPER,
+        "in chunks": replace(HOPPER, pair_elements=2**20, factor_elements=2**20),
+    }.items():
+        z = start.clone()
+        block(kernels, z, lengths)
+        made[name] = torch.cat([z[index, :n, :n].flatten() for index, n in enumerate(real)]).double()
+    off, off_in_chunks = (float((made[name] - made["plain"]).norm()) for name in ("at once", "in chunks"))
+    update = float((made["plain"] - torch.cat([start[i, :n, :n].flatten() for i, n in enumerate(real)])).norm())
+    assert off < 0.03 * update
+    assert off_in_chunks <= 1.1 * off
+
+
+@torch.no_grad()
+def test_a_captured_pair_block_gives_the_same_bytes(block):
+    start = pairs_of(1, 48)
+    z, lengths = start.clone(), Lengths.of([45], start.device)
+    loop = GraphedLoop(lambda: block(HOPPER, z, lengths), [z], [])
+    made = []
+    for _ in range(3):
+        z.copy_(start)
+        loop()
+        made.append(z.clone())
+    assert not torch.equal(made[0], start)
+    assert all(torch.equal(each, made[0]) for each in made)
 
 
 @pytest.mark.parametrize("name", ["norm_linear", "add_triangle", "add_gated_average"])
@@ -148,12 +213,19 @@ def test_kernels_give_the_deviations_of_rows(size):
         assert float((rstd.double() / truth - 1).abs().max()) < 1e-3
 
 
+@pytest.mark.parametrize("mean", [0.1, 3.0])
 @pytest.mark.parametrize("starting", [True, False])
-def test_biases_with_a_folded_norm_match_pytorch_in_float64(starting):
-    z, linear, lengths = arguments_of("gated_channels", 256, 3, 52)
+def test_biases_with_a_folded_norm_match_pytorch_in_float64(starting, mean):
+    z, linear, lengths = arguments_of("gated_channels", 256, 3, 52, mean=mean)
     few_heads = NormedLinear(linear.norm, linear.weight[:16])
-    truth = pair_bias.plain(torch_kernels(), z.double(), double(few_heads), lengths, starting)[0].clamp(min=-50)
-    made, general = (pair_bias(kernels, z, few_heads, lengths, starting)[0] for kernels in (HOPPER, triton_kernels()))
-    off, general_off = (float((x.double().clamp(min=-50) - truth).norm() / truth.norm()) for x in (made, general))
+    real = real_tokens(3, 52)
+    truth, made, general = (
+        torch.cat([x[index, ..., :n].double().flatten() for index, n in enumerate(real)])
+        for x in (
+            pair_bias.plain(torch_kernels(), z.double(), double(few_heads), lengths, starting)[0],
+            *(pair_bias(kernels, z, few_heads, lengths, starting)[0] for kernels in (HOPPER, triton_kernels())),
+        )
+    )
+    off, general_off = (float((x - truth).norm() / truth.norm()) for x in (made, general))
     assert off < 1.1 * general_off
     assert off < 5e-3

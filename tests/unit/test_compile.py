@@ -117,7 +117,7 @@ from protenix_multiseed.kernels import compile as ahead, probe_process
 
 driver.set_active(ahead.AbsentGpu((9, 0)))
 shared = {}
-for kernel, arguments, options in probe_process.wanted_launches(hopper=True):
+for kernel, arguments, options in probe_process.wanted_launches(hopper=True)[0]:
     if kernel.is_gluon():
         shared[kernel.__name__] = kernel.warmup(*arguments, grid=(1,), **options).metadata.shared
 print(json.dumps(shared))

@@ -85,28 +85,28 @@ def gate_average(average, gates):
 
 
 @gluon.jit
-def update_rows(z, average, rows, weights, rstd, shift, size, GROUP: gl.constexpr):
+def update_rows(z, average, rows, weights, rstds, shift, size, GROUP: gl.constexpr):
     """Work of one warp group."""
     buffers, full, empty = rows
     turn, step = 0, 0
-    next_scale = load_rstd(rstd, (gl.program_id(0) * 2 + GROUP) * ROWS, size)
+    next_rstd = load_rstd(rstds, (gl.program_id(0) * 2 + GROUP) * ROWS, size)
     for tile in range(gl.program_id(0), gl.cdiv(size, 2 * ROWS), gl.num_programs(0)):
         row = (tile * 2 + GROUP) * ROWS
         hopper.mbarrier.wait(full.index(GROUP), turn & 1)
         gates = multiply(buffers, GROUP, weights, step, SLOTS, False)
         average0 = load_average(average, row, 0, size)
-        scale = next_scale
+        rstd = next_rstd
         gates = hopper.warpgroup_mma_wait(0, deps=[gates])
         release(weights, step, 2, SLOTS)
         gates1 = multiply(buffers, GROUP, weights, step + 2, SLOTS, False)
         average1 = load_average(average, row, OUTPUTS, size)
-        gated0, gated1 = gate_average(average0, finish(gates, scale, load_shift(shift, 0)))
+        gated0, gated1 = gate_average(average0, finish(gates, rstd, load_shift(shift, 0)))
         gates1 = hopper.warpgroup_mma_wait(0, deps=[gates1])
         release(weights, step + 2, 2, SLOTS)
         hopper.mbarrier.arrive(empty.index(GROUP), count=1)
-        gated2, gated3 = gate_average(average1, finish(gates1, scale, load_shift(shift, OUTPUTS)))
+        gated2, gated3 = gate_average(average1, finish(gates1, rstd, load_shift(shift, OUTPUTS)))
         made = hopper.warpgroup_mma_init(gl.zeros([ROWS, CHANNELS], gl.float32, WIDE_PRODUCT))
-        next_scale = load_rstd(rstd, row + 2 * ROWS * gl.num_programs(0), size)
+        next_rstd = load_rstd(rstds, row + 2 * ROWS * gl.num_programs(0), size)
         made = contract(gated0, weights, step + 4, made, SLOTS)
         made = contract(gated1, weights, step + 5, made, SLOTS)
         made = contract(gated2, weights, step + 6, made, SLOTS)
@@ -122,12 +122,12 @@ def update_rows(z, average, rows, weights, rstd, shift, size, GROUP: gl.constexp
 
 
 @gluon.jit(do_not_specialize=["size"])
-def add_gated_average_hopper_kernel(z, x, average, gate, back, rstd, shift, size):
+def add_gated_average_hopper_kernel(z, x, average, gate, back, rstds, shift, size):
     """``x`` describes the rows of ``z``."""
     rows, weights, shift = make_rows(2), make_weights(SLOTS, 2), make_shift(shift)
     gl.warp_specialize([
-        (update_rows, (z, average, rows, weights, rstd, shift, size, 0)),
-        (update_rows, (z, average, rows, weights, rstd, shift, size, 1)),
+        (update_rows, (z, average, rows, weights, rstds, shift, size, 0)),
+        (update_rows, (z, average, rows, weights, rstds, shift, size, 1)),
         (fetch_rows, (x, rows, size, 1, False)),
         (fetch_average_weights, (gate, back, weights, size)),
     ], [4, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip

@@ -86,23 +86,23 @@ def multiply_kept(ring, kept, turns, turn, GROUP: gl.constexpr):
 
 @gluon.jit
 def project_rows(
-    out, ring, kept, ready, turns, rstd, shift, size, n_out, first, stride, column, GROUP: gl.constexpr
+    out, ring, kept, ready, turns, rstds, shift, size, n_out, first, stride, column, GROUP: gl.constexpr
 ):  # fmt: skip
     """Work of one warp group: every other tile of the thread block."""
     hopper.mbarrier.wait(ready, 0)
     turn = 0
     for tile in range(first + GROUP * stride, gl.cdiv(size, ROWS), 2 * stride):
         row = tile * ROWS
-        scale = load_rstd(rstd, row, size)
+        rstd = load_rstd(rstds, row, size)
         one, other = multiply_kept(ring, kept, turns, turn, GROUP)
-        store_rows(out, eights(finish(one, scale, load_shift(shift, 0))), row, column, size, n_out)
-        made = eights(finish(other, scale, load_shift(shift, OUTPUTS)))
+        store_rows(out, eights(finish(one, rstd, load_shift(shift, 0))), row, column, size, n_out)
+        made = eights(finish(other, rstd, load_shift(shift, OUTPUTS)))
         store_rows(out, made, row, column + OUTPUTS, size, n_out)
         turn += 1
 
 
 @gluon.jit(do_not_specialize=["size"])
-def norm_linear_hopper_kernel(x, weight, shift, rstd, out, size, n_out):
+def norm_linear_hopper_kernel(x, weight, shift, rstds, out, size, n_out):
     n_block = n_out // CHANNELS
     first, stride = gl.program_id(0) // n_block, gl.num_programs(0) // n_block
     column = gl.program_id(0) % n_block * CHANNELS
@@ -111,8 +111,8 @@ def norm_linear_hopper_kernel(x, weight, shift, rstd, out, size, n_out):
     kept = gl.allocate_shared_memory(gl.bfloat16, [2 * PARTS, OUTPUTS, PART], BLOCK_LAYOUT)
     ready, turns, shift = make_barriers(1, 1).index(0), make_barriers(2, 1), make_shift(shift + column)
     gl.warp_specialize([
-        (project_rows, (out, ring, kept, ready, turns, rstd, shift, size, n_out, first, stride, column, 0)),
-        (project_rows, (out, ring, kept, ready, turns, rstd, shift, size, n_out, first, stride, column, 1)),
+        (project_rows, (out, ring, kept, ready, turns, rstds, shift, size, n_out, first, stride, column, 0)),
+        (project_rows, (out, ring, kept, ready, turns, rstds, shift, size, n_out, first, stride, column, 1)),
         (fetch, (x, weight, ring, kept, ready, size, first, stride, column)),
     ], [4, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
@@ -127,10 +127,11 @@ def run(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Ten
     """Launch the kernel. For arguments and result see :func:`.norm_linear.norm_linear`."""
     out = x.new_empty(*x.shape[:-1], len(linear))
     rows, n_block = x.view(-1, x.shape[-1]), len(linear) // N_CHANNEL
+    # At least one thread block for each 256 output channels, whatever kernels.blocks_at_once says.
     n_program = kernels.n_block(x.device, -(-len(rows) // N_ROW) * n_block, 1)
     launch(
         norm_linear_hopper_kernel, (max(1, n_program // n_block) * n_block,), describe(rows),
-        describe_weight(linear.folded, in_eights), linear.shift_in(in_eights), rstd, out, len(rows), len(linear),
+        describe_weight(linear.folded, in_eights), linear.shift_in_eights, rstd, out, len(rows), len(linear),
         **OPTIONS,
     )  # fmt: skip
     return out

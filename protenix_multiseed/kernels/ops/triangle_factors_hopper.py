@@ -59,14 +59,14 @@ def fetch_whole_weight(weight, weights, size, n_out):
 
 
 @gluon.jit
-def norm_twice(rows, GROUP: gl.constexpr, turn, norm, rstd, first, size):
-    """Layer norm of both slots of a warp group, as soon as each is full. Stores what the rows were multiplied by."""
+def norm_twice(rows, GROUP: gl.constexpr, turn, norm, rstds, first, size):
+    """Layer norm of both slots of a warp group, as soon as each is full. Stores what the rows were scaled by."""
     buffers, full, _ = rows
     for half in gl.static_range(2):
         hopper.mbarrier.wait(full.index(GROUP * 2 + half), turn & 1)
-        scale = norm_rows(buffers, GROUP * 2 + half, norm)
+        rstd = norm_rows(buffers, GROUP * 2 + half, norm)
         at = first + half * ROWS + gl.arange(0, ROWS, gl.SliceLayout(1, BY_ROW))
-        gl.store(rstd + at, scale, mask=at < size)
+        gl.store(rstds + at, rstd, mask=at < size)
 
 
 @gluon.jit
@@ -116,14 +116,14 @@ def gated_values(made, real):
 
 
 @gluon.jit
-def gate_pairs(out, rstd, made_blocks, rows, weights, norm, lengths, size, n, n_out, GROUP: gl.constexpr):
+def gate_pairs(out, rstds, made_blocks, rows, weights, norm, lengths, size, n, n_out, GROUP: gl.constexpr):
     """Work of one warp group that computes the factors."""
     empty = rows[2]
     turn, step = 0, 0
     for tile in range(gl.program_id(0), gl.cdiv(size, 4 * ROWS), gl.num_programs(0)):
         first = (tile * 4 + GROUP * 2) * ROWS
         real0, real1 = are_real(first, lengths, size, n), are_real(first + ROWS, lengths, size, n)
-        norm_twice(rows, GROUP, turn, norm, rstd, first, size)
+        norm_twice(rows, GROUP, turn, norm, rstds, first, size)
         for channel in range(0, n_out, PART):
             made0, made1 = multiply_twice(rows, GROUP, weights, step)
             step += PARTS
@@ -136,13 +136,13 @@ def gate_pairs(out, rstd, made_blocks, rows, weights, norm, lengths, size, n, n_
 
 
 @gluon.jit(do_not_specialize=["size", "n"])
-def gated_channels_hopper_kernel(z, weight, scale, shift, lengths, out, rstd, size, n, n_out, epsilon):
+def gated_channels_hopper_kernel(z, weight, scale, shift, lengths, out, rstds, size, n, n_out, epsilon):
     rows, weights = make_rows(4), make_weights(SLOTS, 1)
     made_blocks = gl.allocate_shared_memory(gl.bfloat16, [2, PART, ROWS], BLOCK_LAYOUT)
     norm = (scale, shift, epsilon)
     gl.warp_specialize([
-        (gate_pairs, (out, rstd, made_blocks, rows, weights, norm, lengths, size, n, n_out, 0)),
-        (gate_pairs, (out, rstd, made_blocks, rows, weights, norm, lengths, size, n, n_out, 1)),
+        (gate_pairs, (out, rstds, made_blocks, rows, weights, norm, lengths, size, n, n_out, 0)),
+        (gate_pairs, (out, rstds, made_blocks, rows, weights, norm, lengths, size, n, n_out, 1)),
         (fetch_rows, (z, rows, size, 2, False)),
         (fetch_whole_weight, (weight, weights, size, 2 * n_out)),
     ], [4, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip

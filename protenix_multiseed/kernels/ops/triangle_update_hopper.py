@@ -101,20 +101,20 @@ def give_back(empty, slot):
 
 
 @gluon.jit
-def update_pairs(z, rows, products, weights, rstd, shift, shift_out, size, epsilon, GROUP: gl.constexpr):
+def update_pairs(z, rows, products, weights, rstds, shift, shift_out, size, epsilon, GROUP: gl.constexpr):
     """Work of one warp group."""
     x_buffers, x_full, x_empty = rows
     p_buffers, p_full, p_empty = products
     turn, step = 0, 0
-    scale_out = gl.zeros([ROWS], gl.float32, gl.SliceLayout(1, PRODUCT))
+    rstd_out = gl.zeros([ROWS], gl.float32, gl.SliceLayout(1, PRODUCT))
     for tile in range(gl.program_id(0), gl.cdiv(size, 2 * ROWS), gl.num_programs(0)):
         row = (tile * 2 + GROUP) * ROWS
-        scale = load_rstd(rstd, row, size)
+        rstd = load_rstd(rstds, row, size)
         hopper.mbarrier.wait(p_full.index(GROUP), turn & 1)
         for half in gl.static_range(CHANNELS // OUTPUTS):
             update = multiply(p_buffers, GROUP, weights, step, SLOTS, True)
             if half == 0:
-                scale_out = rstd_of_columns(p_buffers, GROUP, epsilon)
+                rstd_out = rstd_of_columns(p_buffers, GROUP, epsilon)
                 hopper.mbarrier.wait(x_full.index(GROUP), turn & 1)
             gates = hopper.warpgroup_mma_init(gl.zeros([ROWS, OUTPUTS], gl.float32, PRODUCT))
             gates = multiply_half(x_buffers, GROUP, weights, step + 2, gates, 0, SLOTS, False)
@@ -123,25 +123,25 @@ def update_pairs(z, rows, products, weights, rstd, shift, shift_out, size, epsil
             if half == 1:
                 give_back(p_empty, GROUP)
             gates = multiply_half(x_buffers, GROUP, weights, step + 3, gates, 1, SLOTS, False)
-            update = finish(update, scale_out, load_shift(shift_out, half * OUTPUTS))
+            update = finish(update, rstd_out, load_shift(shift_out, half * OUTPUTS))
             gates = hopper.warpgroup_mma_wait(0, deps=[gates])
             release(weights, step + 2, 2, SLOTS)
             if half == 1:
                 hopper.mbarrier.arrive(x_empty.index(GROUP), count=1)
             step += 4
-            gates = sigmoid(finish(gates, scale, load_shift(shift, half * OUTPUTS)))
+            gates = sigmoid(finish(gates, rstd, load_shift(shift, half * OUTPUTS)))
             add_rows(z, eights(update * gates), row, half * OUTPUTS, size, CHANNELS)
         turn += 1
 
 
 @gluon.jit(do_not_specialize=["size"])
-def add_triangle_hopper_kernel(z, x, product, back, gate, rstd, shift, shift_out, size, epsilon):
+def add_triangle_hopper_kernel(z, x, product, back, gate, rstds, shift, shift_out, size, epsilon):
     """``x`` describes the rows of ``z``."""
     rows, products, weights = make_rows(2), make_rows(2), make_weights(SLOTS, 2)
     shift, shift_out = make_shift(shift), make_shift(shift_out)
     gl.warp_specialize([
-        (update_pairs, (z, rows, products, weights, rstd, shift, shift_out, size, epsilon, 0)),
-        (update_pairs, (z, rows, products, weights, rstd, shift, shift_out, size, epsilon, 1)),
+        (update_pairs, (z, rows, products, weights, rstds, shift, shift_out, size, epsilon, 0)),
+        (update_pairs, (z, rows, products, weights, rstds, shift, shift_out, size, epsilon, 1)),
         (fetch_rows, (product, products, size, 1, True)),
         (fetch_rows, (x, rows, size, 1, False)),
         (fetch_triangle_weights, (back, gate, weights, size)),
@@ -185,6 +185,6 @@ def run(
     launch(
         add_triangle_hopper_kernel, grid(kernels, rows, TILE), z, describe(rows),
         describe(product.view(len(product), -1)), describe_weight(out.folded, in_eights),
-        describe_weight(gate.folded, in_eights), rstd, gate.shift_in(in_eights), out.shift_in(in_eights), len(rows),
+        describe_weight(gate.folded, in_eights), rstd, gate.shift_in_eights, out.shift_in_eights, len(rows),
         EPSILON, **OPTIONS,
     )  # fmt: skip

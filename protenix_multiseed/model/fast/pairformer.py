@@ -109,7 +109,6 @@ class _TriangleProduct:
 
     def __init__(self, module: Any, dtype: torch.dtype, *, outgoing: bool) -> None:
         self._outgoing = outgoing
-        self._norm = norm_weights(module.layer_norm_in, dtype)
         parts = (module.linear_a_p, module.linear_b_p, module.linear_a_g, module.linear_b_g)
         self._project = torch.stack([part.weight for part in parts]).to(dtype)
         self._gate = normed(module.layer_norm_in, module.linear_g, dtype)
@@ -134,7 +133,7 @@ class _TriangleProduct:
 
         Also the reciprocal standard deviations of ``z``, if they are known.
         """
-        factors, rstd = gated_channels(kernels, z, NormedLinear(self._norm, weight.flatten(0, 1)), lengths)
+        factors, rstd = gated_channels(kernels, z, NormedLinear(self._gate.norm, weight.flatten(0, 1)), lengths)
         first, second = factors.view(2, -1, *factors.shape[-2:])
         return torch.bmm(*((first, second.mT) if self._outgoing else (first.mT, second)), out=out), rstd
 
@@ -153,10 +152,11 @@ class _TriangleAttention:
         self._out = module.mha.linear_o.weight.to(dtype)
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
-        bias, known = pair_bias(kernels, z, self._pair, lengths, self._starting)
+        bias, rstds = pair_bias(kernels, z, self._pair, lengths, self._starting)
         for seeds, rows in chunks(z, len(self._project), kernels.pair_elements):
             index = (seeds, rows) if self._starting else (seeds, slice(None), rows)
-            part, rstd = z[index], None if known is None else known[index].contiguous()
+            part = z[index]
+            rstd = None if rstds is None else rstds[index].contiguous()
             x = part.contiguous()  # a copy of some columns: the kernels of rows need contiguous rows
             projected = norm_linear(kernels, x, self._project, rstd)
             query, key, value = split_heads(projected, 3, self._n_head)
