@@ -103,9 +103,9 @@ def project_rows(
 
 @gluon.jit(do_not_specialize=["size"])
 def norm_linear_hopper_kernel(x, weight, shift, rstds, out, size, n_out):
-    n_block = n_out // CHANNELS
-    first, stride = gl.program_id(0) // n_block, gl.num_programs(0) // n_block
-    column = gl.program_id(0) % n_block * CHANNELS
+    n_part = n_out // CHANNELS
+    first, stride = gl.program_id(0) // n_part, gl.num_programs(0) // n_part
+    column = gl.program_id(0) % n_part * CHANNELS
     buffers = gl.allocate_shared_memory(gl.bfloat16, [RING, ROWS, PART], BLOCK_LAYOUT)
     ring = buffers, make_barriers(RING, 1), make_barriers(RING, 1)
     kept = gl.allocate_shared_memory(gl.bfloat16, [2 * PARTS, OUTPUTS, PART], BLOCK_LAYOUT)
@@ -126,11 +126,11 @@ def fits(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Te
 def run(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Tensor | None = None) -> torch.Tensor:
     """Launch the kernel. For arguments and result see :func:`.norm_linear.norm_linear`."""
     out = x.new_empty(*x.shape[:-1], len(linear))
-    rows, n_block = x.view(-1, x.shape[-1]), len(linear) // N_CHANNEL
+    rows, n_part = x.view(-1, x.shape[-1]), len(linear) // N_CHANNEL
     # At least one thread block for each 256 output channels, whatever kernels.blocks_at_once says.
-    n_program = kernels.n_block(x.device, -(-len(rows) // N_ROW) * n_block, 1)
+    n_program = kernels.n_block(x.device, -(-len(rows) // N_ROW) * n_part, 1)
     launch(
-        norm_linear_hopper_kernel, (max(1, n_program // n_block) * n_block,), describe(rows),
+        norm_linear_hopper_kernel, (max(1, n_program // n_part) * n_part,), describe(rows),
         describe_weight(linear.folded, in_eights), linear.shift_in_eights, rstd, out, len(rows), len(linear),
         **OPTIONS,
     )  # fmt: skip
