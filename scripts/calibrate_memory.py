@@ -96,6 +96,7 @@ def main() -> None:
             planner = make_planner(config.plan_settings, configs, model, on_gpu=on_gpu, fused=on_gpu, half=kernels.half)
             job = make_job(Path(scratch), n_token, n_row, range(seeds))
             (features,) = featurize(job, FeatureSettings())
+            planner = replace(planner, memory=replace(planner.memory, folds=kernels.hopper))
             estimate = planner.estimate(features.sizes, seeds, chunk, roomy=arguments.roomy)
             estimated = {name: estimate.peak_bytes_of(name) for name in STAGES.values()}
             model.N_cycle = cycles
@@ -118,7 +119,7 @@ def main() -> None:
                 "factors": {torch.float32: "tf32"}.get(factors, str(factors).removeprefix("torch.")),
                 "tokens": features.n_token, "atoms": features.n_atom, "msa_rows": features.n_msa, "seeds": seeds,
                 "samples": samples, "sample_chunk": chunk, "precision": precision, "steps": arguments.steps,
-                **({"roomy": True} if arguments.roomy else {}), "measured": measured, "measured_by_stage": peaks,
+                "folds": kernels.hopper, **({"roomy": True} if arguments.roomy else {}), "measured": measured, "measured_by_stage": peaks,
             }  # fmt: skip
             points.append(point)
             about = {"model": asdict(planner.model), "points": points}

@@ -100,11 +100,15 @@ def measure(
     command = [sys.executable, "-c", OURS, "predict", str(inputs), "--seeds", f"1-{n_seed}", "--out", str(out)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     query = [*QUERY, *(["-i", visible] if visible else [])]
-    watching = subprocess.Popen(query, stdout=subprocess.PIPE, text=True) if shutil.which("nvidia-smi") else None
+    # Files, not pipes: a pipe holds 64 KiB, and then its writer waits.
+    looks, said = inputs.parent / "looks.csv", inputs.parent / "output.txt"
+    with looks.open("w") as sink:
+        watching = subprocess.Popen(query, stdout=sink) if shutil.which("nvidia-smi") else None
     started = time.time()
-    process = subprocess.Popen(
-        [*command, *options, "--quiet"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with said.open("w") as sink:
+        process = subprocess.Popen(
+            [*command, *options, "--quiet"], env=environment, stdout=sink, stderr=subprocess.STDOUT
+        )
     killed, first_seen, looked = None, None, 0.0
     used: dict[int, tuple[str, float]] = {}
     while process.poll() is None:
@@ -117,10 +121,15 @@ def measure(
             killed = kill_one(process.pid)
         time.sleep(0.1)
     whole = time.time() - started
-    output = process.stdout.read() if process.stdout else ""
-    seen = watched(watching, n_gpu)
+    output = said.read_text()
+    if watching is not None:
+        watching.terminate()
+        watching.wait()
+    seen = watched(looks.read_text(), n_gpu) if watching is not None else {}
     records = {path: json.loads(path.read_text()) for path in out.glob("*/seed_*/record.json")}
     ranked = list(out.glob("*/best.cif"))
+    if arguments.kill and killed is None:
+        sys.exit("nothing was killed: the run ended before, or has no process for each GPU (one GPU)")
     if process.returncode or len(records) != n_job * n_seed or len(ranked) != n_job:
         sys.exit(f"code {process.returncode}, {len(records)} seeds, {len(ranked)} jobs ranked\n{output[-4000:]}")
     batches, devices, stage_seconds = {}, {}, {}
@@ -204,17 +213,13 @@ def kill_one(parent: int) -> str | None:
     return None
 
 
-def watched(watching: subprocess.Popen | None, n_gpu: int) -> dict[str, list[float]]:
+def watched(looks: str, n_gpu: int) -> dict[str, list[float]]:
     """Return the share of the time without a kernel for each GPU that was used, from its first to its last kernel.
 
     And the median clock of its multiprocessors while kernels ran, MHz.
     """
-    if watching is None:
-        return {}
-    watching.terminate()
-    output, _ = watching.communicate()
     seen: dict[int, list[tuple[int, int]]] = {}
-    for line in output.splitlines():
+    for line in looks.splitlines():
         parts = [part.strip() for part in line.split(",")]
         if len(parts) == 3 and all(map(str.isdigit, parts)):
             seen.setdefault(int(parts[0]), []).append((int(parts[1]), int(parts[2])))

@@ -163,7 +163,15 @@ def watch(sink: object) -> "subprocess.Popen | None":
     """Start to write the GPU's utilization into a file, five times a second; None without ``nvidia-smi``."""
     if shutil.which("nvidia-smi") is None:
         return None
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0", "-lms", "200"]
+    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # nvidia-smi itself does not read it
+    query = [
+        "nvidia-smi",
+        "--query-gpu=utilization.gpu",
+        "--format=csv,noheader,nounits",
+        f"--id={card}",
+        "-lms",
+        "200",
+    ]
     return subprocess.Popen(query, stdout=sink, stderr=subprocess.DEVNULL)
 
 

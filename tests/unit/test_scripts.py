@@ -34,24 +34,41 @@ STAND_INS = {
 }
 
 
-def test_slurms_signal_reaches_the_command_and_not_ray(tmp_path):
-    """Regression: Ray got the signal, and killed the command at once."""
+def job_of(folder, stand_ins):
+    """The script in a folder with stand-ins for the programs that it calls, and the environment for it."""
     script = (REPOSITORY / "scripts" / "slurm_ray.sh").read_text()
     assert "#SBATCH --signal=B:TERM@" in script  # B: this script alone
-    for name, content in STAND_INS.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{content}\n")
-        (tmp_path / name).chmod(0o755)
+    for name, content in stand_ins.items():
+        (folder / name).write_text(f"#!/bin/bash\n{content}\n")
+        (folder / name).chmod(0o755)
     lines = [line for line in script.splitlines() if not line.startswith("source ")]
-    (tmp_path / "job.sh").write_text("\n".join(lines))
+    (folder / "job.sh").write_text("\n".join(lines))
     slurm = {
         "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "64",
     }  # fmt: skip
+    (folder / "tmp").mkdir()
+    path = f"{folder}:{os.environ['PATH']}"
+    return {**os.environ, **slurm, "PATH": path, "TMPDIR": str(folder / "tmp")}
+
+
+def test_slurms_signal_reaches_the_command_and_not_ray(tmp_path):
+    """Regression: Ray got the signal, and killed the command at once."""
+    environment = job_of(tmp_path, STAND_INS)
     with subprocess.Popen(
-        ["bash", tmp_path / "job.sh"], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
-        env={**os.environ, **slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
-    ) as job:  # fmt: skip
+        ["bash", tmp_path / "job.sh"], stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as job:
         options = "--seeds 1-1000 --out /shared/output --precision fast --ray auto"
         assert job.stdout.readline() == f"runs predict jobs.json {options}\n"
         job.terminate()
         assert job.stdout.read() == "ends well\n"
         assert job.wait() == 143
+    assert not any((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, 1), (3, 3)])
+def test_a_job_in_which_ray_never_starts_the_command_fails(code, expected, tmp_path):
+    """Regression: Ray ends with 0 if it cannot start on the first node."""
+    environment = job_of(tmp_path, {**STAND_INS, "ray": f"exit {code}"})
+    job = subprocess.run(["bash", tmp_path / "job.sh"], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert job.returncode == expected
+    assert "was never started" in job.stderr
