@@ -253,8 +253,8 @@ def single(features, short):
 def everything_is_real(operation):
     """The operation with lengths that call no token padding."""
 
-    def call(kernels, z, norm, weight, lengths, *more):
-        return operation(kernels, z, norm, weight, replace(lengths, are_equal=True), *more)
+    def call(kernels, z, linear, lengths, *more):
+        return operation(kernels, z, linear, replace(lengths, are_equal=True), *more)
 
     return call
 
