@@ -122,12 +122,12 @@ def test_every_operation_is_probed(monkeypatch):
 
 def test_every_kernel_is_probed():
     pytest.importorskip("triton")
-    launches = probe_process.wanted_launches(hopper=HAS_GLUON)
+    of_hopper, general = probe_process.wanted_launches(hopper=HAS_GLUON)
     from protenix_multiseed.kernels.ops import _modules
 
     kernels = {name for module in _modules for name in vars(module) if name.endswith("_kernel")}
     without_gluon = set() if HAS_GLUON else {name for name in kernels if name.endswith("_hopper_kernel")}
-    assert {kernel.__name__ for kernel, *_ in launches} == kernels - without_gluon
+    assert {kernel.__name__ for kernel, *_ in (*of_hopper, *general)} == kernels - without_gluon
 
 
 def test_a_wrong_kernel_is_found(monkeypatch, capsys):
@@ -163,9 +163,7 @@ def test_a_hopper_gpu_without_gluon_is_told_what_it_lacks(monkeypatch, capsys, c
     monkeypatch.setattr(probe_process, "HAS_GLUON", has_gluon)
     monkeypatch.setattr(probe_process, "capability_of", lambda device: nullcontext(asked))
     monkeypatch.setattr(probe_process, "compile_ahead", lambda wanted, capability: compiled.extend(wanted))
-    monkeypatch.setattr(
-        probe_process, "wanted_launches", lambda *, hopper: [of_hopper, general] if hopper else [general]
-    )
+    monkeypatch.setattr(probe_process, "wanted_launches", lambda *, hopper: ([of_hopper] if hopper else [], [general]))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     for kind in ("triton", "hopper"):
