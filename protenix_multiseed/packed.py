@@ -31,17 +31,10 @@ class Packed(Generic[_Value]):
             self._value = pickle.loads(self._pickled)
         return self._value
 
-    def is_same(self, other: "Packed[_Value]") -> bool:
-        """Return whether both pickles are equal. Equal values may have different pickles. Nothing is unpickled."""
-        return self._bytes() == other._bytes()
-
     def __reduce__(self) -> tuple[Callable[[bytes], "Packed[Any]"], tuple[bytes]]:
-        return _received, (self._bytes(),)
-
-    def _bytes(self) -> bytes:
         if self._pickled is None:
             self._pickled = pickle.dumps(self._value, protocol=pickle.HIGHEST_PROTOCOL)
-        return self._pickled
+        return _received, (self._pickled,)
 
 
 def _received(pickled: bytes) -> Packed[Any]:

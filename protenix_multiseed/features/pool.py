@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 from protenix_multiseed.analysis.findings import NEEDED
 from protenix_multiseed.errors import FeaturizationError
 from protenix_multiseed.failures import failure_of, is_worker_death
-from protenix_multiseed.features.pieces import joined, pieces
 from protenix_multiseed.settings import FeatureSettings
 from protenix_multiseed.types import Failure, Features, Job
 
@@ -69,11 +68,6 @@ class WorkerPool:
         context.end(pool)
         for future in given:  # the pool may leave futures unfinished; a thread that waits for one would never end
             future.cancel()
-
-    @property
-    def size(self) -> int:
-        """The number of workers."""
-        return self._workers
 
     def limit(self, workers: int) -> None:
         """Start at most this many workers. Call it before the first task is submitted."""
@@ -216,34 +210,19 @@ class WorkerPool:
 
 
 class Featurization:
-    """The features of one job, which workers make. Each worker makes those of a part of the seeds.
+    """The features of one job, which a worker makes. If the worker is killed, another one tries again.
 
     Attributes:
         job: The job.
     """
 
     def __init__(self, workers: WorkerPool, job: Job, settings: FeatureSettings) -> None:
-        self.job = job
-        self._pieces = [_Piece(workers, piece, settings) for piece in pieces(job, workers.size)]
-
-    def is_ready(self) -> bool:
-        """Return whether the result has come. Waits a short time for it."""
-        return all(piece.is_ready() for piece in self._pieces)
-
-    def result(self) -> list[Features | Failure]:
-        """Return the features, and why some are missing. Call it when :meth:`is_ready`."""
-        return joined(self.job, [piece.result() for piece in self._pieces])
-
-
-class _Piece:
-    """The features of some seeds of a job. If the worker is killed, another one tries again."""
-
-    def __init__(self, workers: WorkerPool, job: Job, settings: FeatureSettings) -> None:
-        self._job, self._workers, self._settings = job, workers, settings
+        self.job, self._workers, self._settings = job, workers, settings
         self._n_try = 0
         self._begin()
 
     def is_ready(self) -> bool:
+        """Return whether the result has come. Waits a short time for it."""
         if not self._future.done():  # wait() alone is not enough: it does not notice a cancelled future
             wait([self._future], timeout=POLL_SECONDS)
         if not self._future.done():
@@ -254,15 +233,16 @@ class _Piece:
         return False
 
     def result(self) -> list[Features | Failure]:
+        """Return the features, and why some are missing. Call it when :meth:`is_ready`."""
         try:
             made: list[Features | Failure] = self._future.result()
         except Exception as error:
-            return [failure_of(self._job, None, "featurize", error)]
+            return [failure_of(self.job, None, "featurize", error)]
         return made
 
     def _begin(self) -> None:
         self._n_try += 1
-        self._future = self._workers.submit_features(self._job, self._settings)
+        self._future = self._workers.submit_features(self.job, self._settings)
 
 
 def _start_worker(modules: Sequence[str]) -> None:

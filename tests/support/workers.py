@@ -40,15 +40,6 @@ def act(job, _settings):
     return job.name, os.getpid()
 
 
-def fail_with_seed_0(job, settings):
-    """Featurize a job, unless it is named "all" or has the seed 0."""
-    from protenix_multiseed.features.featurize import featurize
-
-    if job.name == "all" or 0 in job.seeds:
-        raise ValueError("no such seed")
-    return featurize(job, settings)
-
-
 def imported(names):
     """Return those of the modules that this process has imported."""
     return [name for name in names if name in sys.modules]

@@ -239,7 +239,7 @@ def test_workers_that_featurize_are_free_at_once_when_features_are_dropped(monke
     monkeypatch.setattr(processes._Process, "kill", lambda self: (signals.append(self.pid), BaseProcess.kill(self)))
     with WorkerPool(2) as pool:
         begun = [pool.begin(job("endless"), FeatureSettings()) for _ in range(2)]
-        while not all(one._pieces[0]._future.running() for one in begun):
+        while not all(one._future.running() for one in begun):
             time.sleep(0.01)
         pool.drop_features()
         assert pool.submit(len, "ab").result(timeout=600) == 2
