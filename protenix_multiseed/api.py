@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 from protenix_multiseed.commands.common import searching
 from protenix_multiseed.commands.console import make_console
 from protenix_multiseed.config_loading import load_config
-from protenix_multiseed.errors import ConfigError, ProtenixMsError, ProtenixMsWarning, warn
+from protenix_multiseed.errors import ConfigError, DamagedError, ProtenixMsError, ProtenixMsWarning, warn
 from protenix_multiseed.events import Event, Note, Watcher, Watchers
-from protenix_multiseed.failures import FailedError
+from protenix_multiseed.failures import FailedError, failure_of
 from protenix_multiseed.inputs import dialects
 from protenix_multiseed.inputs.document import Document
 from protenix_multiseed.outputs.results import RankedSample, SampleResult, SeedResult, load_results, read_seed_result
@@ -151,11 +151,19 @@ def _results(
 ) -> Generator[SeedResult, None, None]:
     config, tasks = prepared.config, prepared.scan.tasks
     result = RunResult.begin(tasks, prepared.notes)
-    left = {(task.job.name, seed): None for task in tasks for seed in task.job.seeds}
+    left = {(task.job.name, seed): task.job for task in tasks for seed in task.job.seeds}
+    lost = dict[tuple[str, int | None], Failure]()  # seeds whose files are damaged; the ranking finds some of them too
 
-    def take(job: str, seed: int) -> SeedResult:
-        left.pop((job, seed), None)
-        return read_seed_result(config.out, job, seed)
+    def take(job: str, seed: int) -> Iterator[SeedResult]:
+        found = left.pop((job, seed))
+        try:
+            made = read_seed_result(config.out, job, seed)
+        except DamagedError as error:
+            lost[job, seed] = failure_of(found, seed, "rank", error)
+            if on_failure is not None:
+                on_failure(failure_in_python(lost[job, seed]))
+        else:
+            yield made
 
     for word, text in prepared.scan.remarks():
         _warn(f"{word} {text}")
@@ -163,7 +171,7 @@ def _results(
         todo = set(task.todo)
         for seed in task.job.seeds:
             if seed not in todo:
-                yield take(task.job.name, seed)
+                yield from take(task.job.name, seed)
     inside = config.out if config.log_file is None else None
     with (
         errors_in_python(),
@@ -183,16 +191,17 @@ def _results(
             atexit.unregister(_close_unfinished)
             atexit.register(_close_unfinished)
             if not isinstance(outcome, Failure):
-                yield take(outcome.job.name, outcome.seed)
-            elif on_failure is not None:
+                yield from take(outcome.job.name, outcome.seed)
+            elif on_failure is not None and (outcome.job.name, outcome.seed) not in lost:
                 on_failure(failure_in_python(outcome))
     if log.problem:
         warn(f"lines are missing in the log: {log.problem}")
-    elsewhere = {(sample.job, sample.seed) for samples in result.samples.values() for sample in samples}
+    elsewhere = set(result.ranked)
     for job, seed in [one for one in left if one in elsewhere]:  # other processes have predicted them
-        yield take(job, seed)
-    if result.failures and on_failure is None:
-        raise FailedError([failure_in_python(failure) for failure in result.failures])
+        yield from take(job, seed)
+    failures = [*lost.values(), *(one for one in result.failures if (one.job.name, one.seed) not in lost)]
+    if failures and on_failure is None:
+        raise FailedError([failure_in_python(failure) for failure in failures])
 
 
 @contextmanager

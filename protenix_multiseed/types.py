@@ -262,6 +262,11 @@ class Failure:
     traceback: str = ""
     ends_run: bool = False
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that could not be finished."""
+        return self.job.seeds if self.seed is None else (self.seed,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:

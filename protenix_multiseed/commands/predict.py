@@ -84,9 +84,12 @@ def _show_scan(console: Console, found: Scan) -> None:
 
 def _show_result(console: Console, result: "RunResult", config: RunConfig) -> None:
     """Print rankings and the paths of best structures, of the first jobs if there are many, and the failures."""
-    for name, findings in itertools.islice(result.findings.items(), MAX_ROWS):
+    kept = ((name, one.findings) for name, one in result.rankings.items() if one.findings is not None)
+    n_shown = 0
+    for name, findings in itertools.islice(kept, MAX_ROWS):
         show_findings(console, name, findings, config.out / name)
-    if (hidden := len(result.findings) - MAX_ROWS) > 0:
+        n_shown += 1
+    if (hidden := len(result.rankings) - n_shown) > 0:
         console.print(escape(f"... and {counted(hidden, 'more job')}: {config.out / SUMMARY}\n"), soft_wrap=True)
     _show_failures(console, result, config)
     if result.n_elsewhere:
@@ -97,7 +100,7 @@ def _show_result(console: Console, result: "RunResult", config: RunConfig) -> No
             "run the same command again to continue",
             soft_wrap=True,
         )
-    if config.spec.notice and result.findings:
+    if config.spec.notice and result.rankings:
         console.print(f"[yellow]{escape(config.spec.notice)}[/yellow]")
 
 

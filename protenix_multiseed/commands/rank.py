@@ -23,7 +23,7 @@ from protenix_multiseed.outputs.found import (
 )
 from protenix_multiseed.outputs.locks import LOCK_FILE, Locks
 from protenix_multiseed.outputs.ranking import ranking_lock
-from protenix_multiseed.outputs.summary import COLUMNS, write_summary
+from protenix_multiseed.outputs.summary import COLUMNS, summary_row, write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.paths import RUN_FOLDER, SUMMARY
 
@@ -59,7 +59,8 @@ def rank(outs: Sequence[Path], to: Path | None, *, cluster_rmsd: float, parquet:
         refuse_if_none(jobs)
         try:
             with held("summary"):
-                write_summary(target, {job.name: job.findings for job in jobs if job.findings is not None})
+                made = ((job.name, job.findings) for job in jobs)
+                write_summary(target, {name: summary_row(name, found) for name, found in made if found is not None})
         except OSError as error:
             raise RunError(f"{reason_of(error)}; {advice_for(error)}, or choose another --to") from None
     for notice in dict.fromkeys(job.findings.notice for job in jobs if job.findings is not None):

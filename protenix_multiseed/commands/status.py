@@ -96,9 +96,13 @@ def status(out: Path, *, as_json: bool) -> int:
 def read_status(out: Path) -> dict[str, Any]:
     """Return the state of an output folder: ``jobs``, ``total``, ``runs``, ``seeds_per_minute``, ``seconds_to_go``."""
     runs = list(read_progress(out))
-    skips = {run.run: run.skipped for run in runs}
+    skips, fails = {run.run: run.skipped for run in runs}, {run.run: run.failed for run in runs}
+    alive = {run.run for run in runs if run.is_alive}
     asked: dict[str, set[int]] = {}
-    stable: set[tuple[str, int]] = set()  # what the last run that was asked for a seed has skipped
+    # What the last run that was asked for a seed has skipped, and what it has failed if it has not ended by itself.
+    stable, failing = set[tuple[str, int]](), set[tuple[str, int]]()
+    failures = read_failures(out / RUN_FOLDER / "failures.jsonl")
+    lost = {(line["job"], seed) for line in failures if line.get("stage") != "rank" for seed in seeds_of(line)}
     asked_by: dict[str, Mapping[str, Set[int]]] = {}
     made_from: dict[str, list[str | None]] = {}
     for path in sorted((out / RUN_FOLDER / "runs").glob("*.json")):  # the oldest first
@@ -107,14 +111,17 @@ def read_status(out: Path) -> dict[str, Any]:
         runs += [record.stopped] if record.stopped else []
         for name, seeds in record.asked.items():
             asked.setdefault(name, set()).update(seeds)
-            stable.difference_update((name, seed) for seed in seeds)
+            again = {(name, seed) for seed in seeds}
+            stable -= again
+            failing -= again
+            if path.stem in alive:  # it tries again what has failed before
+                lost -= {*again, (name, None)}
             made_from.setdefault(name, []).append(record.made_from.get(name))
         stable.update(record.skipped, skips.get(path.stem, ()))
-    failures = read_failures(out / RUN_FOLDER / "failures.jsonl")
-    lost = {(line["job"], seed) for line in failures if line.get("stage") != "rank" for seed in seeds_of(line)}
-    lost.update(failed for run in runs for failed in run.failed)
-    alive = [run for run in runs if run.is_alive is not False]
-    batches = [{batch["job"]: batch["seeds"], **batch["others"]} for run in alive for batch in run.running]
+        failing.update(fails.get(path.stem, ()))
+    lost |= failing
+    going = [run for run in runs if run.is_alive is not False]
+    batches = [{batch["job"]: batch["seeds"], **batch["others"]} for run in going for batch in run.running]
     jobs, to_do = [], {}
     for name, seeds in asked.items():
         done = _done(seed_folders(out / name, out), seeds, made_from[name])
@@ -128,7 +135,7 @@ def read_status(out: Path) -> dict[str, Any]:
             JobStatus(job=name, asked=len(seeds), left=len(left), **{part: len(found) for part, found in parts.items()})
         )
     total = {name: sum(getattr(job, name) for job in jobs) for name in _COUNTS}
-    rate = sum(run.done / run.seconds for run in alive if run.seconds)
+    rate = sum(run.done / run.seconds for run in going if run.seconds)
     return {
         "jobs": [asdict(job) for job in jobs],
         "total": total,

@@ -52,6 +52,7 @@ class RayExecutor:
         self._capacity, self._schedule = Capacity(()), Schedule(())
         self._tasks: Sequence[Task] = ()
         self._numbers: dict[str, int] = {}
+        self._round = 0  # counts calls of predict(): each has its own numbers of jobs
         self._scored: set[int] = set()  # jobs with a new score, which may need no more seeds
         self._hungry: set[int] = set()  # numbers of GPUs that may take more units
         self._is_closing = False
@@ -110,7 +111,8 @@ class RayExecutor:
             if all(gpu.is_checked for gpu in fleet.gpus.values()):  # else one may still look for the mark
                 self._mark.close()
         self._numbers = {task.job.name: number for number, task in enumerate(tasks)}
-        self._capacity, self._tried = Capacity(tasks), set()
+        self._capacity, self._tried, self._scored = Capacity(tasks), set(), set()
+        self._round += 1
         self._schedule = Schedule((cost(task.job.n_token), task.todo) for task in tasks)
         for gpu in fleet.ready:
             self._schedule.add(gpu.number)
@@ -198,7 +200,8 @@ class RayExecutor:
                     self._fleet.ask(gpu, "collect", gpu.n_received, COLLECT_SECONDS)
             case "take_back":
                 gpu.is_giving_back = False
-                for job, seeds in zip(answer.about, value, strict=True):
+                asked_in, jobs = answer.about
+                for job, seeds in zip(jobs, value, strict=True) if asked_in == self._round else ():
                     # A failure that came meanwhile may have taken some of them from the GPU already.
                     self._schedule.give_back(job, [seed for seed in seeds if self._finished(gpu, job, seed)])
                 self._hungry.update(self._fleet.gpus)
@@ -296,7 +299,7 @@ class RayExecutor:
         if not gpu.is_giving_back:
             gpu.is_giving_back = True
             wanted = [(self._tasks[job].job.name, seeds) for job, seeds in units]
-            self._fleet.ask(gpu, "take_back", wanted, about=[job for job, _ in units])
+            self._fleet.ask(gpu, "take_back", wanted, about=(self._round, [job for job, _ in units]))
 
     def _recall(self, gate: Gate) -> None:
         """Take the seeds back that no GPU has begun, of jobs that need no more. The gate then skips them."""

@@ -73,7 +73,8 @@ def _read(path: Path) -> Made | None:
     try:
         with open_file(path, path.parent) as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-        os.utime(path)
+        with contextlib.suppress(OSError):  # an account that may only read uses what is there
+            os.utime(path)
         return Made(arrays, tuple(json.loads(str(arrays.pop(_WARNINGS)))))
     except Exception:
         return None

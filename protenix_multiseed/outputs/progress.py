@@ -9,7 +9,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Progress:
         self._path, self._locks, self._run = out / RUN_FOLDER / "runs" / f"{run}{_SUFFIX}", locks, run
         self._started, self._written = time.monotonic(), float("-inf")
         self._running: dict[str, dict[str, Any]] = {}
-        self._failed: list[tuple[str, int | None]] = []
+        self._failed: list[tuple[str, str]] = []
         self._skipped: list[tuple[str, str]] = []
         self._lock = threading.Lock()  # other threads skip seeds, and tell that the run was asked to stop
         self._n_done = 0
@@ -70,7 +70,7 @@ class Progress:
             case Prediction() | Written():
                 self._n_done += 1
             case Failure():
-                self._failed.append((event.job.name, event.seed))
+                self._failed.append((event.job.name, format_seeds(event.seeds)))
             case Skipped():
                 self._skipped.append((event.job.name, format_seeds(event.seeds)))
             case Stopping():
@@ -110,7 +110,7 @@ class Seen:
         seconds: Time since the process began to predict, seconds.
         done: Seeds that it has predicted.
         running: Job, seeds, other jobs with their seeds, stage and place of each batch.
-        failed: Job and seed, None for all seeds of the job, of each failure.
+        failed: Job and seed of each seed that has failed.
         skipped: Job and seed of each seed that early stopping has skipped.
         is_stopping: Whether the user asked the process to stop.
         is_alive: Whether the process still runs; None if this account may not know.
@@ -120,7 +120,7 @@ class Seen:
     seconds: float
     done: int
     running: tuple[dict[str, Any], ...]
-    failed: tuple[tuple[str, int | None], ...]
+    failed: tuple[tuple[str, int], ...]
     skipped: tuple[tuple[str, int], ...]
     is_stopping: bool
     is_alive: bool | None
@@ -141,11 +141,16 @@ def read_progress(out: Path) -> Iterator[Seen]:
                 seconds=float(content["seconds"]),
                 done=int(content["done"]),
                 running=tuple({"others": {}, **batch} for batch in content["running"]),
-                failed=tuple((str(job), seed) for job, seed in content["failed"]),
-                skipped=tuple((str(job), seed) for job, text in content["skipped"] for seed in parse_seeds(text)),
+                failed=_flat(content["failed"]),
+                skipped=_flat(content["skipped"]),
                 is_stopping=bool(content["stopping"]),
                 is_alive=is_alive,
             )
+
+
+def _flat(parts: Iterable[tuple[str, str]]) -> tuple[tuple[str, int], ...]:
+    """Return each seed with its job, of pairs of a job and some seeds."""
+    return tuple((str(job), seed) for job, text in parts for seed in parse_seeds(text))
 
 
 def _lock(run: str) -> str:

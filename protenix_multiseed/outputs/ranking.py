@@ -1,6 +1,6 @@
 """Rank the finished seeds of one job. A damaged seed is left out and named, and the other seeds are ranked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 from protenix_multiseed.analysis.findings import CLUSTER_RMSD, Findings, gather
 from protenix_multiseed.errors import DamagedError
 from protenix_multiseed.outputs.locks import Locks
-from protenix_multiseed.outputs.scan import done_seeds
+from protenix_multiseed.outputs.scan import found_seeds
 from protenix_multiseed.outputs.seed_files import read_seed
+from protenix_multiseed.outputs.summary import summary_row
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.types import Identity, Sample
 
@@ -64,25 +65,55 @@ def ranking_lock(job: str) -> str:
     return f"ranking:{job}"
 
 
-def rank_in_worker(out: Path, job: str, identity: Identity) -> tuple[Findings | None, dict[int, DamagedError]] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """What a run keeps of a ranked job. It is small, because a run may have 100,000 jobs.
+
+    Attributes:
+        row: The job's line of ``summary.csv``; None if no seed is done.
+        seeds: The seeds that were ranked.
+        n_sample: Number of samples that were ranked.
+        damaged: The reason why a seed that is done is left out.
+        others: Why the folders of other seeds are not done. They are left out too.
+        findings: All findings, if they were asked for and any seed is done.
+    """
+
+    row: tuple[Any, ...] | None
+    seeds: frozenset[int]
+    n_sample: int
+    damaged: Mapping[int, DamagedError]
+    others: Mapping[int, DamagedError]
+    findings: Findings | None = None
+
+    @property
+    def seen(self) -> Set[int]:
+        """All seeds that have a folder."""
+        return self.seeds | self.damaged.keys() | self.others.keys()
+
+
+def rank_in_worker(out: Path, job: str, identity: Identity, *, whole: bool = False) -> Ranking | None:
     """Rank a job as :func:`rank_job` does, in a process without locks. None if another process is ranking it now."""
     with Locks(out) as locks:
-        return rank_job(out, job, identity) if locks.take(ranking_lock(job)) else None
+        return rank_job(out, job, identity, whole=whole) if locks.take(ranking_lock(job)) else None
 
 
-def rank_job(out: Path, job: str, identity: Identity) -> tuple[Findings | None, dict[int, DamagedError]]:
+def rank_job(out: Path, job: str, identity: Identity, *, whole: bool = False) -> Ranking:
     """Rank a job over all its seeds that are done, and write its tables. The caller holds the :func:`ranking_lock`.
 
-    Returns:
-        The findings, None if no seed is done; and the reason why a damaged seed is left out.
+    Args:
+        whole: Whether to return all findings too.
     """
-    seeds = read_seeds(job, done_seeds(out, job, identity))
+    done, others = found_seeds(out, job, identity)
+    seeds = read_seeds(job, done)
     findings = seeds.rank()
-    if findings is not None:
-        write_findings(out / job, findings)
-    return findings, seeds.damaged
-
-
-def ranked_seeds(findings: Findings | None, damaged: Mapping[int, DamagedError]) -> set[int]:
-    """Return the seeds that :func:`rank_job` has seen."""
-    return {sample.seed for sample in (findings.samples if findings else ())} | damaged.keys()
+    if findings is None:
+        return Ranking(row=None, seeds=frozenset(), n_sample=0, damaged=seeds.damaged, others=others)
+    write_findings(out / job, findings)
+    return Ranking(
+        row=summary_row(job, findings),
+        seeds=frozenset(sample.seed for sample in findings.samples),
+        n_sample=len(findings.samples),
+        damaged=seeds.damaged,
+        others=others,
+        findings=findings if whole else None,
+    )

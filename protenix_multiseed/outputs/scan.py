@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import file_size, file_sizes
 from protenix_multiseed.outputs.identity import differences, fingerprint
 from protenix_multiseed.outputs.seed_files import RECORD, damage_of, read_record, seed_folders
@@ -142,7 +142,13 @@ def scan(jobs: Sequence[Job], identities: Mapping[str, Identity], settings: Fold
     return Scan(tasks=tuple(tasks), n_done=n_done, damaged=tuple(damaged), left_out=tuple(left_out), n_other=n_other)
 
 
-def done_seeds(out: Path, job: str, identity: Identity) -> dict[int, Path]:
-    """Return the folders of all seeds of a job that are done, from all runs, by seed."""
-    there = seed_folders(out / job, out)
-    return {seed: folder for seed, folder in there.items() if inspect(folder, identity, seed).state == "done"}
+def found_seeds(out: Path, job: str, identity: Identity) -> tuple[dict[int, Path], dict[int, DamagedError]]:
+    """Return the folders of all seeds of a job that are done, from all runs, and why the other folders are not."""
+    done, others = dict[int, Path](), dict[int, DamagedError]()
+    for seed, folder in seed_folders(out / job, out).items():
+        found = inspect(folder, identity, seed)
+        if found.state == "done":
+            done[seed] = folder
+        elif found.state != "missing":
+            others[seed] = DamagedError(folder, found.detail)
+    return done, others

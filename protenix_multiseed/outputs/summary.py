@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_summary(out: Path, findings: Mapping[str, Findings]) -> None:
-    """Write a line for each of these jobs. The lines of other jobs whose folders are there are kept.
+def write_summary(out: Path, made: Mapping[str, Sequence[Any]]) -> None:
+    """Write the lines of these jobs (:func:`summary_row`). The lines of other jobs whose folders are there are kept.
 
     The caller holds a lock, since other processes may write the same file.
 
     Raises:
         OSError: if the file cannot be written.
     """
-    rows = {name: row for name, row in _known(out).items() if (out / name).is_dir()}
-    rows |= {name: _row(out, name, found) for name, found in findings.items()}
+    rows: dict[str, Sequence[Any]] = {name: row for name, row in _known(out).items() if (out / name).is_dir()}
+    rows |= made
     write_bytes(out / SUMMARY, table(COLUMNS, (rows[name] for name in sorted(rows))))
 
 
@@ -39,9 +39,10 @@ def _known(out: Path) -> dict[str, list[Any]]:
     return {}
 
 
-def _row(out: Path, name: str, found: Findings) -> list[Any]:
+def summary_row(name: str, found: Findings) -> tuple[Any, ...]:
+    """Return the line of a job."""
     best = found.best
-    return [
+    return (
         name,
         len(found.convergence.seeds),
         len(found.samples),
@@ -53,4 +54,4 @@ def _row(out: Path, name: str, found: Findings) -> list[Any]:
         int(best.has_clash),
         " ".join(found.without_msa),
         f"{name}/{BEST}" if best.structure else "",
-    ]
+    )

@@ -40,7 +40,8 @@ BEST = "best.cif"
 def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -> None:
     """Write the tables, ``best.cif`` and ``best_summary_confidence.json`` of one job.
 
-    All files are read and all contents are made before anything is written.
+    All files are read and all contents are made before anything is written. The ranking is the last to be written: if
+    the process is killed before, seeds are missing in it, which the commands that read it notice.
 
     Raises:
         ConfigError: if the structure of the best sample is missing.
@@ -49,6 +50,7 @@ def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -
     """
     contents = _contents(folder, findings, parquet=parquet)
     best = _best_structure(folder, findings)
+    ranking = contents.pop(RANKING)
     for name, content in contents.items():
         write_bytes(folder / name, content)
     for name in _OPTIONAL:  # a table of an earlier ranking must not stay beside new ones
@@ -58,6 +60,7 @@ def write_findings(folder: Path, findings: Findings, *, parquet: bool = False) -
         write_bytes(folder / BEST, best)
     elif findings.best.structure is None:
         (folder / BEST).unlink(missing_ok=True)
+    write_bytes(folder / RANKING, ranking)
 
 
 def _best_structure(folder: Path, findings: Findings) -> bytes | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from protenix_multiseed.analysis.convergence import is_stable
 from protenix_multiseed.outputs.ranking import read_seeds
-from protenix_multiseed.outputs.scan import done_seeds
+from protenix_multiseed.outputs.scan import found_seeds
 from protenix_multiseed.types import Job, Task
 
 
@@ -23,7 +23,8 @@ class EarlyStopping:
         self._patience = patience
         self._best: dict[str, dict[int, float]] = {task.job.name: {} for task in tasks}
         for task in tasks if patience else ():
-            seeds = read_seeds(task.job.name, done_seeds(out, task.job.name, task.identity))
+            done, _ = found_seeds(out, task.job.name, task.identity)
+            seeds = read_seeds(task.job.name, done)
             for sample in (sample for samples in seeds.samples.values() for sample in samples):
                 self._see(task.job.name, sample.seed, sample.ranking_score)
 

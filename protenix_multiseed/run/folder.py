@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from protenix_multiseed.limits import MAX_SEEDS_PER_BATCH, SHARED_BATCH_MAX_TOKE
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.progress import Progress
-from protenix_multiseed.outputs.ranking import rank_in_worker, rank_job, ranked_seeds, ranking_lock
+from protenix_multiseed.outputs.ranking import rank_in_worker, rank_job, ranking_lock
 from protenix_multiseed.outputs.record import RunRecord, write_failures
 from protenix_multiseed.outputs.seed_files import seed_folders
 from protenix_multiseed.outputs.summary import write_summary
@@ -31,6 +32,7 @@ from protenix_multiseed.units import counted
 from protenix_multiseed.upstream.dictionary import find_dictionary
 
 POLL_SECONDS = 1.0
+MAX_SHOWN = 50  # jobs whose findings are kept, so that they can be shown
 _MANY_JOBS = 200  # with more jobs to rank, the start of workers, which takes seconds, pays
 
 
@@ -70,6 +72,7 @@ class OutputFolder:
         self._open = {task.job.name: len(task.todo) for task in tasks}  # seeds that are neither written nor given up
         self._open_lock = threading.Lock()  # an executor may claim seeds, and so fail or skip them, in another thread
         self._rankings: dict[str, Any] = {}  # the futures of jobs that are being ranked
+        self._shown = {task.job.name for task in tasks[:MAX_SHOWN]}
         self.is_full = False
         self._record: RunRecord | None = None
         self._progress: Progress | None = None
@@ -170,7 +173,7 @@ class OutputFolder:
         self._add_failure(failed)
         if failed.seed is not None:
             self._claims.give_back(failed.job, failed.seed)
-        self._close(failed.job, 1 if failed.seed is not None else len(failed.job.seeds))
+        self._close(failed.job, len(failed.seeds))
 
     def _close(self, job: Job, count: int) -> None:
         """Count seeds that are written or given up. After the last one, rank the job in a worker."""
@@ -181,7 +184,8 @@ class OutputFolder:
             self._begin_ranking(job.name)
 
     def _begin_ranking(self, name: str) -> None:
-        self._rankings[name] = self._workers.submit(rank_in_worker, self._config.out, name, self._identities[name])
+        rank = partial(rank_in_worker, whole=name in self._shown)
+        self._rankings[name] = self._workers.submit(rank, self._config.out, name, self._identities[name])
 
     def _wait_for_oldest(self) -> None:
         """Wait until the oldest pending prediction is written, and record the outcome."""
@@ -214,11 +218,11 @@ class OutputFolder:
                 self._fail_ranking(task.job, None, error)
         try:
             with self._locks.held("summary"):
-                write_summary(self._config.out, result.findings)
+                write_summary(self._config.out, {name: one.row for name, one in result.rankings.items() if one.row})
         except OSError as error:
             result.unwritten.append(SUMMARY)
             self._tell(Note(job=None, text=f"{SUMMARY} could not be written: {reason_of(error)}; {advice_for(error)}"))
-        self._write_failures({(sample.job, sample.seed) for samples in result.samples.values() for sample in samples})
+        self._write_failures(set(result.ranked))
         if self._record is not None:
             self._record.finish(result.summary())
         if self._progress is not None:
@@ -239,15 +243,16 @@ class OutputFolder:
         if name in self._rankings:
             with contextlib.suppress(Exception):  # the worker was killed, or found an error that is found again here
                 made = self._rankings.pop(name).result()
-        if made is None or ranked_seeds(*made) != seed_folders(out / name, out).keys():  # other processes may add seeds
+        # Other processes may add seeds.
+        if made is None or made.seen != seed_folders(out / name, out).keys():
             with self._locks.held(ranking_lock(name)):
-                made = rank_job(out, name, task.identity)
-        findings, damaged = made
-        for seed, error in damaged.items():
+                made = rank_job(out, name, task.identity, whole=name in self._shown)
+        done_before = set(task.job.seeds).difference(task.todo)
+        spoiled = {seed: error for seed, error in made.others.items() if seed in done_before}
+        for seed, error in {**spoiled, **made.damaged}.items():
             self._fail_ranking(task.job, seed, error)
-        if findings is not None:
-            result.samples[name] = list(findings.samples)
-            result.findings[name] = findings
+        if made.row is not None:
+            result.rankings[name] = made
 
     def _fail_ranking(self, job: Job, seed: int | None, error: Exception) -> None:
         failed = failure_of(job, seed, "rank", error)

@@ -60,6 +60,7 @@ class RunGate:
         """Store the scores of a seed for early stopping, and seeds that failed unasked. Ignore all other events."""
         if isinstance(event, Prediction | Written):
             self._early_stopping.watch(event.job, event.seed, event.scores)
-        elif isinstance(event, Failure) and event.seed is not None:
+        elif isinstance(event, Failure):
             with self._lock:
-                self._not_asked[event.job.name].pop(event.seed, None)  # else early stopping would skip it too
+                for seed in event.seeds:  # else early stopping would skip them too
+                    self._not_asked[event.job.name].pop(seed, None)

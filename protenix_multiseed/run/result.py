@@ -1,14 +1,14 @@
 """The result of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from signal import Signals
 from typing import TYPE_CHECKING, Any, Self
 
-from protenix_multiseed.types import Failure, Sample, Task
+from protenix_multiseed.types import Failure, Task
 
 if TYPE_CHECKING:
-    from protenix_multiseed.analysis.findings import Findings
+    from protenix_multiseed.outputs.ranking import Ranking
 
 
 @dataclass(slots=True)
@@ -20,8 +20,7 @@ class RunResult:
         n_before: Units that were done before this run.
         n_elsewhere: Units that other processes did during this run.
         n_done: Units that this run wrote.
-        samples: Samples of each job that has any, from this run and earlier runs, in the order of the jobs.
-        findings: Ranking, agreement and convergence of each job's samples.
+        rankings: What was ranked of each job that has finished seeds, from this run and earlier ones, in their order.
         failures: Jobs and seeds that failed.
         unwritten: Names of tables of all jobs that could not be written.
         skipped: Seeds of each job skipped by early stopping.
@@ -33,8 +32,7 @@ class RunResult:
     n_before: int = 0
     n_elsewhere: int = 0
     n_done: int = 0
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
-    findings: "dict[str, Findings]" = field(default_factory=dict)
+    rankings: "dict[str, Ranking]" = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     unwritten: list[str] = field(default_factory=list)
     skipped: dict[str, list[int]] = field(default_factory=dict)
@@ -48,10 +46,15 @@ class RunResult:
         return cls(n_unit=n_unit, n_before=n_unit - sum(len(task.todo) for task in tasks), notes=notes)
 
     @property
+    def ranked(self) -> Iterator[tuple[str, int]]:
+        """Job and seed of everything that was ranked."""
+        return ((name, seed) for name, ranking in self.rankings.items() for seed in ranking.seeds)
+
+    @property
     def n_left(self) -> int:
         """Number of units that are not done, failed or skipped."""
         lost = [failed for failed in self.failures if failed.stage != "rank"]
-        failed = sum(1 if one.seed is not None else len(one.job.seeds) for one in lost)
+        failed = sum(len(one.seeds) for one in lost)
         skipped = sum(map(len, self.skipped.values()))
         return max(0, self.n_unit - self.n_before - self.n_elsewhere - self.n_done - failed - skipped)
 
@@ -66,7 +69,7 @@ class RunResult:
         """Return the counts and the notes for the run's record."""
         made: dict[str, Any] = {
             "failures": len(self.failures),
-            "samples": sum(map(len, self.samples.values())),
+            "samples": sum(ranking.n_sample for ranking in self.rankings.values()),
             "units": {
                 "asked": self.n_unit,
                 "done_before": self.n_before,

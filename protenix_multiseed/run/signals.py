@@ -1,5 +1,7 @@
 """Handle SIGINT and SIGTERM: finish or abandon the running batch, write finished results, end the run.
 
+SIGHUP is ignored: a run does not end with its terminal.
+
 Before the run begins, the first signal ends the process. Python's own exception for SIGINT would wait until the main
 thread runs Python code, and a library that is being imported could catch it.
 
@@ -86,6 +88,8 @@ class Signals:
         self._wakeup_before = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         for number in _NUMBERS:
             self._before[number] = signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # the workers inherit that it is ignored
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._reader = threading.Thread(
             target=_watch, args=(self._pipe[0], self._on_first), daemon=True, name="signals"
         )

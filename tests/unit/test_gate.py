@@ -1,5 +1,6 @@
 """Which seeds may start, and that each seed of a run is counted once: done, failed, skipped or left."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +44,19 @@ def run(tmp_path):
     yield made
     with made.folder:
         pass
+
+
+def test_seeds_that_failed_together_are_not_skipped_too(run):
+    """Regression: early stopping counted them again, and the job was never ranked in a worker."""
+    failure = failure_of(replace(JOB, seeds=(3, 4)), None, "featurize", ValueError("no"))
+    run.folder.take(failure)
+    run.gate.watch(failure)
+    assert run.gate.admit(JOB, (1,)) == [1]
+    run.result.n_done += 1
+    run.is_stable = True
+    assert run.gate.admit(JOB, (2,)) == ()
+    assert run.result.skipped == {"a": [2]}
+    assert run.result.n_left == 0
 
 
 def test_a_stable_job_skips_a_seed_that_another_process_leaves_undone(run):

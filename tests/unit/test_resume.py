@@ -15,7 +15,7 @@ from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.identity import differences, fingerprint, identify
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.ranking import read_seeds
-from protenix_multiseed.outputs.scan import done_seeds, inspect, scan
+from protenix_multiseed.outputs.scan import found_seeds, inspect, scan
 from protenix_multiseed.settings import FolderSettings
 from protenix_multiseed.upstream.dictionary import EmbeddedDictionary
 
@@ -197,7 +197,7 @@ def test_other_folders_do_not_count_as_seeds(tmp_path, out):
 def test_the_ranking_holds_every_finished_seed_and_no_other(tmp_path, out):
     identity = identify(config(), job(tmp_path), DICTIONARY, None)
     confidence_of(out, 1).unlink()
-    seeds = read_seeds("a", done_seeds(out, "a", identity))
+    seeds = read_seeds("a", found_seeds(out, "a", identity)[0])
     assert [(sample.seed, sample.ranking_score) for sample in seeds.samples[2]] == [(2, 0.2)]
     assert (list(seeds.samples), seeds.damaged) == ([2], {})
 

@@ -45,7 +45,7 @@ with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as workers:
             folder._rankings[first].result()
         print("ranked", flush=True)
         sys.stdin.read()
-seeds = {name: sorted({one.seed for one in samples}) for name, samples in result.samples.items()}
+seeds = {name: sorted(one.seeds) for name, one in result.rankings.items()}
 print(json.dumps([seeds, [failed.message for failed in result.failures]]), flush=True)
 """
 
@@ -158,7 +158,7 @@ def test_a_run_that_is_asked_to_stop_does_not_wait_for_a_lock_and_records_its_fa
                 folder.take(Failure(job=job, seed=2, stage="predict", message=f"{job.name} is broken"))
         holder.communicate()
     assert seen == [["x is broken", "y is broken"]] * 3
-    assert list(result.samples) == ["y"]
+    assert list(result.rankings) == ["y"]
     *_, last = [json.loads(line) for line in list_of_failures.read_text().splitlines()]
     assert (last["job"], last["seed"], last["stage"]) == ("x", None, "rank")
     assert "could not be ranked" in last["message"]
@@ -178,6 +178,39 @@ def test_a_worker_ranks_no_job_that_another_process_is_ranking(out):
     assert rank_in_worker(out, "x", {}) is not None
     with Locks(out) as locks:
         assert locks.take("ranking:x")
+
+
+def test_a_seed_that_is_spoiled_during_the_run_is_named(out):
+    """Regression: the ranking lacked it, and nothing said so."""
+    write_seed(out, "x", 2)
+    write_seed(out, "x", 3)
+    write_seed(out, "x", 4)
+    job = job_of(name="x", seeds=(1, 2, 3))
+    task = task_of(job, todo=())
+    result, config = RunResult.begin([task]), load_config({"model": "demo", "out": out})
+    with OutputFolder(config, [task], Workers(), lambda event: None, result):
+        (structure,) = (out / "x" / "seed_1" / "predictions").glob("*.cif")
+        structure.write_text("half of it")
+        (out / "x" / "seed_2" / "record.json").unlink()
+        (out / "x" / "seed_4" / "record.json").unlink()  # not asked for
+    assert {(failed.seed, failed.stage) for failed in result.failures} == {(1, "rank"), (2, "rank")}
+    assert {failed.message.partition(":")[0] for failed in result.failures} == {"left out of the ranking"}
+    assert result.exit_code == 1
+    assert result.rankings["x"].seeds == {3}
+
+
+@pytest.mark.parametrize(("n_kept", "kept"), [(0, []), (1, ["x"]), (50, ["x", "y"])])
+def test_findings_are_kept_of_the_first_jobs_only(out, monkeypatch, n_kept, kept):
+    """Regression: a run with 100,000 jobs held all of them in memory until its end."""
+    monkeypatch.setattr("protenix_multiseed.run.folder.MAX_SHOWN", n_kept)
+    tasks = [task_of(job_of(name=name), todo=()) for name in ("x", "y")]
+    result, config = RunResult.begin(tasks), load_config({"model": "demo", "out": out})
+    with OutputFolder(config, tasks, Workers(), lambda event: None, result):
+        pass
+    assert list(result.rankings) == ["x", "y"]
+    assert [name for name, one in result.rankings.items() if one.findings is not None] == kept
+    assert result.summary()["samples"] == 2
+    assert [line.split(",")[0] for line in (out / "summary.csv").read_text().splitlines()] == ["job", "x", "y"]
 
 
 @pytest.mark.parametrize("n_job", [3, 5])
@@ -201,6 +234,6 @@ def test_workers_rank_the_jobs_that_were_done_before_if_there_are_many(
         pass
     names = [task.job.name for task in tasks]
     assert submitted == (names if n_job == 5 else [])
-    assert list(result.samples) == names
+    assert list(result.rankings) == names
     assert not result.failures
     assert ranked(out, "job2") == ["1"]

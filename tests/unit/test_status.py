@@ -6,16 +6,20 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.command import environment
+from support.jobs import job_of
 from typer.testing import CliRunner
 
 from protenix_multiseed.cli import app
 from protenix_multiseed.commands.status import read_status
 from protenix_multiseed.outputs import locks
 from protenix_multiseed.outputs.identity import digest
+from protenix_multiseed.outputs.progress import Progress
+from protenix_multiseed.types import Failure
 
 # A process that holds the folder as a run does. It ends when its standard input does.
 RUNNING = """
@@ -92,10 +96,10 @@ def test_a_running_process_is_seen_with_its_batches_rate_and_time_to_go(out, run
     (run,) = made["runs"]
     assert run["is_alive"]
     assert made["seeds_per_minute"] == pytest.approx(1, abs=0.3)
-    assert made["seconds_to_go"] == pytest.approx(4 * 60, rel=0.4)
+    assert made["seconds_to_go"] == pytest.approx(6 * 60, rel=0.4)
     text = " ".join(CliRunner().invoke(app, ["status", str(out)]).stdout.split())
     assert "a 6 1 3 1 0 1" in text
-    assert "all jobs 9 2 3 3 0 1" in text
+    assert "all jobs 9 2 3 1 0 3" in text  # b failed in an earlier run, and is tried again
     assert "running: run1, 1 seed in" in text
     assert "n1 GPU 0: a seeds 3-4, sample 1/2" in text
     assert "n1 GPU 1: c seed 1, with 2 more jobs, sample 1/2" in text
@@ -215,6 +219,21 @@ def test_a_run_that_one_signal_stopped_is_named_until_its_seeds_are_done(out):
     (out / "a" / "seed_3").mkdir()
     (out / "a" / "seed_3" / "record.json").write_text("{}")
     assert lines_of_runs(out) == []
+
+
+def test_only_the_seeds_of_a_failure_have_failed(out):
+    """Regression: a part of a job that failed made every unfinished seed of the job a failed one."""
+    job = job_of(name="a", seeds=range(1, 7))
+    with locks.Locks(out) as held:
+        progress = Progress(out, "run2", held)
+        progress._written = float("-inf")
+        progress.see(Failure(job=replace(job, seeds=(2, 3)), seed=None, stage="featurize", message="killed"))
+    write_record(out, "run2", jobs=[{"name": "a", "seeds": [1, 2, 3, 4, 5, 6]}])
+    assert read_status(out)["jobs"][0] == {
+        "job": "a", "asked": 6, "done": 1, "running": 0, "failed": 2, "skipped": 0, "left": 3
+    }  # fmt: skip
+    write_record(out, "run3", jobs=[{"name": "a", "seeds": [3]}])  # tries again what a killed run has failed
+    assert read_status(out)["jobs"][0]["failed"] == 1
 
 
 def test_json_is_the_whole_state(out):
