@@ -5,9 +5,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.hashes import sketch
@@ -30,6 +30,26 @@ from protenix_multiseed.upstream.models import DEFAULT_MODEL, ModelSpec, model_s
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_surprise(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for numbers, and read ~ as the home folder, as shells do."""
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise ValueError(f"write a number, not {str(value).lower()}")
+        if isinstance(value, str) and value.startswith("~") and Path in kinds:
+            try:
+                return Path(value).expanduser()
+            except RuntimeError:
+                raise ValueError(f"{value}: no such home folder") from None
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types that an annotation names, such as ``int`` and ``NoneType``."""
+    inner = get_args(annotation)
+    return {kind for one in inner for kind in _kinds(one)} if inner else {annotation}
 
 
 class TemplateConfig(_Strict):

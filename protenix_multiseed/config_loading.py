@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from protenix_multiseed.config import RunConfig
 from protenix_multiseed.errors import ConfigError, yaml_problem
+from protenix_multiseed.inputs import strict_yaml
 from protenix_multiseed.inputs.explain import Location, explain, path_of
 from protenix_multiseed.upstream.configs import build_configs
 from protenix_multiseed.upstream.models import model_names, model_spec
@@ -193,7 +194,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: not a file")
         if path.stat().st_size > MAX_YAML_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes: not a configuration")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -47,7 +47,7 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
                 count = _write(job, to / job.name, kind, best=best)
                 say(f"{to / job.name}: {counted(count, 'file')}")
                 lacking = sum(not has_structure(sample) for sample in job.findings.samples)
-                if kind == "pdb" and lacking and not best:
+                if lacking and not best:
                     text = f"{counted(lacking, 'sample')} left out: structure not kept (--store), or deleted"
                     job = replace(job, notes=(*job.notes, text))
             except Exception as error:  # this job is skipped; the other jobs are still written
@@ -83,6 +83,15 @@ def _write(job: RankedJob, target: Path, kind: str, *, best: bool) -> int:
     """Write the files of a job. They appear together. Return their number."""
     assert job.findings is not None
     samples = job.findings.samples[:1] if best else job.findings.samples
+    # AlphaFold 3's form needs all samples, and is refused without; what somebody has deleted is left out.
+    is_slim = kind == "alphafold3" and any(sample.structure is None for sample in samples)
+    samples = samples if is_slim else tuple(filter(has_structure, samples))
+    if not samples:
+        which = "the structure of the best sample was" if best else "the structures were"
+        raise ConfigError(
+            f"{which} not kept (--store), or deleted: predict again with --store full, with --overwrite or into "
+            "another --out; best.cif in the job's folder is the best structure"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch, names = make_scratch(target), []
     try:

@@ -1,5 +1,6 @@
 """Write checked jobs in another format."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from protenix_multiseed.types import Job
 from protenix_multiseed.upstream.job_dict import alignments_of, to_upstream
 
 _PDB = (".pdb", ".ent")
+_STOCKHOLM = (".sto", ".stk", ".stockholm")
+_MSA_KEYS = ("pairedMsa", "pairedMsaPath", "unpairedMsa", "unpairedMsaPath")
 
 
 def to_protenix(job: Job) -> dict[str, Any]:
@@ -45,6 +48,9 @@ def to_alphafold3(job: Job) -> dict[str, Any]:
     """
     spec = job.spec
     names = list(_chain_names(spec))
+    for name in (name for of_entity in names for name in of_entity):
+        if not re.fullmatch("[A-Z]+", name):
+            raise InputError(f"{job.where}: chain {name!r}: AlphaFold 3's format needs names of letters from A to Z")
     if spec.has_constraint:
         raise InputError(f"{job.where}: constraint: AlphaFold 3's format has no contacts and pockets")
     made: dict[str, Any] = {
@@ -102,7 +108,7 @@ def _entity(job: Job, entity: Entity, ids: list[str]) -> dict[str, Any]:
         }
     if entity.templates:
         raise InputError(f"{job.where}: {entity.templates.place}: AlphaFold 3's format has no files of template hits")
-    made = {"id": ids, "sequence": entity.sequence, **_modifications(entity), **alignments_of(entity)}
+    made = {"id": ids, "sequence": entity.sequence, **_modifications(entity), **_alignments(job, entity)}
     for one in entity.structures:
         if one.mapping is None or one.chain is not None or (one.file and one.file.path.suffix in _PDB):
             raise InputError(
@@ -110,7 +116,20 @@ def _entity(job: Job, entity: Entity, ids: list[str]) -> dict[str, Any]:
                 "the residues that belong together"
             )
         made.setdefault("templates", []).append(_structure(one, "mmcif", "mmcifPath"))
+    if entity.kind == "protein" and made.keys() & {*_MSA_KEYS, "templates"}:
+        # AlphaFold 3 takes all three or none; it would search for what is missing.
+        for key in _MSA_KEYS[::2]:
+            if key not in made and f"{key}Path" not in made:
+                made[key] = ""
+        made.setdefault("templates", [])
     return {entity.kind: made}
+
+
+def _alignments(job: Job, polymer: Polymer) -> dict[str, str]:
+    for one in (polymer.paired, polymer.unpaired):
+        if one is not None and one.file is not None and one.file.path.suffix.lower() in _STOCKHOLM:
+            raise InputError(f"{job.where}: {one.place}: AlphaFold 3's format needs an alignment in A3M, not Stockholm")
+    return alignments_of(polymer)
 
 
 def _structure(one: TemplateStructure, text: str, path: str) -> dict[str, Any]:

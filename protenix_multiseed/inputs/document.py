@@ -116,11 +116,13 @@ class Document:
         """
         import yaml  # imported late: JSON is the usual form
 
+        from protenix_multiseed.inputs import strict_yaml
+
         name = self.path.name
         if len(self.text) > MAX_YAML_BYTES:
             raise InputError(f"{name}: {len(self.text)} characters, at most {MAX_YAML_BYTES} are allowed in YAML")
         try:
-            return yaml.load(self.text, Loader=_without_aliases())
+            return strict_yaml.load(self.text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"{name}: {yaml_problem(error)}") from None
 
@@ -181,29 +183,6 @@ def read_text(path: Path, most: int) -> str:
         raise InputError(f"{path.name}: {error}") from None
 
 
-def _without_aliases() -> Any:
-    """A YAML loader that refuses aliases, because they can nest without end, and keys that are given twice."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            made = super().construct_mapping(node, deep)  # refuses keys that are no text or number
-            if len(made) < len(node.value):
-                twice = _first_twice(self.construct_object(key, deep=True) for key, _ in node.value)
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {twice!r} is given twice", node.start_mark
-                )
-            return made
-
-    return Loader
-
-
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
@@ -215,7 +194,7 @@ def _count_values(text: str) -> int:
     return count
 
 
-def _first_twice(keys: Iterable[Any]) -> Any:
+def first_twice(keys: Iterable[Any]) -> Any:
     """Return the first key that was there before; None if there is none."""
     seen: set[Any] = set()
     for key in keys:
@@ -228,7 +207,7 @@ def _first_twice(keys: Iterable[Any]) -> Any:
 def _no_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        twice = _first_twice(key for key, _ in pairs)
+        twice = first_twice(key for key, _ in pairs)
         raise InputError(f"the key {twice!r} is given twice in one object: keep one of the two")
     return result
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from protenix_multiseed.analysis.compact import NAME as COMPACT
 from protenix_multiseed.analysis.compact import Tokens, read_compact
-from protenix_multiseed.analysis.findings import has_structure
 from protenix_multiseed.errors import ConfigError, DamagedError
 from protenix_multiseed.files import read_text
 from protenix_multiseed.outputs.modelcif import without_ligand_numbers
@@ -47,15 +46,14 @@ def alphafold3_files(name: str, samples: Sequence[Sample]) -> Iterator[tuple[str
 
 
 def pdb_files(name: str, samples: Sequence[Sample]) -> Iterator[tuple[str, str]]:
-    """Yield the name and the content of a PDB file for every sample that has its structure.
+    """Yield the name and the content of a PDB file for every sample. Each has its structure.
 
     Raises:
         ConfigError: if a structure does not fit into the format.
         DamagedError: if a file of a sample cannot be read.
     """
     for sample in samples:
-        if has_structure(sample):
-            yield f"{name}_seed_{sample.seed}_sample_{sample.sample}.pdb", _pdb(_block_of(sample))
+        yield f"{name}_seed_{sample.seed}_sample_{sample.sample}.pdb", _pdb(_block_of(sample))
 
 
 def _place(sample: Sample) -> tuple[int, int]:

@@ -79,6 +79,35 @@ def test_finished_seeds_come_first_and_are_not_predicted_again(folder, done):
     assert (folder / "out" / "long" / "seed_1" / "record.json").stat().st_mtime_ns == before
 
 
+DAMAGED = f"""
+from protenix_multiseed import FailedError, predict
+try:
+    for result in predict("in.json", seeds="1-3", out="out", {SETTINGS}):
+        print("got", result.job, result.seed)
+except FailedError as error:
+    print([(one.job.name, one.seed, one.stage) for one in error.failures])
+told = []
+print(len(list(predict("in.json", seeds="1-3", out="out", {SETTINGS}, on_failure=told.append))))
+print([(one.seed, one.message.partition(":")[0], "verify" in one.advice) for one in told])
+"""
+
+
+def test_a_damaged_result_stops_no_other_one(tmp_path):
+    """Regression: the error was raised before the run, each time, so what was missing was never predicted."""
+    write_jobs(tmp_path, {"a": "MKTAYI"})
+    assert (
+        run("predict", "in.json", "--seeds", "1-2", "--config", "quick.yaml", "--out", "out", cwd=tmp_path).returncode
+        == 0
+    )
+    (path,) = (tmp_path / "out" / "a" / "seed_1" / "predictions").glob("*summary_confidence_sample_0.json")
+    path.write_text("x" * len(path.read_text()))
+    made = python(DAMAGED, tmp_path)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.stdout.splitlines() == [
+        "got a 2", "got a 3", "[('a', 1, 'rank')]", "2", "[(1, 'left out of the ranking', True)]",
+    ]  # fmt: skip
+
+
 FAILING = f"""{DELETE_ALIGNMENT}
 from protenix_multiseed import FailedError, predict
 failures = []

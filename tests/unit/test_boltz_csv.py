@@ -55,6 +55,16 @@ def test_rows_with_equal_keys_are_one_row_and_the_others_are_unpaired(read):
     assert not {"AA", "KK"} & set(letters[0]), "pairs are not repeated"
 
 
+def test_keys_that_pandas_wrote_as_decimal_numbers_are_the_same_keys(read):
+    """Regression: rows without a key became pairs, and pairs were lost."""
+    first = [("", FIRST), ("1", "A" * 10), ("-1", "W" * 10), ("30", "K" * 10)]
+    second = table(("0", SECOND), ("1", "K" * 10), ("30", "W" * 10))
+    usual = rows_of(read(table(*first), second))
+    decimal = rows_of(read(table(*((f"{key}.0" if key else "", row) for key, row in first)), second))
+    assert decimal == usual
+    assert {"AAKK", "KKWW"} <= set(usual)
+
+
 def test_columns_may_be_exchanged_and_empty_rows_are_nothing(read):
     usual = table(("1", FIRST), ("7", "A" * 10))
     exchanged = f"sequence,key\r\n{FIRST},1\r\n ,3\r\n{'A' * 10},7\r\n"

@@ -70,6 +70,20 @@ def test_a_second_run_reads_cached_features(folder, monkeypatch):
         assert kept.read_bytes() == whole
 
 
+def test_an_account_that_may_only_read_uses_what_is_there(folder, monkeypatch):
+    """Regression: the time of use could not be written, and the features were made again for every job."""
+    spec = json.loads(cases.write_cases(folder)["ligands"].read_text())[0]
+    first = features(folder, spec)
+    monkeypatch.setattr(cache, "_store", lambda *_: pytest.fail("made again"))
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache.os, "utime", refuse)
+    second = features(folder, spec)
+    assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
+
+
 def test_a_bond_that_moves_tokens_changes_the_cached_features(folder):
     """The sequences are the same, but another ligand loses an atom, so that the protein's columns move."""
     (folder / "p.a3m").write_text(">q\\nMKNASTVGAS\\n>r\\nMKNASTVGAK\\n".replace("\\n", chr(10)))

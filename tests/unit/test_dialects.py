@@ -409,6 +409,33 @@ def test_chains_without_names_get_those_that_protenix_gives_them(read):
     assert made["sequences"][2] == {"ligand": {"id": ["D"], "ccdCodes": ["MG"]}}
 
 
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({}, {}),
+        ({"unpairedMsa": ""}, {"unpairedMsa": "", "pairedMsa": "", "templates": []}),
+        ({"pairedMsa": ">q\nMKTAY\n"}, {"pairedMsa": ">q\nMKTAY\n", "unpairedMsa": "", "templates": []}),
+    ],
+)
+def test_alphafold_3_gets_both_alignments_and_templates_or_none(read, given, written):
+    """Regression: AlphaFold 3 refuses a protein that has one of them only."""
+    content = [{"name": "a", "sequences": [{"proteinChain": {"sequence": "MKTAY", "count": 1, **given}}]}]
+    (made,) = to_alphafold3(read(content)[0])["sequences"]
+    assert made["protein"] == {"id": ["A"], "sequence": "MKTAY", **written}
+
+
+def test_words_and_numbers_of_old_yaml_are_texts(read):
+    """Regression: NO was a truth value, and 017 was 15."""
+    (made,) = read("""
+version: 1
+sequences:
+  - protein: {id: NO, sequence: MKTAYIAKQRC, msa: empty}
+  - ligand: {id: L, ccd: 017}
+""")
+    assert made.spec.entities[0].chain_ids == ("NO",)
+    assert made.spec.entities[1].components == ("017",)
+
+
 def test_a_bond_of_all_copies_becomes_one_bond_a_copy(read):
     content = job(protein(count=2), ligand("CCD_ATP", count=2), covalent_bonds=[bond()])
     made = to_alphafold3(read(content)[0])
@@ -420,6 +447,8 @@ def test_a_bond_of_all_copies_becomes_one_bond_a_copy(read):
     [
         (job(protein(), ligand("[CH3:1]CO"), covalent_bonds=[bond(atom2=1)]), "names atoms and does not number them"),
         (job(protein(), constraint={"contact": []}), "has no contacts and pockets"),
+        (job(protein(id=["a"])), "chain 'a': AlphaFold 3's format needs names of letters from A to Z"),
+        (job(protein(id=["Zn2"])), "chain 'Zn2': AlphaFold 3's format needs names of letters from A to Z"),
     ],
 )
 def test_what_alphafold_3_cannot_hold_is_refused(read, content, says):

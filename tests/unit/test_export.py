@@ -260,6 +260,28 @@ def test_a_report_replaces_only_what_a_report_wrote(tmp_path):
     assert not (tmp_path / "pages.html").exists()
 
 
+def test_a_deleted_structure_costs_alphafold_3s_files_one_sample(tmp_path, capsys):
+    """Regression: the whole job was skipped, with an error number of the operating system."""
+    write(tmp_path / "out")
+    next(iter((tmp_path / "out").rglob("*_sample_1.cif"))).unlink()
+    assert export([tmp_path / "out"], tmp_path / "made", "alphafold3", best=False) == 0
+    assert "1 sample left out" in " ".join(capsys.readouterr().out.split())
+    assert len(list((tmp_path / "made").rglob("*seed-*_model.cif"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["pdb", "alphafold3"])
+def test_without_the_best_structure_nothing_is_written_and_it_is_said(tmp_path, capsys, kind):
+    """Regression: the folder was empty, and the exit code was 0."""
+    write(tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*_sample_?.cif"):
+        path.unlink()
+    for best in (True, False):
+        with pytest.raises(ConfigError, match="no job can be written"):
+            export([tmp_path / "out"], tmp_path / "made", kind, best=best)
+        assert "not kept (--store), or deleted: predict again" in " ".join(capsys.readouterr().out.split())
+        assert not (tmp_path / "made").exists() or not list((tmp_path / "made").rglob("*.pdb"))
+
+
 def test_samples_without_a_structure_are_said_to_be_left_out(tmp_path, capsys):
     """Regression: they were left out without a word if not kept, and spoilt the job if the user had deleted one."""
     write(tmp_path / "slim", kept=1)

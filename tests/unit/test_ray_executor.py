@@ -85,6 +85,21 @@ def test_all_seeds_of_all_jobs_come_once_and_every_gpu_gets_some(monkeypatch, tm
     assert run.lines[:2] == ["starting Ray", "loading demo on 3 GPUs of 3 machines"]
 
 
+def test_a_second_call_takes_over_what_another_run_has_left(monkeypatch, tmp_path):
+    """Regression: numbers of jobs of the first call were looked up among the jobs of the second."""
+    machines, tasks = Machines(2), tasks_of(3, 3, 3, 3, 3)
+    monkeypatch.setattr(module, "connect", lambda config: machines)
+    config = load_config({"model": "demo", "gpus": "2", "device": "cpu", "out": tmp_path / "out", "workers": 1})
+    with module.RayExecutor(config, SimpleNamespace(start=lambda: None), lambda event: None) as executor:
+        executor.load(tasks, lambda: False)
+        assert sum(isinstance(event, Written) for event in executor.predict(tasks, OpenGate())) == 15
+        executor._scored.add(4)  # the last events may end the call before it looks at them
+        machines.written.clear()
+        again = [replace(tasks[1], todo=(2,))]
+        (written,) = (event for event in executor.predict(again, OpenGate()) if isinstance(event, Written))
+    assert (written.job.name, written.seed) == ("job1", 2)
+
+
 def test_workers_begin_with_the_first_batch(monkeypatch, tmp_path):
     """They rank. At the end of the run their start took seconds, in which no GPU had anything to do."""
     run = Run(monkeypatch, tmp_path, Machines(2), tasks_of(3))
@@ -609,7 +624,7 @@ def test_seeds_that_failed_while_they_were_asked_back_are_not_given_back(tmp_pat
     (gpu,) = made._fleet.ready
     assert made._finished(gpu, 0, 4)
     assert made._finished(gpu, 0, 5)
-    assert list(made._answered(fleet.Answer(gpu, "take_back", [0], [[3, 4, 5]]))) == []
+    assert list(made._answered(fleet.Answer(gpu, "take_back", (0, [0]), [[3, 4, 5]]))) == []
     assert made._schedule.left(0) == (3,)
     assert made._schedule.load(0) == 2
     assert not made._schedule.is_done
@@ -624,15 +639,25 @@ def test_seeds_of_a_job_that_needs_no_more_are_taken_back_unless_they_have_begun
     made._recall(gate)
     made._recall(gate)  # the answers have not come
     assert asked == [
-        (0, "take_back", [("job0", held[0][3:])], [0]),
-        (1, "take_back", [("job0", held[1])], [0]),
+        (0, "take_back", [("job0", held[0][3:])], (0, [0])),
+        (1, "take_back", [("job0", held[1])], (0, [0])),
     ]
     for gpu, seeds in zip(made._fleet.ready, (held[0][3:], held[1]), strict=True):
-        list(made._answered(fleet.Answer(gpu, "take_back", [0], [list(seeds)])))
+        list(made._answered(fleet.Answer(gpu, "take_back", (0, [0]), [list(seeds)])))
     assert sorted(made._schedule.left(0)) == sorted((*held[0][3:], *held[1]))
     made._recall(gate)
     assert len(asked) == 2
     assert not made._scored
+
+
+def test_an_answer_to_an_earlier_call_of_predict_changes_nothing(tmp_path):
+    """The numbers of jobs were those of the earlier call."""
+    made, _ = executor_with(tmp_path, tasks_of(5))
+    (gpu,) = made._fleet.ready
+    made._round, gpu.is_giving_back = 1, True
+    assert list(made._answered(fleet.Answer(gpu, "take_back", (0, [0]), [[3, 4, 5]]))) == []
+    assert made._schedule.left(0) == ()
+    assert not gpu.is_giving_back
 
 
 def test_no_seed_is_taken_back_from_a_job_that_needs_more(tmp_path):

@@ -148,6 +148,25 @@ def test_signal_handlers_are_restored():
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_a_run_and_its_processes_outlive_their_terminal():
+    """Regression: closing a window or a connection killed the run, though its documentation said otherwise."""
+    code = (
+        "import os, signal, subprocess, sys\n"
+        "from protenix_multiseed.run.signals import Signals\n"
+        "with Signals(60, lambda event: print(event.signal, flush=True)):\n"
+        "    child = subprocess.Popen([sys.executable, '-c', 'import sys; print(1, flush=True); sys.stdin.read()'],\n"
+        "                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        "    child.stdout.readline()\n"
+        "    os.kill(child.pid, signal.SIGHUP)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    child.stdin.close()\n"
+        "    code = child.wait(60)\n"
+        "print(code, signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)\n"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert made.stdout == "0 True\n", made.stderr
+
+
 def test_no_handler_is_installed_outside_the_main_thread():
     found = []
 

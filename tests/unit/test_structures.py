@@ -279,6 +279,29 @@ def test_a_gap_in_a_chain_without_a_stated_sequence_is_said(read):
     assert not any("no residue between" in note for note in whole.notes)
 
 
+@pytest.mark.parametrize("kind", ["cif", "pdb"])
+def test_a_chain_without_coordinates_is_said(read, kind):
+    """Regression: it was dropped without a word."""
+    made = structure()
+    made.get_entity("C").full_sequence = ["DA", "DC", "DG"]
+    whole = made.make_pdb_string()
+    made[0].remove_chain("C")
+    lines = [line for line in whole.splitlines() if line.startswith("SEQRES")]
+    text = made.make_mmcif_document().as_string() if kind == "cif" else "\n".join([*lines, made.make_pdb_string()])
+    (job,) = read(text, f"in.{kind}")
+    (said,) = (note for note in job.notes if "no coordinates" in note)
+    assert said.startswith("chain C: its 3 residues have no coordinates, so it is left out")
+
+
+@pytest.mark.parametrize("first", ["EXPDTA    THEORETICAL MODEL", "HELIX    1   1 ALA A    1", "SSBOND   1 CYS A    6"])
+def test_any_record_may_be_the_first_of_a_pdb_file(read, first):
+    """Regression: such files of other programs were no inputs."""
+    text = structure().make_pdb_string()
+    whole = "".join(f"{line}\n" for line in text.splitlines() if line.startswith(("SEQRES", "ATOM", "HETATM", "TER")))
+    (job,) = read(f"{first}\n{whole}", "in.pdb")
+    assert job.spec.polymers("protein")
+
+
 def test_several_structures_in_one_mmcif_file_are_refused(read):
     """Regression: all but the first were dropped without a word."""
     one = structure().make_mmcif_document().as_string()

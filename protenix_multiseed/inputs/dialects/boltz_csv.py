@@ -6,6 +6,7 @@ alignment. Rows without a key go to the unpaired alignment. The first row is the
 
 import csv
 import io
+import re
 
 from protenix_multiseed.errors import InputError
 from protenix_multiseed.inputs.alignment_records import species_header
@@ -15,6 +16,7 @@ from protenix_multiseed.job_spec import Alignment, SourceFile
 MAX_BYTES = 2**28
 _COLUMNS = ["key", "sequence"]
 _NO_KEY = ("", "-1", "nan")  # as Boltz reads them
+_WHOLE = re.compile(r"([-+]?\d+)\.0*")  # pandas writes whole numbers so if a cell of the column is empty
 
 
 def alignments_of(file: SourceFile, place: str) -> dict[str, Alignment]:
@@ -37,7 +39,7 @@ def alignments_of(file: SourceFile, place: str) -> dict[str, Alignment]:
             if key is None or sequence is None or None in row:
                 raise InputError(f"line {reader.line_num} does not have two values")
             if sequence.strip():
-                rows.append((reader.line_num, key.strip(), sequence.strip()))
+                rows.append((reader.line_num, _WHOLE.sub(r"\1", key.strip()), sequence.strip()))
     except csv.Error as error:
         raise InputError(f"{file.path.name}: not CSV: {error}") from None
     except InputError as error:

@@ -31,7 +31,12 @@ from protenix_multiseed.job_spec import (
 
 NAME = "mmCIF or PDB"
 SUFFIXES: tuple[str, ...] = ()  # never searched for in folders, where structures are results, templates or ligands
-_PDB_LINES = ("HEADER", "TITLE ", "REMARK", "CRYST1", "SEQRES", "MODEL ", "ATOM  ", "HETATM")
+_PDB_LINES = (  # any may be the first
+    "ANISOU", "ATOM  ", "AUTHOR", "CAVEAT", "CISPEP", "COMPND", "CONECT", "CRYST1", "DBREF", "EXPDTA", "FORMUL",
+    "HEADER", "HELIX ", "HET   ", "HETATM", "HETNAM", "HETSYN", "JRNL  ", "KEYWDS", "LINK  ", "MDLTYP", "MODEL ",
+    "MODRES", "MTRIX", "NUMMDL", "OBSLTE", "ORIGX", "PARENT", "REMARK", "REVDAT", "SCALE", "SEQADV", "SEQRES",
+    "SHEET ", "SITE  ", "SOURCE", "SPLIT ", "SPRSDE", "SSBOND", "TITLE ", "USER  ",
+)  # fmt: skip
 _WORDS = Words(component="", protein_change=("", ""), base_change=("", ""))
 _WATER = ("HOH", "DOD", "WAT")
 _WRITTEN_BY_PROTENIX = "_predicted_by_protenix"  # end of the data block's name
@@ -117,6 +122,7 @@ class _Reader:
                     self._add(ligand, chain.name, enumerate(residues, start=1))
         if waters:
             self.notes.append(f"{waters} water molecules of the structure are left out")
+        self.notes.extend(_without_coordinates(self.structure))
         if len(self.structure) > 1:
             self.notes.append(f"only the first of {len(self.structure)} models is read")
         self._connections()
@@ -231,6 +237,19 @@ def _key(chain: str, residue: Any) -> tuple[str, str, str]:
 def _is_covalent(connection: Any) -> bool:
     """Whether this is a covalent bond between atoms of the file. The atom of a symmetry mate has the same name."""
     return bool(connection.type.name == "Covale" and connection.asu.name != "Different")
+
+
+def _without_coordinates(structure: Any) -> Iterator[str]:
+    """Yield a sentence for each polymer chain that the file states and that has no coordinates."""
+    there = {residue.subchain for chain in structure[0] for residue in chain}
+    for entity in structure.entities:
+        if entity.entity_type.name != "Polymer" or not entity.full_sequence:
+            continue
+        # A PDB file has an entity of its own, with the chain's name, for a chain without coordinates.
+        for name in entity.subchains or [entity.name]:
+            if name not in there:
+                count = len(entity.full_sequence)
+                yield f"chain {name}: its {count} residues have no coordinates, so it is left out: add it by hand"
 
 
 def _gaps(chain: str, polymer: Any) -> Iterator[str]:
