@@ -73,6 +73,10 @@ class Capacity:
         message = gpu.planner.refusal(self._sizes[number], gpu.budget) or "no GPU can predict it"
         return Failure(job=task.job, seed=None, stage="predict", message=message)
 
+    def may_share(self, units: Sequence[tuple[int, int]], gpu: "Loaded") -> bool:
+        """Return whether a GPU may predict units, each a number of a job and of its seeds, in one batch."""
+        return gpu.planner.may_share([(self._sizes[number], count) for number, count in units], gpu.budget)
+
     def has_room(
         self, units: Sequence[tuple[int, Sized]], planner: Planner, n_worker: int, is_enough: bool | None
     ) -> bool:

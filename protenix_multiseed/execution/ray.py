@@ -262,9 +262,13 @@ class RayExecutor:
         return replace(task.job, seeds=task.todo[:1])
 
     def _feed(self, gpu: Gpu, gate: Gate) -> Iterator[Event]:
-        """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back."""
+        """Hand out units, enough to keep the GPU's CPU workers busy. If none is left, another GPU gives some back.
+
+        Jobs that share a batch are handed out together: if two GPUs got every other job, batches would be padded more.
+        """
         if gpu.loaded is None:
             return
+        batch = list[tuple[int, int]]()  # job and number of seeds of the last units, which will be one batch
         given, alone, fits = list[Task](), set[tuple[str, int]](), partial(self._most, gpu)
         planner, n_worker = gpu.loaded.planner, self._config.workers or 1
 
@@ -273,7 +277,16 @@ class RayExecutor:
             is_enough = self._fastest * waiting >= enough if self._slowest else None
             return self._capacity.has_room(gpu.units, planner, n_worker, is_enough)
 
-        while has_room() and (unit := self._schedule.next(gpu.number, fits)) is not None:
+        def completes_batch() -> bool:
+            first = self._schedule.first(fits)
+            if not batch or first is None or gpu.loaded is None:
+                return False
+            job, most = first
+            return self._capacity.may_share([*batch, (job, min(most, len(self._schedule.left(job))))], gpu.loaded)
+
+        while (has_room() or completes_batch()) and (unit := self._schedule.next(gpu.number, fits)) is not None:
+            last = (unit.job, len(unit.seeds))
+            batch = [*batch, last] if batch and self._capacity.may_share([*batch, last], gpu.loaded) else [last]
             task = self._tasks[unit.job]
             tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
             found = {seed: found_written(self._config.out, task, seed, gpu.name) for seed in tried}

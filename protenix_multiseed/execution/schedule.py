@@ -105,7 +105,7 @@ class Schedule:
         room = -(-(self._rest + self._load) // max(len(self._gpus), self.n_expected)) - held.load
         if room <= 0 or not self._rest:
             return None
-        found = next(((job, most) for job in self._order if (most := fits(job)) > 0), None)
+        found = self.first(fits)
         if found is None:
             return None
         job, most = found
@@ -124,6 +124,14 @@ class Schedule:
         held.load += cost
         held.waiting.update(((job, seed), None) for seed in seeds)
         return Unit(job, tuple(seeds), is_alone)
+
+    def first(self, fits: Callable[[int], int]) -> tuple[int, int] | None:
+        """Return the job of the next unit, and how many of its seeds the GPU predicts at once; None if there is none.
+
+        Args:
+            fits: See :meth:`next`.
+        """
+        return next(((job, most) for job in self._order if (most := fits(job)) > 0), None)
 
     def started(self, gpu: int, job: int, seeds: Iterable[int]) -> None:
         """A GPU has begun to predict seeds, so they cannot be moved any more."""
@@ -181,7 +189,11 @@ class Schedule:
         if self._gpus[gpu].load:
             return None
         for busy in sorted(self._gpus, key=self.load, reverse=True):
-            if able := [(job, seed) for job, seed in self._gpus[busy].waiting if fits(job)]:
+            held = self._gpus[busy]
+            # A GPU that runs nothing keeps the seed that it begins with: two GPUs without work would take the last seed
+            # from each other again and again, each time before its features are there.
+            waiting = list(held.waiting)[0 if held.started else 1 :]
+            if able := [(job, seed) for job, seed in waiting if fits(job)]:
                 break
         else:
             return None

@@ -23,6 +23,9 @@ class Planner:
     def refusal(self, sizes, budget):
         return f"{sizes.n_atom} atoms are too many" if sizes.n_atom > self.max_atoms else None
 
+    def may_share(self, jobs, budget):
+        return len(jobs) <= self.max_jobs and sum(count for _, count in jobs) <= self.settings.max_entries
+
     def plan(self, sizes, seeds, budget):
         return [SimpleNamespace(seeds=tuple(seeds)[:3])]
 

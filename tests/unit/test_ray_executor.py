@@ -304,6 +304,17 @@ def test_a_gpu_gets_enough_small_jobs_to_fill_the_running_batch_and_the_next_one
     assert len(machines.given[0][0]) == 2 * 20
 
 
+def test_jobs_that_share_a_batch_go_to_one_gpu_together(monkeypatch, tmp_path):
+    """Regression: two GPUs got every other job, so the jobs of a batch were less alike, and padded more."""
+    machines, tasks = Machines(2, max_jobs=5, seconds=0.002), tasks_of(*[1] * 200)
+    run = Run(monkeypatch, tmp_path, machines, tasks)
+    assert run.all == everything(tasks)
+    calls = [[int(name.removeprefix("job")) for name, *_ in call] for call, _ in machines.given]
+    early = [call for call in calls if call[0] < 150]  # near the end a GPU gets no more than its share
+    assert all(call == list(range(call[0], call[0] + len(call))) for call in early)
+    assert all(len(call) % 5 == 0 for call in early)
+
+
 @pytest.mark.parametrize(
     ("n_unit", "is_enough", "has_room"),
     [(2, None, True), (3, None, False), (1, True, True), (2, True, False), (5, False, True), (6, False, False)],

@@ -1,5 +1,6 @@
 """Units of many GPUs: no seed is lost and none is handed out twice, whatever GPUs come, die or give back."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -173,3 +174,17 @@ def test_a_seed_that_must_be_alone_is_a_unit_of_its_own():
     made.give_back(0, [8, 9], alone=True)
     units = [made.next(0, lambda job: 9) for _ in range(3)]
     assert units == [Unit(0, (8,), is_alone=True), Unit(0, (9,), is_alone=True), Unit(0, (1, 2, 3, 4, 5))]
+
+
+@pytest.mark.parametrize(("n_started", "moved"), [(0, []), (1, [2])])
+def test_gpus_without_work_do_not_take_the_last_seed_from_each_other(n_started, moved):
+    """Regression: it went to and fro, each time before its features were there, and the run did not end."""
+    made = schedule([(1, 2)])
+    made.add(0)
+    assert made.next(0, lambda job: 2) == Unit(0, (1, 2))
+    made.add(1)
+    made.started(0, 0, range(1, 1 + n_started))
+    if not n_started:
+        made.finished(0, 0, 2)  # it was taken back
+    move = made.move(1, lambda job: 1)
+    assert [seed for unit in (move[1] if move else ()) for seed in unit.seeds] == moved
