@@ -79,6 +79,9 @@ class _Planner:
     def refusal(self, sizes, budget):
         return None
 
+    def may_share(self, jobs, budget):
+        return False
+
     def plan(self, sizes, seeds, budget):
         return [SimpleNamespace(seeds=tuple(seeds)[:1])]
 

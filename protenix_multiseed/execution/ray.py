@@ -277,16 +277,17 @@ class RayExecutor:
             is_enough = self._fastest * waiting >= enough if self._slowest else None
             return self._capacity.has_room(gpu.units, planner, n_worker, is_enough)
 
-        def completes_batch() -> bool:
-            first = self._schedule.first(fits)
-            if not batch or first is None or gpu.loaded is None:
+        def joins_batch() -> bool:
+            first = self._schedule.first(fits) if batch else None
+            if first is None or gpu.loaded is None:
                 return False
             job, most = first
             return self._capacity.may_share([*batch, (job, min(most, len(self._schedule.left(job))))], gpu.loaded)
 
-        while (has_room() or completes_batch()) and (unit := self._schedule.next(gpu.number, fits)) is not None:
-            last = (unit.job, len(unit.seeds))
-            batch = [*batch, last] if batch and self._capacity.may_share([*batch, last], gpu.loaded) else [last]
+        while (joins := joins_batch()) or has_room():
+            if (unit := self._schedule.next(gpu.number, fits)) is None:
+                break
+            batch = [*(batch if joins else ()), (unit.job, len(unit.seeds))]
             task = self._tasks[unit.job]
             tried = [seed for seed in unit.seeds if (unit.job, seed) in self._tried]  # their processes ended silently
             found = {seed: found_written(self._config.out, task, seed, gpu.name) for seed in tried}
