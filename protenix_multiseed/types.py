@@ -273,6 +273,7 @@ class Sample:
     """One row of a job's ranking.
 
     Attributes:
+        iptm: None for a job with one chain, where Protenix writes 0.
         structure: The mmCIF file; None if only the scores of the sample were kept.
         confidence: The file of the summary confidence.
     """
@@ -283,7 +284,7 @@ class Sample:
     ranking_score: float
     plddt: float
     ptm: float
-    iptm: float
+    iptm: float | None
     has_clash: bool
     structure: Path | None
     confidence: Path

@@ -123,7 +123,7 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     rows = []
     for place, sample in enumerate(order[:MAX_ROWS]):
         row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
-        row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", "-" if is_one else f"{sample.iptm:.4f}"]
+        row += [f"{sample.plddt:.2f}", f"{sample.ptm:.4f}", "-" if sample.iptm is None else f"{sample.iptm:.4f}"]
         ipsae = scores[place].get("ipsae")
         row += ["-" if ipsae is None else f"{ipsae:.3f}"] * has_pairs
         row += [str(cluster_of.get(place, "-")), f"{found.rmsd[0, place]:.1f} A"] if found is not None else []

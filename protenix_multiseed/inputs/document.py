@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import InputError, yaml_problem
-from protenix_multiseed.inputs.packed import open_packed
+from protenix_multiseed.inputs.packed import GZIP, XZ, ZSTD, open_packed
 from protenix_multiseed.inputs.words import PROTENIX, Words
 from protenix_multiseed.job_spec import JobSpec, SourceFile, TemplateStructure
 
@@ -49,7 +49,10 @@ class Document:
                 )
             return cls(path, path.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
-            raise InputError(f"{path.name}: not UTF-8 text (byte {error.start}): save the file as UTF-8") from None
+            way_out = "save the file as UTF-8"
+            if bytes(error.object).startswith((GZIP, XZ, ZSTD)):
+                way_out = "it is packed: unpack it (only alignments and structures of templates may be packed)"
+            raise InputError(f"{path.name}: not UTF-8 text (byte {error.start}): {way_out}") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
 

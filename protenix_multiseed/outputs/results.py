@@ -212,7 +212,7 @@ def _ranked(folder: Path, row: Mapping[str, str]) -> RankedSample:
         ranking_score=float(row["ranking_score"]),
         plddt=float(row["plddt"]),
         ptm=float(row["ptm"]),
-        iptm=float(row["iptm"]),
+        iptm=float(row["iptm"]) if row["iptm"] else None,
         has_clash=row["has_clash"] == "1",
         cluster=int(row["cluster"]) if row["cluster"] else None,
         chains_without_msa=tuple(row["chains_without_msa"].split()),

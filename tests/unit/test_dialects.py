@@ -1,5 +1,6 @@
 """The same complex in several formats is the same job as in Protenix's own JSON, and what cannot be done is refused."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -525,6 +526,12 @@ def test_files_that_are_no_inputs_are_refused_once_with_a_way_out(read, name, co
         read(content, name)
     (problem,) = refused.value.problems
     assert says in problem
+
+
+def test_a_packed_input_is_said_to_be_packed(tmp_path, dictionary):
+    (tmp_path / "in.json").write_bytes(gzip.compress(b'[{"name": "a"}]'))
+    with pytest.raises(RefusedInputsError, match="it is packed: unpack it"):
+        read_jobs([tmp_path / "in.json"], (1,), InputRules(model="m"), dictionary)
 
 
 def test_the_name_of_a_ligand_from_smiles_gets_no_suggestion_of_another_molecule(read):

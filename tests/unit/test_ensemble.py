@@ -20,6 +20,7 @@ from support.command import environment
 from support.jobs import spec_of
 from typer.testing import CliRunner
 
+from protenix_multiseed import load_results
 from protenix_multiseed.analysis.agreement import agreement, choose_core, cluster, superpose_pairs
 from protenix_multiseed.analysis.compact import Compact, Tokens, read_compact, shrink_pae, write_compact
 from protenix_multiseed.analysis.convergence import convergence, expected_best, is_stable
@@ -323,6 +324,20 @@ def run(*arguments):
 
 def rows(path):
     return [line.split(",") for line in path.read_text().splitlines()]
+
+
+def test_a_job_with_one_chain_has_no_iptm(tmp_path):
+    """Regression: Protenix's 0 stood in the tables, where it is a bad score."""
+    job_on_disk(tmp_path / "out", (1, 2))
+    for path in (tmp_path / "out").rglob("*_summary_confidence_*.json"):
+        content = {**json.loads(path.read_text()), "iptm": 0.0, "chain_ptm": [0.8], "chain_pair_iptm": [[0.0]]}
+        path.write_text(json.dumps(content))
+    assert run("rank", tmp_path / "out").exit_code == 0
+    names, *ranked = rows(tmp_path / "out" / "job" / "ranking.csv")
+    assert {row[names.index("iptm")] for row in ranked} == {""}
+    names, summary = rows(tmp_path / "out" / "summary.csv")
+    assert summary[names.index("iptm")] == ""
+    assert {row.iptm for row in load_results(tmp_path / "out")} == {None}
 
 
 def test_rank_joins_results_of_several_folders(tmp_path):

@@ -25,7 +25,7 @@ from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.ranking import read_seeds
 from protenix_multiseed.outputs.record import write_failures
 from protenix_multiseed.outputs.seed_files import read_record
-from protenix_multiseed.outputs.summary import write_summary
+from protenix_multiseed.outputs.summary import summary_row, write_summary
 from protenix_multiseed.outputs.tables import write_findings
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.packed import Packed
@@ -473,7 +473,7 @@ def test_a_protein_without_an_msa_is_said_in_every_table(tmp_path):
         assert ("protein chain A has no MSA, so accuracy suffers" in " ".join(findings.sentences)) == (says == "no")
         rows = list(csv.DictReader((tmp_path / name / "ranking.csv").read_text().splitlines()))
         assert {row["chains_without_msa"] for row in rows} == {"A" if says == "no" else ""}
-        write_summary(tmp_path, {name: findings})
+        write_summary(tmp_path, {name: summary_row(name, findings)})
     rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
     assert [(row["job"], row["chains_without_msa"]) for row in rows] == [("aligned", ""), ("bare", "A")]
 
@@ -483,7 +483,7 @@ def test_the_summary_has_a_line_for_each_job_and_survives_damage(tmp_path):
     findings = gather(samples, records_of(samples))
     write_findings(tmp_path / "one", findings)
     (tmp_path / "gone").mkdir()
-    write_summary(tmp_path, {"one": findings, "gone": findings})
+    write_summary(tmp_path, {name: summary_row(name, findings) for name in ("one", "gone")})
     (tmp_path / "gone").rmdir()
     write_summary(tmp_path, {})
     (row,) = csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())
@@ -493,5 +493,5 @@ def test_the_summary_has_a_line_for_each_job_and_survives_damage(tmp_path):
     assert (tmp_path / row["structure"]).read_bytes() == best.structure.read_bytes()
     for damage in (b"\xff\x00", b"job,seeds\n1\n", b'"', b""):
         (tmp_path / "summary.csv").write_bytes(damage)
-        write_summary(tmp_path, {"one": findings})
+        write_summary(tmp_path, {"one": summary_row("one", findings)})
         assert next(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))["job"] == "one"

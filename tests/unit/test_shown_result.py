@@ -11,17 +11,37 @@ from support.jobs import job_of
 
 from protenix_multiseed.commands import console, predict
 from protenix_multiseed.config_loading import load_config
+from protenix_multiseed.outputs.ranking import Ranking
 from protenix_multiseed.outputs.scan import Scan
 from protenix_multiseed.run.result import RunResult
 from protenix_multiseed.types import Failure
 
 
-@pytest.mark.parametrize(("n_job", "shown", "hidden"), [(20, 20, 0), (25, 20, 5)])
-def test_the_rankings_of_the_first_jobs_are_shown_and_the_others_are_in_the_summary(monkeypatch, n_job, shown, hidden):
+def rankings(n_job, n_whole):
+    """Jobs of which the first ones have all their findings."""
+    return {
+        f"job{number}": Ranking(
+            row=("x",),
+            seeds=frozenset({1}),
+            n_sample=1,
+            damaged={},
+            others={},
+            findings="all" if number < n_whole else None,
+        )
+        for number in range(n_job)
+    }
+
+
+@pytest.mark.parametrize(
+    ("n_job", "n_whole", "shown", "hidden"), [(20, 20, 20, 0), (25, 25, 20, 5), (90, 50, 20, 70), (12, 9, 9, 3)]
+)
+def test_the_rankings_of_the_first_jobs_are_shown_and_the_others_are_in_the_summary(
+    monkeypatch, n_job, n_whole, shown, hidden
+):
     names = []
     monkeypatch.setattr(predict, "show_findings", lambda console, name, findings, folder: names.append(name))
     shown_on = Console(file=io.StringIO(), width=120)
-    result = RunResult(findings=dict.fromkeys(f"job{number}" for number in range(n_job)))
+    result = RunResult(rankings=rankings(n_job, n_whole))
     predict._show_result(shown_on, result, load_config({"out": Path("out")}))
     assert names == [f"job{number}" for number in range(shown)]
     assert (f"... and {hidden} more jobs: out/summary.csv" in shown_on.file.getvalue()) == bool(hidden)
@@ -31,8 +51,8 @@ def table(width, scores=(0.3632,), seed=1, n=15, chains=("A", "B"), more=0):
     """The lines of the ranking of made-up samples with interfaces and clusters."""
     samples = tuple(
         SimpleNamespace(
-            seed=seed + place, sample=0, ranking_score=scores[0], plddt=19.31, ptm=0.376, iptm=0.36,
-            has_clash=scores[0] < 0, structure=None,
+            seed=seed + place, sample=0, ranking_score=scores[0], plddt=19.31, ptm=0.376,
+            iptm=0.36 if len(chains) > 1 else None, has_clash=scores[0] < 0, structure=None,
         )
         for place in range(n)
     )  # fmt: skip
@@ -94,7 +114,7 @@ def test_the_notice_of_the_model_is_shown_with_results_only(monkeypatch, n_job):
     """Regression: "Made by the demo model" was shown when nothing was made."""
     monkeypatch.setattr(predict, "show_findings", lambda *_: None)
     stream = io.StringIO()
-    result = RunResult(n_unit=2, findings=dict.fromkeys(f"job{number}" for number in range(n_job)))
+    result = RunResult(n_unit=2, rankings=rankings(n_job, n_job))
     predict._show_result(Console(file=stream, width=120), result, load_config({"out": Path("out"), "model": "demo"}))
     assert ("Made by the demo model" in stream.getvalue()) == bool(n_job)
     assert "stopped with 2 of 2 seeds to do" in stream.getvalue()
