@@ -38,12 +38,18 @@ class _Strict(BaseModel):
         kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
             raise ValueError(f"write a number, not {str(value).lower()}")
-        if isinstance(value, str) and value.startswith("~") and Path in kinds:
-            try:
-                return Path(value).expanduser()
-            except RuntimeError:
-                raise ValueError(f"{value}: no such home folder") from None
+        if Path not in kinds:
+            return value
+        return [_at_home(one) for one in value] if isinstance(value, list) else _at_home(value)
+
+
+def _at_home(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("~"):
         return value
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{value}: no such home folder") from None
 
 
 def _kinds(annotation: Any) -> set[Any]:

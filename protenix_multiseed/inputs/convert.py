@@ -13,7 +13,6 @@ from protenix_multiseed.upstream.job_dict import alignments_of, to_upstream
 
 _PDB = (".pdb", ".ent")
 _STOCKHOLM = (".sto", ".stk", ".stockholm")
-_MSA_KEYS = ("pairedMsa", "pairedMsaPath", "unpairedMsa", "unpairedMsaPath")
 
 
 def to_protenix(job: Job) -> dict[str, Any]:
@@ -116,13 +115,16 @@ def _entity(job: Job, entity: Entity, ids: list[str]) -> dict[str, Any]:
                 "the residues that belong together"
             )
         made.setdefault("templates", []).append(_structure(one, "mmcif", "mmcifPath"))
-    if entity.kind == "protein" and made.keys() & {*_MSA_KEYS, "templates"}:
-        # AlphaFold 3 takes all three or none; it would search for what is missing.
-        for key in _MSA_KEYS[::2]:
-            if key not in made and f"{key}Path" not in made:
-                made[key] = ""
-        made.setdefault("templates", [])
-    return {entity.kind: made}
+    return {entity.kind: _completed(made) if entity.kind == "protein" else made}
+
+
+def _completed(protein: dict[str, Any]) -> dict[str, Any]:
+    """Return a protein with both alignments and templates, if it has any: AlphaFold 3 takes all three or none."""
+    lacking = {key: "" for key in ("pairedMsa", "unpairedMsa") if not protein.keys() & {key, f"{key}Path"}}
+    has_templates = "templates" in protein
+    if len(lacking) == 2 and not has_templates:
+        return protein
+    return protein | lacking | ({} if has_templates else {"templates": []})
 
 
 def _alignments(job: Job, polymer: Polymer) -> dict[str, str]:

@@ -244,3 +244,11 @@ def test_gpus_choose_the_executor(settings, executor):
 def test_a_wrong_value_is_answered_with_what_can_be_written(options, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config(options)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    """Regression: a folder named ~ was made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = load_config({}, write(tmp_path, "out: ~/a\nrna_databases: [~/b.fa, c.fa]\ntemplates: {mmcif_dir: ~/d}"))
+    assert (made.out, made.templates.mmcif_dir) == (tmp_path / "a", tmp_path / "d")
+    assert made.rna_databases == (tmp_path / "b.fa", Path("c.fa"))

@@ -19,7 +19,7 @@ from protenix_multiseed.analysis.compact import compact
 from protenix_multiseed.analysis.findings import gather, ranked
 from protenix_multiseed.errors import RunError
 from protenix_multiseed.files import publish_folder, remove_leftovers, write_text
-from protenix_multiseed.outputs import write
+from protenix_multiseed.outputs import tables, write
 from protenix_multiseed.outputs.claims import Claims
 from protenix_multiseed.outputs.locks import Locks
 from protenix_multiseed.outputs.ranking import read_seeds
@@ -476,6 +476,18 @@ def test_a_protein_without_an_msa_is_said_in_every_table(tmp_path):
         write_summary(tmp_path, {name: summary_row(name, findings)})
     rows = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
     assert [(row["job"], row["chains_without_msa"]) for row in rows] == [("aligned", ""), ("bare", "A")]
+
+
+def test_the_ranking_is_the_last_table_to_be_written(tmp_path, monkeypatch):
+    """Regression: after a kill a new ranking stood beside an old best structure, and nothing warned of it."""
+    samples = written(prediction(name="one"), WriteSettings(out=tmp_path), IDENTITY)
+    names, write_bytes = [], tables.write_bytes
+    monkeypatch.setattr(
+        tables, "write_bytes", lambda path, content: (names.append(path.name), write_bytes(path, content))
+    )
+    write_findings(tmp_path / "one", gather(samples, records_of(samples)))
+    assert names[-1] == "ranking.csv"
+    assert {"best.cif", "metrics.csv"} <= set(names[:-1])
 
 
 def test_the_summary_has_a_line_for_each_job_and_survives_damage(tmp_path):
