@@ -151,6 +151,7 @@ def own_process() -> Iterator[None]:
     _open_missing()
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
+    is_terminal = os.isatty(1)
     output = Output(1, getattr(sys.stdout, "encoding", None) or "utf-8")
     sys.stdout = output
     code, is_interrupted = 0, False
@@ -168,7 +169,8 @@ def own_process() -> Iterator[None]:
     except KeyboardInterrupt:  # the reader does not read
         code = code or 128 + signal.SIGINT
     problem = output.problem
-    if problem is not None and problem.errno != errno.EPIPE:  # a reader that ends does not want the rest
+    gone = (errno.EPIPE, errno.EIO) if is_terminal else (errno.EPIPE,)  # a terminal that was closed answers with EIO
+    if problem is not None and problem.errno not in gone:  # a reader that ends does not want the rest
         print(f"error: standard output cannot be written: {problem.strerror}", file=sys.stderr)
         code = code or 1
     # The work is over, so a signal must not change the exit code. It ends the process at once while Python waits for

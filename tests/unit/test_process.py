@@ -145,3 +145,27 @@ def test_an_interrupt_reaches_python_after_rdkit_has_embedded_molecules():
     )
     done = subprocess.run([sys.executable, "-c", PREFIX + script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "came\ncame\n"), done.stderr
+
+
+CLOSED = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with own_process():
+    os.write(1, b"ready")
+    sys.stdin.read()
+    print(1)
+"""
+
+
+def test_a_terminal_that_is_closed_changes_no_exit_code():
+    """Regression: it was 1, though the work was done."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREFIX + CLOSED],
+        stdin=subprocess.PIPE, stdout=theirs, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    assert os.read(ours, 5) == b"ready"
+    os.close(theirs)
+    os.close(ours)
+    process.stdin.close()
+    assert process.wait(60) == 0
