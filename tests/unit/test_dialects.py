@@ -534,6 +534,11 @@ def test_a_packed_input_is_said_to_be_packed(tmp_path, dictionary):
         read_jobs([tmp_path / "in.json"], (1,), InputRules(model="m"), dictionary)
 
 
+def test_a_list_of_alphafold_3s_jobs_is_refused_with_the_way_out(read):
+    job = {"dialect": "alphafold3", "version": 2, "name": "a", "modelSeeds": [1], "sequences": []}
+    refused(read, [job], "AlphaFold 3's JSON is one job, not a list: give each job its own file")
+
+
 def test_the_name_of_a_ligand_from_smiles_gets_no_suggestion_of_another_molecule(read):
     with pytest.raises(RefusedInputsError, match="Protenix writes this name for a ligand from SMILES"):
         read([{"name": "a", "sequences": [{"ligand": {"ligand": "CCD_l01", "count": 1}}]}])

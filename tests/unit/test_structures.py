@@ -293,6 +293,26 @@ def test_a_chain_without_coordinates_is_said(read, kind):
     assert said.startswith("chain C: its 3 residues have no coordinates, so it is left out")
 
 
+def test_names_of_simulation_programs_are_said(read):
+    """Regression: the advice was to write them as ligands."""
+    text = structure().make_pdb_string().replace("LYS", "HID").replace("ASN", "CYX")
+    with pytest.raises(RefusedInputsError) as refused:
+        read(text, "in.pdb")
+    assert [problem.partition(": ")[2] for problem in refused.value.problems[:2]] == [
+        "chain A: CYX is CYS of a simulation program: rename it in the file",
+        "chain A: HID is HIS of a simulation program: rename it in the file",
+    ]
+
+
+def test_names_with_two_meanings_get_a_note(read):
+    """HSE is homoserine in the PDB's dictionary, and a histidine in CHARMM."""
+    (job,) = read(structure().make_pdb_string().replace("LYS", "HSE"), "in.pdb")
+    assert job.spec.entities[0].modifications[-1].component == "HSE"
+    assert [note for note in job.notes if "HSE" in note] == [
+        f"chain {chain}: HSE is read as the component of that name; Amber and CHARMM call HIS so" for chain in "AB"
+    ]
+
+
 @pytest.mark.parametrize("first", ["EXPDTA    THEORETICAL MODEL", "HELIX    1   1 ALA A    1", "SSBOND   1 CYS A    6"])
 def test_any_record_may_be_the_first_of_a_pdb_file(read, first):
     """Regression: such files of other programs were no inputs."""

@@ -61,6 +61,8 @@ def parse(document: Document) -> Iterator[ParsedJob]:
             f"{document.path.name}: the top level is {found}: "
             'expected a list of jobs, [{"name": ..., "sequences": ...}]'
         )
+    if any(isinstance(raw, dict) and raw.get("dialect") == "alphafold3" for raw in content):
+        raise InputError(f"{document.path.name}: AlphaFold 3's JSON is one job, not a list: give each job its own file")
     for index, raw in enumerate(content):
         yield _parse_job(document, index, raw)
 

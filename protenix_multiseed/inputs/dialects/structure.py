@@ -41,6 +41,10 @@ _WORDS = Words(component="", protein_change=("", ""), base_change=("", ""))
 _WATER = ("HOH", "DOD", "WAT")
 _WRITTEN_BY_PROTENIX = "_predicted_by_protenix"  # end of the data block's name
 _KINDS: dict[str, PolymerKind] = {"PeptideL": "protein", "Dna": "dna", "Rna": "rna"}  # gemmi's names
+# Residues as Amber and CHARMM name them. The PDB's dictionary has no residues of the first names, and other ones of the
+# second names, such as homoserine for HSE.
+_OF_SIMULATIONS = {"HID": "HIS", "HIE": "HIS", "HSD": "HIS", "HSP": "HIS", "CYX": "CYS", "ASH": "ASP"}
+_OF_BOTH = {"HIP": "HIS", "HSE": "HIS", "CYM": "CYS", "GLH": "GLU", "LYN": "LYS"}
 _BONDS = {
     "Covale": "to atoms that are not in the job",
     "Disulf": "disulfide",
@@ -141,6 +145,8 @@ class _Reader:
         names = whole or [residue.name for residue in polymer.first_conformer()]
         if not whole:
             self.notes.extend(_gaps(chain.name, polymer))
+        if kind == "protein" and self._has_other_names(chain.name, names):
+            return
         sequence, changes = "".join(letter_of(component, kind) for component in names), []
         for position, component in enumerate(names, start=1):
             if component not in COMPONENTS[kind].values():
@@ -159,6 +165,18 @@ class _Reader:
         if left := len(residues) - len(inside):
             text = f"{left} residues with coordinates are not in the sequence that the file states, and are left out"
             self.notes.append(f"chain {chain.name}: {text}")
+
+    def _has_other_names(self, chain: str, names: Iterable[str]) -> bool:
+        """Whether residues have names of simulation programs. Say so, also of those that have two meanings."""
+        found = dict.fromkeys(names)
+        for name in found:
+            if name in _OF_BOTH:
+                text = f"{name} is read as the component of that name; Amber and CHARMM call {_OF_BOTH[name]} so"
+                self.notes.append(f"chain {chain}: {text}")
+            elif name in _OF_SIMULATIONS:
+                usual = _OF_SIMULATIONS[name]
+                self.problems.append(f"chain {chain}: {name} is {usual} of a simulation program: rename it in the file")
+        return not _OF_SIMULATIONS.keys().isdisjoint(found)
 
     def _ligands(self, chain: Any) -> Iterator[list[Any]]:
         """Yield molecules: residues of one subchain that bonds connect, or that are branched by their entity.
