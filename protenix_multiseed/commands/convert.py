@@ -41,6 +41,10 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
         for note in job.notes:
             if note not in of_prediction:
                 say(f"note {job.name}: {note}", err=True)
+        for number, one in job.spec.polymers("protein") if to != "protenix" else ():
+            if one.structures and one.paired is None and one.unpaired is None:
+                text = "AlphaFold 3 takes templates only with alignments, so it gets empty ones and will not search"
+                say(f"note {job.name}: entity {number} has templates and no alignment; {text}", err=True)
     if to == "protenix":
         files = {out: [to_protenix(job) for job in jobs]}
     elif len(jobs) == 1:

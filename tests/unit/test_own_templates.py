@@ -2,12 +2,15 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import gemmi
 import pytest
 from support import cases
 from support.inputs import job, ligand, protein
 
+from protenix_multiseed.commands.convert import convert
+from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.errors import InputError, RefusedInputsError
 from protenix_multiseed.inputs import structures
 from protenix_multiseed.inputs.content import content_of, files_read
@@ -133,11 +136,22 @@ def test_a_boltz_template_goes_to_the_chains_that_it_names(read):
         refused(read, boltz(template, *more), says, name="in.yaml")
 
 
+@pytest.mark.parametrize(("more", "says"), [({}, True), ({"unpairedMsa": ""}, False)])
+def test_a_job_with_templates_and_no_alignment_gets_empty_ones_for_alphafold_3_and_a_note(folder, capsys, more, says):
+    (folder / "in.json").write_text(json.dumps(own({"structurePath": "one.cif", **PAIRS}, id=["A"], **more)))
+    convert(load_config({}), [folder / "in.json"], "alphafold3", folder / f"converted{says}.json")
+    assert ("entity 1 has templates and no alignment" in capsys.readouterr().err) == says
+
+
 @pytest.mark.parametrize("write", [to_protenix, to_alphafold3])
 def test_a_converted_job_has_the_same_templates(read, write):
     (made,) = read(own({"structurePath": "one.cif", **PAIRS}, id=["A"]))
     written = write(made)
     (again,) = read([written] if write is to_protenix else written)
+    if write is to_alphafold3:  # it takes templates only with alignments, so the job without any gets empty ones
+        polymer = again.spec.entities[0]
+        assert (polymer.paired.text, polymer.unpaired.text) == ("", "")
+        again = replace(again, spec=replace(again.spec, entities=(replace(polymer, paired=None, unpaired=None),)))
     assert content_of(again.spec, READS) == content_of(made.spec, READS)
 
 

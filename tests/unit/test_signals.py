@@ -153,6 +153,7 @@ def test_a_run_and_its_processes_outlive_their_terminal():
     code = (
         "import os, signal, subprocess, sys\n"
         "from protenix_multiseed.run.signals import Signals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup ignores it
         "with Signals(60, lambda event: print(event.signal, flush=True)):\n"
         "    child = subprocess.Popen([sys.executable, '-c', 'import sys; print(1, flush=True); sys.stdin.read()'],\n"
         "                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
