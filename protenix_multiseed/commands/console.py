@@ -119,7 +119,6 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     has_pairs, has_clash = any(scores), any(sample.has_clash for sample in order)
     columns = ["rank", "seed", "sample", "score", "pLDDT", "pTM", "ipTM"]
     columns += ["ipSAE"] * has_pairs + ["cluster", "to best"] * (found is not None) + ["clash"] * has_clash
-    is_one = findings.tokens is not None and len(findings.tokens.chains) == 1
     rows = []
     for place, sample in enumerate(order[:MAX_ROWS]):
         row = [str(place + 1), str(sample.seed), str(sample.sample), f"{sample.ranking_score:.4f}"]
@@ -137,7 +136,7 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
     console.print(table)
     if len(order) > MAX_ROWS:
         console.print(f"[dim]... and {len(order) - MAX_ROWS} more in {escape(str(folder / 'ranking.csv'))}[/dim]")
-    if is_one:
+    if order[0].iptm is None:
         console.print("One chain has no ipTM, so its score is 0.2 pTM, less 100 if atoms clash.", soft_wrap=True)
     for sentence in findings.sentences:
         console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)

@@ -1,6 +1,5 @@
 """``protenix-ms predict``: check everything, cheap checks first, then run."""
 
-import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -84,12 +83,10 @@ def _show_scan(console: Console, found: Scan) -> None:
 
 def _show_result(console: Console, result: "RunResult", config: RunConfig) -> None:
     """Print rankings and the paths of best structures, of the first jobs if there are many, and the failures."""
-    kept = ((name, one.findings) for name, one in result.rankings.items() if one.findings is not None)
-    n_shown = 0
-    for name, findings in itertools.islice(kept, MAX_ROWS):
+    kept = [(name, one.findings) for name, one in result.rankings.items() if one.findings is not None]
+    for name, findings in kept[:MAX_ROWS]:
         show_findings(console, name, findings, config.out / name)
-        n_shown += 1
-    if (hidden := len(result.rankings) - n_shown) > 0:
+    if hidden := len(result.rankings) - len(kept[:MAX_ROWS]):
         console.print(escape(f"... and {counted(hidden, 'more job')}: {config.out / SUMMARY}\n"), soft_wrap=True)
     _show_failures(console, result, config)
     if result.n_elsewhere:

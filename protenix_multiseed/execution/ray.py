@@ -266,23 +266,23 @@ class RayExecutor:
 
         Jobs that share a batch are handed out together: if two GPUs got every other job, batches would be padded more.
         """
-        if gpu.loaded is None:
+        if (loaded := gpu.loaded) is None:
             return
         batch = list[tuple[int, int]]()  # job and number of seeds of the last units, which will be one batch
         given, alone, fits = list[Task](), set[tuple[str, int]](), partial(self._most, gpu)
-        planner, n_worker = gpu.loaded.planner, self._config.workers or 1
+        n_worker = self._config.workers or 1
 
         def has_room() -> bool:
             enough, waiting = max(WAITING_SECONDS, self._features_seconds), self._schedule.waiting(gpu.number)
             is_enough = self._fastest * waiting >= enough if self._slowest else None
-            return self._capacity.has_room(gpu.units, planner, n_worker, is_enough)
+            return self._capacity.has_room(gpu.units, loaded.planner, n_worker, is_enough)
 
         def joins_batch() -> bool:
             first = self._schedule.first(fits) if batch else None
-            if first is None or gpu.loaded is None:
+            if first is None:
                 return False
             job, most = first
-            return self._capacity.may_share([*batch, (job, min(most, len(self._schedule.left(job))))], gpu.loaded)
+            return self._capacity.may_share([*batch, (job, min(most, len(self._schedule.left(job))))], loaded)
 
         while (joins := joins_batch()) or has_room():
             if (unit := self._schedule.next(gpu.number, fits)) is None:

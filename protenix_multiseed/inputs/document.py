@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from protenix_multiseed.errors import InputError, yaml_problem
-from protenix_multiseed.inputs.packed import GZIP, XZ, ZSTD, open_packed
+from protenix_multiseed.inputs.packed import is_packed, open_packed
 from protenix_multiseed.inputs.words import PROTENIX, Words
 from protenix_multiseed.job_spec import JobSpec, SourceFile, TemplateStructure
 
@@ -50,7 +50,7 @@ class Document:
             return cls(path, path.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
             way_out = "save the file as UTF-8"
-            if bytes(error.object).startswith((GZIP, XZ, ZSTD)):
+            if is_packed(error.object):
                 way_out = "it is packed: unpack it (only alignments and structures of templates may be packed)"
             raise InputError(f"{path.name}: not UTF-8 text (byte {error.start}): {way_out}") from None
         except OSError as error:

@@ -12,6 +12,11 @@ from protenix_multiseed.errors import InputError
 GZIP, XZ, ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"  # what such files begin with
 
 
+def is_packed(start: bytes) -> bool:
+    """Return whether a file that begins so is packed."""
+    return start.startswith((GZIP, XZ, ZSTD))
+
+
 def open_packed(path: Path, limit: int) -> io.BufferedReader:
     """Open a file to read its content.
 
@@ -24,7 +29,7 @@ def open_packed(path: Path, limit: int) -> io.BufferedReader:
     file = path.open("rb")
     try:
         start = file.peek(len(XZ))
-        return io.BufferedReader(_Unpacked(file, start, limit)) if start.startswith((GZIP, XZ, ZSTD)) else file
+        return io.BufferedReader(_Unpacked(file, start, limit)) if is_packed(start) else file
     except BaseException:
         file.close()
         raise

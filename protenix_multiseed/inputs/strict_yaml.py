@@ -16,14 +16,13 @@ _NUMBER = r"(?:0|[1-9][0-9_]*)"
 
 
 class _Loader(yaml.SafeLoader):
-    # Aliases can nest without end.
     yaml_implicit_resolvers = {  # noqa: RUF012  the base class declares it so
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_TRUTH, _INTEGER, _FLOAT)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
+        if self.check_event(yaml.AliasEvent):  # they can nest without end
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
         return super().compose_node(parent, index)

@@ -148,7 +148,7 @@ def _row(name: str, findings: Findings) -> dict[str, Any]:
         "tokens": len(findings.tokens.chain) if findings.tokens else None,
         "score": round(best.ranking_score, 5),
         "plddt": round(best.plddt, 2),
-        "iptm": _rounded(best.iptm),
+        "iptm": _rounded(best.iptm, 4),
         **{key: round(value, 4) for key, value in findings.interface_scores(best).items() if key == "ipsae"},
         "clusters": len(found.clusters) if found else None,
         "found": findings.sentences[0],
@@ -211,7 +211,7 @@ def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, An
         "score": round(sample.ranking_score, 5),
         "plddt": round(sample.plddt, 2),
         "ptm": round(sample.ptm, 4),
-        "iptm": _rounded(sample.iptm),
+        "iptm": _rounded(sample.iptm, 4),
         "clash": sample.has_clash,
         **{key: round(value, 4) for key, value in findings.interface_scores(sample).items()},
         "cluster": cluster,
@@ -225,8 +225,8 @@ def _sample(findings: Findings, place: int, cluster: int | None) -> dict[str, An
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 3)
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(float(value), digits)
 
 
 def _compacts_with_pae(samples: Sequence[Sample]) -> dict[int, Compact]:

@@ -192,7 +192,7 @@ class Terminal:
             )
 
     def _failed(self, failure: Failure) -> None:
-        self._advance(failure.job, failure.job.seeds if failure.seed is None else (failure.seed,))
+        self._advance(failure.job, failure.seeds)
         place = failure.job.where + (f" seed {failure.seed}" if failure.seed is not None else "")
         message = failure.message.removeprefix(f"{place}: ").removeprefix(f"{failure.job.where}: ")
         self._say(-1, f"[red]failed[/red] {escape(place)} ({failure.stage}): {escape(message)}")
