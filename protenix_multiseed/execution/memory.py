@@ -207,7 +207,7 @@ def estimate_peak_bytes(
         "weights in the trunk's type": trunk * model.n_trunk_weight,
         "weights of the diffusion transformers, joined": (9 * factor + row) * model.n_diffusion_weight // 10,
         "weights of the confidence head, joined": confidence * model.n_confidence_weight,
-        "weights with norms folded in": 2 * (model.n_trunk_weight + model.n_confidence_weight) // 5 * folds,
+        "weights with norms folded in": 4 * (model.n_trunk_weight + model.n_confidence_weight) // 7 * folds,
         "bonds": jobs * pairs * 5,
         "MSA": jobs * rows * n * 16,
         "atom features": jobs * atoms * 1600 + windows * (3 + 1 + 1) * 4 * (jobs + seeds),
@@ -268,7 +268,7 @@ def estimate_peak_bytes(
         | msa
         | {
             "weights of the MSA's average, and attention biases": 16 * seeds * pairs * trunk,
-            "reciprocal deviations of pairs": 8 * seeds * pairs * folds,
+            "deviations of pairs before and after an update, and the next biases": 24 * seeds * pairs * folds,
             "updates": updates,
         },
         "trunk, MSA": kept
@@ -295,7 +295,7 @@ def estimate_peak_bytes(
         "score, triangle product": sample_pairs
         | {
             "updates": _triangle_bytes(scored * pairs, model.c_z, confidence, settings),
-            "reciprocal deviations of pairs": 8 * scored * pairs * folds,
+            "deviations of pairs before and after an update, and the next biases": 24 * scored * pairs * folds,
         },
         "score, logits": sample_pairs
         | {"rows normed": min(scored * pairs, 2 * most_rows) * 4 * model.c_z * 4, "logits of PAE and PDE": 2 * logits},

@@ -78,3 +78,10 @@ def transition(normed, made, expand, contract, n_hidden, WIDTH: tl.constexpr, HI
             hidden = tl.reshape(hidden, (both.shape[0], HIDDEN))
         made = tl.dot(hidden, tl.trans(tl.load(contract + first + at_contract)), made, input_precision="tf32")
     return made
+
+
+@triton.jit
+def variance(a, WIDTH: tl.constexpr):
+    """Variances of whole rows [ROWS, WIDTH]. Rounding makes them inexact by less than rows of bfloat16 are."""
+    mean = tl.sum(a, axis=1) / WIDTH
+    return tl.maximum(tl.sum(a * a, axis=1) / WIDTH - mean * mean, 0.0)

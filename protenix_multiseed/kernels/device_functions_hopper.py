@@ -34,7 +34,7 @@ BY_ROW = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
 PRODUCT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 128, 16]))
 WIDE_PRODUCT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 256, 16]))
 FACTOR = gl.constexpr(gl.DotOperandLayout(0, WIDE_PRODUCT, 2))  # first factor of WIDE_PRODUCT, in registers
-# Layouts of products [64, 128] and [64, 256] of which a thread holds eight neighbouring channels of every 32.
+# Layout of a product [64, 128] of which a thread holds eight neighbouring channels of every 32.
 EIGHTS = gl.constexpr(
     gl.DistributedLinearLayout(
         reg_bases=[[0, 1], [0, 2], [0, 4], [8, 0], [0, 32], [0, 64]],
@@ -42,15 +42,6 @@ EIGHTS = gl.constexpr(
         warp_bases=[[16, 0], [32, 0]],
         block_bases=[],
         shape=[64, 128],
-    )
-)
-WIDE_EIGHTS = gl.constexpr(
-    gl.DistributedLinearLayout(
-        reg_bases=[[0, 1], [0, 2], [0, 4], [8, 0], [0, 32], [0, 64], [0, 128]],
-        lane_bases=[[0, 8], [0, 16], [1, 0], [2, 0], [4, 0]],
-        warp_bases=[[16, 0], [32, 0]],
-        block_bases=[],
-        shape=[64, 256],
     )
 )
 
@@ -114,18 +105,15 @@ def fetch_slot(x, rows, slot, first, uses, COUNT: gl.constexpr, IS_TURNED: gl.co
 
 
 @gluon.jit
-def fetch_rows(x, rows, size, HALVES: gl.constexpr, IS_TURNED: gl.constexpr):
-    """Work of the warp that fetches rows: all tiles of this thread block.
+def fetch_rows(x, rows, size, IS_TURNED: gl.constexpr):
+    """Work of the warp that fetches rows: all tiles of this thread block, one slot for each warp group.
 
-    A warp group has HALVES slots of a tile, those of the first group come first. ``x`` describes [size, 256], with
-    IS_TURNED [256, size].
+    ``x`` describes [size, 256], with IS_TURNED [256, size].
     """
     turn = 0
-    for tile in range(gl.program_id(0), gl.cdiv(size, 2 * HALVES * ROWS), gl.num_programs(0)):
-        for half in gl.static_range(HALVES):
-            for group in gl.static_range(2):
-                slot = group * HALVES + half
-                fetch_slot(x, rows, slot, (tile * 2 * HALVES + slot) * ROWS, turn, PARTS, IS_TURNED)
+    for tile in range(gl.program_id(0), gl.cdiv(size, 2 * ROWS), gl.num_programs(0)):
+        for group in gl.static_range(2):
+            fetch_slot(x, rows, group, (tile * 2 + group) * ROWS, turn, PARTS, IS_TURNED)
         turn += 1
 
 
@@ -157,41 +145,6 @@ def release(weights, step, COUNT: gl.constexpr, SLOTS: gl.constexpr):
     empty = weights[2]
     for place in gl.static_range(COUNT):
         hopper.mbarrier.arrive(empty.index((step + place) % SLOTS), count=1)
-
-
-@gluon.jit
-def norm_rows(buffers, slot, norm):
-    """Layer norm of the 64 rows of a slot, in place. The result is rounded as in the Triton kernels' ``norm_rows``.
-
-    Returns the reciprocal standard deviations of the rows.
-    """
-    scale, shift, epsilon = norm
-    first = slot * PARTS
-    column = gl.arange(0, PART, gl.SliceLayout(0, BY_ROW))
-    a0 = buffers.index(first).load(BY_ROW).to(gl.float32)
-    a1 = buffers.index(first + 1).load(BY_ROW).to(gl.float32)
-    a2 = buffers.index(first + 2).load(BY_ROW).to(gl.float32)
-    a3 = buffers.index(first + 3).load(BY_ROW).to(gl.float32)
-    mean = (gl.sum(a0 + a1 + a2 + a3, axis=1) / CHANNELS)[:, None]
-    a0 -= mean
-    a1 -= mean
-    a2 -= mean
-    a3 -= mean
-    rstd = gl.rsqrt(gl.sum(a0 * a0 + a1 * a1 + a2 * a2 + a3 * a3, axis=1) / CHANNELS + epsilon)
-    gl.thread_barrier()
-    store_normed(buffers.index(first), a0 * rstd[:, None], scale + column, shift + column)
-    store_normed(buffers.index(first + 1), a1 * rstd[:, None], scale + PART + column, shift + PART + column)
-    store_normed(buffers.index(first + 2), a2 * rstd[:, None], scale + 2 * PART + column, shift + 2 * PART + column)
-    store_normed(buffers.index(first + 3), a3 * rstd[:, None], scale + 3 * PART + column, shift + 3 * PART + column)
-    hopper.fence_async_shared()  # wgmma must see what the threads stored
-    gl.thread_barrier()
-    return rstd
-
-
-@gluon.jit
-def store_normed(block, a, scale, shift):
-    a = a * gl.load(scale).to(gl.float32)[None, :] + gl.load(shift).to(gl.float32)[None, :]
-    block.store(a.to(gl.bfloat16))
 
 
 # With a norm that is folded into the weight (kernels/normed.py), a product is scaled and shifted after it is made.
@@ -261,37 +214,39 @@ def contract(hidden, weights, step, made, SLOTS: gl.constexpr):
 
 
 @gluon.jit
-def eights(made):
-    """Convert a product, whose weight has its rows in the order of ``in_eights``, to EIGHTS. No data move."""
-    COUNT: gl.constexpr = made.shape[1]
-    made = gl.permute(gl.reshape(made, (ROWS, COUNT // 32, 4, 4, 2)), (0, 1, 3, 2, 4))
-    return gl.convert_layout(
-        gl.reshape(made, (ROWS, COUNT)), EIGHTS if COUNT == OUTPUTS else WIDE_EIGHTS, assert_trivial=True
-    )
+def halves(made):
+    """Split a product [64, 256] into two of 128 channels. No data move."""
+    one, other = gl.split(gl.permute(gl.reshape(made, (ROWS, 2, OUTPUTS)), (0, 2, 1)))
+    one = gl.convert_layout(one, PRODUCT, assert_trivial=True)
+    return one, gl.convert_layout(other, PRODUCT, assert_trivial=True)
 
 
 @gluon.jit
-def pointers(x, row, column, size, stride, COUNT: gl.constexpr):
-    """Return pointers to COUNT channels of 64 rows in layout EIGHTS, and whether each row is before row ``size``."""
-    layout: gl.constexpr = EIGHTS if COUNT == OUTPUTS else WIDE_EIGHTS
-    rows = gl.arange(0, ROWS, gl.SliceLayout(1, layout))
-    columns = gl.arange(0, COUNT, gl.SliceLayout(0, layout))
+def in_other_order(made):
+    """Change the order of 128 channels from that of ``in_eights`` to their own, or back."""
+    made = gl.permute(gl.reshape(made, (ROWS, OUTPUTS // 32, 4, 4, 2)), (0, 1, 3, 2, 4))
+    return gl.reshape(made, (ROWS, OUTPUTS))
+
+
+@gluon.jit
+def eights(made):
+    """Convert a product, whose weight has its rows in the order of ``in_eights``, to EIGHTS. No data move."""
+    return gl.convert_layout(in_other_order(made), EIGHTS, assert_trivial=True)
+
+
+@gluon.jit
+def pointers(x, row, column, size, stride):
+    """Return pointers to 128 channels of 64 rows in layout EIGHTS, and whether each row is before row ``size``."""
+    rows = gl.arange(0, ROWS, gl.SliceLayout(1, EIGHTS))
+    columns = gl.arange(0, OUTPUTS, gl.SliceLayout(0, EIGHTS))
     x += gl.to_tensor(row).to(gl.int64) * stride + column
     return x + (rows[:, None] * stride + columns[None, :]), (row + rows < size)[:, None]
 
 
 @gluon.jit
 def store_rows(out, made, row, column, size, stride):
-    """Store channels of 64 rows from layout EIGHTS."""
-    at, inside = pointers(out, row, column, size, stride, made.shape[1])
-    gl.store(at, made.to(gl.bfloat16), mask=inside)
-
-
-@gluon.jit
-def add_rows(z, made, row, column, size, WIDTH: gl.constexpr):
-    """Add to channels of 64 rows, in layout EIGHTS. The rows are read again, mostly from the second-level cache."""
-    at, inside = pointers(z, row, column, size, WIDTH, made.shape[1])
-    made += gl.load(at, mask=inside, other=0.0).to(gl.float32)
+    """Store 128 channels of 64 rows from layout EIGHTS."""
+    at, inside = pointers(out, row, column, size, stride)
     gl.store(at, made.to(gl.bfloat16), mask=inside)
 
 

@@ -28,11 +28,13 @@ with contextlib.suppress(ImportError):
 gluon: Any = _Missing()
 gl: Any = _Missing()
 hopper: Any = _Missing()
+ampere: Any = _Missing()
 TensorDescriptor: Any = _Missing()
 HAS_GLUON = False
 with contextlib.suppress(ImportError):  # Gluon for Hopper comes with Triton 3.6
     TensorDescriptor = importlib.import_module("triton.experimental.gluon.nvidia.hopper").TensorDescriptor
     hopper = importlib.import_module("triton.experimental.gluon.language.nvidia.hopper")
+    ampere = importlib.import_module("triton.experimental.gluon.language.nvidia.ampere")
     gl = importlib.import_module("triton.experimental.gluon.language")
     gluon = importlib.import_module("triton.experimental.gluon")
     HAS_GLUON = True

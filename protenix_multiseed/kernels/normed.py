@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 
 from protenix_multiseed.kernels.base import Norm
-from protenix_multiseed.kernels.rows_hopper import in_eights
+from protenix_multiseed.kernels.rows_hopper import in_eights, in_turn
 
 _ROUNDS = 4  # after these, most sums are exactly zero, and none is more than a thousandth of a weight
 
@@ -28,30 +28,51 @@ class NormedLinear:
     Attributes:
         norm: Scale and shift of the norm, each [c].
         weight: [c_out, c].
+        part_of: The matrix of which this one has some rows, as ``part`` took them. Its folded form is used.
     """
 
     norm: Norm
     weight: torch.Tensor
+    part_of: tuple["NormedLinear", int, slice] | None = None
 
     def __len__(self) -> int:
         """The number of output channels."""
         return len(self.weight)
 
+    def part(self, n_block: int, rows: slice) -> "NormedLinear":
+        """The same with ``rows`` of each of ``n_block`` equal blocks of the matrix."""
+        return NormedLinear(self.norm, _rows(self.weight, n_block, rows), (self, n_block, rows))
+
     @cached_property
     def folded(self) -> torch.Tensor:
         """V [c_out, c] in bfloat16. The sum of each of its rows is nearly zero."""
+        if self.part_of is not None:
+            whole, n_block, rows = self.part_of
+            return _rows(whole.folded, n_block, rows)
         scaled = self.weight.double() * self.norm[0].double()
         return round_to_zero_sums(scaled - scaled.mean(dim=1, keepdim=True))
 
     @cached_property
     def shift(self) -> torch.Tensor:
         """``b W^T`` [c_out] in float32."""
+        if self.part_of is not None:
+            whole, n_block, rows = self.part_of
+            return _rows(whole.shift, n_block, rows)
         return (self.weight.double() @ self.norm[1].double()).float()
 
     @cached_property
     def shift_in_eights(self) -> torch.Tensor:
         """``shift`` in the order of :func:`.rows_hopper.in_eights`."""
         return torch.as_strided(self.shift, *in_eights(len(self), 1)).flatten()
+
+    @cached_property
+    def shift_in_turn(self) -> torch.Tensor:
+        """``shift`` in the order of :func:`.rows_hopper.in_turn`."""
+        return torch.as_strided(self.shift, *in_turn(len(self), 1)).flatten()
+
+
+def _rows(x: torch.Tensor, n_block: int, rows: slice) -> torch.Tensor:
+    return x.view(n_block, -1, *x.shape[1:])[:, rows].flatten(0, 1)
 
 
 def round_to_zero_sums(weight: torch.Tensor) -> torch.Tensor:

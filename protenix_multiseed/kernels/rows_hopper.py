@@ -15,11 +15,11 @@ import torch
 
 from protenix_multiseed.kernels import device_functions_hopper_128 as of_128
 from protenix_multiseed.kernels.base import Kernels
-from protenix_multiseed.kernels.device_functions_hopper import N_OUTPUT, N_PART, N_ROW
+from protenix_multiseed.kernels.device_functions_hopper import N_CHANNEL, N_OUTPUT, N_PART, N_ROW
 from protenix_multiseed.kernels.language import TensorDescriptor, gl
 
-# Rows of a tile of 256 channels (one or two times 64 for each of two warp groups), and of a tile of 128 channels.
-TILE, TALL_TILE, TILE_128 = 2 * N_ROW, 4 * N_ROW, of_128.N_GROUP * N_ROW
+# Rows of a tile of 256 channels (64 for each of two warp groups), and of a tile of 128 channels.
+TILE, TILE_128 = 2 * N_ROW, of_128.N_GROUP * N_ROW
 # The warps of a thread block start with 168 (128) registers a thread. Warps that fetch then pass most of theirs on.
 OPTIONS, OPTIONS_128 = {"num_warps": 4, "maxnreg": 168}, {"num_warps": 4, "maxnreg": 128}
 _LAYOUT, _WEIGHT_LAYOUT = gl.NVMMASharedLayout(128, 16, 2), gl.NVMMASharedLayout(128, 16, 5)
@@ -43,6 +43,16 @@ def fits_hopper(kernels: Kernels, width: int, x: torch.Tensor, *others: torch.Te
 def grid(kernels: Kernels, rows: torch.Tensor, tile: int) -> tuple[int]:
     """Launch grid for ``rows`` [n, c] in tiles of ``tile`` rows: one thread block for each multiprocessor."""
     return (kernels.n_block(rows.device, -(-len(rows) // tile), 1),)
+
+
+def kept_grid(kernels: Kernels, rows: torch.Tensor, n_out: int) -> tuple[int]:
+    """Launch grid for ``rows`` [n, 256] and weights that stay in shared memory, 256 output channels in a thread block.
+
+    There is at least one thread block for each 256 output channels, whatever ``kernels.blocks_at_once`` says.
+    """
+    n_part = n_out // N_CHANNEL
+    n_program = kernels.n_block(rows.device, -(-len(rows) // N_ROW) * n_part, 1)
+    return (max(1, n_program // n_part) * n_part,)
 
 
 def describe(x: torch.Tensor) -> Any:

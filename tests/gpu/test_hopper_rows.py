@@ -8,6 +8,7 @@ from protenix.model.modules.pairformer import PairformerBlock
 
 from protenix_multiseed.kernels import language, probe_process
 from protenix_multiseed.kernels.base import Lengths, torch_kernels, triton_kernels
+from protenix_multiseed.kernels.known import NOTHING, PairBias
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
@@ -28,6 +29,7 @@ OPERATIONS = {
     operation.__name__: operation
     for operation in (norm_linear, add_transition, gated_channels, add_triangle, add_gated_average)
 }
+UPDATES = {name: OPERATIONS[name] for name in ("add_triangle", "add_gated_average", "add_transition")}
 # Less than one tile, whole and partial tiles of 64 to 256 rows, and more tiles than multiprocessors.
 SIZES = [(1, 4), (1, 8), (1, 16), (1, 37), (2, 44), (3, 52), (1, 176), (1, 300)]
 WIDTHS = [128, 256]
@@ -95,9 +97,9 @@ def run(function, kernels, arguments):
     """The result of an operation: what it returns, or its first argument, of which it changes a copy."""
     first = arguments[0].clone()
     made = function(kernels, first, *arguments[1:])
-    if isinstance(made, tuple):
-        made = made[0]
-    return first if made is None else made
+    if function.__name__.startswith("add_"):
+        return first
+    return made[0] if isinstance(made, tuple) else made
 
 
 def double(value):
@@ -106,6 +108,11 @@ def double(value):
     if isinstance(value, NormedLinear):
         return NormedLinear(double(value.norm), value.weight.double())
     return value.double() if isinstance(value, torch.Tensor) else value
+
+
+def allowed(truth):
+    """How many times the general kernel's error is allowed: of few numbers the norm of their errors varies."""
+    return max(1.1, 1 + 5 / truth.numel() ** 0.5)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -121,7 +128,7 @@ def test_kernels_match_pytorch_in_float64(name, width, size):
     general = run(operation, triton_kernels(), arguments)
     off, general_off = (float((x.double() - truth).norm() / truth.norm()) for x in (made, general))
     assert off < 5e-3
-    assert off < 1.1 * general_off
+    assert off < allowed(truth[truth != 0]) * general_off
     if name == "gated_channels":
         for index, real in enumerate(real_tokens(*size)):
             assert not made[:, index, real:].any()
@@ -192,7 +199,7 @@ def test_a_captured_pair_block_gives_the_same_bytes(block):
     assert all(torch.equal(each, made[0]) for each in made)
 
 
-@pytest.mark.parametrize("name", ["norm_linear", "add_triangle", "add_gated_average"])
+@pytest.mark.parametrize("name", ["norm_linear", "add_triangle", "add_gated_average", "gated_channels"])
 def test_kernels_with_a_folded_norm_are_as_exact_if_means_are_thirty_deviations(name):
     arguments = arguments_of(name, 256, 1, 176, mean=3.0)
     truth = run(OPERATIONS[name].plain, torch_kernels(on_gpu=True), tuple(map(double, arguments)))
@@ -211,6 +218,67 @@ def test_kernels_give_the_deviations_of_rows(size):
         found.append(gated_channels(HOPPER, z, linear, lengths)[1])
     for rstd in found:
         assert float((rstd.double() / truth - 1).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("mean", [0.1, 3.0])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "n_head", "starting"),
+    [("add_triangle", 8, True), ("add_gated_average", 8, False), ("add_transition", 16, True)],
+)
+def test_updates_find_the_deviations_and_biases_of_what_they_leave(name, n_head, starting, size, mean):
+    if name == "add_triangle" and size[0] * size[1] ** 2 % 8:
+        pytest.skip("the general kernel takes unaligned rows")
+    z, *others = arguments_of(name, 256, *size, mean=mean)
+    _, linear, lengths = arguments_of("gated_channels", 256, *size, seed=1)
+    asked = PairBias(NormedLinear(linear.norm, linear.weight[:n_head]), lengths, starting)
+    poison = z.new_full((size[0], n_head, size[1], 64 * (size[1] // 64 + 1)), float("nan"))
+    del poison  # as above
+    rstd, bias = UPDATES[name](HOPPER, z, *others, after=asked)
+    without = arguments_of(name, 256, *size, mean=mean)[0]
+    assert UPDATES[name](HOPPER, without, *others).bias is None
+    assert torch.equal(z, without)
+    truth = torch.rsqrt(z.double().var(dim=-1, correction=0) + 1e-5)
+    assert float((rstd.double() / truth - 1).abs().max()) < 1e-3
+    truth = pair_bias.plain(torch_kernels(), z.double(), double(asked.linear), lengths, starting)[0]
+    general, _ = pair_bias(triton_kernels(), z, asked.linear, lengths, starting)
+    masked = truth < -1e9
+    assert (bias[..., : size[1]][masked] < -1e9).all()
+    assert (bias[..., size[1] :] < -1e9).all()
+    off, general_off = (
+        float((x.double() - truth)[~masked].norm() / truth[~masked].norm()) for x in (bias[..., : size[1]], general)
+    )
+    assert off < allowed(truth[~masked]) * general_off
+    assert off < 5e-3
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_what_updates_find_is_the_same_with_any_number_of_thread_blocks(name):
+    z, *others = arguments_of(name, 256, 1, 208)
+    _, linear, lengths = arguments_of("gated_channels", 256, 1, 208, seed=1)
+    n_head = 16 if name == "add_transition" else 8
+    asked = PairBias(NormedLinear(linear.norm, linear.weight[:n_head]), lengths, name != "add_gated_average")
+    first = UPDATES[name](HOPPER, z.clone(), *others, after=asked)
+    for count in 20 * (None, 7, 3, 2, 1):
+        made = UPDATES[name](triton_kernels(hopper=True, blocks_at_once=count), z.clone(), *others, after=asked)
+        assert all(map(torch.equal, made, first))
+
+
+@torch.no_grad()
+def test_blocks_that_pass_on_what_they_know_are_as_near_to_pytorch_as_blocks_that_compute_it_again(block):
+    start, real = pairs_of(2, 48), (45, 37)
+    lengths = Lengths.of(real, start.device)
+    made = {}
+    for name, kernels in {"plain": torch_kernels(on_gpu=True), "again": HOPPER, "passed": HOPPER}.items():
+        z, known = start.clone(), NOTHING
+        for _ in range(2):
+            known = block(kernels, z, lengths, known)
+            if name == "again":
+                known = NOTHING
+        assert (known.rstd is not None) == (name == "passed")
+        made[name] = torch.cat([z[index, :n, :n].flatten() for index, n in enumerate(real)]).double()
+    off, off_passed = (float((made[name] - made["plain"]).norm()) for name in ("again", "passed"))
+    assert off_passed <= 1.1 * off
 
 
 @pytest.mark.parametrize("mean", [0.1, 3.0])

@@ -16,6 +16,7 @@ from support.jobs import configs_of, network_of
 
 from protenix_multiseed.errors import PredictionError
 from protenix_multiseed.kernels.base import Lengths
+from protenix_multiseed.kernels.ops.pair_bias import biases
 from protenix_multiseed.model import cuda_graphs, demo
 from protenix_multiseed.model import inputs as inputs_module
 from protenix_multiseed.model.buckets import padded_sizes
@@ -250,6 +251,11 @@ def single(features, short):
     return [stages_of(short, batch_of(features, [(name, (1,))])) for name in SMALL]
 
 
+def biases_of_real_tokens(kernels, z, known, asked):
+    """``biases`` with lengths that call no token padding."""
+    return biases(kernels, z, known, replace(asked, lengths=replace(asked.lengths, are_equal=True)))
+
+
 def everything_is_real(operation):
     """The operation with lengths that call no token padding."""
 
@@ -278,7 +284,7 @@ def without_last_pass(original):
 
 MASKS = {
     "biases of pairs": (
-        "run_trunk", lambda patch: patch.setattr(pairformer, "pair_bias", everything_is_real(pairformer.pair_bias))
+        "run_trunk", lambda patch: patch.setattr(pairformer, "biases", biases_of_real_tokens)
     ),
     "factors of triangle products": (
         "run_trunk",

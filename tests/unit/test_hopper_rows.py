@@ -208,7 +208,17 @@ def test_weights_of_zero_stay_zero():
 
 def test_shifts_have_the_order_of_their_weights():
     linear = normed_linear(n_out=64)
-    for shift, order in ((linear.shift, in_order), (linear.shift_in_eights, in_eights)):
+    shifts = (linear.shift, linear.shift_in_eights, linear.shift_in_turn)
+    for shift, order in zip(shifts, (in_order, in_eights, in_turn), strict=True):
         rows = torch.as_strided(linear.weight, *order(64, 256)).reshape(64, 256)
         torch.testing.assert_close(shift, (rows.double() @ linear.norm[1].double()).float())
     assert not torch.equal(linear.shift, linear.shift_in_eights)
+
+
+def test_a_part_of_a_matrix_has_its_rows_of_the_folded_form():
+    linear, rows = normed_linear(n_out=64), [3, 4, 19, 20, 35, 36, 51, 52]
+    part = linear.part(4, slice(3, 5))
+    assert torch.equal(part.weight, linear.weight[rows])
+    assert torch.equal(part.folded, NormedLinear(linear.norm, linear.weight[rows]).folded)
+    assert torch.equal(part.shift, linear.shift[rows])
+    assert len(part) == 8

@@ -202,7 +202,8 @@ def test_the_estimate_matches_peaks_measured_on_a_gpu(model, point):
     """Peaks by ``scripts/calibrate_memory.py``. No stage is estimated too low, the highest at most 25 % too high.
 
     In reference precision the denoiser's factors are in TF32 where float16 cannot be used. No job has templates.
-    Points that do not say so are from before norms were folded into weights.
+    Points that do not say so are from before norms were folded into weights, those above 600 tokens from before those
+    of the factors of triangle products were (0.06 GiB).
     """
     n_byte = bytes_of_parts(point["precision"], half=point["factors"] != "tf32")
     settings = Settings(
@@ -271,10 +272,10 @@ def test_folded_weights_count_where_pairs_are_wide_and_kernels_for_hopper_may_ru
         estimate_peak_bytes(sizes, seeds=2, sample_chunk=5, settings=replace(settings, folds=folds), model=size)
         for folds in (True, False)
     )
-    folded = 56 * 12 * size.c_z**2 * 2  # 56 blocks; twelve matrices of this size in each, in bfloat16
+    folded = 56 * 20 * size.c_z**2 * 2  # 56 blocks; twenty matrices of this size in each, in bfloat16
     more = with_folds.peak_bytes_of("trunk, triangle product") - without.peak_bytes_of("trunk, triangle product")
     if size.c_z == 256:
-        assert folded + 8 * 2 * 608**2 < more < 1.3 * folded + 8 * 2 * 608**2
+        assert folded + 24 * 2 * 608**2 < more < 1.3 * folded + 24 * 2 * 608**2
     else:
         assert more == 0
 

@@ -10,11 +10,13 @@ from torch.nn import functional
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Tiles, TileTable
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
+from protenix_multiseed.kernels.known import Known, PairBias
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops import msa_average_hopper, msa_average_hopper_128
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.pair_bias import known_cases
 from protenix_multiseed.kernels.rows import fits_whole
 
 VALUE_TILES = TileTable({torch.bfloat16: Tiles(64, 64, 4, 3), torch.float32: Tiles(64, 64, 4, 2)})
@@ -47,7 +49,8 @@ def add_gated_average(
     gate: NormedLinear,
     out: torch.Tensor,
     rstd: torch.Tensor | None = None,
-) -> None:
+    after: PairBias | None = None,
+) -> Known | None:
     """Alg. 10 lines 4-7 and Alg. 14 lines 4, 6, 7 in place: ``x += (average * sigmoid(norm(x) gate^T)) out^T``.
 
     Args:
@@ -57,12 +60,17 @@ def add_gated_average(
         gate: The norm, and a weight [n_head * c, c_x].
         out: [c_x, n_head * c].
         rstd: Reciprocal standard deviations of ``x`` [..., N] in float32, if known. A faster kernel needs them.
+        after: The attention biases that are read next. ``x`` is then [A, N, N, c].
+
+    Returns:
+        What is known of ``x`` now. None: nothing.
     """
     gated = norm_linear(kernels, x, gate).sigmoid_().mul_(average.flatten(-2))
     if x.is_contiguous():
         x.view(-1, x.shape[-1]).addmm_(gated.view(-1, gated.shape[-1]), out.t())
     else:
         x += functional.linear(gated, out)
+    return None
 
 
 @triton.jit
@@ -164,6 +172,7 @@ def _update_fits(
     gate: NormedLinear,
     out: torch.Tensor,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> bool:
     return fits_whole(x.shape[-1], x) and average.shape[-1] in _HEAD_WIDTHS and x.is_contiguous()
 
@@ -180,6 +189,7 @@ def _(
     gate: NormedLinear,
     out: torch.Tensor,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> None:
     width, head = x.shape[-1], average.shape[-1]
     # If the averages have the memory order of x, treat all of them as rows of a single token.
@@ -211,3 +221,9 @@ def _(inputs: Inputs) -> Iterator[Case]:
         average = inputs.random(2, 36, 36, hidden // 32, 32)
         gate, out = inputs.linear(hidden, width), inputs.matrix(width, hidden)
         yield add_gated_average.changing(z, average, gate, out, inputs.rstd(z))
+    average, gate, out = inputs.random(2, 36, 36, 8, 32), inputs.linear(256, 256), inputs.matrix(256, 256)
+
+    def update(kernels: Kernels, z: torch.Tensor, after: PairBias) -> Known | None:
+        return add_gated_average(kernels, z, average, gate, out, inputs.rstd(z), after)
+
+    yield from known_cases(inputs, 8, False, update)

@@ -7,7 +7,7 @@ known. For the design see :mod:`..device_functions_hopper`.
 
 import torch
 
-from protenix_multiseed.kernels.base import Kernels
+from protenix_multiseed.kernels.base import EPSILON, Kernels
 from protenix_multiseed.kernels.device_functions_hopper import (
     CHANNELS,
     COMPUTE_REGISTERS,
@@ -19,12 +19,11 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     PRODUCT,
     ROWS,
     WIDE_PRODUCT,
-    add_rows,
     contract,
-    eights,
     fetch_pair,
     fetch_rows,
     finish,
+    halves,
     load_rstd,
     load_shift,
     make_rows,
@@ -34,6 +33,8 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     release,
     sigmoid,
 )
+from protenix_multiseed.kernels.device_functions_hopper_update import start_known, store_known, update_half
+from protenix_multiseed.kernels.known import Known, PairBias, place_known
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.rows_hopper import (
@@ -85,7 +86,10 @@ def gate_average(average, gates):
 
 
 @gluon.jit
-def update_rows(z, average, rows, weights, rstds, shift, size, GROUP: gl.constexpr):
+def update_rows(
+    z, average, rows, weights, rstds, shift, after, size, epsilon, HEADS: gl.constexpr, IS_TURNED: gl.constexpr,
+    GROUP: gl.constexpr,
+):  # fmt: skip
     """Work of one warp group."""
     buffers, full, empty = rows
     turn, step = 0, 0
@@ -117,18 +121,26 @@ def update_rows(z, average, rows, weights, rstds, shift, size, GROUP: gl.constex
         made = hopper.warpgroup_mma_wait(0, deps=[made])
         release(weights, step + 6, 2, SLOTS)
         step += 8
-        add_rows(z, eights(made), row, 0, size, CHANNELS)
+        known = start_known(HEADS)
+        one, other = halves(made)
+        known = update_half(z, one, row, 0, size, known, after, HEADS)
+        known = update_half(z, other, row, OUTPUTS, size, known, after, HEADS)
+        store_known(row, size, known, after, epsilon, HEADS, IS_TURNED)
         turn += 1
 
 
-@gluon.jit(do_not_specialize=["size"])
-def add_gated_average_hopper_kernel(z, x, average, gate, back, rstds, shift, size):
+@gluon.jit(do_not_specialize=["size", "n"])
+def add_gated_average_hopper_kernel(
+    z, x, average, gate, back, rstds, shift, after, shift_after, lengths, new_rstds, bias, n, by_pair, by_head,
+    by_query, size, epsilon, HEADS: gl.constexpr, IS_TURNED: gl.constexpr,
+):  # fmt: skip
     """``x`` describes the rows of ``z``."""
     rows, weights, shift = make_rows(2), make_weights(SLOTS, 2), make_shift(shift)
+    after = after, shift_after, lengths, new_rstds, bias, n, by_pair, by_head, by_query
     gl.warp_specialize([
-        (update_rows, (z, average, rows, weights, rstds, shift, size, 0)),
-        (update_rows, (z, average, rows, weights, rstds, shift, size, 1)),
-        (fetch_rows, (x, rows, size, 1, False)),
+        (update_rows, (z, average, rows, weights, rstds, shift, after, size, epsilon, HEADS, IS_TURNED, 0)),
+        (update_rows, (z, average, rows, weights, rstds, shift, after, size, epsilon, HEADS, IS_TURNED, 1)),
+        (fetch_rows, (x, rows, size, False)),
         (fetch_average_weights, (gate, back, weights, size)),
     ], [4, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
@@ -140,6 +152,7 @@ def fits(
     gate: NormedLinear,
     out: torch.Tensor,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> bool:
     """Whether this kernel takes the arguments of :func:`.msa_average.add_gated_average`."""
     return can_update(kernels, x, average, gate, out, N_CHANNEL) and rstd is not None and rstd.is_contiguous()
@@ -159,10 +172,14 @@ def run(
     gate: NormedLinear,
     out: torch.Tensor,
     rstd: torch.Tensor | None = None,
-) -> None:
-    """Launch the kernel. For the arguments see :func:`.msa_average.add_gated_average`."""
+    after: PairBias | None = None,
+) -> Known:
+    """Launch the kernel. For arguments and result see :func:`.msa_average.add_gated_average`."""
     rows = x.view(-1, x.shape[-1])
+    known, places, constants = place_known(kernels, x, after)
     launch(
         add_gated_average_hopper_kernel, grid(kernels, rows, TILE), x, describe(rows), average,
-        describe_weight(gate.folded, in_order), describe_weight(out, in_eights), rstd, gate.shift, len(rows), **OPTIONS,
+        describe_weight(gate.folded, in_order), describe_weight(out, in_eights), rstd, gate.shift, *places, len(rows),
+        EPSILON, *constants, **OPTIONS,
     )  # fmt: skip
+    return known

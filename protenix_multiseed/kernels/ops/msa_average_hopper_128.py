@@ -31,6 +31,7 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     store_updated,
     take_rows,
 )
+from protenix_multiseed.kernels.known import PairBias
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.ops.msa_average_hopper import can_update
@@ -87,6 +88,7 @@ def fits(
     gate: NormedLinear,
     out: torch.Tensor,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> bool:
     """Whether this kernel takes the arguments of :func:`.msa_average.add_gated_average`."""
     return can_update(kernels, x, average, gate, out, N_CHANNEL)
@@ -99,6 +101,7 @@ def run(
     gate: NormedLinear,
     out: torch.Tensor,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> None:
     """Launch the kernel. For the arguments see :func:`.msa_average.add_gated_average`."""
     rows = x.view(-1, x.shape[-1])

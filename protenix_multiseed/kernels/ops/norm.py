@@ -1,4 +1,4 @@
-"""Layer norm over the last dimension."""
+"""Layer norm over the last dimension, and what it divides by."""
 
 from collections.abc import Iterator
 
@@ -6,14 +6,25 @@ import torch
 from torch.nn import functional
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels
+from protenix_multiseed.kernels.device_functions import load_rows, variance
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
+from protenix_multiseed.kernels.rows import fits_whole
+from protenix_multiseed.limits import FOLDED_CHANNELS
+
+_ROWS = 32  # rows that one thread block of reciprocal_deviations reads
 
 
 @Operation
 def norm(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
     """Layer norm over the last dimension of ``x`` [..., c]; the result has the dtype of ``x``."""
     return functional.layer_norm(x, x.shape[-1:], weight, bias, EPSILON)
+
+
+@Operation
+def reciprocal_deviations(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
+    """What a layer norm multiplies each row of ``x`` [..., c] by -> [...] in float32."""
+    return torch.rsqrt(x.float().var(dim=-1, correction=0) + EPSILON)
 
 
 @triton.jit(do_not_specialize=["n_row"])
@@ -45,6 +56,13 @@ def norm_kernel(
     tl.store(out + row * width + column, a.to(out.dtype.element_ty), mask=inside)
 
 
+@triton.jit(do_not_specialize=["size"])
+def reciprocal_deviations_kernel(x, out, size, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    found = tl.rsqrt(variance(load_rows(x, row, size, WIDTH), WIDTH) + epsilon)
+    tl.store(out + row, found, mask=row < size)
+
+
 @norm.triton()
 def _(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
     x = x.contiguous()
@@ -59,6 +77,14 @@ def _(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torc
     return out
 
 
+@reciprocal_deviations.triton(lambda kernels, x: fits_whole(x.shape[-1], x) and x.is_contiguous())
+def _(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
+    out = x.new_empty(x.shape[:-1], dtype=torch.float32)
+    grid = (triton.cdiv(out.numel(), _ROWS),)
+    launch(reciprocal_deviations_kernel, grid, x, out, out.numel(), EPSILON, x.shape[-1], _ROWS)
+    return out
+
+
 def tile_of(width: int) -> tuple[int, int]:
     """Numbers of rows and columns in the tile of one thread block, which reads whole rows of ``width`` channels."""
     columns = triton.next_power_of_2(width)
@@ -69,3 +95,8 @@ def tile_of(width: int) -> tuple[int, int]:
 def _(inputs: Inputs) -> Iterator[Case]:
     yield norm.making(inputs.random(2, 32, 384), *inputs.norm(384))
     yield norm.making(inputs.random(2, 2, 35, 768), inputs.random(768), None)
+
+
+@reciprocal_deviations.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    yield reciprocal_deviations.making(inputs.random(2, 36, 36, FOLDED_CHANNELS))

@@ -1,11 +1,12 @@
 """Alg. 14 line 3: attention biases from the pair representation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 from protenix_multiseed.kernels.base import EPSILON, MASKED, Kernels, Lengths, Tiles, TileTable, mask_keys
-from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows
+from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, variance
+from protenix_multiseed.kernels.known import Known, PairBias, empty_bias
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
@@ -46,11 +47,16 @@ def pair_bias(
     return made, None
 
 
-@triton.jit
-def variance(a, WIDTH: tl.constexpr):
-    """Variances of whole rows [ROWS, WIDTH]. Rounding makes them inexact by less than rows of bfloat16 are."""
-    mean = tl.sum(a, axis=1) / WIDTH
-    return tl.maximum(tl.sum(a * a, axis=1) / WIDTH - mean * mean, 0.0)
+def biases(
+    kernels: Kernels, z: torch.Tensor, known: Known | None, asked: PairBias
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The biases that were asked for and the deviations of ``z``, as :func:`pair_bias` returns them.
+
+    They are computed unless they are known.
+    """
+    if known is None or known.bias is None:
+        return pair_bias(kernels, z, asked.linear, asked.lengths, asked.starting)
+    return known.bias[..., : z.shape[2]], known.rstd
 
 
 @triton.jit(do_not_specialize=["n", "n_row", "n_head"])
@@ -110,8 +116,8 @@ def _(
     kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths, starting: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     n_head, (n_pair, n, _, width) = len(linear), z.shape
-    padded = triton.cdiv(n, kernels.key_block) * kernels.key_block
-    out = z.new_empty(n_head, n_pair, n, padded).transpose(0, 1)
+    out = empty_bias(kernels, z, n_head)
+    padded = out.shape[-1]
     tiles, rstd, weights = TILES.of(z), None, (*linear.norm, linear.weight)
     if kernels.hopper and z.dtype == torch.bfloat16 and width == FOLDED_CHANNELS:
         tiles, rstd = FOLDED_TILES, z.new_empty(n_pair, n, n, dtype=torch.float32)
@@ -124,6 +130,28 @@ def _(
         EPSILON, MASKED, not starting, width, tiles.rows, heads, **tiles.options,
     )  # fmt: skip
     return out[..., :n], rstd
+
+
+def known_cases(
+    inputs: Inputs, n_head: int, starting: bool, update: Callable[[Kernels, torch.Tensor, PairBias], Known | None]
+) -> Iterator[Case]:
+    """Cases of the biases and deviations that an update of pairs of 256 channels finds for the operation after it."""
+    if not inputs.folds(FOLDED_CHANNELS):
+        return
+    z = inputs.random(2, 36, 36, FOLDED_CHANNELS)
+    asked = PairBias(inputs.linear(n_head, FOLDED_CHANNELS), inputs.lengths(31, 14), starting)
+
+    def bias(kernels: Kernels) -> torch.Tensor:
+        x = z.clone()
+        return biases(kernels, x, update(kernels, x, asked), asked)[0].clamp(min=-10)
+
+    def rstd(kernels: Kernels) -> torch.Tensor:
+        x = z.clone()
+        known = update(kernels, x, asked)
+        return inputs.rstd(x, known and known.rstd)
+
+    yield bias
+    yield rstd
 
 
 @pair_bias.probed

@@ -7,12 +7,14 @@ from torch.nn import functional
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm, Tiles, TileTable
 from protenix_multiseed.kernels.device_functions import load_rows, norm_rows, sigmoid, store_rows, transition
+from protenix_multiseed.kernels.known import Known, PairBias
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops import transition_hopper, transition_hopper_128
 from protenix_multiseed.kernels.ops.norm import tile_of
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.pair_bias import known_cases
 from protenix_multiseed.kernels.rows import fits_whole
 
 TILES = TileTable({
@@ -30,16 +32,28 @@ def swiglu(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
 
 
 @Operation
-def add_transition(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
+def add_transition(
+    kernels: Kernels,
+    x: torch.Tensor,
+    norm: Norm,
+    expand: torch.Tensor,
+    contract: torch.Tensor,
+    after: PairBias | None = None,
+) -> Known | None:
     """Alg. 11 in place: ``x += swiglu(norm(x) expand^T) contract^T``.
 
     Args:
         x: [..., c].
         expand: Weights of both halves of the expansion [2 * c_hidden, c].
         contract: [c, c_hidden].
+        after: The attention biases that are read next. ``x`` is then [A, N, N, c].
+
+    Returns:
+        What is known of ``x`` now. None: nothing.
     """
     for rows in torch.split(x.view(-1, x.shape[-1]), max(1, kernels.elements // len(expand))):
         rows.addmm_(swiglu(kernels, norm_linear(kernels, rows, NormedLinear(norm, expand))), contract.t())
+    return None
 
 
 @triton.jit(do_not_specialize=["n_row"])
@@ -83,7 +97,14 @@ def _(kernels: Kernels, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _fits(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> bool:
+def _fits(
+    kernels: Kernels,
+    x: torch.Tensor,
+    norm: Norm,
+    expand: torch.Tensor,
+    contract: torch.Tensor,
+    after: PairBias | None = None,
+) -> bool:
     return fits_whole(x.shape[-1], x) and contract.shape[1] % TILES.of(x).columns == 0
 
 
@@ -92,7 +113,14 @@ add_transition.triton(transition_hopper_128.fits)(transition_hopper_128.run)
 
 
 @add_transition.triton(_fits)
-def _(kernels: Kernels, x: torch.Tensor, norm: Norm, expand: torch.Tensor, contract: torch.Tensor) -> None:
+def _(
+    kernels: Kernels,
+    x: torch.Tensor,
+    norm: Norm,
+    expand: torch.Tensor,
+    contract: torch.Tensor,
+    after: PairBias | None = None,
+) -> None:
     size, tiles = x.numel() // x.shape[-1], TILES.of(x)
     launch(
         add_transition_kernel, (triton.cdiv(size, tiles.rows),), x, *norm, expand, contract, size, len(expand) // 2,
@@ -111,6 +139,12 @@ def _(inputs: Inputs) -> Iterator[Case]:
         z = inputs.random(2, 36, 36, width)
         both = inputs.matrix(8 * width, width), inputs.matrix(width, 4 * width)
         yield add_transition.changing(z, inputs.norm(width), *both)
+    norm, expand, contract = inputs.norm(256), inputs.matrix(2048, 256), inputs.matrix(256, 1024)
+
+    def update(kernels: Kernels, z: torch.Tensor, after: PairBias) -> Known | None:
+        return add_transition(kernels, z, norm, expand, contract, after)
+
+    yield from known_cases(inputs, 16, True, update)
 
 
 @swiglu.probed

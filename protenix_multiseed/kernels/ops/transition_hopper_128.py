@@ -7,6 +7,9 @@ their update. Weights are fetched again for each tile. For the rest see :mod:`..
 
 from functools import partial
 
+import torch
+
+from protenix_multiseed.kernels.base import EPSILON, Kernels, Norm
 from protenix_multiseed.kernels.device_functions_hopper import (
     BLOCK_LAYOUT,
     FETCH_REGISTERS,
@@ -14,9 +17,9 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     PART,
     PRODUCT,
     ROWS,
-    add_rows,
     eights,
     make_barriers,
+    pointers,
 )
 from protenix_multiseed.kernels.device_functions_hopper_128 import (
     CHANNELS,
@@ -29,12 +32,18 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     norm_whole,
     slot_of,
 )
-from protenix_multiseed.kernels.language import gl, gluon, hopper
+from protenix_multiseed.kernels.known import PairBias
+from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
 from protenix_multiseed.kernels.ops import transition_hopper
 from protenix_multiseed.kernels.ops.transition_hopper import swiglu_of
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
     TILE_128,
+    describe,
+    describe_weight,
+    grid,
+    in_eights,
+    in_turn,
 )
 
 SLOTS = gl.constexpr(2)  # for each weight: of 32 KiB of the first, of 16 KiB of the second
@@ -103,7 +112,9 @@ def transform_rows(z, rows, expand_slots, contract_slots, norm, size, n_hidden, 
             hopper.mbarrier.arrive(c_empty.index(slot), count=1)
             step += 1
         made = hopper.warpgroup_mma_wait(0, deps=[made])
-        add_rows(z, eights(made), (tile * GROUPS + GROUP) * ROWS, 0, size, CHANNELS)
+        at, inside = pointers(z, (tile * GROUPS + GROUP) * ROWS, 0, size, CHANNELS)
+        made = eights(made) + gl.load(at, mask=inside, other=0.0).to(gl.float32)
+        gl.store(at, made.to(gl.bfloat16), mask=inside)
         turn += 1
 
 
@@ -124,4 +135,18 @@ def add_transition_128_hopper_kernel(z, x, expand, contract, scale, shift, size,
 fits = partial(transition_hopper.fits, width=N_CHANNEL)
 
 
-run = partial(transition_hopper.run, kernel=add_transition_128_hopper_kernel, tile=TILE_128, options=OPTIONS_128)
+def run(
+    kernels: Kernels,
+    x: torch.Tensor,
+    norm: Norm,
+    expand: torch.Tensor,
+    contract: torch.Tensor,
+    after: PairBias | None = None,
+) -> None:
+    """Launch the kernel. For the arguments see :func:`.transition.add_transition`."""
+    rows = x.view(-1, x.shape[-1])
+    launch(
+        add_transition_128_hopper_kernel, grid(kernels, rows, TILE_128), x, describe(rows),
+        describe_weight(expand, in_turn), describe_weight(contract, in_eights), *norm, len(rows), contract.shape[1],
+        EPSILON, **OPTIONS_128,
+    )  # fmt: skip

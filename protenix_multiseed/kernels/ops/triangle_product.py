@@ -6,12 +6,14 @@ import torch
 
 from protenix_multiseed.kernels.base import EPSILON, Kernels, Lengths, Tiles, TileTable, chunks
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, sigmoid, store_rows
+from protenix_multiseed.kernels.known import Known, PairBias
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
 from protenix_multiseed.kernels.ops import triangle_factors_hopper, triangle_product_hopper_128, triangle_update_hopper
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.pair_bias import known_cases
 from protenix_multiseed.kernels.rows import fits_whole
 
 # Tiles for 256 channels (pairs of protenix-v2) are chosen by their register use; they are not timed.
@@ -30,7 +32,7 @@ _MAX_KEPT_BYTES = 64 * 1024  # a persistent kernel keeps both weights of the upd
 
 @Operation
 def gated_channels(
-    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths, rstd: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Alg. 12 lines 1-2: the two gated factors of a triangle product, zero at padding tokens.
 
@@ -38,10 +40,11 @@ def gated_channels(
         z: [A, N, N, c_z].
         linear: The norm, and the projections to the values of both factors, then to their gates [4 * c, c_z].
         lengths: Numbers of real tokens of each pair representation.
+        rstd: Reciprocal standard deviations of ``z`` [A, N, N] in float32, if known. A kernel may need them, and makes
+            them if they are not.
 
     Returns:
-        The factors [2 * c, A, N, N], and the reciprocal standard deviations of ``z`` [A, N, N] in float32. None: not
-        known.
+        The factors [2 * c, A, N, N], and ``rstd``, if it is known now.
     """
     gated = z.new_empty(len(linear) // 2, *z.shape[:-1])
     for seeds, rows in chunks(z, len(linear), kernels.pair_elements):
@@ -53,7 +56,7 @@ def gated_channels(
     if not lengths.are_equal:
         is_padding = lengths.is_padding(z.shape[1])
         gated.masked_fill_(is_padding[:, :, None] | is_padding[:, None], 0.0)
-    return gated, None
+    return gated, rstd
 
 
 @Operation
@@ -64,7 +67,8 @@ def add_triangle(
     gate: NormedLinear,
     out: NormedLinear,
     rstd: torch.Tensor | None = None,
-) -> None:
+    after: PairBias | None = None,
+) -> Known | None:
     """Alg. 12 lines 3-4 in place: ``z += norm_out(product) out^T * sigmoid(norm(z) gate^T)``.
 
     Args:
@@ -73,10 +77,15 @@ def add_triangle(
         gate: The norm, and a weight [c_z, c_z].
         out: ``norm_out``, and a weight [c_z, c].
         rstd: Reciprocal standard deviations of ``z`` [A, N, N] in float32, if known. A faster kernel needs them.
+        after: The attention biases that are read next.
+
+    Returns:
+        What is known of ``z`` now. None: nothing.
     """
     for seeds, rows in chunks(z, 3 * len(product), kernels.pair_elements):
         update = norm_linear(kernels, product[:, seeds, rows].permute(1, 2, 3, 0), out)
         z[seeds, rows].addcmul_(update, torch.sigmoid(norm_linear(kernels, z[seeds, rows], gate)))
+    return None
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -150,7 +159,9 @@ def add_triangle_kernel(
         store_rows(z, a + update * sigmoid(gated), row, size, WIDTH)
 
 
-def _factors_fit(kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths) -> bool:
+def _factors_fit(
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths, rstd: torch.Tensor | None = None
+) -> bool:
     return fits_whole(z.shape[-1], z) and len(linear) // 2 % FACTOR_TILES.of(z).columns == 0
 
 
@@ -160,7 +171,7 @@ gated_channels.triton(triangle_product_hopper_128.factors_fit)(triangle_product_
 
 @gated_channels.triton(_factors_fit)
 def _(
-    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths
+    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths, rstd: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     n_out, n = len(linear) // 2, z.shape[-2]
     size, tiles = z.numel() // z.shape[-1], FACTOR_TILES.of(z)
@@ -169,7 +180,7 @@ def _(
         gated_channels_kernel, (triton.cdiv(size, tiles.rows),), z, *linear.norm, linear.weight, lengths.each, out,
         size, n, n_out, EPSILON, z.shape[-1], tiles.rows, tiles.columns, **tiles.options,
     )  # fmt: skip
-    return out, None
+    return out, rstd
 
 
 def _update_fits(
@@ -179,6 +190,7 @@ def _update_fits(
     gate: NormedLinear,
     out: NormedLinear,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> bool:
     return fits_whole(z.shape[-1], z) and fits_whole(len(product), z)
 
@@ -195,6 +207,7 @@ def _(
     gate: NormedLinear,
     out: NormedLinear,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> None:
     size, tiles = z.numel() // z.shape[-1], UPDATE_TILES.of(z)
     n_tile = triton.cdiv(size, tiles.rows)
@@ -213,8 +226,6 @@ def _(inputs: Inputs) -> Iterator[Case]:
     def cases(width: int) -> Iterator[Case]:
         z, linear = inputs.random(2, 36, 36, width), inputs.linear(4 * max(width, 128), width)
         yield lambda kernels: gated_channels(kernels, z, linear, lengths)[0]
-        if inputs.folds(width):
-            yield lambda kernels: inputs.rstd(z, gated_channels(kernels, z, linear, lengths)[1])
 
     for width in (256, 128, 64):
         yield from cases(width)
@@ -227,3 +238,10 @@ def _(inputs: Inputs) -> Iterator[Case]:
         yield add_triangle.changing(
             z, product, inputs.linear(width, width), inputs.linear(width, hidden), inputs.rstd(z)
         )
+    gate, out = inputs.linear(256, 256), inputs.linear(256, 256)
+
+    def update(kernels: Kernels, z: torch.Tensor, after: PairBias) -> Known | None:
+        return add_triangle(kernels, z, factors, gate, out, inputs.rstd(z), after)
+
+    factors = inputs.random(256, 2, 36, 36)
+    yield from known_cases(inputs, 8, True, update)

@@ -37,10 +37,10 @@ from protenix_multiseed.kernels.device_functions_hopper_128 import (
     store_updated,
     take_rows,
 )
+from protenix_multiseed.kernels.known import PairBias
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
 from protenix_multiseed.kernels.normed import NormedLinear
-from protenix_multiseed.kernels.ops import triangle_factors_hopper
-from protenix_multiseed.kernels.ops.triangle_factors_hopper import are_real, gated_values
+from protenix_multiseed.kernels.ops.triangle_factors_hopper import are_real, can_make, gated_values
 from protenix_multiseed.kernels.ops.triangle_update_hopper import can_update
 from protenix_multiseed.kernels.rows_hopper import (
     OPTIONS_128,
@@ -121,13 +121,23 @@ def add_triangle_128_hopper_kernel(z, product, gate, back, scale, shift, scale_o
        [COMPUTE_REGISTERS, COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
 
-def factors_fit(kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths) -> bool:
+def factors_fit(
+    kernels: Kernels,
+    z: torch.Tensor,
+    linear: NormedLinear,
+    lengths: Lengths,
+    rstd: torch.Tensor | None = None,
+) -> bool:
     """Whether the kernel takes the arguments of :func:`.triangle_product.gated_channels`: more weights do not fit."""
-    return triangle_factors_hopper.fits(kernels, z, linear, lengths, N_CHANNEL) and len(linear) <= 4 * N_CHANNEL
+    return can_make(kernels, z, linear, N_CHANNEL) and len(linear) <= 4 * N_CHANNEL
 
 
 def make_factors(
-    kernels: Kernels, z: torch.Tensor, linear: NormedLinear, lengths: Lengths
+    kernels: Kernels,
+    z: torch.Tensor,
+    linear: NormedLinear,
+    lengths: Lengths,
+    rstd: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, None]:
     """Launch the kernel. For arguments and results see :func:`.triangle_product.gated_channels`."""
     rows, n_out = z.view(-1, z.shape[-1]), len(linear) // 2
@@ -147,6 +157,7 @@ def update_fits(
     gate: NormedLinear,
     out: NormedLinear,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> bool:
     """Whether the kernel takes the arguments of :func:`.triangle_product.add_triangle`."""
     return can_update(kernels, z, product, gate, out, N_CHANNEL)
@@ -159,6 +170,7 @@ def add_update(
     gate: NormedLinear,
     out: NormedLinear,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> None:
     """Launch the kernel. For the arguments see :func:`.triangle_product.add_triangle`."""
     rows = z.view(-1, z.shape[-1])

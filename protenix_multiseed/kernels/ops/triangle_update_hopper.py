@@ -18,8 +18,6 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     PARTS,
     PRODUCT,
     ROWS,
-    add_rows,
-    eights,
     fetch_pair,
     fetch_rows,
     finish,
@@ -34,6 +32,8 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     sigmoid,
     widen,
 )
+from protenix_multiseed.kernels.device_functions_hopper_update import start_known, store_known, update_half
+from protenix_multiseed.kernels.known import Known, PairBias, place_known
 from protenix_multiseed.kernels.language import gl, gluon, hopper, launch
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.rows_hopper import (
@@ -101,7 +101,10 @@ def give_back(empty, slot):
 
 
 @gluon.jit
-def update_pairs(z, rows, products, weights, rstds, shift, shift_out, size, epsilon, GROUP: gl.constexpr):
+def update_pairs(
+    z, rows, products, weights, rstds, shift, shift_out, after, size, epsilon, HEADS: gl.constexpr,
+    IS_TURNED: gl.constexpr, GROUP: gl.constexpr,
+):  # fmt: skip
     """Work of one warp group."""
     x_buffers, x_full, x_empty = rows
     p_buffers, p_full, p_empty = products
@@ -109,7 +112,7 @@ def update_pairs(z, rows, products, weights, rstds, shift, shift_out, size, epsi
     rstd_out = gl.zeros([ROWS], gl.float32, gl.SliceLayout(1, PRODUCT))
     for tile in range(gl.program_id(0), gl.cdiv(size, 2 * ROWS), gl.num_programs(0)):
         row = (tile * 2 + GROUP) * ROWS
-        rstd = load_rstd(rstds, row, size)
+        rstd, known = load_rstd(rstds, row, size), start_known(HEADS)
         hopper.mbarrier.wait(p_full.index(GROUP), turn & 1)
         for half in gl.static_range(CHANNELS // OUTPUTS):
             update = multiply(p_buffers, GROUP, weights, step, SLOTS, True)
@@ -130,20 +133,27 @@ def update_pairs(z, rows, products, weights, rstds, shift, shift_out, size, epsi
                 hopper.mbarrier.arrive(x_empty.index(GROUP), count=1)
             step += 4
             gates = sigmoid(finish(gates, rstd, load_shift(shift, half * OUTPUTS)))
-            add_rows(z, eights(update * gates), row, half * OUTPUTS, size, CHANNELS)
+            known = update_half(z, update * gates, row, half * OUTPUTS, size, known, after, HEADS)
+        store_known(row, size, known, after, epsilon, HEADS, IS_TURNED)
         turn += 1
 
 
-@gluon.jit(do_not_specialize=["size"])
-def add_triangle_hopper_kernel(z, x, product, back, gate, rstds, shift, shift_out, size, epsilon):
+@gluon.jit(do_not_specialize=["size", "n"])
+def add_triangle_hopper_kernel(
+    z, x, product, back, gate, rstds, shift, shift_out, after, shift_after, lengths, new_rstds, bias, n, by_pair,
+    by_head, by_query, size, epsilon, HEADS: gl.constexpr, IS_TURNED: gl.constexpr,
+):  # fmt: skip
     """``x`` describes the rows of ``z``."""
     rows, products, weights = make_rows(2), make_rows(2), make_weights(SLOTS, 2)
     shift, shift_out = make_shift(shift), make_shift(shift_out)
+    after = after, shift_after, lengths, new_rstds, bias, n, by_pair, by_head, by_query
     gl.warp_specialize([
-        (update_pairs, (z, rows, products, weights, rstds, shift, shift_out, size, epsilon, 0)),
-        (update_pairs, (z, rows, products, weights, rstds, shift, shift_out, size, epsilon, 1)),
-        (fetch_rows, (product, products, size, 1, True)),
-        (fetch_rows, (x, rows, size, 1, False)),
+        (update_pairs,
+         (z, rows, products, weights, rstds, shift, shift_out, after, size, epsilon, HEADS, IS_TURNED, 0)),
+        (update_pairs,
+         (z, rows, products, weights, rstds, shift, shift_out, after, size, epsilon, HEADS, IS_TURNED, 1)),
+        (fetch_rows, (product, products, size, True)),
+        (fetch_rows, (x, rows, size, False)),
         (fetch_triangle_weights, (back, gate, weights, size)),
     ], [4, 1, 1, 1], [COMPUTE_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS, FETCH_REGISTERS])  # fmt: skip
 
@@ -155,6 +165,7 @@ def fits(
     gate: NormedLinear,
     out: NormedLinear,
     rstd: torch.Tensor | None = None,
+    after: PairBias | None = None,
 ) -> bool:
     """Whether this kernel takes the arguments of :func:`.triangle_product.add_triangle`."""
     return can_update(kernels, z, product, gate, out, N_CHANNEL) and rstd is not None and rstd.is_contiguous()
@@ -179,12 +190,15 @@ def run(
     gate: NormedLinear,
     out: NormedLinear,
     rstd: torch.Tensor | None = None,
-) -> None:
-    """Launch the kernel. For the arguments see :func:`.triangle_product.add_triangle`."""
+    after: PairBias | None = None,
+) -> Known:
+    """Launch the kernel. For arguments and result see :func:`.triangle_product.add_triangle`."""
     rows = z.view(-1, z.shape[-1])
+    known, places, constants = place_known(kernels, z, after)
     launch(
         add_triangle_hopper_kernel, grid(kernels, rows, TILE), z, describe(rows),
         describe(product.view(len(product), -1)), describe_weight(out.folded, in_eights),
-        describe_weight(gate.folded, in_eights), rstd, gate.shift_in_eights, out.shift_in_eights, len(rows),
-        EPSILON, **OPTIONS,
+        describe_weight(gate.folded, in_eights), rstd, gate.shift_in_eights, out.shift_in_eights, *places, len(rows),
+        EPSILON, *constants, **OPTIONS,
     )  # fmt: skip
+    return known

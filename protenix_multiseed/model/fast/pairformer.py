@@ -11,12 +11,13 @@ import torch
 from torch.nn import functional
 
 from protenix_multiseed.kernels.base import Kernels, Lengths, Norm, chunks, scale_queries, split_heads
+from protenix_multiseed.kernels.known import NOTHING, Known, PairBias
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.ops.attention import attention
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average
 from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.kernels.ops.norm_linear import norm_linear
-from protenix_multiseed.kernels.ops.pair_bias import pair_bias
+from protenix_multiseed.kernels.ops.pair_bias import biases
 from protenix_multiseed.kernels.ops.transition import add_transition
 from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
 from protenix_multiseed.limits import channel_groups
@@ -27,19 +28,37 @@ class PairBlock:
     """Alg. 17 lines 2-6 on ``z`` [N_seed, N, N, c_z], in place."""
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        self.triangles: list[_TriangleProduct | _TriangleAttention] = [
+        self.triangles = (
             _TriangleProduct(block.tri_mul_out, dtype, outgoing=True),
             _TriangleProduct(block.tri_mul_in, dtype, outgoing=False),
             _TriangleAttention(block.tri_att_start, dtype, starting=True),
             _TriangleAttention(block.tri_att_end, dtype, starting=False),
-        ]
+        )
         self._transition = Transition(block.pair_transition, dtype)
 
-    def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
-        """Update ``z``. The first rows and columns of each entry are real tokens, the others are padding."""
-        for update in self.triangles:
-            update(kernels, z, lengths)
-        self._transition(kernels, z)
+    def __call__(
+        self,
+        kernels: Kernels,
+        z: torch.Tensor,
+        lengths: Lengths,
+        known: Known = NOTHING,
+        after: PairBias | None = None,
+    ) -> Known:
+        """Update ``z``. The first rows and columns of each entry are real tokens, the others are padding.
+
+        Args:
+            known: What is known of ``z``.
+            after: The attention biases that are read next.
+
+        Returns:
+            What is known of ``z`` now.
+        """
+        outgoing, incoming, starting, ending = self.triangles
+        known = outgoing(kernels, z, lengths, known)
+        known = incoming(kernels, z, lengths, known, starting.bias(lengths))
+        known = starting(kernels, z, lengths, known, ending.bias(lengths))
+        ending(kernels, z, lengths, known)
+        return self._transition(kernels, z, after)
 
 
 class SingleBlock:
@@ -57,11 +76,15 @@ class SingleBlock:
         self._out = core.linear_o.weight.to(dtype)
         self._transition = Transition(block.single_transition, dtype)
 
-    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, lengths: Lengths) -> None:
-        """Update ``s`` from ``s`` and ``z`` [N_seed, N, N, c_z]."""
+    def bias(self, lengths: Lengths) -> PairBias:
+        """The biases that this block reads."""
+        return PairBias(self._pair, lengths)
+
+    def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, lengths: Lengths, known: Known) -> None:
+        """Update ``s`` from ``s`` and ``z`` [N_seed, N, N, c_z], of which something may be known."""
         projected = functional.linear(layer_norm(kernels, s, *self._norm), self._weight, self._bias)[:, None]
         query, key, value, gate = split_heads(projected, 4, self._n_head)
-        bias, _ = pair_bias(kernels, z, self._pair, lengths)
+        bias, _ = biases(kernels, z, known, self.bias(lengths))
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         attention(kernels, query, key, value, gate, bias, out, lengths.most)
         s.view(-1, s.shape[-1]).addmm_(out.view(-1, self._out.shape[1]), self._out.t())
@@ -76,8 +99,9 @@ class PairStack:
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
         """Update ``z``."""
+        known = NOTHING
         for block in self.blocks:
-            block(kernels, z, lengths)
+            known = block(kernels, z, lengths, known)
 
 
 class PairformerStack:
@@ -88,9 +112,11 @@ class PairformerStack:
 
     def __call__(self, kernels: Kernels, s: torch.Tensor, z: torch.Tensor, lengths: Lengths) -> None:
         """Update ``s`` and ``z``."""
+        known = NOTHING
         for pair, single in self._blocks:
-            pair(kernels, z, lengths)
-            single(kernels, s, z, lengths)
+            known = pair(kernels, z, lengths, known, single.bias(lengths))
+            single(kernels, s, z, lengths, known)
+            known = Known(known.rstd)  # frees the biases
 
 
 def pad(x: torch.Tensor, network: Network, *, dims: int) -> torch.Tensor:
@@ -110,30 +136,49 @@ class _TriangleProduct:
     def __init__(self, module: Any, dtype: torch.dtype, *, outgoing: bool) -> None:
         self._outgoing = outgoing
         parts = (module.linear_a_p, module.linear_b_p, module.linear_a_g, module.linear_b_g)
-        self._project = torch.stack([part.weight for part in parts]).to(dtype)
+        self._n_channel = len(parts[0].weight)
+        self._project = NormedLinear(
+            norm_weights(module.layer_norm_in, dtype), torch.cat([part.weight for part in parts]).to(dtype)
+        )
         self._gate = normed(module.layer_norm_in, module.linear_g, dtype)
         self._out = normed(module.layer_norm_out, module.linear_z, dtype)
 
-    def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
-        n_seed, n = z.shape[:2]
-        n_channel = self._project.shape[1]
-        n_group = channel_groups(n_seed * n * n, n_channel, kernels.factor_elements)
+    def __call__(
+        self,
+        kernels: Kernels,
+        z: torch.Tensor,
+        lengths: Lengths,
+        known: Known = NOTHING,
+        after: PairBias | None = None,
+    ) -> Known:
+        """For the arguments see :meth:`PairBlock.__call__`."""
+        (n_seed, n), rstd = z.shape[:2], known.rstd
+        n_group = channel_groups(n_seed * n * n, self._n_channel, kernels.factor_elements)
         if n_group == 1:
-            product, rstd = self._multiply(kernels, z, self._project, lengths)
+            product, rstd = self._multiply(kernels, z, self._project, lengths, rstd)
         else:
-            product = z.new_empty(n_channel * n_seed, n, n)
-            for weight, into in zip(self._project.chunk(n_group, dim=1), product.chunk(n_group), strict=True):
-                _, rstd = self._multiply(kernels, z, weight, lengths, into)
-        add_triangle(kernels, z, product.view(-1, n_seed, n, n), self._gate, self._out, rstd)
+            product = z.new_empty(self._n_channel * n_seed, n, n)
+            n_some = self._n_channel // n_group
+            for index, into in enumerate(product.chunk(n_group)):
+                some = self._project.part(4, slice(index * n_some, (index + 1) * n_some))
+                _, rstd = self._multiply(kernels, z, some, lengths, rstd, into)
+        product = product.view(-1, n_seed, n, n)
+        return add_triangle(kernels, z, product, self._gate, self._out, rstd, after) or NOTHING
 
     def _multiply(
-        self, kernels: Kernels, z: torch.Tensor, weight: torch.Tensor, lengths: Lengths, out: torch.Tensor | None = None
+        self,
+        kernels: Kernels,
+        z: torch.Tensor,
+        linear: NormedLinear,
+        lengths: Lengths,
+        rstd: torch.Tensor | None,
+        out: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The product [C * N_seed, N, N] for the C channels that ``weight`` [4, C, c_z] projects to.
+        """The product [C * N_seed, N, N] for the C channels that ``linear`` projects to.
 
-        Also the reciprocal standard deviations of ``z``, if they are known.
+        Also the reciprocal standard deviations of ``z``, if they are known now.
         """
-        factors, rstd = gated_channels(kernels, z, NormedLinear(self._gate.norm, weight.flatten(0, 1)), lengths)
+        factors, rstd = gated_channels(kernels, z, linear, lengths, rstd)
         first, second = factors.view(2, -1, *factors.shape[-2:])
         return torch.bmm(*((first, second.mT) if self._outgoing else (first.mT, second)), out=out), rstd
 
@@ -151,11 +196,25 @@ class _TriangleAttention:
         )
         self._out = module.mha.linear_o.weight.to(dtype)
 
-    def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
-        bias, rstds = pair_bias(kernels, z, self._pair, lengths, self._starting)
+    def bias(self, lengths: Lengths) -> PairBias:
+        """The biases that this update reads."""
+        return PairBias(self._pair, lengths, self._starting)
+
+    def __call__(
+        self,
+        kernels: Kernels,
+        z: torch.Tensor,
+        lengths: Lengths,
+        known: Known = NOTHING,
+        after: PairBias | None = None,
+    ) -> Known:
+        """For the arguments see :meth:`PairBlock.__call__`."""
+        bias, rstds = biases(kernels, z, known, self.bias(lengths))
+        found = []
         for seeds, rows in chunks(z, len(self._project), kernels.pair_elements):
             index = (seeds, rows) if self._starting else (seeds, slice(None), rows)
             part = z[index]
+            is_whole = part.shape[1:] == z.shape[1:]  # not some rows or columns of an entry
             rstd = None if rstds is None else rstds[index].contiguous()
             x = part.contiguous()  # a copy of some columns: the kernels of rows need contiguous rows
             projected = norm_linear(kernels, x, self._project, rstd)
@@ -166,9 +225,12 @@ class _TriangleAttention:
                 query, key, value, into = (part.transpose(1, 2) for part in (query, key, value, out))
             attention(kernels, query, key, value, None, bias[seeds], into, lengths.most)
             del query, key, value, into, projected
-            add_gated_average(kernels, x, out, self._gate, self._out, rstd)
+            asked = after.only(seeds) if after and is_whole else None
+            made = add_gated_average(kernels, x, out, self._gate, self._out, rstd, asked)
+            found.append(made if made and is_whole else NOTHING)
             if not part.is_contiguous():
                 part.copy_(x)
+        return Known.joined(found)
 
 
 class Transition:
@@ -179,9 +241,13 @@ class Transition:
         self._expand = torch.cat([module.linear_no_bias_a.weight, module.linear_no_bias_b.weight]).to(dtype)
         self._contract = module.linear_no_bias.weight.to(dtype)
 
-    def __call__(self, kernels: Kernels, x: torch.Tensor) -> None:
-        """Update ``x`` [..., c] in place."""
-        add_transition(kernels, x, self._norm, self._expand, self._contract)
+    def __call__(self, kernels: Kernels, x: torch.Tensor, after: PairBias | None = None) -> Known:
+        """Update ``x`` [..., c] in place. Returns what is known of ``x`` now.
+
+        Args:
+            after: The attention biases that are read next. ``x`` is then [N_seed, N, N, c_z].
+        """
+        return add_transition(kernels, x, self._norm, self._expand, self._contract, after) or NOTHING
 
 
 def joined_projections(attention: Any, n_head: int) -> torch.Tensor:
