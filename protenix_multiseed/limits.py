@@ -19,8 +19,15 @@ SHARED_BATCH_MAX_TOKENS = (
     400  # larger jobs gain less than a fifth by filling a batch: 1.95 x at 120, 1.4 x at 245, 1.08 x at 600
 )
 MAX_SHARED_PADDING_PERCENT = 10  # of the arithmetic of a batch of several jobs
-MIN_CHANNELS = 32  # fewest channels of a triangle product that are computed at a time
 _MAX_SCORED_PAIRS = 2**19  # the confidence head scores at most this many token pairs at once, over all samples
+
+
+def fewest_channels(n_channel: int) -> int:
+    """Return how many of the channels of a triangle product are computed at a time at least.
+
+    Kernels for Hopper GPUs make 64 of 256 channels.
+    """
+    return max(min(n_channel, 32), n_channel // 4)
 
 
 def channel_groups(n_pair: int, n_channel: int, elements: int | None) -> int:
@@ -31,8 +38,8 @@ def channel_groups(n_pair: int, n_channel: int, elements: int | None) -> int:
         n_channel: Channels of the product, a power of two.
         elements: Maximum number of elements of both factors; None: one group.
     """
-    groups = 1
-    while elements is not None and n_channel // groups > MIN_CHANNELS and 2 * n_pair * n_channel > groups * elements:
+    groups, fewest = 1, fewest_channels(n_channel)
+    while elements is not None and n_channel // groups > fewest and 2 * n_pair * n_channel > groups * elements:
         groups *= 2
     return groups
 

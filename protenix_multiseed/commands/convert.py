@@ -26,8 +26,8 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
         config: Configuration, which decides what inputs may contain.
         inputs: Input files, or folders of them.
         to: A format of :data:`FORMATS`, or its short name.
-        out: The file to write; None for standard output. For several jobs in AlphaFold 3's format, which has one job a
-            file, it is a folder.
+        out: The file to write; None for standard output. AlphaFold 3's format has one job a file: for several jobs, or
+            without the suffix .json, it is a folder.
 
     Raises:
         ProtenixMsError: if an input is refused, or cannot be written in the format.
@@ -47,7 +47,7 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
                 say(f"note {job.name}: entity {number} has templates and no alignment; {text}", err=True)
     if to == "protenix":
         files = {out: [to_protenix(job) for job in jobs]}
-    elif len(jobs) == 1:
+    elif len(jobs) == 1 and (out is None or out.suffix == ".json"):
         files = {out: to_alphafold3(jobs[0])}  # type: ignore[dict-item]
     elif out is None:
         raise ConfigError(f"--out: {len(jobs)} jobs make as many AlphaFold 3 files: name a folder for them")

@@ -20,8 +20,8 @@ from protenix_multiseed.limits import (
     MAX_PAIR_ELEMENTS_GPU_ROOMY,
     MAX_TEMPORARY_ELEMENTS_CPU,
     MAX_TEMPORARY_ELEMENTS_GPU,
-    MIN_CHANNELS,
     channel_groups,
+    fewest_channels,
     samples_scored_at_once,
 )
 from protenix_multiseed.types import Sizes
@@ -337,7 +337,7 @@ def _triangle_bytes(n_pair: int, width: int, n_byte: int, settings: Settings) ->
         return 4 * n_pair * width * n_byte
     one, most = n_pair * width, settings.pair_elements
     groups = channel_groups(n_pair, width, most)
-    factors = max(min(2 * one, most), 2 * one * MIN_CHANNELS // width) if width else 0
+    factors = max(min(2 * one, most), 2 * n_pair * fewest_channels(width))
     # The product is made after its factors, or, in groups of channels, beside them.
     product = one if settings.fused or groups > 1 else 0
     # Without Triton, factors are made in chunks of rows: the normed z and all projections of two chunks.

@@ -72,13 +72,13 @@ def empty_bias(kernels: Kernels, z: torch.Tensor, n_head: int) -> torch.Tensor:
 def place_known(
     kernels: Kernels, x: torch.Tensor, after: PairBias | None
 ) -> tuple[Known, tuple[Any, ...], tuple[int, bool]]:
-    """Make places for what a kernel finds of the rows ``x`` [..., c] that it updates.
+    """Make places for what a kernel finds of the rows ``x`` [..., c] that it updates: biases only of [A, N, N, c].
 
     Returns:
         The places, the kernel's arguments for them, and its constants HEADS and IS_TURNED.
     """
     rstd, n = x.new_empty(x.shape[:-1], dtype=torch.float32), x.shape[-2]
-    if after is None or len(after.linear) not in N_HEADS:
+    if after is None or len(after.linear) not in N_HEADS or x.dim() != 4 or x.shape[1] != n:
         return Known(rstd), (x, rstd, rstd, rstd, x, n, 0, 0, 0), (0, False)  # only deviations; the others are not read
     linear, lengths = after.linear, after.lengths
     bias = empty_bias(kernels, x, len(linear))

@@ -17,6 +17,7 @@ from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import add_transition
 from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
+from protenix_multiseed.model.fast import pairformer
 from protenix_multiseed.model.fast.pairformer import PairBlock
 
 pytestmark = pytest.mark.skipif(
@@ -30,7 +31,7 @@ OPERATIONS = {
     for operation in (norm_linear, add_transition, gated_channels, add_triangle, add_gated_average)
 }
 UPDATES = {name: OPERATIONS[name] for name in ("add_triangle", "add_gated_average", "add_transition")}
-# Less than one tile, whole and partial tiles of 64 to 256 rows, and more tiles than multiprocessors.
+# Less than one tile, whole and partial tiles of 64 to 192 rows, and more tiles than multiprocessors.
 SIZES = [(1, 4), (1, 8), (1, 16), (1, 37), (2, 44), (3, 52), (1, 176), (1, 300)]
 WIDTHS = [128, 256]
 HOPPER = triton_kernels(hopper=True)
@@ -232,7 +233,11 @@ def test_updates_find_the_deviations_and_biases_of_what_they_leave(name, n_head,
     z, *others = arguments_of(name, 256, *size, mean=mean)
     _, linear, lengths = arguments_of("gated_channels", 256, *size, seed=1)
     asked = PairBias(NormedLinear(linear.norm, linear.weight[:n_head]), lengths, starting)
-    poison = z.new_full((size[0], n_head, size[1], 64 * (size[1] // 64 + 1)), float("nan"))
+    n_key = 64 * -(-size[1] // 64)
+    poison = (
+        z.new_full((size[0], n_head, size[1], n_key), float("nan")),
+        torch.full_like(z[..., 0].float(), float("nan")),
+    )
     del poison  # as above
     rstd, bias = UPDATES[name](HOPPER, z, *others, after=asked)
     without = arguments_of(name, 256, *size, mean=mean)[0]
@@ -265,16 +270,18 @@ def test_what_updates_find_is_the_same_with_any_number_of_thread_blocks(name):
 
 
 @torch.no_grad()
-def test_blocks_that_pass_on_what_they_know_are_as_near_to_pytorch_as_blocks_that_compute_it_again(block):
+def test_blocks_that_pass_on_what_they_know_are_as_near_to_pytorch_as_blocks_that_compute_it_again(block, monkeypatch):
     start, real = pairs_of(2, 48), (45, 37)
     lengths = Lengths.of(real, start.device)
     made = {}
-    for name, kernels in {"plain": torch_kernels(on_gpu=True), "again": HOPPER, "passed": HOPPER}.items():
+    for name, kernels in {"plain": torch_kernels(on_gpu=True), "passed": HOPPER, "again": HOPPER}.items():
+        if name == "again":
+            for update in UPDATES.values():
+                forgetful = lambda *arguments, update=update: update(*arguments) and None  # noqa: E731  it is short
+                monkeypatch.setattr(pairformer, update.__name__, forgetful)
         z, known = start.clone(), NOTHING
         for _ in range(2):
             known = block(kernels, z, lengths, known)
-            if name == "again":
-                known = NOTHING
         assert (known.rstd is not None) == (name == "passed")
         made[name] = torch.cat([z[index, :n, :n].flatten() for index, n in enumerate(real)]).double()
     off, off_passed = (float((made[name] - made["plain"]).norm()) for name in ("again", "passed"))

@@ -10,7 +10,7 @@ from protenix.model.modules.embedders import RelativePositionEncoding
 
 from protenix_multiseed.config_loading import load_config
 from protenix_multiseed.kernels.base import Lengths, row_chunks, torch_kernels
-from protenix_multiseed.limits import MIN_CHANNELS, channel_groups
+from protenix_multiseed.limits import channel_groups, fewest_channels
 from protenix_multiseed.model import demo
 from protenix_multiseed.model.fast.pairformer import PairBlock
 from protenix_multiseed.model.fast.relative_positions import one_hots, places
@@ -36,11 +36,11 @@ def test_row_chunks_are_even_and_hold_every_row_once(n, width, elements):
 def test_channels_are_divided_until_both_factors_are_small(n_pair, n_channel, elements):
     groups = channel_groups(n_pair, n_channel, elements)
     assert n_channel % groups == 0
-    assert n_channel // groups >= MIN_CHANNELS
+    assert n_channel // groups >= fewest_channels(n_channel)
     if elements is None or 2 * n_pair * n_channel <= elements:
         assert groups == 1
     else:
-        assert 2 * n_pair * n_channel // groups <= elements or n_channel // groups == MIN_CHANNELS
+        assert 2 * n_pair * n_channel // groups <= elements or n_channel // groups == fewest_channels(n_channel)
 
 
 @pytest.mark.parametrize("elements", [1, 2**16, 2**18])

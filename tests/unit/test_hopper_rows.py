@@ -23,6 +23,7 @@ from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.kernels.ops.transition import add_transition
 from protenix_multiseed.kernels.ops.triangle_product import add_triangle, gated_channels
 from protenix_multiseed.kernels.rows_hopper import in_eights, in_order, in_turn
+from protenix_multiseed.limits import channel_groups
 
 HOPPER, GENERAL = triton_kernels(hopper=True), triton_kernels()
 OPERATIONS = {
@@ -60,7 +61,9 @@ def arguments_of(name, width, n=4, n_out=None, hidden=128):
         "add_transition": {
             "x": z, "expand": zeros(2 * hidden, width), "contract": zeros(width, hidden), "norm": norm,
         },
-        "gated_channels": {"z": z, "linear": NormedLinear(norm, zeros(2 * n_out, width)), "lengths": lengths},
+        "gated_channels": {
+            "z": z, "linear": NormedLinear(norm, zeros(2 * n_out, width)), "lengths": lengths, "rstd": rstd,
+        },
         "add_triangle": {
             "z": z, "product": zeros(n_out, 2, n, n), "gate": NormedLinear(norm, zeros(width, width)),
             "out": NormedLinear((zeros(n_out), zeros(n_out)), zeros(width, n_out)), "rstd": rstd,
@@ -98,9 +101,10 @@ def test_each_kernel_takes_only_arguments_that_it_can_read(name, width):
     assert not fits(GENERAL, **good)
     assert not fits(HOPPER, **arguments_of(name, 384 - width))
     for key, value in good.items():
-        if key == "rstd":  # only kernels with a folded norm read it
+        if key == "rstd":  # only kernels with a folded norm read it; that of factors can make it
             is_read = width == 256
-            assert fits(HOPPER, **{**good, key: None}) == fits(HOPPER, **{**good, key: strided(value)}) == (not is_read)
+            assert fits(HOPPER, **{**good, key: strided(value)}) == (not is_read)
+            assert fits(HOPPER, **{**good, key: None}) == (not is_read or name == "gated_channels")
         elif isinstance(value, torch.Tensor):
             for wrong in (value.float(), shifted(value), strided(value)):
                 assert not fits(HOPPER, **{**good, key: wrong}), key
@@ -114,6 +118,14 @@ def test_each_kernel_takes_only_arguments_that_it_can_read(name, width):
                 assert not fits(HOPPER, **{**good, key: wrong}), key
 
 
+@pytest.mark.parametrize("width", [128, 256])
+def test_groups_of_channels_have_the_same_kernel(width):
+    for n_pair in (1, 2**20, 2**24, 2**28):
+        n_channel = width // channel_groups(n_pair, width, 2**28)
+        assert FITS["gated_channels", width](HOPPER, **arguments_of("gated_channels", width, n_out=2 * n_channel))
+    assert channel_groups(2**28, width, 2**28) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "width", "sizes"),
     [
@@ -123,6 +135,7 @@ def test_each_kernel_takes_only_arguments_that_it_can_read(name, width):
         ("add_transition", 256, {"hidden": 96}),
         ("add_transition", 128, {"hidden": 96}),
         ("gated_channels", 256, {"n_out": 96}),
+        ("gated_channels", 256, {"n_out": 64}),
         ("gated_channels", 256, {"n": 3}),
         ("gated_channels", 128, {"n_out": 96}),
         ("gated_channels", 128, {"n_out": 320}),

@@ -9,7 +9,7 @@ from protenix.model.modules.pairformer import PairformerBlock
 from torch import nn
 
 from protenix_multiseed.kernels.base import Lengths, torch_kernels
-from protenix_multiseed.kernels.known import NOTHING, Known, PairBias, empty_bias
+from protenix_multiseed.kernels.known import NOTHING, Known, PairBias, empty_bias, place_known
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import pair_bias as pair_bias_module
@@ -107,14 +107,14 @@ def run(stack, kernels):
         (2**30, 0, {"gated_channels": 3, "add_triangle": 3, "norm_linear": 4, "add_gated_average": 4}),
         # Each entry is a chunk.
         (N * N * 3 * WIDTH, 0, {"gated_channels": 3, "add_triangle": 3, "norm_linear": 8, "add_gated_average": 8}),
-        # A chunk is a part of an entry, whose update does not have all rows.
-        (N * N * WIDTH, 2, None),
+        # A chunk is a part of an entry, whose update does not have all rows; the last one has fewer.
+        (5 * N * 3 * WIDTH, 2, {"gated_channels": 3, "add_triangle": 3, "norm_linear": 20, "add_gated_average": 20}),
     ],
     ids=["at once", "entry by entry", "rows of an entry"],
 )
 @torch.no_grad()
 def test_what_is_known_is_used_and_is_that_of_the_present_pairs(stack, counted, elements, computed, with_deviations):
-    kernels = replace(KERNELS, pair_elements=elements)
+    kernels = replace(KERNELS, pair_elements=elements, factor_elements=None)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("add_triangle", "add_gated_average", "add_transition", "gated_channels", "norm_linear"):
             patch.setattr(pairformer, name, original_of(name))
@@ -123,8 +123,16 @@ def test_what_is_known_is_used_and_is_that_of_the_present_pairs(stack, counted, 
     made = run(stack, kernels)
     assert all(map(torch.equal, made, truth))
     assert counted["pair_bias"] == computed
-    if with_deviations is not None:
-        assert {name: counted[f"{name} with deviations"] for name in with_deviations} == with_deviations
+    assert {name: counted[f"{name} with deviations"] for name in with_deviations} == with_deviations
+
+
+@torch.no_grad()
+def test_all_groups_of_channels_have_the_deviations(stack, counted, monkeypatch):
+    monkeypatch.setattr(pairformer, "channel_groups", lambda *_: 2)
+    run(stack, KERNELS)
+    assert counted["gated_channels"] == 8
+    assert counted["gated_channels with deviations"] == 6
+    assert counted["add_triangle with deviations"] == 3
 
 
 def original_of(name):
@@ -170,4 +178,27 @@ def test_known_biases_lose_their_padding():
     )
     bias = torch.randn(1, 2, 20, 32)
     assert torch.equal(biases(KERNELS, z, Known(None, bias), asked)[0], bias[..., :20])
-    assert torch.equal(biases(KERNELS, z, None, asked)[0], pair_bias(KERNELS, z, asked.linear, asked.lengths)[0])
+    assert torch.equal(biases(KERNELS, z, NOTHING, asked)[0], pair_bias(KERNELS, z, asked.linear, asked.lengths)[0])
+
+
+@pytest.mark.parametrize("starting", [True, False])
+def test_a_kernel_gets_places_for_biases_of_whole_entries_only(starting):
+    linear = NormedLinear((torch.ones(256), torch.zeros(256)), torch.randn(8, 256).to(torch.bfloat16))
+    asked = PairBias(linear, Lengths.of([18, 20], CPU), starting)
+    z = torch.zeros(2, 20, 20, 256, dtype=torch.bfloat16)
+    known, places, constants = place_known(KERNELS, z, asked)
+    assert constants == (8, not starting)
+    assert known.rstd.shape == (2, 20, 20)
+    assert known.bias.shape == (2, 8, 20, 32)
+    assert (known.bias[..., 20:] < -1e9).all()
+    assert places[5:] == (20, 20 * 32, 2 * 20 * 32, 32)  # the heads are outermost
+    for x, other in (
+        (z[:, :10], asked),
+        (z[0], asked),
+        (z, None),
+        (z, replace(asked, linear=linear.part(1, slice(4)))),
+    ):
+        known, _, constants = place_known(KERNELS, x, other)
+        assert constants == (0, False)
+        assert known.bias is None
+        assert known.rstd.shape == x.shape[:-1]

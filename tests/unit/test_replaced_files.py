@@ -86,3 +86,11 @@ def test_a_job_file_of_others_is_not_replaced(searched, tmp_path, change):
     with pytest.raises(ConfigError, match="exists, and is not of these jobs"):
         searched("in.json")
     assert path.read_text() == held
+
+
+@pytest.mark.parametrize(("out", "written"), [("x.json", "x.json"), ("x", "x/a.json"), ("there", "there/a.json")])
+def test_one_alphafold3_job_goes_to_a_file_or_into_a_folder(tmp_path, out, written):
+    write_jobs(tmp_path, {"a": A})
+    (tmp_path / "there").mkdir()
+    convert(load_config({"model": "demo"}), [tmp_path / "in.json"], "alphafold3", tmp_path / out)
+    assert json.loads((tmp_path / written).read_text())["name"] == "a"

@@ -10,6 +10,8 @@ from protenix_multiseed.kernels import (
     device_functions_hopper,
     device_functions_hopper_128,
     device_functions_hopper_attention,
+    device_functions_hopper_kept,
+    device_functions_hopper_update,
 )
 from protenix_multiseed.kernels.operation import Operation
 
@@ -36,6 +38,8 @@ def _compute_cache_keys() -> None:
         device_functions_hopper,
         device_functions_hopper_128,
         device_functions_hopper_attention,
+        device_functions_hopper_kept,
+        device_functions_hopper_update,
     )
     for module in (*shared, *_modules):
         for value in tuple(vars(module).values()):

@@ -1,4 +1,4 @@
-"""Layer norm over the last dimension, and what it divides by."""
+"""Layer norm over the last dimension, and what it multiplies rows by."""
 
 from collections.abc import Iterator
 

@@ -68,5 +68,6 @@ def _(
 
 @add_outer.probed
 def _(inputs: Inputs) -> Iterator[Case]:
-    outer, weight = inputs.random(7 * 32, 32 * 32), inputs.matrix(128, 32 * 32)
-    yield add_outer.changing(inputs.random(7, 32, 128), outer, weight, inputs.random(128), 12.5)
+    for width in (256, 128):
+        outer, weight = inputs.random(7 * 32, 32 * 32), inputs.matrix(width, 32 * 32)
+        yield add_outer.changing(inputs.random(7, 32, width), outer, weight, inputs.random(width), 12.5)

@@ -6,7 +6,7 @@ import torch
 
 from protenix_multiseed.kernels.base import EPSILON, MASKED, Kernels, Lengths, Tiles, TileTable, mask_keys
 from protenix_multiseed.kernels.device_functions import load_rows, load_weight, norm_rows, variance
-from protenix_multiseed.kernels.known import Known, PairBias, empty_bias
+from protenix_multiseed.kernels.known import NOTHING, Known, PairBias, empty_bias
 from protenix_multiseed.kernels.language import launch, tl, triton
 from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Case, Inputs, Operation
@@ -48,13 +48,13 @@ def pair_bias(
 
 
 def biases(
-    kernels: Kernels, z: torch.Tensor, known: Known | None, asked: PairBias
+    kernels: Kernels, z: torch.Tensor, known: Known, asked: PairBias
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The biases that were asked for and the deviations of ``z``, as :func:`pair_bias` returns them.
 
     They are computed unless they are known.
     """
-    if known is None or known.bias is None:
+    if known.bias is None:
         return pair_bias(kernels, z, asked.linear, asked.lengths, asked.starting)
     return known.bias[..., : z.shape[2]], known.rstd
 
@@ -143,7 +143,7 @@ def known_cases(
 
     def bias(kernels: Kernels) -> torch.Tensor:
         x = z.clone()
-        return biases(kernels, x, update(kernels, x, asked), asked)[0].clamp(min=-10)
+        return biases(kernels, x, update(kernels, x, asked) or NOTHING, asked)[0].clamp(min=-10)
 
     def rstd(kernels: Kernels) -> torch.Tensor:
         x = z.clone()

@@ -58,6 +58,7 @@ class PairBlock:
         known = incoming(kernels, z, lengths, known, starting.bias(lengths))
         known = starting(kernels, z, lengths, known, ending.bias(lengths))
         ending(kernels, z, lengths, known)
+        del known  # frees the biases
         return self._transition(kernels, z, after)
 
 
@@ -99,9 +100,8 @@ class PairStack:
 
     def __call__(self, kernels: Kernels, z: torch.Tensor, lengths: Lengths) -> None:
         """Update ``z``."""
-        known = NOTHING
         for block in self.blocks:
-            known = block(kernels, z, lengths, known)
+            block(kernels, z, lengths)
 
 
 class PairformerStack:
