@@ -173,6 +173,17 @@ def load_rstd(rstds, row, size):
 
 
 @gluon.jit
+def rstd_of_sums(total, squares, epsilon):
+    """Reciprocal standard deviations of rows, from the sums and the sums of squares of their 256 channels.
+
+    Squares of bfloat16 are exact in float32. Their sum less the square of the mean is less exact than sums of squared
+    differences, by less than the rounding of the numbers themselves.
+    """
+    mean = total / CHANNELS
+    return gl.rsqrt(gl.maximum(squares / CHANNELS - mean * mean, 0.0) + epsilon)
+
+
+@gluon.jit
 def finish(made, rstd, shift):
     """Make the output of 64 rows and 128 channels from their product with a folded weight."""
     return made * rstd[:, None] + shift[None, :]

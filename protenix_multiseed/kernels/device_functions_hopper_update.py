@@ -19,6 +19,7 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     eights,
     in_other_order,
     pointers,
+    rstd_of_sums,
     widen,
 )
 from protenix_multiseed.kernels.language import ampere, gl, gluon
@@ -81,15 +82,10 @@ def update_half(z, made, row, column, size, known, after, HEADS: gl.constexpr):
 
 @gluon.jit
 def store_known(row, size, known, after, epsilon, HEADS: gl.constexpr, IS_TURNED: gl.constexpr):
-    """Store what is known of 64 rows after both halves. With IS_TURNED columns of pairs are the biases' queries.
-
-    Squares of bfloat16 are exact in float32. Their sum less the square of the mean is less exact than sums of squared
-    differences, by less than the rounding of the numbers themselves.
-    """
+    """Store what is known of 64 rows after both halves. With IS_TURNED columns of pairs are the biases' queries."""
     _, shift, lengths, rstds, bias, n, by_pair, by_head, by_query = after
     total, squares, one, other = known
-    mean = total / CHANNELS
-    rstd = gl.rsqrt(gl.maximum(squares / CHANNELS - mean * mean, 0.0) + epsilon)
+    rstd = rstd_of_sums(total, squares, epsilon)
     at = row + gl.arange(0, ROWS, gl.SliceLayout(1, EIGHTS))
     gl.store(rstds + at, rstd, mask=at < size)
     if HEADS > 0:

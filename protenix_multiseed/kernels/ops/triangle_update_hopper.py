@@ -29,6 +29,7 @@ from protenix_multiseed.kernels.device_functions_hopper import (
     multiply,
     multiply_half,
     release,
+    rstd_of_sums,
     sigmoid,
     widen,
 )
@@ -75,11 +76,7 @@ def fetch_triangle_weights(back, gate, weights, size):
 
 @gluon.jit
 def rstd_of_columns(buffers, slot, epsilon):
-    """Reciprocal standard deviations of the 64 columns of a slot [256, 64].
-
-    Squares of bfloat16 are exact in float32. Their sum less the square of the mean is less exact than sums of squared
-    differences, by less than the rounding of the numbers themselves.
-    """
+    """Reciprocal standard deviations of the 64 columns of a slot [256, 64]."""
     first = slot * PARTS
     total = gl.zeros([PIECE, ROWS], gl.float32, BY_COLUMN)
     squares = total
@@ -87,9 +84,8 @@ def rstd_of_columns(buffers, slot, epsilon):
         a = widen(buffers.index(first + piece // 2).slice(piece % 2 * PIECE, PIECE, dim=0).load(BY_COLUMN))
         total += a
         squares += a * a
-    mean = gl.sum(total, axis=0) / CHANNELS
-    variance = gl.maximum(gl.sum(squares, axis=0) / CHANNELS - mean * mean, 0.0)
-    return gl.convert_layout(gl.rsqrt(variance + epsilon), gl.SliceLayout(1, PRODUCT))
+    rstd = rstd_of_sums(gl.sum(total, axis=0), gl.sum(squares, axis=0), epsilon)
+    return gl.convert_layout(rstd, gl.SliceLayout(1, PRODUCT))
 
 
 @gluon.jit

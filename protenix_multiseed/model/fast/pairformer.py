@@ -137,10 +137,8 @@ class _TriangleProduct:
         self._outgoing = outgoing
         parts = (module.linear_a_p, module.linear_b_p, module.linear_a_g, module.linear_b_g)
         self._n_channel = len(parts[0].weight)
-        self._project = NormedLinear(
-            norm_weights(module.layer_norm_in, dtype), torch.cat([part.weight for part in parts]).to(dtype)
-        )
         self._gate = normed(module.layer_norm_in, module.linear_g, dtype)
+        self._project = NormedLinear(self._gate.norm, torch.cat([part.weight for part in parts]).to(dtype))
         self._out = normed(module.layer_norm_out, module.linear_z, dtype)
 
     def __call__(
@@ -230,7 +228,7 @@ class _TriangleAttention:
             found.append(made if made and is_whole else NOTHING)
             if not part.is_contiguous():
                 part.copy_(x)
-        return Known.joined(found)
+        return Known.joined(found) if after else NOTHING
 
 
 class Transition:
