@@ -107,9 +107,9 @@ def _resolve(config: RunConfig) -> RunConfig:
             "precision: fast works only for batches of seeds; leave out --sequential, or leave out --precision fast"
         )
     if config.store == "slim" and (config.full_confidence or config.pae != "none"):
-        what = "full_confidence" if config.full_confidence else "pae"
+        what = "--full-confidence" if config.full_confidence else "--pae"
         raise ConfigError(
-            f"store: slim keeps no per-pair errors, but {what} asks for them; use top:1, or leave {what} out"
+            f"--store slim keeps no per-pair errors, but {what} asks for them; use --store top:1, or leave {what} out"
         )
     _check_search(config)
     config = _with_executor(config)

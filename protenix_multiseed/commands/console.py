@@ -140,7 +140,9 @@ def show_findings(console: Console, name: str, findings: "Findings", folder: Pat
         console.print("One chain has no ipTM, so its score is 0.2 pTM, less 100 if atoms clash.", soft_wrap=True)
     for sentence in findings.sentences:
         console.print(escape(sentence[0].upper() + sentence[1:] + "."), soft_wrap=True)
-    kept = sum(sample.structure is not None for sample in order)
+    from protenix_multiseed.analysis.findings import has_structure  # loads numpy, which is here already
+
+    kept = sum(map(has_structure, order))
     places = {"best structure": folder / "best.cif", "all samples": folder / RANKING}  # a full disk may lack them
     texts = [f"{name}: [bold]{escape(str(path))}[/bold]" for name, path in places.items() if path.is_file()]
     texts.append(f"{counted(kept, 'structure')}, {format_bytes(findings.n_bytes)}\n")

@@ -26,8 +26,8 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
         config: Configuration, which decides what inputs may contain.
         inputs: Input files, or folders of them.
         to: A format of :data:`FORMATS`, or its short name.
-        out: The file to write; None for standard output. AlphaFold 3's format has one job a file: for several jobs, or
-            without the suffix .json, it is a folder.
+        out: The file to write, or a folder for it; None for standard output. AlphaFold 3's format has one job a file:
+            for several jobs, or without the suffix .json, it is a folder, which need not exist.
 
     Raises:
         ProtenixMsError: if an input is refused, or cannot be written in the format.
@@ -45,6 +45,8 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
             if one.structures and one.paired is None and one.unpaired is None:
                 text = "AlphaFold 3 takes templates only with alignments, so it gets empty ones and will not search"
                 say(f"note {job.name}: entity {number} has templates and no alignment; {text}", err=True)
+    if out is not None and out.is_dir() and (to == "protenix" or len(jobs) == 1):
+        out /= f"{jobs[0].name if len(jobs) == 1 else inputs[0].stem}.json"
     if to == "protenix":
         files = {out: [to_protenix(job) for job in jobs]}
     elif len(jobs) == 1 and (out is None or out.suffix == ".json"):

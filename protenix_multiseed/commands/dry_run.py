@@ -87,9 +87,21 @@ def dry_run(config: RunConfig, inputs: Sequence[Path], *, as_json: bool, show_al
     beside = make_console(sys.stderr) if as_json else console
     for text in missing:
         beside.print(f"[red]missing[/red] {escape(text)}", soft_wrap=True)
-    if (note := _full_disk(config, sum(plan.disk_bytes for plan in plans))) is not None:
-        beside.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
+    for note in (_full_disk(config, sum(plan.disk_bytes for plan in plans)), _found_before(config, jobs)):
+        if note is not None:
+            beside.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True)
     return int(any(plan.refusal for plan in plans) or (bool(missing) and config.assume_free is None))
+
+
+def _found_before(config: RunConfig, jobs: Sequence[Job]) -> str | None:
+    """Say that some jobs have results, whose seeds are planned all the same."""
+    count = sum((config.out / job.name).exists() for job in jobs)
+    if not count:
+        return None
+    return (
+        f"{config.out} has results of {count:,} of these jobs: all seeds are planned here, and a "
+        "run predicts those that are left, or is refused if settings or inputs differ"
+    )
 
 
 def make_plans(config: RunConfig, jobs: Sequence[Job], dictionary: Dictionary) -> Iterator[JobPlan]:

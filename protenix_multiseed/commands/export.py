@@ -12,6 +12,7 @@ from protenix_multiseed.errors import ConfigError
 from protenix_multiseed.files import make_scratch, publish_folder, read_text, remove
 from protenix_multiseed.outputs.export import alphafold3_files, pdb_files
 from protenix_multiseed.outputs.found import RankedJob, find_jobs, gather_job, refuse_if_none, skipped
+from protenix_multiseed.types import Sample
 from protenix_multiseed.units import counted
 
 FORMATS = {"alphafold3": alphafold3_files, "pdb": pdb_files}
@@ -46,9 +47,7 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
             try:
                 count = _write(job, to / job.name, kind, best=best)
                 say(f"{to / job.name}: {counted(count, 'file')}")
-                lacking = sum(not has_structure(sample) for sample in job.findings.samples)
-                if lacking and not best:
-                    text = f"{counted(lacking, 'sample')} left out: structure not kept (--store), or deleted"
+                if not best and (text := _lacking(job.findings.samples)):
                     job = replace(job, notes=(*job.notes, text))
             except Exception as error:  # this job is skipped; the other jobs are still written
                 job = replace(skipped(found, error, "written"), is_begun=isinstance(error, OSError))
@@ -56,6 +55,18 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
         made.append(job)
     refuse_if_none(made, "written")
     return int(any(job.problems for job in made))
+
+
+def _lacking(samples: Sequence[Sample]) -> str:
+    """Say what is left out of an export, and whether the best sample is; empty if nothing is. The best comes first."""
+    count = sum(not has_structure(sample) for sample in samples)
+    text = f"{counted(count, 'sample')} left out: structure not kept (--store), or deleted"
+    if count and not has_structure(samples[0]):
+        best = samples[0]
+        text += (
+            f"; the best one (seed {best.seed}, sample {best.sample}) is among them, and best.cif in the job's folder"
+        )
+    return text if count else ""
 
 
 def _refuse_other_files(target: Path) -> None:

@@ -91,7 +91,7 @@ def _locks(to: Path) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
     if not is_file(to / RUN_FOLDER / LOCK_FILE, to):
         yield lambda name: nullcontext()
         return
-    with Locks(to) as locks:
+    with Locks(to, option="--to") as locks:
         yield locks.held
 
 

@@ -57,8 +57,15 @@ def components_of(
 
 
 def component_notes(spec: JobSpec, dictionary: Dictionary) -> Iterator[str]:
-    """Yield a sentence for each component that replaces one of the dictionary, or is given as an ion and is none."""
+    """Yield a sentence for each component that is not what it seems.
+
+    It replaces one of the dictionary, has carbon and no hydrogen, or is given as an ion and is none.
+    """
     for component in spec.components:
+        elements = set(read_component(component).atoms["type_symbol"].tolist())
+        if b"C" in elements and not elements & {b"H", b"D"}:
+            text = "no hydrogen atom is given, so its conformer is made without them: add them if it has any"
+            yield f"{component.place}: {text}"
         if component.code in dictionary:
             code = component.code
             yield f"{component.place}: the job's own {code!r} replaces the component {code!r} of the dictionary"

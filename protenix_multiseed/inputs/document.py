@@ -51,7 +51,7 @@ class Document:
         except UnicodeDecodeError as error:
             way_out = "save the file as UTF-8"
             if is_packed(error.object):
-                way_out = "it is packed: unpack it (only alignments and structures of templates may be packed)"
+                way_out = "it is packed: unpack it (alignments, structures and components that it names may be packed)"
             raise InputError(f"{path.name}: not UTF-8 text (byte {error.start}): {way_out}") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None

@@ -54,7 +54,7 @@ def _unused_files(spec: JobSpec, reads: ReadSettings) -> Iterator[str]:
         if polymer.templates and not reads.template:
             yield f"protein {number}: its template hits have no effect without --template"
         if polymer.kind == "dna" and "U" in polymer.sequence:
-            yield f"dna {number}: its U are read as deoxyuridine; an RNA is an 'rnaSequence'"
+            yield f"dna {number}: its U are read as deoxyuridine; write an RNA as RNA"
 
 
 def _empty(protein: Polymer) -> list[str]:

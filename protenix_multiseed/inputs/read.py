@@ -132,12 +132,18 @@ def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path])
 
 
 def _files_in(folder: Path, skipped: list[Path]) -> Iterator[Path]:
-    """Input files in a folder and its subfolders, without result folders of earlier runs. Other files are skipped."""
+    """Input files in a folder and its subfolders, without result folders of earlier runs. Other files are skipped.
+
+    Hidden ones are no inputs: editors and operating systems keep copies and notes in them.
+    """
     for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir():
-            if not _is_results(entry):
+            is_loop = entry.is_symlink() and folder.resolve().is_relative_to(entry.resolve())
+            if not is_loop and not _is_results(entry):
                 yield from _files_in(entry, skipped)
-        elif entry.suffix in _suffixes() and entry.is_file() and _is_input(entry):
+        elif entry.suffix.lower() in _suffixes() and entry.is_file() and _is_input(entry):
             yield entry
         else:
             skipped.append(entry)
@@ -145,14 +151,15 @@ def _files_in(folder: Path, skipped: list[Path]) -> Iterator[Path]:
 
 def _is_input(path: Path) -> bool:
     """Whether a file of a folder is an input. Only a YAML file may be something else, such as a configuration."""
-    if path.suffix not in _AMBIGUOUS:
+    suffix = path.suffix.lower()
+    if suffix not in _AMBIGUOUS:
         return True
     try:
         document = Document.read(path)
     except InputError:  # reading it again gives the message
         return True
     # The last dialect first: it takes every file with its ending and parses nothing for that.
-    return any(path.suffix in one.SUFFIXES and one.recognizes(document) for one in reversed(dialects.DIALECTS))
+    return any(suffix in one.SUFFIXES and one.recognizes(document) for one in reversed(dialects.DIALECTS))
 
 
 def _is_results(folder: Path) -> bool:

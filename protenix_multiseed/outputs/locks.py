@@ -34,12 +34,13 @@ class Locks:
 
     Args:
         should_stop: Called while :meth:`held` waits. If it returns True, the wait ends.
+        option: The option that names the folder, for messages.
 
     Raises:
         ConfigError: if the folder cannot be written, or its file system does not support locks.
     """
 
-    def __init__(self, out: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, out: Path, should_stop: Callable[[], bool] = lambda: False, *, option: str = "--out") -> None:
         self._out, self._should_stop = out, should_stop
         path = out / RUN_FOLDER / LOCK_FILE
         try:
@@ -49,7 +50,7 @@ class Locks:
         except OSError as error:
             place = f"{error.filename}: " if error.filename not in (None, str(out)) else ""
             raise ConfigError(
-                f"--out {out}: cannot be written: {place}{error.strerror}; choose another folder"
+                f"{option} {out}: cannot be written: {place}{error.strerror}; choose another folder"
             ) from None
         try:
             self.take("probe")

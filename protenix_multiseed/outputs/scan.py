@@ -91,6 +91,8 @@ def inspect(folder: Path, identity: Identity, seed: int, *, verify: bool = False
     record = read_record(folder)
     if record is None:
         return Found(state="damaged", detail=f"{RECORD} cannot be read")
+    if (job := record.get("job", folder.parent.name)) != folder.parent.name:
+        return Found(state="different", detail=f"it was made for job {job!r}: name the job, or its folder, as it was")
     if record["fingerprint"] != fingerprint(identity, seed):
         return Found(state="different", detail="; ".join(differences(record["made_from"], identity)) or "the seed")
     if detail := next(damage_of(folder, record, sizes, verify=verify), None):

@@ -135,8 +135,8 @@ def test_only_sequential_writes_structures_as_protenix_does():
 @pytest.mark.parametrize(("options", "says"), [
     ({"store": "top:0"}, "--store: write full (all structures), slim"),
     ({"store": "best"}, "slim (the best one of each seed) or top:K (the K best, such as top:3); found 'best'"),
-    ({"store": "slim", "pae": "npz"}, "store: slim keeps no per-pair errors, but pae asks for them; use top:1"),
-    ({"store": "slim", "full_confidence": True}, "full_confidence asks for them"),
+    ({"store": "slim", "pae": "npz"}, "--store slim keeps no per-pair errors, but --pae asks for them; use"),
+    ({"store": "slim", "full_confidence": True}, "--full-confidence asks for them"),
     ({"pae": "csv"}, "--pae: input should be 'none', 'json' or 'npz'"),
 ])  # fmt: skip
 def test_invalid_storage_options_are_refused(options, says):

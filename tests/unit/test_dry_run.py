@@ -186,6 +186,14 @@ def test_gpus_without_a_gpu_are_missing(inputs, monkeypatch):
     assert parts == ["gpus: this machine has no GPU; use --device cpu, or leave the option out"]
 
 
+def test_results_that_are_there_already_are_said(tmp_path):
+    config = load_config({"model": "demo", "out": tmp_path})
+    jobs = [job_of(name=name) for name in ("a", "b")]
+    assert dry_run._found_before(config, jobs) is None
+    (tmp_path / "b").mkdir()
+    assert dry_run._found_before(config, jobs).startswith(f"{tmp_path} has results of 1 of these jobs: all seeds are")
+
+
 def test_results_that_will_not_fit_on_the_disk_are_said(monkeypatch, tmp_path):
     config = load_config({"model": "demo", "out": tmp_path / "not" / "there"})
     monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30 * (folder == tmp_path)))

@@ -16,6 +16,7 @@ from protenix_multiseed.commands.export import MARKER, export
 from protenix_multiseed.commands.rank import rank
 from protenix_multiseed.commands.report import report
 from protenix_multiseed.errors import ConfigError
+from protenix_multiseed.outputs.found import find_jobs, gather_job
 from protenix_multiseed.outputs.write import write_prediction
 from protenix_multiseed.settings import WriteSettings
 from protenix_multiseed.upstream import environment
@@ -293,3 +294,16 @@ def test_samples_without_a_structure_are_said_to_be_left_out(tmp_path, capsys):
             capsys.readouterr().out.split()
         )
         assert len(list((tmp_path / f"{out}_pdb").rglob("*.pdb"))) == 1
+
+
+def test_an_export_without_the_best_sample_says_so(tmp_path, capsys):
+    """Regression: AlphaFold 3's best structure was then the second best, without a word."""
+    write(tmp_path / "out")
+    (found,) = find_jobs([tmp_path / "out"])
+    best = gather_job(found).findings.samples[0]
+    best.structure.unlink()
+    assert export([tmp_path / "out"], tmp_path / "made", "alphafold3", best=False) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"the best one (seed {best.seed}, sample {best.sample}) is among them, and best.cif in the job's folder" in said
+    )

@@ -430,6 +430,19 @@ def test_files_of_a_folder_that_are_no_inputs_are_named_once(tmp_path, dictionar
     assert len(told) == 1
 
 
+def test_inputs_of_a_folder_in_capital_letters_are_read_and_hidden_ones_are_not(tmp_path, dictionary):
+    """Regression: FASTA files named .FASTA were skipped, and an editor's hidden copy was a second job."""
+    for name in ("a.FASTA", "b.Fa", ".c.fasta", "._a.FASTA", ".copies/d.fasta", "sub/e.YAML"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f">x\n{SEQUENCE}\n")
+    (tmp_path / "sub" / "e.YAML").write_text(f"sequences:\n- protein: {{id: A, sequence: {SEQUENCE}, msa: empty}}\n")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    told = []
+    made = read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
+    assert sorted(one.name for one in made) == ["a", "b", "e"]
+    assert told == []
+
+
 def test_a_named_pipe_is_refused(tmp_path, dictionary, read):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(RefusedInputsError, match="pipe: neither a file nor a folder"):

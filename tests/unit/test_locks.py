@@ -82,6 +82,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot be written: .*; choose another folder"):
         Locks(tmp_path / "file")
+    with pytest.raises(ConfigError, match=r"--to .*file: cannot be written"):
+        Locks(tmp_path / "file", option="--to")
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):

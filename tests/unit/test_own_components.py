@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import re
 import zlib
 from dataclasses import replace
 from types import SimpleNamespace
@@ -149,6 +150,14 @@ def test_components_that_nothing_names_are_left_out_and_said(read):
     (made,) = read(job(protein(), ligand("CCD_LIG-2"), userCCD=ACRYLAMIDE + other))
     assert [one.code for one in made.spec.components] == ["LIG-2"]
     assert "userCCD: nothing in the job names the component LIG-1" in made.notes
+
+
+def test_a_component_without_hydrogens_gets_a_note(read):
+    text = re.sub(r"^(LIG-1 H|\w+ H)\d .*\n", "", ACRYLAMIDE, flags=re.MULTILINE)
+    (made,) = read(job(ligand("CCD_LIG-1"), userCCD=text))
+    assert any("no hydrogen atom is given" in note for note in made.notes)
+    (made,) = read(job(ligand("CCD_LIG-1"), userCCD=ACRYLAMIDE))
+    assert not any("no hydrogen atom is given" in note for note in made.notes)
 
 
 def test_a_component_replaces_one_of_the_dictionary_and_says_so(read):

@@ -94,3 +94,12 @@ def test_one_alphafold3_job_goes_to_a_file_or_into_a_folder(tmp_path, out, writt
     (tmp_path / "there").mkdir()
     convert(load_config({"model": "demo"}), [tmp_path / "in.json"], "alphafold3", tmp_path / out)
     assert json.loads((tmp_path / written).read_text())["name"] == "a"
+
+
+@pytest.mark.parametrize(("jobs", "written"), [({"a": A}, "a.json"), ({"a": A, "b": A}, "in.json")])
+def test_protenix_jobs_go_into_a_folder_that_exists(tmp_path, jobs, written):
+    """Regression: it was refused as a file that exists, though the help says that a folder may be named."""
+    write_jobs(tmp_path, jobs)
+    (tmp_path / "there").mkdir()
+    convert(load_config({"model": "demo"}), [tmp_path / "in.json"], "protenix", tmp_path / "there")
+    assert [one["name"] for one in json.loads((tmp_path / "there" / written).read_text())] == list(jobs)

@@ -175,6 +175,19 @@ def test_an_edited_file_is_found_only_with_verify(tmp_path, out):
     assert todo(scan_folder(tmp_path, out, verify=True)) == [(1, 3)]
 
 
+def test_results_of_a_job_that_was_renamed_are_refused(tmp_path, out):
+    """Regression: they counted as done, and their ranking failed."""
+    for seed in (1, 2):
+        path = out / "a" / f"seed_{seed}" / "record.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "job": "a", "seed": seed}))
+    assert todo(scan_folder(tmp_path, out)) == [(3,)]
+    (out / "a").rename(out / "b")
+    jobs = [job(tmp_path, name="b", seeds=(1, 2))]
+    identities = {"b": identify(config(), jobs[0], DICTIONARY, None)}
+    with pytest.raises(ConfigError, match="seed 1, 2: it was made for job 'a': name the job, or its folder, as it was"):
+        scan(jobs, identities, FolderSettings(out=out, verify=False, overwrite=False))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"fingerprint": 1}', '{"files": {"a": 3}}', "[" * 50_000])
 def test_a_record_that_cannot_be_read_is_damaged(tmp_path, out, text):
     folder = out / "a" / "seed_1"

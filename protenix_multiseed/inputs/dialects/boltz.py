@@ -256,7 +256,7 @@ def _entity(document: Document, place: str, box: _Entity | None, chains: Chains,
 def _alignments(file: SourceFile, written: str, place: str, problems: list[str]) -> dict[str, Alignment]:
     if written == _NO_MSA:
         return {"unpaired": Alignment(text="", place=place)}
-    if file.path.suffix == ".csv" and file.path.is_file():
+    if file.path.suffix.lower() == ".csv" and file.path.is_file():
         try:
             return boltz_csv.alignments_of(file, place)
         except InputError as error:
