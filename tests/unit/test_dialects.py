@@ -562,6 +562,11 @@ def test_names_of_atoms_in_boltzs_smiles_are_refused(read, constraint):
     refused(read, text, "name the atoms of a SMILES string differently, so 'C2' cannot be found", "in.yaml")
 
 
+def test_a_complex_with_colons_under_the_name_of_a_type_is_told_so(read):
+    says = "record 1: its header is read as the type of one chain (protein), and ':' separates chains"
+    refused(read, f">protein\n{SEQUENCE}:{OTHER}\n", says, "in.fasta")
+
+
 def test_typed_records_and_complexes_with_colons_are_not_mixed(read):
     """Regression: each became a job of its own, a ligand too."""
     text = f">A|protein\n{SEQUENCE}\n>L|smiles\nCCO\n>x\n{SEQUENCE}:{OTHER}\n"

@@ -159,6 +159,11 @@ def _entity(document: Document, record: _Record, notes: list[str], glycan: Glyca
         return Ligand(smiles=record.text, chain_ids=ids, place=record.place)
     if kind == "ccd":
         return Ligand(components=(record.text,), chain_ids=ids, place=record.place)
+    if kind is not None and ":" in record.text:
+        raise InputError(
+            f"{record.place}: its header is read as the type of one chain ({kind}), and ':' separates chains: give the "
+            "record another name"
+        )
     unpaired = None
     if is_boltz and len(words) > 2 and words[2] == _NO_MSA:
         unpaired = Alignment(text="", place=record.place)
