@@ -307,3 +307,10 @@ def test_an_export_without_the_best_sample_says_so(tmp_path, capsys):
     assert (
         f"the best one (seed {best.seed}, sample {best.sample}) is among them, and best.cif in the job's folder" in said
     )
+
+
+def test_rank_counts_the_structures_that_are_there(tmp_path, capsys):
+    write(tmp_path / "out")
+    next(iter((tmp_path / "out").rglob("*_sample_1.cif"))).unlink()
+    assert rank([tmp_path / "out"], None, cluster_rmsd=2, parquet=False) == 0
+    assert " 1 structure, " in " ".join(capsys.readouterr().out.split())
