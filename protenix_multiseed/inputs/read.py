@@ -100,7 +100,12 @@ def _tell_skipped(skipped: Sequence[Path], jobs: Sequence[Job], tell: Callable[[
     named = {file.path.resolve() for job in jobs for file in files_read(job.spec, _ALL_FILES)}
     if left := [path for path in skipped if path.resolve() not in named]:
         names = ", ".join(sorted(path.name for path in left)[:MAX_NAMES]) + (", ..." if len(left) > MAX_NAMES else "")
-        tell(f"{len(left)} files in the input folders are no inputs, and are skipped: {names}")
+        are = (
+            "files in the input folders are no inputs, and are"
+            if len(left) > 1
+            else "file in the input folders is no input, and is"
+        )
+        tell(f"{len(left):,} {are} skipped: {names}")
 
 
 def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path]) -> list[Path]:

@@ -441,6 +441,9 @@ def test_inputs_of_a_folder_in_capital_letters_are_read_and_hidden_ones_are_not(
     made = read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
     assert sorted(one.name for one in made) == ["a", "b", "e"]
     assert told == []
+    (tmp_path / "run.YML").write_text("steps: 2\n")
+    read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
+    assert told == ["1 file in the input folders is no input, and is skipped: run.YML"]
 
 
 def test_a_named_pipe_is_refused(tmp_path, dictionary, read):
