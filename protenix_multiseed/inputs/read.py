@@ -20,6 +20,7 @@ from protenix_multiseed.job_spec import JobSpec, Ligand, Polymer, TemplateStruct
 from protenix_multiseed.paths import RUN_FOLDER
 from protenix_multiseed.settings import InputRules, ReadSettings
 from protenix_multiseed.types import Job
+from protenix_multiseed.units import counted
 from protenix_multiseed.upstream.dictionary import Dictionary
 
 MAX_JOBS = 100_000  # of one file
@@ -100,12 +101,7 @@ def _tell_skipped(skipped: Sequence[Path], jobs: Sequence[Job], tell: Callable[[
     named = {file.path.resolve() for job in jobs for file in files_read(job.spec, _ALL_FILES)}
     if left := [path for path in skipped if path.resolve() not in named]:
         names = ", ".join(sorted(path.name for path in left)[:MAX_NAMES]) + (", ..." if len(left) > MAX_NAMES else "")
-        are = (
-            "files in the input folders are no inputs, and are"
-            if len(left) > 1
-            else "file in the input folders is no input, and is"
-        )
-        tell(f"{len(left):,} {are} skipped: {names}")
+        tell(f"skipped {counted(len(left), 'file')} in the input folders (not inputs): {names}")
 
 
 def _find_files(paths: Sequence[Path], problems: list[str], skipped: list[Path]) -> list[Path]:

@@ -173,7 +173,7 @@ def test_a_quiet_run_prints_no_note_and_its_log_and_record_keep_it(tmp_path):
     (tmp_path / "inputs").mkdir()
     write_jobs(tmp_path / "inputs", {"a": "MKTAYIAKQR"})
     arguments = ("predict", "inputs", "--config", "inputs/quick.yaml", "--out", "out")
-    note = "1 files in the input folders are no inputs, and are skipped: quick.yaml"
+    note = "skipped 1 file in the input folders (not inputs): quick.yaml"
     quiet = run(*arguments, "-q", cwd=tmp_path)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     assert json.loads((tmp_path / "out" / "protenix-ms" / "run.json").read_text())["notes"] == [note]

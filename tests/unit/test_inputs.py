@@ -318,7 +318,7 @@ def test_a_file_of_a_folder_with_the_ending_of_an_input_is_read_or_an_error(tmp_
     told = []
     with pytest.raises(RefusedInputsError, match=re.escape(message)):
         read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
-    assert told == ["1 files in the input folders are no inputs, and are skipped: README"]
+    assert told == ["skipped 1 file in the input folders (not inputs): README"]
 
 
 def test_jobs_of_one_name_are_told_apart_by_the_paths_of_their_files(tmp_path, dictionary):
@@ -425,7 +425,7 @@ def test_files_of_a_folder_that_are_no_inputs_are_named_once(tmp_path, dictionar
     for name in ("d.txt", "c.a3m", "b.yaml", "e.png"):
         (tmp_path / name).write_text("steps: 2\n")
     read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
-    assert told == ["4 files in the input folders are no inputs, and are skipped: b.yaml, c.a3m, d.txt, ..."]
+    assert told == ["skipped 4 files in the input folders (not inputs): b.yaml, c.a3m, d.txt, ..."]
     read_jobs([tmp_path / "in.json"], (1,), InputRules(model="m"), dictionary, told.append)
     assert len(told) == 1
 
@@ -443,7 +443,7 @@ def test_inputs_of_a_folder_in_capital_letters_are_read_and_hidden_ones_are_not(
     assert told == []
     (tmp_path / "run.YML").write_text("steps: 2\n")
     read_jobs([tmp_path], (1,), InputRules(model="m"), dictionary, told.append)
-    assert told == ["1 file in the input folders is no input, and is skipped: run.YML"]
+    assert told == ["skipped 1 file in the input folders (not inputs): run.YML"]
 
 
 def test_a_named_pipe_is_refused(tmp_path, dictionary, read):
