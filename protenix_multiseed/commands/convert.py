@@ -45,11 +45,11 @@ def convert(config: RunConfig, inputs: Sequence[Path], to: str, out: Path | None
             if one.structures and one.paired is None and one.unpaired is None:
                 text = "AlphaFold 3 takes templates only with alignments, so it gets empty ones and will not search"
                 say(f"note {job.name}: entity {number} has templates and no alignment; {text}", err=True)
-    if out is not None and out.is_dir() and (to == "protenix" or len(jobs) == 1):
-        out /= f"{jobs[0].name if len(jobs) == 1 else inputs[0].stem}.json"
+    is_folder = out is not None and out.is_dir()
     if to == "protenix":
-        files = {out: [to_protenix(job) for job in jobs]}
-    elif len(jobs) == 1 and (out is None or out.suffix == ".json"):
+        name = jobs[0].name if len(jobs) == 1 else inputs[0].stem
+        files = {out / f"{name}.json" if out is not None and is_folder else out: [to_protenix(job) for job in jobs]}
+    elif len(jobs) == 1 and (out is None or (out.suffix == ".json" and not is_folder)):
         files = {out: to_alphafold3(jobs[0])}  # type: ignore[dict-item]
     elif out is None:
         raise ConfigError(f"--out: {len(jobs)} jobs make as many AlphaFold 3 files: name a folder for them")

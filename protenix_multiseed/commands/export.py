@@ -59,14 +59,15 @@ def export(outs: Sequence[Path], to: Path, kind: str, *, best: bool) -> int:
 
 def _lacking(samples: Sequence[Sample]) -> str:
     """Say what is left out of an export, and whether the best sample is; empty if nothing is. The best comes first."""
-    count = sum(not has_structure(sample) for sample in samples)
-    text = f"{counted(count, 'sample')} left out: structure not kept (--store), or deleted"
-    if count and not has_structure(samples[0]):
-        best = samples[0]
+    lacking = [sample for sample in samples if not has_structure(sample)]
+    if not lacking:
+        return ""
+    text = f"{counted(len(lacking), 'sample')} left out: structure not kept (--store), or deleted"
+    if (best := samples[0]) is lacking[0]:
         text += (
             f"; the best one (seed {best.seed}, sample {best.sample}) is among them, and best.cif in the job's folder"
         )
-    return text if count else ""
+    return text
 
 
 def _refuse_other_files(target: Path) -> None:

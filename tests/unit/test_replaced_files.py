@@ -88,10 +88,13 @@ def test_a_job_file_of_others_is_not_replaced(searched, tmp_path, change):
     assert path.read_text() == held
 
 
-@pytest.mark.parametrize(("out", "written"), [("x.json", "x.json"), ("x", "x/a.json"), ("there", "there/a.json")])
+@pytest.mark.parametrize(("out", "written"), [
+    ("x.json", "x.json"), ("x", "x/a.json"), ("there", "there/a.json"), ("there.json", "there.json/a.json"),
+])  # fmt: skip
 def test_one_alphafold3_job_goes_to_a_file_or_into_a_folder(tmp_path, out, written):
     write_jobs(tmp_path, {"a": A})
-    (tmp_path / "there").mkdir()
+    for name in ("there", "there.json"):
+        (tmp_path / name).mkdir()
     convert(load_config({"model": "demo"}), [tmp_path / "in.json"], "alphafold3", tmp_path / out)
     assert json.loads((tmp_path / written).read_text())["name"] == "a"
 
