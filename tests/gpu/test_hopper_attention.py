@@ -6,7 +6,9 @@ import torch
 from protenix_multiseed.kernels import language, probe_process
 from protenix_multiseed.kernels.base import mask_keys, split_heads, torch_kernels, triton_kernels
 from protenix_multiseed.kernels.compile import launches
+from protenix_multiseed.kernels.ops import attention_hopper
 from protenix_multiseed.kernels.ops.attention import attention
+from protenix_multiseed.kernels.ops.attention_hopper import MIN_SPLIT
 from protenix_multiseed.kernels.ops.attention_hopper_tokens import MIN_TOKENS
 from protenix_multiseed.limits import KEY_BLOCK
 
@@ -23,6 +25,7 @@ TOKENS = MIN_TOKENS + 77
 @pytest.mark.parametrize(
     ("n_seed", "n_shared", "n", "n_head", "width", "n_key"),
     [(1, 8, 8, 4, 32, 8), (2, 27, 27, 4, 32, 25), (1, 130, 130, 8, 32, 130),
+     (2, 11, MIN_SPLIT + 1, 4, 32, MIN_SPLIT - 7), (1, 21, MIN_SPLIT + 64, 3, 32, MIN_SPLIT + 64),
      (1, 5, MIN_TOKENS, 16, 48, MIN_TOKENS), (2, 3, TOKENS, 2, 48, TOKENS - 7)],
 )  # fmt: skip
 @pytest.mark.parametrize("spike", [False, True])
@@ -45,10 +48,29 @@ def test_attention_matches_pytorch_in_float64(n_seed, n_shared, n, n_head, width
         attention(kernels, query, key, value, gate, bias, out, n_key)
         return out
 
-    ((kernel, _, _),) = launches(triton_kernels(hopper=True), [lambda kernels: run(kernels, *parts)])
-    assert kernel.is_gluon()
+    launched = launches(triton_kernels(hopper=True), [lambda kernels: run(kernels, *parts)])
+    assert len(launched) == (2 if width == 32 and n > MIN_SPLIT else 1)
+    assert all(kernel.is_gluon() for kernel, _, _ in launched)
     truth = run(torch_kernels(on_gpu=True), *(None if part is None else part.double() for part in parts))
     made = run(triton_kernels(hopper=True), *parts)
     assert float((made.double() - truth).norm() / truth.norm()) < (4e-3 if dtype == torch.bfloat16 else 6e-4)
     for count in (None, 7, 1):
         assert torch.equal(run(triton_kernels(hopper=True, blocks_at_once=count), *parts), made)
+
+
+def test_tiles_of_eight_rows_give_the_same_bits(monkeypatch):
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    n_seed, n_shared, n, n_head = 2, 13, MIN_SPLIT + 50, 4
+    joined = torch.randn(n_seed, n_shared, n, 3 * n_head * 32, device=DEVICE, generator=generator)
+    query, key, value = split_heads(joined.to(torch.bfloat16), 3, n_head)
+    bias = torch.randn(n_seed, n_head, n, n, device=DEVICE, generator=generator).to(torch.bfloat16)
+    bias = mask_keys(bias, n - 3, KEY_BLOCK)
+
+    def run():
+        out = torch.full(query.shape, float("nan"), device=DEVICE, dtype=query.dtype)
+        attention(triton_kernels(hopper=True), query, key, value, None, bias, out, n - 3)
+        return out
+
+    made = run()
+    monkeypatch.setattr(attention_hopper, "MIN_SPLIT", n + 1)
+    assert torch.equal(run(), made)

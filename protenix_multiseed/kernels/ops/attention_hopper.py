@@ -6,7 +6,8 @@ Triton 3.6.
 A multiprocessor makes 16 exponentials per clock cycle. This limits the kernel, so everything else is kept cheap:
 
 * One warp fetches with the tensor memory accelerator. Four groups of four warps compute. A group takes 64 queries of
-  two rows, so two groups share the keys of a row, and four rows share a block of biases.
+  two rows. A tile has 128 queries of four rows: two groups share the keys of a row, and four rows share a block of
+  biases. If at most 64 queries are left for the last tiles, these have 64 queries of eight rows, in a second launch.
 * The softmax is that of :mod:`..device_functions_hopper_attention`.
 * Biases are the start value of the product of queries and keys. Two instructions convert two biases to 32 bits.
 """
@@ -24,6 +25,7 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
     MAX_SUM,
     N_GROUP,
     N_KEY,
+    N_PART,
     PART,
     STAGES,
     divide,
@@ -37,13 +39,14 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
 from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
 
 N_QUERY, N_ROW, CHANNELS = 128, 4, 32
-QUERIES = gl.constexpr(N_QUERY)  # queries of a tile
-ROWS = gl.constexpr(N_ROW)  # rows of the pair representation in a tile
+QUERIES = gl.constexpr(N_QUERY)  # queries of a tile, if STEPS is 1
+ROWS = gl.constexpr(N_ROW)  # rows of the pair representation whose keys are fetched at once
 WIDTH = gl.constexpr(CHANNELS)
 CACHED_BIAS_BYTES = 12 * 2**20  # biases that stay in the second-level cache beside keys and values
+MIN_SPLIT = 4 * N_QUERY  # with fewer tokens, another launch costs more than it saves
 SIZES = [
-    "o_seed", "o_shared", "o_row", "o_head", "n_query", "n_shared", "n_query_block", "n_chunk", "n_row_group", "n_pair",
-    "inverse_head", "inverse_pair", "inverse_chunk", "inverse_size", "inverse_last", "n_block", "n_tile",
+    "o_seed", "o_shared", "o_row", "o_head", "n_query", "n_shared", "first", "n_query_block", "n_chunk", "n_row_group",
+    "n_pair", "inverse_head", "inverse_pair", "inverse_chunk", "inverse_size", "inverse_last", "n_block", "n_tile",
 ]  # fmt: skip
 
 
@@ -73,11 +76,12 @@ def place(tile, sizes, HEADS: gl.constexpr):
 
 @gluon.jit
 def fetch_tiles(
-    descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, step, turn, HEADS: gl.constexpr, AGAIN: gl.constexpr
-):
+    descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, step, turn, HEADS: gl.constexpr,
+    STEPS: gl.constexpr, AGAIN: gl.constexpr,
+):  # fmt: skip
     """Fetch the data of all tiles; with AGAIN of the tiles to compute again.
 
-    ``step`` counts blocks of keys, ``turn`` tiles.
+    ``step`` counts the stages that were filled, ``turn`` tiles.
     """
     q_desc, k_desc, v_desc, b_desc = descriptors
     queries, keys, values, biases = buffers
@@ -92,34 +96,39 @@ def fetch_tiles(
             hopper.mbarrier.wait(q_empty.index(buffer), ((turn >> 1) & 1) ^ 1)
             bar = q_full.index(buffer)
             hopper.mbarrier.expect(bar, QUERIES * ROWS * WIDTH * 2)
-            hopper.tma.async_copy_global_to_shared(
-                q_desc, [seed, group * ROWS, block * QUERIES, head, 0], bar, queries.index(buffer)
-            )
+            row, query = group * ROWS * STEPS, extent[2] + block * QUERIES
+            hopper.tma.async_copy_global_to_shared(q_desc, [seed, row, query, head, 0], bar, queries.index(buffer))
             for j in range(n_block):
-                stage = step % STAGES
-                hopper.mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
-                bar = full.index(stage)
-                hopper.mbarrier.expect(bar, (QUERIES * KEYS + 2 * ROWS * KEYS * WIDTH) * 2)
-                at = [seed, group * ROWS, j * KEYS, head, 0]
-                hopper.tma.async_copy_global_to_shared(k_desc, at, bar, keys.index(stage))
-                at_bias = [seed, head, block * QUERIES, j * KEYS]
-                hopper.tma.async_copy_global_to_shared(b_desc, at_bias, bar, biases.index(stage))
-                hopper.tma.async_copy_global_to_shared(v_desc, at, bar, values.index(stage))
-                step += 1
+                for part in gl.static_range(STEPS):
+                    stage = step % STAGES
+                    hopper.mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
+                    bar = full.index(stage)
+                    hopper.mbarrier.expect(bar, (QUERIES // STEPS * KEYS + 2 * ROWS * KEYS * WIDTH) * 2)
+                    at = [seed, row + part * ROWS, j * KEYS, head, 0]
+                    hopper.tma.async_copy_global_to_shared(k_desc, at, bar, keys.index(stage))
+                    at_bias = [seed, head, query, j * KEYS]
+                    hopper.tma.async_copy_global_to_shared(b_desc, at_bias, bar, biases.index(stage))
+                    hopper.tma.async_copy_global_to_shared(v_desc, at, bar, values.index(stage))
+                    step += 1
             turn += 1
     return step, turn
 
 
 @gluon.jit
-def fetch(descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, HEADS: gl.constexpr):
+def fetch(
+    descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, HEADS: gl.constexpr, STEPS: gl.constexpr
+):
     """Work of the fetching warp."""
     step, turn = fetch_tiles(
-        descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, gl.to_tensor(0), gl.to_tensor(0), HEADS, False
-    )
+        descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, gl.to_tensor(0), gl.to_tensor(0), HEADS,
+        STEPS, False,
+    )  # fmt: skip
     done = barriers[4]
     hopper.mbarrier.wait(done, 0)
     if is_due(wrong, n_tile + gl.program_id(0)):
-        fetch_tiles(descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, step, turn, HEADS, True)
+        fetch_tiles(
+            descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, step, turn, HEADS, STEPS, True
+        )
 
 
 @gluon.jit
@@ -141,15 +150,22 @@ def attend_block(query, key, value, bias, reference, total, attended, earlier, E
 
 @gluon.jit
 def attend_tiles(
-    buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, step, turn,
-    GROUP: gl.constexpr, HEADS: gl.constexpr, AGAIN: gl.constexpr,
+    buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, step, turn,
+    GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, AGAIN: gl.constexpr,
 ):  # fmt: skip
     """Compute all tiles; with AGAIN the tiles to compute again, with the running maximum."""
     o_seed, o_shared, o_row, o_head = strides
+    n_query, n_shared, first = extent
     queries, keys, values, biases = buffers
     full, empty, q_full, q_empty, _ = barriers
-    FIRST: gl.constexpr = GROUP % 2 * PART  # first query of this group; the next line: its first row
-    ROW: gl.constexpr = GROUP // 2 * 2
+    # First query of this group, its two rows in the tile, and where their keys are in a stage.
+    FIRST: gl.constexpr = GROUP % 2 * PART if STEPS == 1 else 0
+    ROW: gl.constexpr = GROUP // 2 * 2 if STEPS == 1 else GROUP
+    ROW_2: gl.constexpr = ROW + 1 if STEPS == 1 else GROUP + ROWS
+    FROM: gl.constexpr = ROW * KEYS
+    FROM_2: gl.constexpr = ROW_2 % ROWS * KEYS
+    DISTANCE: gl.constexpr = ROW_2 - ROW
+    LENGTH: gl.constexpr = QUERIES // STEPS
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
     few_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 8, 16])
@@ -168,34 +184,42 @@ def attend_tiles(
             reference = gl.full([PART], -1.0e30, gl.float32, gl.SliceLayout(1, s_layout))
             reference_2 = reference
             buffer = turn & 1
-            query = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice(ROW * QUERIES + FIRST, PART)
-            query_2 = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice((ROW + 1) * QUERIES + FIRST, PART)
+            query = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice(ROW * LENGTH + FIRST, PART)
+            query_2 = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice(ROW_2 * LENGTH + FIRST, PART)
             hopper.mbarrier.wait(q_full.index(buffer), (turn >> 1) & 1)
             if not AGAIN:
+                last = step + STEPS - 1
                 hopper.mbarrier.wait(full.index(step % STAGES), (step // STAGES) & 1)
-                few = biases.index(step % STAGES).reshape([QUERIES, KEYS]).slice(FIRST, PART).slice(0, 8, dim=1)
-                key = keys.index(step % STAGES).reshape([ROWS * KEYS, WIDTH])
-                first = transposed(key.slice(ROW * KEYS, 8))
-                first_2 = transposed(key.slice((ROW + 1) * KEYS, 8))
-                logits = hopper.warpgroup_mma(query, first, widen(few.load(few_layout)), is_async=True)
-                logits_2 = hopper.warpgroup_mma(query_2, first_2, widen(few.load(few_layout)), is_async=True)
+                if STEPS > 1:
+                    hopper.mbarrier.wait(full.index(last % STAGES), (last // STAGES) & 1)
+                few = biases.index(step % STAGES).reshape([LENGTH, KEYS]).slice(FIRST, PART).slice(0, 8, dim=1)
+                few_keys = transposed(keys.index(step % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(FROM, 8))
+                few_keys_2 = transposed(keys.index(last % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(FROM_2, 8))
+                logits = hopper.warpgroup_mma(query, few_keys, widen(few.load(few_layout)), is_async=True)
+                logits_2 = hopper.warpgroup_mma(query_2, few_keys_2, widen(few.load(few_layout)), is_async=True)
                 logits, logits_2 = hopper.warpgroup_mma_wait(0, deps=[logits, logits_2])
                 reference = highest_of_few(logits, s_layout, False)
                 reference_2 = highest_of_few(logits_2, s_layout, False)
             for _j in range(n_block):
                 stage = step % STAGES
                 hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
-                bias = biases.index(stage).reshape([QUERIES, KEYS]).slice(FIRST, PART)
-                key = keys.index(stage).reshape([ROWS * KEYS, WIDTH])
-                value = values.index(stage).reshape([ROWS * KEYS, WIDTH])
+                bias = biases.index(stage).reshape([LENGTH, KEYS]).slice(FIRST, PART)
+                key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM, KEYS)
+                value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM, KEYS)
                 reference, total, attended, attended_2 = attend_block(
-                    query, key.slice(ROW * KEYS, KEYS), value.slice(ROW * KEYS, KEYS), bias, reference, total, attended,
-                    attended_2, AGAIN,
-                )  # fmt: skip
+                    query, key, value, bias, reference, total, attended, attended_2, AGAIN
+                )
+                if STEPS > 1:
+                    step += 1
+                    stage = step % STAGES
+                    hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
+                key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM_2, KEYS)
+                value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM_2, KEYS)
                 reference_2, total_2, attended_2, attended = attend_block(
-                    query_2, key.slice((ROW + 1) * KEYS, KEYS), value.slice((ROW + 1) * KEYS, KEYS), bias, reference_2,
-                    total_2, attended_2, attended, AGAIN,
-                )  # fmt: skip
+                    query_2, key, value, bias, reference_2, total_2, attended_2, attended, AGAIN
+                )
+                if STEPS > 1:  # the product with the first row's values ended together with the second row's logits
+                    leave(empty.index((step - 1) % STAGES))
                 attended_2 = hopper.warpgroup_mma_wait(0, deps=[attended_2])
                 leave(empty.index(stage))
                 step += 1
@@ -208,28 +232,29 @@ def attend_tiles(
                 is_wrong = 1 - gl.min(is_fine.to(gl.int32), axis=0)
                 gl.store(wrong + tile * GROUPS + GROUP, is_wrong)
                 any_wrong |= is_wrong
-            row = block * QUERIES + FIRST + gl.arange(0, PART, gl.SliceLayout(1, w_layout))
+            row = first + block * QUERIES + FIRST + gl.arange(0, PART, gl.SliceLayout(1, w_layout))
             channel = gl.arange(0, WIDTH, gl.SliceLayout(0, w_layout))
-            shared = group * ROWS + ROW
+            shared = group * ROWS * STEPS + ROW
             at = out + (seed.to(gl.int64) * o_seed + head.to(gl.int64) * o_head + shared.to(gl.int64) * o_shared) * 8
             at = at + (row.to(gl.int64)[:, None] * o_row * 8 + channel[None, :])
             made = gl.convert_layout((attended * reciprocal(whole)[:, None]).to(gl.bfloat16), w_layout)
             gl.store(at, made, mask=(row[:, None] < n_query) & (shared < n_shared))
             made = gl.convert_layout((attended_2 * reciprocal(whole_2)[:, None]).to(gl.bfloat16), w_layout)
-            gl.store(at + o_shared.to(gl.int64) * 8, made, mask=(row[:, None] < n_query) & (shared + 1 < n_shared))
+            inside = (row[:, None] < n_query) & (shared + DISTANCE < n_shared)
+            gl.store(at + o_shared.to(gl.int64) * (8 * DISTANCE), made, mask=inside)
             turn += 1
     return step, turn, any_wrong
 
 
 @gluon.jit
 def attend_group(
-    buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, GROUP: gl.constexpr,
-    HEADS: gl.constexpr,
+    buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, GROUP: gl.constexpr,
+    HEADS: gl.constexpr, STEPS: gl.constexpr,
 ):  # fmt: skip
     """Work of one group of warps."""
     step, turn, is_wrong = attend_tiles(
-        buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, gl.to_tensor(0),
-        gl.to_tensor(0), GROUP, HEADS, False,
+        buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, gl.to_tensor(0),
+        gl.to_tensor(0), GROUP, HEADS, STEPS, False,
     )  # fmt: skip
     done = barriers[4]
     program = n_tile + gl.program_id(0)
@@ -238,22 +263,26 @@ def attend_group(
     hopper.mbarrier.wait(done, 0)
     if is_due(wrong, program):
         attend_tiles(
-            buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, step, turn, GROUP,
-            HEADS, True,
+            buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, step, turn,
+            GROUP, HEADS, STEPS, True,
         )  # fmt: skip
 
 
 @gluon.jit(do_not_specialize=SIZES)
 def attention_hopper_kernel(
-    q_desc, k_desc, v_desc, b_desc, wrong, out, o_seed, o_shared, o_row, o_head, n_query, n_shared, n_query_block,
-    n_chunk, n_row_group, n_pair, inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last, n_block,
-    n_tile, HEADS: gl.constexpr,
+    q_desc, k_desc, v_desc, b_desc, wrong, out, o_seed, o_shared, o_row, o_head, n_query, n_shared, first,
+    n_query_block, n_chunk, n_row_group, n_pair, inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last,
+    n_block, n_tile, HEADS: gl.constexpr, STEPS: gl.constexpr,
 ):  # fmt: skip
-    """Compute all tiles of one multiprocessor, one after another. Strides of ``out`` are in units of 8 elements."""
-    queries = gl.allocate_shared_memory(gl.bfloat16, [2, 1, ROWS, QUERIES, 1, WIDTH], q_desc.layout)
+    """Compute all tiles of one multiprocessor, one after another, from query ``first`` on.
+
+    A tile has 128 queries of 4 rows, or with STEPS 2 64 queries of 8 rows, whose keys come in two stages. Strides of
+    ``out`` are in units of 8 elements.
+    """
+    queries = gl.allocate_shared_memory(gl.bfloat16, [2, 1, ROWS * STEPS, QUERIES // STEPS, 1, WIDTH], q_desc.layout)
     keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], k_desc.layout)
     values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], v_desc.layout)
-    biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, QUERIES, KEYS], b_desc.layout)
+    biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, QUERIES // STEPS, KEYS], b_desc.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
     q_full = gl.allocate_shared_memory(gl.int64, [2, 1], hopper.mbarrier.MBarrierLayout())
@@ -269,16 +298,16 @@ def attention_hopper_kernel(
     hopper.fence_async_shared()
     inverses = (inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last)
     sizes = (n_query_block, n_chunk, n_row_group, n_pair, inverses)
-    strides = (o_seed, o_shared, o_row, o_head)
+    strides, extent = (o_seed, o_shared, o_row, o_head), (n_query, n_shared, first)
     descriptors = (q_desc, k_desc, v_desc, b_desc)
     buffers = (queries, keys, values, biases)
     barriers = (full, empty, q_full, q_empty, done)
     gl.warp_specialize([
-        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 0, HEADS)),
-        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 1, HEADS)),
-        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 2, HEADS)),
-        (attend_group, (buffers, barriers, wrong, out, strides, n_query, n_shared, sizes, n_block, n_tile, 3, HEADS)),
-        (fetch, (descriptors, buffers, barriers, wrong, sizes, n_block, n_tile, HEADS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 0, HEADS, STEPS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 1, HEADS, STEPS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 2, HEADS, STEPS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 3, HEADS, STEPS)),
+        (fetch, (descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, HEADS, STEPS)),
     ], [4, 4, 4, 1], [112, 112, 112, 24])  # fmt: skip
 
 
@@ -328,23 +357,34 @@ def attend(
     n_seed, n_shared, n, n_head, _ = query.shape
     pair_layout = gl.NVMMASharedLayout(64, 16, 5)
 
-    def describe(x: torch.Tensor, block: int) -> Any:
-        return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, N_ROW, block, 1, CHANNELS], pair_layout)
+    def describe(x: torch.Tensor, rows: int, block: int) -> Any:
+        return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, rows, block, 1, CHANNELS], pair_layout)
 
-    heads = 2 if n_head % 2 == 0 else 1
-    n_query_block, n_row_group, n_block = -(-n // N_QUERY), -(-n_shared // N_ROW), -(-n_key // N_KEY)
-    bias_bytes = n_query_block * N_QUERY * -(-bias.shape[-1] // N_KEY) * N_KEY * 2 * heads
-    n_chunk = -(-n_query_block // max(1, round(bias_bytes / CACHED_BIAS_BYTES)))
-    n_tile = n_query_block * n_row_group * n_head * n_seed
-    n_program = kernels.n_block(query.device, n_tile, 1)
-    wrong = torch.empty((n_tile + n_program) * N_GROUP, device=query.device, dtype=torch.int32)
-    divisors = (n_query_block * n_row_group * heads, n_head // heads, n_chunk * n_row_group * heads, n_chunk)
-    launch(
-        attention_hopper_kernel, (n_program,), describe(query, N_QUERY), describe(key, N_KEY), describe(value, N_KEY),
-        describe_bias(bias, N_QUERY), wrong, out, *(stride // 8 for stride in out.stride()[:4]), n, n_shared,
-        n_query_block, n_chunk, n_row_group, n_head // heads,
-        *map(inverse_of, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads, num_warps=4,
-    )  # fmt: skip
+    heads, n_block = 2 if n_head % 2 == 0 else 1, -(-n_key // N_KEY)
+    for first, n_query_block, steps in divide_queries(n):
+        rows, block = N_ROW * steps, N_QUERY // steps
+        n_row_group = -(-n_shared // rows)
+        bias_bytes = n_query_block * block * -(-bias.shape[-1] // N_KEY) * N_KEY * 2 * heads
+        n_chunk = -(-n_query_block // max(1, round(bias_bytes / CACHED_BIAS_BYTES)))
+        n_tile = n_query_block * n_row_group * n_head * n_seed
+        n_program = kernels.n_block(query.device, n_tile, 1)
+        wrong = torch.empty((n_tile + n_program) * N_GROUP, device=query.device, dtype=torch.int32)
+        divisors = (n_query_block * n_row_group * heads, n_head // heads, n_chunk * n_row_group * heads, n_chunk)
+        launch(
+            attention_hopper_kernel, (n_program,), describe(query, rows, block), describe(key, N_ROW, N_KEY),
+            describe(value, N_ROW, N_KEY), describe_bias(bias, block), wrong, out,
+            *(stride // 8 for stride in out.stride()[:4]), n, n_shared, first, n_query_block, n_chunk, n_row_group,
+            n_head // heads, *map(inverse_of, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads, steps,
+            num_warps=4,
+        )  # fmt: skip
+
+
+def divide_queries(n: int) -> list[tuple[int, int, int]]:
+    """Divide ``n`` queries into launches: the first query, the number of blocks of queries, and STEPS of each."""
+    rest = n % N_QUERY
+    if n < MIN_SPLIT or not 0 < rest <= N_PART:
+        return [(0, -(-n // N_QUERY), 1)]
+    return [(0, n // N_QUERY, 1), (n - rest, 1, 2)]
 
 
 def describe_bias(bias: torch.Tensor, n_query: int) -> Any:
