@@ -313,8 +313,8 @@ def _split_head_width(width: int) -> tuple[int, int]:
 
 @attention.probed_in_half_too
 def _(inputs: Inputs) -> Iterator[Case]:
-    # Attention over pairs (gated elsewhere) with an odd and an even number of rows; then attention over tokens. For many
-    # tokens Hopper GPUs have other tiles or another kernel. Few of them are keys, so that the case is small.
+    # Attention over pairs (gated elsewhere) with an odd and an even number of rows; then attention over tokens. Hopper
+    # GPUs have other tiles or another kernel for many tokens. Few of them are keys, so that the case is small.
     many_pairs = (3, 3, MIN_SPLIT + 11, 75, 2, 32)
     of_pairs = [] if inputs.is_half else [(3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32), many_pairs]
     of_tokens = [(4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48), (4, 2, MIN_TOKENS + 6, 75, 1, 48)]
