@@ -70,6 +70,6 @@ def weigh(logits, reference, total, EXACT: gl.constexpr, DTYPE: gl.constexpr):
         reference = now
     weight = gl.exp2(logits * LOG2_E - reference[:, None]).to(DTYPE)
     # The older matrix instruction takes both factors from registers and is synchronous.
-    ones = gl.full([KEYS, 8], 1.0, DTYPE, gl.DotOperandLayout(1, t_layout, 2))
+    ones = gl.full([logits.shape[1], 8], 1.0, DTYPE, gl.DotOperandLayout(1, t_layout, 2))
     of_sum = gl.convert_layout(weight, gl.DotOperandLayout(0, t_layout, 2), assert_trivial=True)
     return weight, shrink, reference, hopper.mma_v2(of_sum, ones, total)

@@ -26,6 +26,7 @@ TOKENS = MIN_TOKENS + 77
     ("n_seed", "n_shared", "n", "n_head", "width", "n_key"),
     [(1, 8, 8, 4, 32, 8), (2, 27, 27, 4, 32, 25), (1, 130, 130, 8, 32, 130),
      (2, 11, MIN_SPLIT + 1, 4, 32, MIN_SPLIT - 7), (1, 21, MIN_SPLIT + 64, 3, 32, MIN_SPLIT + 64),
+     (1, 9, MIN_SPLIT + 30, 2, 32, MIN_SPLIT + 17), (2, 8, MIN_SPLIT + 9, 2, 32, MIN_SPLIT + 9),
      (1, 5, MIN_TOKENS, 16, 48, MIN_TOKENS), (2, 3, TOKENS, 2, 48, TOKENS - 7)],
 )  # fmt: skip
 @pytest.mark.parametrize("spike", [False, True])

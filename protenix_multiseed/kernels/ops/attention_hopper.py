@@ -8,6 +8,7 @@ A multiprocessor makes 16 exponentials per clock cycle. This limits the kernel, 
 * One warp fetches with the tensor memory accelerator. Four groups of four warps compute. A group takes 64 queries of
   two rows. A tile has 128 queries of four rows: two groups share the keys of a row, and four rows share a block of
   biases. If at most 64 queries are left for the last tiles, these have 64 queries of eight rows, in a second launch.
+* Keys come in blocks of 64. Of the last block, only the first 16 or 32 keys are processed if no more are left.
 * The softmax is that of :mod:`..device_functions_hopper_attention`.
 * Biases are the start value of the product of queries and keys. Two instructions convert two biases to 32 bits.
 """
@@ -44,6 +45,7 @@ ROWS = gl.constexpr(N_ROW)  # rows of the pair representation whose keys are fet
 WIDTH = gl.constexpr(CHANNELS)
 CACHED_BIAS_BYTES = 12 * 2**20  # biases that stay in the second-level cache beside keys and values
 MIN_SPLIT = 4 * N_QUERY  # with fewer tokens, another launch costs more than it saves
+LAST_KEYS = (16, 32, N_KEY)  # numbers of keys of the last block
 SIZES = [
     "o_seed", "o_shared", "o_row", "o_head", "n_query", "n_shared", "first", "n_query_block", "n_chunk", "n_row_group",
     "n_pair", "inverse_head", "inverse_pair", "inverse_chunk", "inverse_size", "inverse_last", "n_block", "n_tile",
@@ -132,12 +134,16 @@ def fetch(
 
 
 @gluon.jit
-def attend_block(query, key, value, bias, reference, total, attended, earlier, EXACT: gl.constexpr):
-    """Process one block of keys of one row.
+def attend_block(
+    query, key, value, bias, reference, total, attended, earlier, COUNT: gl.constexpr, EXACT: gl.constexpr
+):
+    """Process the first COUNT keys of a block, for one row.
 
     ``earlier``: a product that may still run. It ends together with the logits.
     """
-    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COUNT, 16])
+    key, value, bias = key.slice(0, COUNT), value.slice(0, COUNT), bias.slice(0, COUNT, dim=1)
+    reference = gl.convert_layout(reference, gl.SliceLayout(1, s_layout), assert_trivial=True)
     logits = hopper.warpgroup_mma(query, transposed(key), widen(bias.load(s_layout)), is_async=True)
     logits, earlier = hopper.warpgroup_mma_wait(0, deps=[logits, earlier])
     weight, shrink, reference, total = weigh(logits, reference, total, EXACT, gl.bfloat16)
@@ -149,22 +155,55 @@ def attend_block(query, key, value, bias, reference, total, attended, earlier, E
 
 
 @gluon.jit
+def attend_keys(
+    query, query_2, state, buffers, barriers, step, GROUP: gl.constexpr, STEPS: gl.constexpr, COUNT: gl.constexpr,
+    AGAIN: gl.constexpr,
+):  # fmt: skip
+    """Process the first COUNT keys of a block, for both rows of a group. Returns the new ``state``."""
+    reference, total, attended, reference_2, total_2, attended_2 = state
+    _, keys, values, biases = buffers
+    full, empty, _, _, _ = barriers
+    FIRST: gl.constexpr = GROUP % 2 * PART if STEPS == 1 else 0
+    ROW: gl.constexpr = GROUP // 2 * 2 if STEPS == 1 else GROUP
+    ROW_2: gl.constexpr = ROW + 1 if STEPS == 1 else GROUP
+    stage = step % STAGES
+    hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
+    bias = biases.index(stage).reshape([QUERIES // STEPS, KEYS]).slice(FIRST, PART)
+    key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW * KEYS, KEYS)
+    value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW * KEYS, KEYS)
+    reference, total, attended, attended_2 = attend_block(
+        query, key, value, bias, reference, total, attended, attended_2, COUNT, AGAIN
+    )
+    if STEPS > 1:
+        stage = (step + 1) % STAGES
+        hopper.mbarrier.wait(full.index(stage), ((step + 1) // STAGES) & 1)
+    key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW_2 * KEYS, KEYS)
+    value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW_2 * KEYS, KEYS)
+    reference_2, total_2, attended_2, attended = attend_block(
+        query_2, key, value, bias, reference_2, total_2, attended_2, attended, COUNT, AGAIN
+    )
+    if STEPS > 1:  # the product with the first row's values ended together with the second row's logits
+        leave(empty.index(step % STAGES))
+    attended_2 = hopper.warpgroup_mma_wait(0, deps=[attended_2])
+    leave(empty.index(stage))
+    return reference, total, attended, reference_2, total_2, attended_2
+
+
+@gluon.jit
 def attend_tiles(
     buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, step, turn,
-    GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, AGAIN: gl.constexpr,
+    GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr, AGAIN: gl.constexpr,
 ):  # fmt: skip
     """Compute all tiles; with AGAIN the tiles to compute again, with the running maximum."""
     o_seed, o_shared, o_row, o_head = strides
     n_query, n_shared, first = extent
-    queries, keys, values, biases = buffers
-    full, empty, q_full, q_empty, _ = barriers
-    # First query of this group, its two rows in the tile, and where their keys are in a stage.
+    queries, keys, _, biases = buffers
+    full, _, q_full, q_empty, _ = barriers
+    # First query of this group, and its two rows in the tile.
     FIRST: gl.constexpr = GROUP % 2 * PART if STEPS == 1 else 0
     ROW: gl.constexpr = GROUP // 2 * 2 if STEPS == 1 else GROUP
-    ROW_2: gl.constexpr = ROW + 1 if STEPS == 1 else GROUP + ROWS
-    FROM: gl.constexpr = ROW * KEYS
-    FROM_2: gl.constexpr = ROW_2 % ROWS * KEYS
-    DISTANCE: gl.constexpr = ROW_2 - ROW
+    DISTANCE: gl.constexpr = 1 if STEPS == 1 else ROWS
+    ROW_2: gl.constexpr = ROW + DISTANCE
     LENGTH: gl.constexpr = QUERIES // STEPS
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
@@ -193,36 +232,23 @@ def attend_tiles(
                 if STEPS > 1:
                     hopper.mbarrier.wait(full.index(last % STAGES), (last // STAGES) & 1)
                 few = biases.index(step % STAGES).reshape([LENGTH, KEYS]).slice(FIRST, PART).slice(0, 8, dim=1)
-                few_keys = transposed(keys.index(step % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(FROM, 8))
-                few_keys_2 = transposed(keys.index(last % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(FROM_2, 8))
+                few_keys = transposed(keys.index(step % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(ROW * KEYS, 8))
+                few_keys_2 = transposed(
+                    keys.index(last % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(ROW_2 % ROWS * KEYS, 8)
+                )
                 logits = hopper.warpgroup_mma(query, few_keys, widen(few.load(few_layout)), is_async=True)
                 logits_2 = hopper.warpgroup_mma(query_2, few_keys_2, widen(few.load(few_layout)), is_async=True)
                 logits, logits_2 = hopper.warpgroup_mma_wait(0, deps=[logits, logits_2])
                 reference = highest_of_few(logits, s_layout, False)
                 reference_2 = highest_of_few(logits_2, s_layout, False)
-            for _j in range(n_block):
-                stage = step % STAGES
-                hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
-                bias = biases.index(stage).reshape([LENGTH, KEYS]).slice(FIRST, PART)
-                key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM, KEYS)
-                value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM, KEYS)
-                reference, total, attended, attended_2 = attend_block(
-                    query, key, value, bias, reference, total, attended, attended_2, AGAIN
-                )
-                if STEPS > 1:
-                    step += 1
-                    stage = step % STAGES
-                    hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
-                key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM_2, KEYS)
-                value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(FROM_2, KEYS)
-                reference_2, total_2, attended_2, attended = attend_block(
-                    query_2, key, value, bias, reference_2, total_2, attended_2, attended, AGAIN
-                )
-                if STEPS > 1:  # the product with the first row's values ended together with the second row's logits
-                    leave(empty.index((step - 1) % STAGES))
-                attended_2 = hopper.warpgroup_mma_wait(0, deps=[attended_2])
-                leave(empty.index(stage))
-                step += 1
+            state = reference, total, attended, reference_2, total_2, attended_2
+            for _j in range(n_block - (LAST < KEYS)):
+                state = attend_keys(query, query_2, state, buffers, barriers, step, GROUP, STEPS, KEYS, AGAIN)
+                step += STEPS
+            if LAST < KEYS:
+                state = attend_keys(query, query_2, state, buffers, barriers, step, GROUP, STEPS, LAST, AGAIN)
+                step += STEPS
+            reference, total, attended, reference_2, total_2, attended_2 = state
             leave(q_empty.index(buffer))
             block, group, head, seed = place(tile, sizes, HEADS)
             whole = gl.convert_layout(gl.max(total, axis=1), gl.SliceLayout(1, o_layout))  # all 8 columns are equal
@@ -249,12 +275,12 @@ def attend_tiles(
 @gluon.jit
 def attend_group(
     buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, GROUP: gl.constexpr,
-    HEADS: gl.constexpr, STEPS: gl.constexpr,
+    HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr,
 ):  # fmt: skip
     """Work of one group of warps."""
     step, turn, is_wrong = attend_tiles(
         buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, gl.to_tensor(0),
-        gl.to_tensor(0), GROUP, HEADS, STEPS, False,
+        gl.to_tensor(0), GROUP, HEADS, STEPS, LAST, False,
     )  # fmt: skip
     done = barriers[4]
     program = n_tile + gl.program_id(0)
@@ -264,7 +290,7 @@ def attend_group(
     if is_due(wrong, program):
         attend_tiles(
             buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, step, turn,
-            GROUP, HEADS, STEPS, True,
+            GROUP, HEADS, STEPS, LAST, True,
         )  # fmt: skip
 
 
@@ -272,12 +298,12 @@ def attend_group(
 def attention_hopper_kernel(
     q_desc, k_desc, v_desc, b_desc, wrong, out, o_seed, o_shared, o_row, o_head, n_query, n_shared, first,
     n_query_block, n_chunk, n_row_group, n_pair, inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last,
-    n_block, n_tile, HEADS: gl.constexpr, STEPS: gl.constexpr,
+    n_block, n_tile, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr,
 ):  # fmt: skip
     """Compute all tiles of one multiprocessor, one after another, from query ``first`` on.
 
-    A tile has 128 queries of 4 rows, or with STEPS 2 64 queries of 8 rows, whose keys come in two stages. Strides of
-    ``out`` are in units of 8 elements.
+    A tile has 128 queries of 4 rows, or with STEPS 2 64 queries of 8 rows, whose keys come in two stages. LAST keys of
+    the last block are processed. Strides of ``out`` are in units of 8 elements.
     """
     queries = gl.allocate_shared_memory(gl.bfloat16, [2, 1, ROWS * STEPS, QUERIES // STEPS, 1, WIDTH], q_desc.layout)
     keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], k_desc.layout)
@@ -303,10 +329,10 @@ def attention_hopper_kernel(
     buffers = (queries, keys, values, biases)
     barriers = (full, empty, q_full, q_empty, done)
     gl.warp_specialize([
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 0, HEADS, STEPS)),
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 1, HEADS, STEPS)),
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 2, HEADS, STEPS)),
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 3, HEADS, STEPS)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 0, HEADS, STEPS, LAST)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 1, HEADS, STEPS, LAST)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 2, HEADS, STEPS, LAST)),
+        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 3, HEADS, STEPS, LAST)),
         (fetch, (descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, HEADS, STEPS)),
     ], [4, 4, 4, 1], [112, 112, 112, 24])  # fmt: skip
 
@@ -361,6 +387,7 @@ def attend(
         return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, rows, block, 1, CHANNELS], pair_layout)
 
     heads, n_block = 2 if n_head % 2 == 0 else 1, -(-n_key // N_KEY)
+    last = next(count for count in LAST_KEYS if n_key - (n_block - 1) * N_KEY <= count)
     for first, n_query_block, steps in divide_queries(n):
         rows, block = N_ROW * steps, N_QUERY // steps
         n_row_group = -(-n_shared // rows)
@@ -375,7 +402,7 @@ def attend(
             describe(value, N_ROW, N_KEY), describe_bias(bias, block), wrong, out,
             *(stride // 8 for stride in out.stride()[:4]), n, n_shared, first, n_query_block, n_chunk, n_row_group,
             n_head // heads, *map(inverse_of, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads, steps,
-            num_warps=4,
+            last, num_warps=4,
         )  # fmt: skip
 
 
