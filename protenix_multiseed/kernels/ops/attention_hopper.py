@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from protenix_multiseed.kernels.base import Kernels
-from protenix_multiseed.kernels.device_functions_hopper import widen
+from protenix_multiseed.kernels.device_functions_hopper import make_barriers, widen
 from protenix_multiseed.kernels.device_functions_hopper_attention import (
     GROUPS,
     KEYS,
@@ -77,17 +77,16 @@ def place(tile, sizes, HEADS: gl.constexpr):
 
 
 @gluon.jit
-def fetch_tiles(
-    descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, step, turn, HEADS: gl.constexpr,
-    STEPS: gl.constexpr, AGAIN: gl.constexpr,
-):  # fmt: skip
+def fetch_tiles(descriptors, work, step, turn, HEADS: gl.constexpr, STEPS: gl.constexpr, AGAIN: gl.constexpr):
     """Fetch the data of all tiles; with AGAIN of the tiles to compute again.
 
     ``step`` counts the stages that were filled, ``turn`` tiles.
     """
     q_desc, k_desc, v_desc, b_desc = descriptors
+    buffers, barriers, wrong, _out, _strides, extent, sizes, n_block, n_tile = work
     queries, keys, values, biases = buffers
-    full, empty, q_full, q_empty, _ = barriers
+    full, empty, q_full, q_empty, _done = barriers
+    _n_query, _n_shared, first = extent
     for tile in range(gl.program_id(0), n_tile, gl.num_programs(0)):
         due = True
         if AGAIN:
@@ -98,7 +97,7 @@ def fetch_tiles(
             hopper.mbarrier.wait(q_empty.index(buffer), ((turn >> 1) & 1) ^ 1)
             bar = q_full.index(buffer)
             hopper.mbarrier.expect(bar, QUERIES * ROWS * WIDTH * 2)
-            row, query = group * ROWS * STEPS, extent[2] + block * QUERIES
+            row, query = group * ROWS * STEPS, first + block * QUERIES
             hopper.tma.async_copy_global_to_shared(q_desc, [seed, row, query, head, 0], bar, queries.index(buffer))
             for j in range(n_block):
                 for part in gl.static_range(STEPS):
@@ -117,32 +116,43 @@ def fetch_tiles(
 
 
 @gluon.jit
-def fetch(
-    descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, HEADS: gl.constexpr, STEPS: gl.constexpr
-):
+def fetch(descriptors, work, HEADS: gl.constexpr, STEPS: gl.constexpr):
     """Work of the fetching warp."""
-    step, turn = fetch_tiles(
-        descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, gl.to_tensor(0), gl.to_tensor(0), HEADS,
-        STEPS, False,
-    )  # fmt: skip
-    done = barriers[4]
-    hopper.mbarrier.wait(done, 0)
+    step, turn = fetch_tiles(descriptors, work, gl.to_tensor(0), gl.to_tensor(0), HEADS, STEPS, False)
+    _buffers, barriers, wrong, _out, _strides, _extent, _sizes, _n_block, n_tile = work
+    hopper.mbarrier.wait(barriers[4], 0)
     if is_due(wrong, n_tile + gl.program_id(0)):
-        fetch_tiles(
-            descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, step, turn, HEADS, STEPS, True
-        )
+        fetch_tiles(descriptors, work, step, turn, HEADS, STEPS, True)
 
 
 @gluon.jit
-def attend_block(
-    query, key, value, bias, reference, total, attended, earlier, COUNT: gl.constexpr, EXACT: gl.constexpr
-):
-    """Process the first COUNT keys of a block, for one row.
+def wait_for(full, step):
+    """Wait for the keys, values and biases of a step. Returns their stage."""
+    stage = step % STAGES
+    hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
+    return stage
+
+
+@gluon.jit
+def of_row(slots, stage, ROW: gl.constexpr, COUNT: gl.constexpr):
+    """The first COUNT keys or values of one of the rows in a stage."""
+    return slots.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW * KEYS, COUNT)
+
+
+@gluon.jit
+def biases_of(biases, stage, FIRST: gl.constexpr, COUNT: gl.constexpr):
+    """The biases of 64 queries, from the tile's query FIRST on, and of the first COUNT keys in a stage."""
+    LENGTH: gl.constexpr = biases.shape[3]
+    return biases.index(stage).reshape([LENGTH, KEYS]).slice(FIRST, PART).slice(0, COUNT, dim=1)
+
+
+@gluon.jit
+def attend_block(query, key, value, bias, reference, total, attended, earlier, EXACT: gl.constexpr):
+    """Process one block of keys of one row.
 
     ``earlier``: a product that may still run. It ends together with the logits.
     """
-    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COUNT, 16])
-    key, value, bias = key.slice(0, COUNT), value.slice(0, COUNT), bias.slice(0, COUNT, dim=1)
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, key.shape[0], 16])
     reference = gl.convert_layout(reference, gl.SliceLayout(1, s_layout), assert_trivial=True)
     logits = hopper.warpgroup_mma(query, transposed(key), widen(bias.load(s_layout)), is_async=True)
     logits, earlier = hopper.warpgroup_mma_wait(0, deps=[logits, earlier])
@@ -156,49 +166,68 @@ def attend_block(
 
 @gluon.jit
 def attend_keys(
-    query, query_2, state, buffers, barriers, step, GROUP: gl.constexpr, STEPS: gl.constexpr, COUNT: gl.constexpr,
+    query, query_2, state, work, step, FIRST: gl.constexpr, ROW: gl.constexpr, ROW_2: gl.constexpr, COUNT: gl.constexpr,
     AGAIN: gl.constexpr,
 ):  # fmt: skip
-    """Process the first COUNT keys of a block, for both rows of a group. Returns the new ``state``."""
+    """Process the first COUNT keys of a block for both rows of a group. Returns the new ``state`` and ``step``.
+
+    The keys of a ROW_2 of 4 or more are in the next stage.
+    """
     reference, total, attended, reference_2, total_2, attended_2 = state
-    _, keys, values, biases = buffers
-    full, empty, _, _, _ = barriers
-    FIRST: gl.constexpr = GROUP % 2 * PART if STEPS == 1 else 0
-    ROW: gl.constexpr = GROUP // 2 * 2 if STEPS == 1 else GROUP
-    ROW_2: gl.constexpr = ROW + 1 if STEPS == 1 else GROUP
-    stage = step % STAGES
-    hopper.mbarrier.wait(full.index(stage), (step // STAGES) & 1)
-    bias = biases.index(stage).reshape([QUERIES // STEPS, KEYS]).slice(FIRST, PART)
-    key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW * KEYS, KEYS)
-    value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW * KEYS, KEYS)
+    _queries, keys, values, biases = work[0]
+    full, empty, _q_full, _q_empty, _done = work[1]
+    stage = wait_for(full, step)
+    key, value, bias = (
+        of_row(keys, stage, ROW, COUNT),
+        of_row(values, stage, ROW, COUNT),
+        biases_of(biases, stage, FIRST, COUNT),
+    )
     reference, total, attended, attended_2 = attend_block(
-        query, key, value, bias, reference, total, attended, attended_2, COUNT, AGAIN
+        query, key, value, bias, reference, total, attended, attended_2, AGAIN
     )
-    if STEPS > 1:
-        stage = (step + 1) % STAGES
-        hopper.mbarrier.wait(full.index(stage), ((step + 1) // STAGES) & 1)
-    key = keys.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW_2 * KEYS, KEYS)
-    value = values.index(stage).reshape([ROWS * KEYS, WIDTH]).slice(ROW_2 * KEYS, KEYS)
+    last = stage
+    if ROW_2 >= ROWS:
+        step += 1
+        last = wait_for(full, step)
+    key, value = of_row(keys, last, ROW_2 % ROWS, COUNT), of_row(values, last, ROW_2 % ROWS, COUNT)
     reference_2, total_2, attended_2, attended = attend_block(
-        query_2, key, value, bias, reference_2, total_2, attended_2, attended, COUNT, AGAIN
+        query_2, key, value, bias, reference_2, total_2, attended_2, attended, AGAIN
     )
-    if STEPS > 1:  # the product with the first row's values ended together with the second row's logits
-        leave(empty.index(step % STAGES))
+    if ROW_2 >= ROWS:  # the product with the first row's values ended together with the second row's logits
+        leave(empty.index(stage))
     attended_2 = hopper.warpgroup_mma_wait(0, deps=[attended_2])
-    leave(empty.index(stage))
-    return reference, total, attended, reference_2, total_2, attended_2
+    leave(empty.index(last))
+    return (reference, total, attended, reference_2, total_2, attended_2), step + 1
+
+
+@gluon.jit
+def find_references(query, query_2, work, step, FIRST: gl.constexpr, ROW: gl.constexpr, ROW_2: gl.constexpr):
+    """Return the references of both rows of a group, from the tile's first 8 keys."""
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 8, 16])
+    s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
+    _queries, keys, _values, biases = work[0]
+    stage = wait_for(work[1][0], step)
+    last = stage
+    if ROW_2 >= ROWS:
+        last = wait_for(work[1][0], step + 1)
+    few, key = biases_of(biases, stage, FIRST, 8), of_row(keys, stage, ROW, 8)
+    key_2 = of_row(keys, last, ROW_2 % ROWS, 8)
+    logits = hopper.warpgroup_mma(query, transposed(key), widen(few.load(layout)), is_async=True)
+    logits_2 = hopper.warpgroup_mma(query_2, transposed(key_2), widen(few.load(layout)), is_async=True)
+    logits, logits_2 = hopper.warpgroup_mma_wait(0, deps=[logits, logits_2])
+    return highest_of_few(logits, s_layout, False), highest_of_few(logits_2, s_layout, False)
 
 
 @gluon.jit
 def attend_tiles(
-    buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, step, turn,
-    GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr, AGAIN: gl.constexpr,
+    work, step, turn, GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr,
+    AGAIN: gl.constexpr,
 ):  # fmt: skip
     """Compute all tiles; with AGAIN the tiles to compute again, with the running maximum."""
+    buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile = work
     o_seed, o_shared, o_row, o_head = strides
     n_query, n_shared, first = extent
-    queries, keys, _, biases = buffers
-    full, _, q_full, q_empty, _ = barriers
+    _full, _empty, q_full, q_empty, _done = barriers
     # First query of this group, and its two rows in the tile.
     FIRST: gl.constexpr = GROUP % 2 * PART if STEPS == 1 else 0
     ROW: gl.constexpr = GROUP // 2 * 2 if STEPS == 1 else GROUP
@@ -207,7 +236,6 @@ def attend_tiles(
     LENGTH: gl.constexpr = QUERIES // STEPS
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
-    few_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 8, 16])
     t_layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
     w_layout: gl.constexpr = gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0])
     any_wrong = gl.to_tensor(0)
@@ -217,42 +245,24 @@ def attend_tiles(
             due = is_due(wrong, tile)
         if due:
             total = gl.full([PART, 8], 0.0, gl.float32, t_layout)
-            total_2 = total
             attended = gl.full([PART, WIDTH], 0.0, gl.float32, o_layout)
-            attended_2 = attended
             reference = gl.full([PART], -1.0e30, gl.float32, gl.SliceLayout(1, s_layout))
             reference_2 = reference
             buffer = turn & 1
-            query = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice(ROW * LENGTH + FIRST, PART)
-            query_2 = queries.index(buffer).reshape([ROWS * QUERIES, WIDTH]).slice(ROW_2 * LENGTH + FIRST, PART)
+            both = buffers[0].index(buffer).reshape([ROWS * QUERIES, WIDTH])
+            query, query_2 = both.slice(ROW * LENGTH + FIRST, PART), both.slice(ROW_2 * LENGTH + FIRST, PART)
             hopper.mbarrier.wait(q_full.index(buffer), (turn >> 1) & 1)
             if not AGAIN:
-                last = step + STEPS - 1
-                hopper.mbarrier.wait(full.index(step % STAGES), (step // STAGES) & 1)
-                if STEPS > 1:
-                    hopper.mbarrier.wait(full.index(last % STAGES), (last // STAGES) & 1)
-                few = biases.index(step % STAGES).reshape([LENGTH, KEYS]).slice(FIRST, PART).slice(0, 8, dim=1)
-                few_keys = transposed(keys.index(step % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(ROW * KEYS, 8))
-                few_keys_2 = transposed(
-                    keys.index(last % STAGES).reshape([ROWS * KEYS, WIDTH]).slice(ROW_2 % ROWS * KEYS, 8)
-                )
-                logits = hopper.warpgroup_mma(query, few_keys, widen(few.load(few_layout)), is_async=True)
-                logits_2 = hopper.warpgroup_mma(query_2, few_keys_2, widen(few.load(few_layout)), is_async=True)
-                logits, logits_2 = hopper.warpgroup_mma_wait(0, deps=[logits, logits_2])
-                reference = highest_of_few(logits, s_layout, False)
-                reference_2 = highest_of_few(logits_2, s_layout, False)
-            state = reference, total, attended, reference_2, total_2, attended_2
+                reference, reference_2 = find_references(query, query_2, work, step, FIRST, ROW, ROW_2)
+            state = reference, total, attended, reference_2, total, attended
             for _j in range(n_block - (LAST < KEYS)):
-                state = attend_keys(query, query_2, state, buffers, barriers, step, GROUP, STEPS, KEYS, AGAIN)
-                step += STEPS
+                state, step = attend_keys(query, query_2, state, work, step, FIRST, ROW, ROW_2, KEYS, AGAIN)
             if LAST < KEYS:
-                state = attend_keys(query, query_2, state, buffers, barriers, step, GROUP, STEPS, LAST, AGAIN)
-                step += STEPS
-            reference, total, attended, reference_2, total_2, attended_2 = state
+                state, step = attend_keys(query, query_2, state, work, step, FIRST, ROW, ROW_2, LAST, AGAIN)
             leave(q_empty.index(buffer))
             block, group, head, seed = place(tile, sizes, HEADS)
-            whole = gl.convert_layout(gl.max(total, axis=1), gl.SliceLayout(1, o_layout))  # all 8 columns are equal
-            whole_2 = gl.convert_layout(gl.max(total_2, axis=1), gl.SliceLayout(1, o_layout))
+            whole = gl.convert_layout(gl.max(state[1], axis=1), gl.SliceLayout(1, o_layout))  # all 8 columns are equal
+            whole_2 = gl.convert_layout(gl.max(state[4], axis=1), gl.SliceLayout(1, o_layout))
             if not AGAIN:
                 is_fine = (whole < MAX_SUM) & (whole_2 < MAX_SUM)  # false for NaN too
                 is_wrong = 1 - gl.min(is_fine.to(gl.int32), axis=0)
@@ -263,9 +273,9 @@ def attend_tiles(
             shared = group * ROWS * STEPS + ROW
             at = out + (seed.to(gl.int64) * o_seed + head.to(gl.int64) * o_head + shared.to(gl.int64) * o_shared) * 8
             at = at + (row.to(gl.int64)[:, None] * o_row * 8 + channel[None, :])
-            made = gl.convert_layout((attended * reciprocal(whole)[:, None]).to(gl.bfloat16), w_layout)
+            made = gl.convert_layout((state[2] * reciprocal(whole)[:, None]).to(gl.bfloat16), w_layout)
             gl.store(at, made, mask=(row[:, None] < n_query) & (shared < n_shared))
-            made = gl.convert_layout((attended_2 * reciprocal(whole_2)[:, None]).to(gl.bfloat16), w_layout)
+            made = gl.convert_layout((state[5] * reciprocal(whole_2)[:, None]).to(gl.bfloat16), w_layout)
             inside = (row[:, None] < n_query) & (shared + DISTANCE < n_shared)
             gl.store(at + o_shared.to(gl.int64) * (8 * DISTANCE), made, mask=inside)
             turn += 1
@@ -273,25 +283,16 @@ def attend_tiles(
 
 
 @gluon.jit
-def attend_group(
-    buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, GROUP: gl.constexpr,
-    HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr,
-):  # fmt: skip
+def attend_group(work, GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr):
     """Work of one group of warps."""
-    step, turn, is_wrong = attend_tiles(
-        buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, gl.to_tensor(0),
-        gl.to_tensor(0), GROUP, HEADS, STEPS, LAST, False,
-    )  # fmt: skip
-    done = barriers[4]
-    program = n_tile + gl.program_id(0)
+    step, turn, is_wrong = attend_tiles(work, gl.to_tensor(0), gl.to_tensor(0), GROUP, HEADS, STEPS, LAST, False)
+    _buffers, barriers, wrong, _out, _strides, _extent, _sizes, _n_block, n_tile = work
+    done, program = barriers[4], n_tile + gl.program_id(0)
     gl.store(wrong + program * GROUPS + GROUP, is_wrong)
     hopper.mbarrier.arrive(done, count=1)
     hopper.mbarrier.wait(done, 0)
     if is_due(wrong, program):
-        attend_tiles(
-            buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, step, turn,
-            GROUP, HEADS, STEPS, LAST, True,
-        )  # fmt: skip
+        attend_tiles(work, step, turn, GROUP, HEADS, STEPS, LAST, True)
 
 
 @gluon.jit(do_not_specialize=SIZES)
@@ -309,31 +310,20 @@ def attention_hopper_kernel(
     keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], k_desc.layout)
     values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], v_desc.layout)
     biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, QUERIES // STEPS, KEYS], b_desc.layout)
-    full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
-    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], hopper.mbarrier.MBarrierLayout())
-    q_full = gl.allocate_shared_memory(gl.int64, [2, 1], hopper.mbarrier.MBarrierLayout())
-    q_empty = gl.allocate_shared_memory(gl.int64, [2, 1], hopper.mbarrier.MBarrierLayout())
-    done = gl.allocate_shared_memory(gl.int64, [1], hopper.mbarrier.MBarrierLayout())
-    for i in gl.static_range(STAGES):
-        hopper.mbarrier.init(full.index(i), count=1)
-        hopper.mbarrier.init(empty.index(i), count=GROUPS * 128)
-    for i in gl.static_range(2):
-        hopper.mbarrier.init(q_full.index(i), count=1)
-        hopper.mbarrier.init(q_empty.index(i), count=GROUPS * 128)
-    hopper.mbarrier.init(done, count=GROUPS)
-    hopper.fence_async_shared()
+    full, empty = make_barriers(STAGES, 1), make_barriers(STAGES, GROUPS * 128)
+    q_full, q_empty = make_barriers(2, 1), make_barriers(2, GROUPS * 128)
     inverses = (inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last)
     sizes = (n_query_block, n_chunk, n_row_group, n_pair, inverses)
     strides, extent = (o_seed, o_shared, o_row, o_head), (n_query, n_shared, first)
-    descriptors = (q_desc, k_desc, v_desc, b_desc)
     buffers = (queries, keys, values, biases)
-    barriers = (full, empty, q_full, q_empty, done)
+    barriers = (full, empty, q_full, q_empty, make_barriers(1, GROUPS).index(0))
+    work = (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile)
     gl.warp_specialize([
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 0, HEADS, STEPS, LAST)),
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 1, HEADS, STEPS, LAST)),
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 2, HEADS, STEPS, LAST)),
-        (attend_group, (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile, 3, HEADS, STEPS, LAST)),
-        (fetch, (descriptors, buffers, barriers, wrong, extent, sizes, n_block, n_tile, HEADS, STEPS)),
+        (attend_group, (work, 0, HEADS, STEPS, LAST)),
+        (attend_group, (work, 1, HEADS, STEPS, LAST)),
+        (attend_group, (work, 2, HEADS, STEPS, LAST)),
+        (attend_group, (work, 3, HEADS, STEPS, LAST)),
+        (fetch, ((q_desc, k_desc, v_desc, b_desc), work, HEADS, STEPS)),
     ], [4, 4, 4, 1], [112, 112, 112, 24])  # fmt: skip
 
 
