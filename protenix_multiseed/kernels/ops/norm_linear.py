@@ -19,6 +19,7 @@ TILES = TileTable({
     torch.float32: Tiles(128, 64, 8, 3),
     (torch.bfloat16, 256): Tiles(64, 32, 4, 3),
 })  # fmt: skip
+_MAX_ROWS = 2048  # the PyTorch version of norm_linear_parts takes as many at a time, so that temporaries stay small
 
 
 @Operation
@@ -35,16 +36,36 @@ def norm_linear(
     return functional.linear(layer_norm(kernels, x, *linear.norm), linear.weight)
 
 
+@Operation
+def norm_linear_parts(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, n_part: int) -> torch.Tensor:
+    """Like :func:`norm_linear`, with each of ``n_part`` equal parts of the output in memory of its own.
+
+    Args:
+        x: [R, ..., c].
+
+    Returns:
+        [n_part, R, ..., c_out / n_part].
+    """
+    out = x.new_empty(n_part, *x.shape[:-1], len(linear) // n_part)
+    for start in range(0, len(x), _MAX_ROWS):
+        rows = slice(start, start + _MAX_ROWS)
+        for part, made in zip(out, norm_linear(kernels, x[rows], linear).chunk(n_part, dim=-1), strict=True):
+            part[rows] = made
+    return out
+
+
 @triton.jit(do_not_specialize=["size"])
 def norm_linear_kernel(
-    x, norm, shift, weight, out, size, n_out, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+    x, norm, shift, weight, out, size, n_out, n_of_part, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The output has parts of ``n_of_part`` channels, one after another in memory."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     a = norm_rows(load_rows(x, row, size, WIDTH), norm, shift, epsilon, WIDTH)
     for first in range(0, n_out, COLUMNS):
         made = tl.dot(a, tl.trans(load_weight(weight, first, n_out, WIDTH, COLUMNS)), input_precision="tf32")
         column = first + tl.arange(0, COLUMNS)[None, :]
-        at = row[:, None].to(tl.int64) * n_out + column
+        at = (column // n_of_part * size.to(tl.int64) + row[:, None]) * n_of_part + column % n_of_part
         tl.store(out + at, made.to(out.dtype.element_ty), mask=(row[:, None] < size) & (column < n_out))
 
 
@@ -54,14 +75,24 @@ norm_linear.triton(norm_linear_hopper_128.fits)(norm_linear_hopper_128.run)
 
 @norm_linear.triton(lambda kernels, x, linear, rstd=None: fits_whole(x.shape[-1], x))
 def _(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, rstd: torch.Tensor | None = None) -> torch.Tensor:
-    x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], len(linear))
+    _launch(x.contiguous(), linear, out)
+    return out
+
+
+@norm_linear_parts.triton(lambda kernels, x, linear, n_part: fits_whole(x.shape[-1], x))
+def _(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, n_part: int) -> torch.Tensor:
+    out = x.new_empty(n_part, *x.shape[:-1], len(linear) // n_part)
+    _launch(x.contiguous(), linear, out)
+    return out
+
+
+def _launch(x: torch.Tensor, linear: NormedLinear, out: torch.Tensor) -> None:
     size, tiles = x.numel() // x.shape[-1], TILES.of(x)
     launch(
         norm_linear_kernel, (triton.cdiv(size, tiles.rows),), x, *linear.norm, linear.weight, out, size, len(linear),
-        EPSILON, x.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+        out.shape[-1], EPSILON, x.shape[-1], tiles.rows, tiles.columns, **tiles.options,
     )  # fmt: skip
-    return out
 
 
 @norm_linear.probed
@@ -71,3 +102,9 @@ def _(inputs: Inputs) -> Iterator[Case]:
         yield norm_linear.making(z, inputs.linear(3 * hidden, width), inputs.rstd(z))
     for width in (64, 128):  # MSA channels
         yield norm_linear.making(inputs.random(70, 32, width), inputs.linear(32, width))
+
+
+@norm_linear_parts.probed
+def _(inputs: Inputs) -> Iterator[Case]:
+    for width in (64, 128):
+        yield norm_linear_parts.making(inputs.random(70, 35, width), inputs.linear(2 * 32, width), 2)

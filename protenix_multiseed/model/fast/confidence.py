@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from protenix_multiseed.kernels.base import Lengths, row_chunks
+from protenix_multiseed.kernels.base import Kernels, Lengths, row_chunks
+from protenix_multiseed.kernels.ops.norm import norm as layer_norm
 from protenix_multiseed.limits import samples_scored_at_once
 from protenix_multiseed.model.fast.pairformer import PairformerStack, pad
 from protenix_multiseed.model.fast.summary import summarise
@@ -62,11 +63,15 @@ def confidence_logits(
         pae, pde = (z.new_empty(*z.shape[:-1], n_bin, dtype=torch.float32) for n_bin in (head.b_pae, head.b_pde))
         for rows in parts:
             pairs, mirrored = z[:, rows].float(), z[:, :, rows].transpose(1, 2)
-            pae[:, rows] = head.linear_no_bias_pae(head.pae_ln(pairs))
-            pde[:, rows] = head.linear_no_bias_pde(head.pde_ln(pairs + mirrored))
+            pae[:, rows] = head.linear_no_bias_pae(_normalise(network.kernels, pairs, head.pae_ln))
+            pde[:, rows] = head.linear_no_bias_pde(_normalise(network.kernels, pairs + mirrored, head.pde_ln))
         plddt = _atom_logits(head.plddt_ln(s), head.plddt_weight, features)
         resolved = _atom_logits(head.resolved_ln(s), head.resolved_weight, features)
     return plddt, pae, pde, resolved
+
+
+def _normalise(kernels: Kernels, x: torch.Tensor, norm: Any) -> torch.Tensor:
+    return layer_norm(kernels, x, norm.weight, norm.bias)
 
 
 def _atom_logits(s: torch.Tensor, weight: torch.Tensor, features: Mapping[str, Any]) -> torch.Tensor:

@@ -144,7 +144,8 @@ class Denoiser:
         q = q + self._to_atoms(from_tokens)
         for index, block in enumerate(weights.decoder, start=len(weights.encoder)):
             q = block(kernels, q, self._atom_conditioning[index], self._atom_bias[index])
-        r_update = decoder.linear_no_bias_out(decoder.layernorm_q(q.float()))
+        norm = decoder.layernorm_q
+        r_update = decoder.linear_no_bias_out(layer_norm(kernels, q.float(), norm.weight, norm.bias))
         ratio = t_hat / self._sigma_data
         x_denoised: torch.Tensor = x_noisy / (1 + ratio**2) + r_update * (t_hat / torch.sqrt(1 + ratio**2))
         return x_denoised

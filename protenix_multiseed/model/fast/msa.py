@@ -7,14 +7,15 @@ representation. Padding tokens get zero weight.
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from protenix_multiseed.kernels.base import Kernels, Lengths
+from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.ops.msa_average import add_gated_average, head_values
-from protenix_multiseed.kernels.ops.norm_linear import norm_linear
+from protenix_multiseed.kernels.ops.msa_embedding import Msa, embed_msa
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear_parts
 from protenix_multiseed.kernels.ops.outer_product import add_outer
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
-from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, normed
+from protenix_multiseed.model.fast.pairformer import PairBlock, Transition, norm_weights, normed
 from protenix_multiseed.model.inputs import JobInputs
 from protenix_multiseed.model.rng import SeedRng
 
@@ -26,15 +27,16 @@ class MsaModule:
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
         self._dtype = dtype
-        self._embed, self._embed_single = module.linear_no_bias_m.weight.t().to(dtype), module.linear_no_bias_s
+        self._embed = module.linear_no_bias_m.weight.t().contiguous().to(dtype)
+        self._embed_single = module.linear_no_bias_s
         self._outer = [_OuterProductMean(block.outer_product_mean_msa, dtype) for block in module.blocks]
         self._stacks = [None if block.is_last_block else _MsaStack(block.msa_stack, dtype) for block in module.blocks]
         self._pairs = [PairBlock(block.pair_stack, dtype) for block in module.blocks]
 
-    def embed(self, inputs: JobInputs, rows: torch.Tensor, single: torch.Tensor, n_padded: int) -> torch.Tensor:
+    def embed(
+        self, kernels: Kernels, inputs: JobInputs, rows: torch.Tensor, single: torch.Tensor, n_padded: int
+    ) -> torch.Tensor:
         """Alg. 8 lines 1-4 for the MSA rows of one entry -> [N_row, n_padded, c_m].
-
-        Residue types are looked up in the weight matrix, which replaces a product with one-hot vectors.
 
         Args:
             inputs: Features of the entry's job.
@@ -42,12 +44,8 @@ class MsaModule:
             single: The entry's part of :meth:`single`, without padding [N_token, c_m].
             n_padded: Number of tokens with padding.
         """
-        features = inputs.shared
-        m = functional.embedding(features["msa"][rows], self._embed[:32])
-        for name, weight in zip(("has_deletion", "deletion_value"), self._embed[32:], strict=True):
-            m += features[name][rows][..., None].to(self._dtype) * weight
-        m += single
-        return functional.pad(m, (0, 0, 0, n_padded - m.shape[1]))
+        features = Msa(*(inputs.shared[name] for name in ("msa", "has_deletion", "deletion_value")))
+        return embed_msa(kernels, features, rows, self._embed, single, n_padded)
 
     def __call__(self, kernels: Kernels, msa: list[torch.Tensor], z: torch.Tensor, lengths: Lengths) -> None:
         """Alg. 8 lines 5-14. Overwrites ``z`` [N_entry, N, N, c_z] and the ``msa`` of each entry [N_row, N, c_m]."""
@@ -76,21 +74,15 @@ class _OuterProductMean:
     """Alg. 9: outer product mean."""
 
     def __init__(self, module: Any, dtype: torch.dtype) -> None:
-        self._first, self._second = (
-            normed(module.layer_norm, part, dtype) for part in (module.linear_1, module.linear_2)
-        )
+        weight = torch.cat([module.linear_1.weight, module.linear_2.weight])
+        self._factors = NormedLinear(norm_weights(module.layer_norm, dtype), weight.to(dtype))
         self._out, self._bias = module.linear_out.weight.to(dtype), module.linear_out.bias.to(dtype)
         self._eps = module.eps
 
     def __call__(self, kernels: Kernels, m: torch.Tensor, z: torch.Tensor) -> None:
         n_row, n, _ = m.shape
-        width = len(self._first)
-        first, second = m.new_empty(2, n_row, n, width)
-        for start in range(0, n_row, _MAX_ROWS):
-            rows = slice(start, start + _MAX_ROWS)
-            first[rows] = norm_linear(kernels, m[rows], self._first)
-            second[rows] = norm_linear(kernels, m[rows], self._second)
-        first, second = (part.view(n_row, n * width) for part in (first, second))
+        first, second = norm_linear_parts(kernels, m, self._factors, 2).flatten(2)
+        width = second.shape[1] // n
         # Rounded to the dtype of m, like upstream's sum over a mask of ones.
         count = float(torch.tensor(float(n_row), dtype=m.dtype) + self._eps)
         step = max(1, kernels.elements // (n * width * width))

@@ -15,10 +15,12 @@ from torch.nn import functional
 
 from protenix_multiseed.kernels.base import chunks, row_chunks
 from protenix_multiseed.kernels.ops.mean_of_atoms import mean_of_atoms
+from protenix_multiseed.kernels.ops.norm import norm as layer_norm
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear
 from protenix_multiseed.model.cuda_graphs import GraphedLoop
 from protenix_multiseed.model.fast.atoms import token_atoms
 from protenix_multiseed.model.fast.msa import MsaModule, draw_rows
-from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, pad
+from protenix_multiseed.model.fast.pairformer import PairformerStack, PairStack, norm_weights, normed, pad
 from protenix_multiseed.model.fast.relative_positions import one_hots, places
 from protenix_multiseed.model.inputs import Inputs, JobInputs, join_parts
 from protenix_multiseed.model.network import Network
@@ -43,6 +45,7 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
         z_init[own].add_(module.linear_no_bias_token_bond(part.shared["token_bonds"].unsqueeze(-1)))
     templates = [project_templates(network, part) for part in inputs.parts]
     s, z = (pad(torch.zeros_like(x), network, dims=x.dim() - 2).to(dtype) for x in (s_init, z_init))
+    recycling = normed(module.layernorm_z_cycle, module.linear_no_bias_z_cycle, dtype)
     stack = network.prepared(PairformerStack, module.pairformer_stack, dtype)
     is_small = len(z) * z.shape[1] ** 2 <= network.graphs.most_pairs
     lengths = inputs.lengths
@@ -57,7 +60,7 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     for cycle in range(module.N_cycle):
         update = torch.empty_like(z_init)
         for some in chunks(update, 2 * update.shape[-1], network.kernels.elements):
-            update[some] = module.linear_no_bias_z_cycle(module.layernorm_z_cycle(z[:, :n, :n][some]))
+            update[some] = norm_linear(network.kernels, z[:, :n][some], recycling)[:, :, :n]
         for index, (part, rng) in enumerate(zip(inputs.owners, rngs, strict=True)):
             if has_dropout[index]:
                 place = (index, *2 * (slice(part.n_token),))
@@ -173,13 +176,15 @@ def add_templates(network: Network, inputs: Inputs, z: torch.Tensor, templates: 
     Args:
         templates: The templates of each part of the batch.
     """
-    embedder = network.module.template_embedder
-    stack = network.prepared(PairStack, embedder.pairformer_stack, network.trunk_dtype())
+    embedder, dtype = network.module.template_embedder, network.trunk_dtype()
+    stack = network.prepared(PairStack, embedder.pairformer_stack, dtype)
+    linear = normed(embedder.layernorm_z, embedder.linear_no_bias_z, dtype)
     n_token, width = z.shape[2:]
     parts = list(chunks(z, 2 * width, network.kernels.elements))
     base = z.new_empty(*z.shape[:-1], embedder.c)
     for part in parts:
-        base[part] = embedder.linear_no_bias_z(embedder.layernorm_z(z[part]))
+        base[part] = norm_linear(network.kernels, z[part], linear)
+    out_norm = norm_weights(embedder.layernorm_v, dtype)
     total = torch.zeros_like(base, dtype=torch.float32)
     for nth in range(max(map(len, templates))):
         having = [(span, of[nth]) for (_, span), of in zip(inputs.spans(), templates, strict=True) if nth < len(of)]
@@ -187,16 +192,14 @@ def add_templates(network: Network, inputs: Inputs, z: torch.Tensor, templates: 
         for span, template in having:
             own = slice(len(template.projected))
             sums.append(base[span, own, own] + template.projected)
-        v = pad(join_parts(sums, n_token, 1, 2), network, dims=2).to(network.trunk_dtype())
+        v = pad(join_parts(sums, n_token, 1, 2), network, dims=2).to(dtype)
         del sums
         stack(network.kernels, v, inputs.lengths.only([span for span, _ in having]))
         made = torch.split(v[:, :n_token, :n_token], [span.stop - span.start for span, _ in having])
         for (span, template), of_job in zip(having, made, strict=True):
             into = total[span]
             for part in chunks(into, 2 * width, network.kernels.elements):
-                normed = embedder.layernorm_v(of_job[part])
-                for _ in range(template.n_slot):  # one sum for each slot, as upstream does: else it rounds differently
-                    into[part] += normed
+                into[part].add_(layer_norm(network.kernels, of_job[part], *out_norm), alpha=template.n_slot)
         del v, made, of_job  # the next pass makes its own v
     for (_, span), of in zip(inputs.spans(), templates, strict=True):
         total[span] /= 1e-7 + sum(template.n_slot for template in of)
@@ -212,7 +215,7 @@ def run_msa(network: Network, inputs: Inputs, z: torch.Tensor, s_inputs: torch.T
     ours = network.prepared(MsaModule, module, network.trunk_dtype())
     single = ours.single(s_inputs)
     msa = [
-        ours.embed(part, draw_rows(module, part, rng), of_entry[: part.n_token], z.shape[1])
+        ours.embed(network.kernels, part, draw_rows(module, part, rng), of_entry[: part.n_token], z.shape[1])
         for part, rng, of_entry in zip(inputs.owners, rngs, single, strict=True)
     ]
     ours(network.kernels, msa, z, inputs.lengths)
