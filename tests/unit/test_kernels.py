@@ -27,7 +27,9 @@ from protenix_multiseed.kernels.normed import NormedLinear
 from protenix_multiseed.kernels.operation import Inputs
 from protenix_multiseed.kernels.ops import attention as attention_module
 from protenix_multiseed.kernels.ops import attention_hopper, attention_hopper_tokens, operations
+from protenix_multiseed.kernels.ops import norm_linear as norm_linear_module
 from protenix_multiseed.kernels.ops.local_attention import outside, windows
+from protenix_multiseed.kernels.ops.norm_linear import norm_linear, norm_linear_parts
 from protenix_multiseed.kernels.ops.pair_bias import pair_bias
 from protenix_multiseed.kernels.ops.transition import swiglu
 from protenix_multiseed.kernels.ops.triangle_product import gated_channels
@@ -287,3 +289,14 @@ def test_the_hopper_kernel_for_tokens_takes_only_arguments_that_it_can_read():
     for place in range(4):
         assert not fits(hopper, [*parts[:place], shifted[place], *parts[place + 1 :]], bias), place
     assert not fits(hopper, parts, bias, out=shifted[0])
+
+
+def test_parts_of_a_projection_lie_apart(monkeypatch):
+    """More rows than PyTorch's version takes at a time, the last of them fewer."""
+    monkeypatch.setattr(norm_linear_module, "_MAX_ROWS", 3)
+    inputs = Inputs(CPU, torch.float32)
+    x, linear = inputs.random(8, 5, 16), inputs.linear(12, 16)
+    parts = norm_linear_parts(torch_kernels(), x, linear, 3)
+    assert parts.shape == (3, 8, 5, 4)
+    assert parts.is_contiguous()
+    torch.testing.assert_close(torch.cat(tuple(parts), dim=-1), norm_linear(torch_kernels(), x, linear))

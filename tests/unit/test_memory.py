@@ -202,8 +202,7 @@ def test_the_estimate_matches_peaks_measured_on_a_gpu(model, point):
     """Peaks by ``scripts/calibrate_memory.py``. No stage is estimated too low, the highest at most 25 % too high.
 
     In reference precision the denoiser's factors are in TF32 where float16 cannot be used. No job has templates.
-    Points that do not say so are from before norms were folded into weights. Of protenix-v2's others those above 600
-    tokens, and the one of five seeds of 600, are from before the norms of factors were (0.06 GiB).
+    Points that do not say so are from before norms were folded into weights.
     """
     n_byte = bytes_of_parts(point["precision"], half=point["factors"] != "tf32")
     settings = Settings(

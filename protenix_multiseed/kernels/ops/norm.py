@@ -93,8 +93,10 @@ def tile_of(width: int) -> tuple[int, int]:
 
 @norm.probed
 def _(inputs: Inputs) -> Iterator[Case]:
-    yield norm.making(inputs.random(2, 32, 384), *inputs.norm(384))
-    yield norm.making(inputs.random(2, 2, 35, 768), inputs.random(768), None)
+    for width in (384, 256, 128, 64):  # single representation; pairs: protenix-v2, the other models, templates
+        yield norm.making(inputs.random(2, 32, width), *inputs.norm(width))
+    for width in (768, 128):  # tokens and atoms in the denoiser
+        yield norm.making(inputs.random(2, 2, 35, width), inputs.random(width), None)
 
 
 @reciprocal_deviations.probed

@@ -88,10 +88,11 @@ def _(kernels: Kernels, x: torch.Tensor, linear: NormedLinear, n_part: int) -> t
 
 
 def _launch(x: torch.Tensor, linear: NormedLinear, out: torch.Tensor) -> None:
-    size, tiles = x.numel() // x.shape[-1], TILES.of(x)
+    size, tiles, n_of_part = x.numel() // x.shape[-1], TILES.of(x), out.shape[-1]
+    columns = min(tiles.columns, triton.next_power_of_2(n_of_part))
     launch(
         norm_linear_kernel, (triton.cdiv(size, tiles.rows),), x, *linear.norm, linear.weight, out, size, len(linear),
-        out.shape[-1], EPSILON, x.shape[-1], tiles.rows, tiles.columns, **tiles.options,
+        n_of_part, EPSILON, x.shape[-1], tiles.rows, columns, **tiles.options,
     )  # fmt: skip
 
 
