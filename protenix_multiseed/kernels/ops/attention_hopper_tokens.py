@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from protenix_multiseed.kernels.attention_arguments_hopper import are_readable, describe_bias, inverse_of
 from protenix_multiseed.kernels.base import Kernels
 from protenix_multiseed.kernels.device_functions_hopper import make_barriers, sigmoid, widen
 from protenix_multiseed.kernels.device_functions_hopper_attention import (
@@ -34,7 +35,6 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
     weigh,
 )
 from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
-from protenix_multiseed.kernels.ops.attention_hopper import are_readable, describe_bias, inverse_of
 
 # On an H200, five seeds with five samples of 600 tokens take 125 us, with the general kernel 164 us; in float16 138 and
 # 166 us. Five samples of 2,000 tokens take about 195 and 329 us.
