@@ -27,7 +27,8 @@ TOKENS = MIN_TOKENS + 77
     [(1, 8, 8, 4, 32, 8), (2, 27, 27, 4, 32, 25), (1, 130, 130, 8, 32, 130),
      (2, 11, MIN_SPLIT + 1, 4, 32, MIN_SPLIT - 7), (1, 21, MIN_SPLIT + 64, 3, 32, MIN_SPLIT + 64),
      (1, 9, MIN_SPLIT + 30, 2, 32, MIN_SPLIT + 17), (2, 8, MIN_SPLIT + 9, 2, 32, MIN_SPLIT + 9),
-     (1, 5, MIN_TOKENS, 16, 48, MIN_TOKENS), (2, 3, TOKENS, 2, 48, TOKENS - 7)],
+     (1, 5, MIN_TOKENS, 16, 48, MIN_TOKENS), (2, 3, TOKENS, 2, 48, TOKENS - 7),
+     (1, 1, MIN_TOKENS, 1, 48, MIN_TOKENS), (1, 3, TOKENS, 1, 48, TOKENS)],  # the last tile is not full
 )  # fmt: skip
 @pytest.mark.parametrize("spike", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -75,3 +76,32 @@ def test_tiles_of_eight_rows_give_the_same_bits(monkeypatch):
     made = run()
     monkeypatch.setattr(attention_hopper, "MIN_SPLIT", n + 1)
     assert torch.equal(run(), made)
+
+
+@pytest.mark.parametrize("count", [None, 2])
+@pytest.mark.parametrize(
+    ("n_shared", "n", "n_head", "width", "row", "rows"),
+    [(14, 150, 4, 32, 5, slice(4, 8)), (5, TOKENS, 2, 48, 3, slice(3, 4))],
+)
+def test_what_is_computed_again_changes_nothing_else(n_shared, n, n_head, width, row, rows, count):
+    """One key of one row (or sample) and head outweighs all others. Its tile of rows, or its sample, may change."""
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    joined = torch.randn(2, n_shared, n, 4 * n_head * width, device=DEVICE, generator=generator) / 2
+    query, key, value, gate = split_heads(joined.to(torch.bfloat16), 4, n_head)
+    bias = mask_keys(torch.randn(2, n_head, n, n, device=DEVICE, generator=generator).to(torch.bfloat16), n, KEY_BLOCK)
+
+    def run(kernels, *parts):
+        out = torch.full(query.shape, float("nan"), device=DEVICE, dtype=parts[0].dtype)
+        attention(kernels, *parts[:3], parts[3] if width == 48 else None, parts[4], out, n)
+        return out
+
+    kernels = triton_kernels(hopper=True, blocks_at_once=count)
+    before = run(kernels, query, key, value, gate, bias)
+    key[1, row, n - 1, n_head - 1] *= 300
+    after = run(kernels, query, key, value, gate, bias)
+    truth = run(torch_kernels(on_gpu=True), *(part.double() for part in (query, key, value, gate, bias)))
+    assert float((after.double() - truth).norm() / truth.norm()) < 4e-3
+    may_change = torch.zeros_like(after, dtype=torch.bool)
+    may_change[1, rows, :, n_head - 1] = True
+    assert not torch.equal(after, before)
+    assert torch.equal(after[~may_change], before[~may_change])

@@ -317,7 +317,7 @@ def _(inputs: Inputs) -> Iterator[Case]:
     # GPUs have other tiles or another kernel for many tokens. Few of them are keys, so that the case is small.
     many_pairs = [(3, 3, MIN_SPLIT + 11, n_key, 2, 32) for n_key in (75, 90, 128)]  # 11, 26 and 64 in the last block
     of_pairs = [] if inputs.is_half else [(3, 3, 48, 43, 2, 32), (3, 2, 48, 43, 2, 32), *many_pairs]
-    of_tokens = [(4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48), (4, 2, MIN_TOKENS + 6, 75, 1, 48)]
+    of_tokens = [(4, 1, 48, 43, 2, 24), (4, 2, 139, 137, 1, 48), (4, 1, MIN_TOKENS + 70, 75, 1, 48)]
     for n_part, shared, length, n_key, n_head, width in (*of_pairs, *of_tokens):
         parts = split_heads(inputs.random(2, shared, length, n_part * n_head * width) / 2, n_part, n_head)
         bias = inputs.random(n_head, 2, length, length).transpose(0, 1)

@@ -40,7 +40,7 @@ from protenix_multiseed.kernels.device_functions_hopper_attention import (
 from protenix_multiseed.kernels.language import TensorDescriptor, gl, gluon, hopper, launch
 
 N_QUERY, N_ROW, CHANNELS = 128, 4, 32
-QUERIES = gl.constexpr(N_QUERY)  # queries of a tile, if STEPS is 1
+QUERIES = gl.constexpr(N_QUERY)  # queries of a tile, if PIECES is 1
 ROWS = gl.constexpr(N_ROW)  # rows of the pair representation whose keys are fetched at once
 WIDTH = gl.constexpr(CHANNELS)
 CACHED_BIAS_BYTES = 12 * 2**20  # biases that stay in the second-level cache beside keys and values
@@ -77,7 +77,7 @@ def place(tile, sizes, HEADS: gl.constexpr):
 
 
 @gluon.jit
-def fetch_tiles(descriptors, work, step, turn, HEADS: gl.constexpr, STEPS: gl.constexpr, AGAIN: gl.constexpr):
+def fetch_tiles(descriptors, work, step, turn, HEADS: gl.constexpr, PIECES: gl.constexpr, AGAIN: gl.constexpr):
     """Fetch the data of all tiles; with AGAIN of the tiles to compute again.
 
     ``step`` counts the stages that were filled, ``turn`` tiles.
@@ -97,14 +97,14 @@ def fetch_tiles(descriptors, work, step, turn, HEADS: gl.constexpr, STEPS: gl.co
             hopper.mbarrier.wait(q_empty.index(buffer), ((turn >> 1) & 1) ^ 1)
             bar = q_full.index(buffer)
             hopper.mbarrier.expect(bar, QUERIES * ROWS * WIDTH * 2)
-            row, query = group * ROWS * STEPS, first + block * QUERIES
+            row, query = group * ROWS * PIECES, first + block * (QUERIES // PIECES)
             hopper.tma.async_copy_global_to_shared(q_desc, [seed, row, query, head, 0], bar, queries.index(buffer))
             for j in range(n_block):
-                for part in gl.static_range(STEPS):
+                for part in gl.static_range(PIECES):
                     stage = step % STAGES
                     hopper.mbarrier.wait(empty.index(stage), ((step // STAGES) & 1) ^ 1)
                     bar = full.index(stage)
-                    hopper.mbarrier.expect(bar, (QUERIES // STEPS * KEYS + 2 * ROWS * KEYS * WIDTH) * 2)
+                    hopper.mbarrier.expect(bar, (QUERIES // PIECES * KEYS + 2 * ROWS * KEYS * WIDTH) * 2)
                     at = [seed, row + part * ROWS, j * KEYS, head, 0]
                     hopper.tma.async_copy_global_to_shared(k_desc, at, bar, keys.index(stage))
                     at_bias = [seed, head, query, j * KEYS]
@@ -116,13 +116,13 @@ def fetch_tiles(descriptors, work, step, turn, HEADS: gl.constexpr, STEPS: gl.co
 
 
 @gluon.jit
-def fetch(descriptors, work, HEADS: gl.constexpr, STEPS: gl.constexpr):
+def fetch(descriptors, work, HEADS: gl.constexpr, PIECES: gl.constexpr):
     """Work of the fetching warp."""
-    step, turn = fetch_tiles(descriptors, work, gl.to_tensor(0), gl.to_tensor(0), HEADS, STEPS, False)
+    step, turn = fetch_tiles(descriptors, work, gl.to_tensor(0), gl.to_tensor(0), HEADS, PIECES, False)
     _buffers, barriers, wrong, _out, _strides, _extent, _sizes, _n_block, n_tile = work
     hopper.mbarrier.wait(barriers[4], 0)
     if is_due(wrong, n_tile + gl.program_id(0)):
-        fetch_tiles(descriptors, work, step, turn, HEADS, STEPS, True)
+        fetch_tiles(descriptors, work, step, turn, HEADS, PIECES, True)
 
 
 @gluon.jit
@@ -220,7 +220,7 @@ def find_references(query, query_2, work, step, FIRST: gl.constexpr, ROW: gl.con
 
 @gluon.jit
 def attend_tiles(
-    work, step, turn, GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr,
+    work, step, turn, GROUP: gl.constexpr, HEADS: gl.constexpr, PIECES: gl.constexpr, LAST: gl.constexpr,
     AGAIN: gl.constexpr,
 ):  # fmt: skip
     """Compute all tiles; with AGAIN the tiles to compute again, with the running maximum."""
@@ -229,11 +229,11 @@ def attend_tiles(
     n_query, n_shared, first = extent
     _full, _empty, q_full, q_empty, _done = barriers
     # First query of this group, and its two rows in the tile.
-    FIRST: gl.constexpr = GROUP % 2 * PART if STEPS == 1 else 0
-    ROW: gl.constexpr = GROUP // 2 * 2 if STEPS == 1 else GROUP
-    DISTANCE: gl.constexpr = 1 if STEPS == 1 else ROWS
+    FIRST: gl.constexpr = GROUP % 2 * PART if PIECES == 1 else 0
+    ROW: gl.constexpr = GROUP // 2 * 2 if PIECES == 1 else GROUP
+    DISTANCE: gl.constexpr = 1 if PIECES == 1 else ROWS
     ROW_2: gl.constexpr = ROW + DISTANCE
-    LENGTH: gl.constexpr = QUERIES // STEPS
+    LENGTH: gl.constexpr = QUERIES // PIECES
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, KEYS, 16])
     o_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDTH, 16])
     t_layout: gl.constexpr = gl.NVMMADistributedLayout([2, 0], [4, 1], [16, 8])
@@ -268,9 +268,9 @@ def attend_tiles(
                 is_wrong = 1 - gl.min(is_fine.to(gl.int32), axis=0)
                 gl.store(wrong + tile * GROUPS + GROUP, is_wrong)
                 any_wrong |= is_wrong
-            row = first + block * QUERIES + FIRST + gl.arange(0, PART, gl.SliceLayout(1, w_layout))
+            row = first + block * LENGTH + FIRST + gl.arange(0, PART, gl.SliceLayout(1, w_layout))
             channel = gl.arange(0, WIDTH, gl.SliceLayout(0, w_layout))
-            shared = group * ROWS * STEPS + ROW
+            shared = group * ROWS * PIECES + ROW
             at = out + (seed.to(gl.int64) * o_seed + head.to(gl.int64) * o_head + shared.to(gl.int64) * o_shared) * 8
             at = at + (row.to(gl.int64)[:, None] * o_row * 8 + channel[None, :])
             made = gl.convert_layout((state[2] * reciprocal(whole)[:, None]).to(gl.bfloat16), w_layout)
@@ -283,33 +283,33 @@ def attend_tiles(
 
 
 @gluon.jit
-def attend_group(work, GROUP: gl.constexpr, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr):
+def attend_group(work, GROUP: gl.constexpr, HEADS: gl.constexpr, PIECES: gl.constexpr, LAST: gl.constexpr):
     """Work of one group of warps."""
-    step, turn, is_wrong = attend_tiles(work, gl.to_tensor(0), gl.to_tensor(0), GROUP, HEADS, STEPS, LAST, False)
+    step, turn, is_wrong = attend_tiles(work, gl.to_tensor(0), gl.to_tensor(0), GROUP, HEADS, PIECES, LAST, False)
     _buffers, barriers, wrong, _out, _strides, _extent, _sizes, _n_block, n_tile = work
     done, program = barriers[4], n_tile + gl.program_id(0)
     gl.store(wrong + program * GROUPS + GROUP, is_wrong)
     hopper.mbarrier.arrive(done, count=1)
     hopper.mbarrier.wait(done, 0)
     if is_due(wrong, program):
-        attend_tiles(work, step, turn, GROUP, HEADS, STEPS, LAST, True)
+        attend_tiles(work, step, turn, GROUP, HEADS, PIECES, LAST, True)
 
 
 @gluon.jit(do_not_specialize=SIZES)
 def attention_hopper_kernel(
     q_desc, k_desc, v_desc, b_desc, wrong, out, o_seed, o_shared, o_row, o_head, n_query, n_shared, first,
     n_query_block, n_chunk, n_row_group, n_pair, inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last,
-    n_block, n_tile, HEADS: gl.constexpr, STEPS: gl.constexpr, LAST: gl.constexpr,
+    n_block, n_tile, HEADS: gl.constexpr, PIECES: gl.constexpr, LAST: gl.constexpr,
 ):  # fmt: skip
     """Compute all tiles of one multiprocessor, one after another, from query ``first`` on.
 
-    A tile has 128 queries of 4 rows, or with STEPS 2 64 queries of 8 rows, whose keys come in two stages. LAST keys of
+    A tile has 128 queries of 4 rows, or with PIECES 2 64 queries of 8 rows, whose keys come in two stages. LAST keys of
     the last block are processed. Strides of ``out`` are in units of 8 elements.
     """
-    queries = gl.allocate_shared_memory(gl.bfloat16, [2, 1, ROWS * STEPS, QUERIES // STEPS, 1, WIDTH], q_desc.layout)
+    queries = gl.allocate_shared_memory(gl.bfloat16, [2, 1, ROWS * PIECES, QUERIES // PIECES, 1, WIDTH], q_desc.layout)
     keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], k_desc.layout)
     values = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, ROWS, KEYS, 1, WIDTH], v_desc.layout)
-    biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, QUERIES // STEPS, KEYS], b_desc.layout)
+    biases = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 1, 1, QUERIES // PIECES, KEYS], b_desc.layout)
     full, empty = make_barriers(STAGES, 1), make_barriers(STAGES, GROUPS * 128)
     q_full, q_empty = make_barriers(2, 1), make_barriers(2, GROUPS * 128)
     inverses = (inverse_head, inverse_pair, inverse_chunk, inverse_size, inverse_last)
@@ -319,11 +319,11 @@ def attention_hopper_kernel(
     barriers = (full, empty, q_full, q_empty, make_barriers(1, GROUPS).index(0))
     work = (buffers, barriers, wrong, out, strides, extent, sizes, n_block, n_tile)
     gl.warp_specialize([
-        (attend_group, (work, 0, HEADS, STEPS, LAST)),
-        (attend_group, (work, 1, HEADS, STEPS, LAST)),
-        (attend_group, (work, 2, HEADS, STEPS, LAST)),
-        (attend_group, (work, 3, HEADS, STEPS, LAST)),
-        (fetch, ((q_desc, k_desc, v_desc, b_desc), work, HEADS, STEPS)),
+        (attend_group, (work, 0, HEADS, PIECES, LAST)),
+        (attend_group, (work, 1, HEADS, PIECES, LAST)),
+        (attend_group, (work, 2, HEADS, PIECES, LAST)),
+        (attend_group, (work, 3, HEADS, PIECES, LAST)),
+        (fetch, ((q_desc, k_desc, v_desc, b_desc), work, HEADS, PIECES)),
     ], [4, 4, 4, 1], [112, 112, 112, 24])  # fmt: skip
 
 
@@ -360,8 +360,8 @@ def attend(
 
     heads, n_block = 2 if n_head % 2 == 0 else 1, -(-n_key // N_KEY)
     last = next(count for count in LAST_KEYS if n_key - (n_block - 1) * N_KEY <= count)
-    for first, n_query_block, steps in divide_queries(n):
-        rows, block = N_ROW * steps, N_QUERY // steps
+    for first, n_query_block, pieces in divide_queries(n):
+        rows, block = N_ROW * pieces, N_QUERY // pieces
         n_row_group = -(-n_shared // rows)
         bias_bytes = n_query_block * block * -(-bias.shape[-1] // N_KEY) * N_KEY * 2 * heads
         n_chunk = -(-n_query_block // max(1, round(bias_bytes / CACHED_BIAS_BYTES)))
@@ -373,13 +373,13 @@ def attend(
             attention_hopper_kernel, (n_program,), describe(query, rows, block), describe(key, N_ROW, N_KEY),
             describe(value, N_ROW, N_KEY), describe_bias(bias, block), wrong, out,
             *(stride // 8 for stride in out.stride()[:4]), n, n_shared, first, n_query_block, n_chunk, n_row_group,
-            n_head // heads, *map(inverse_of, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads, steps,
+            n_head // heads, *map(inverse_of, (*divisors, n_query_block % n_chunk)), n_block, n_tile, heads, pieces,
             last, num_warps=4,
         )  # fmt: skip
 
 
 def divide_queries(n: int) -> list[tuple[int, int, int]]:
-    """Divide ``n`` queries into launches: the first query, the number of blocks of queries, and STEPS of each."""
+    """Divide ``n`` queries into launches: the first query, the number of blocks of queries, and PIECES of each."""
     rest = n % N_QUERY
     if n < MIN_SPLIT or not 0 < rest <= N_PART:
         return [(0, -(-n // N_QUERY), 1)]

@@ -252,7 +252,10 @@ def attend_tiles(work, step, turn, GROUP: gl.constexpr, AGAIN: gl.constexpr):
             which = (whole != divide(tile * GROUPS, n_part, inverse_part)).to(gl.int32)
             is_wrong = gl.to_tensor(0)
             hopper.mbarrier.wait(q_full, turn & 1)
-            if tile * GROUPS + GROUP < n_unit:
+            due = tile * GROUPS + GROUP < n_unit
+            if AGAIN:  # whether a part is computed again depends on no other one
+                due = gl.load(wrong + tile * GROUPS + GROUP) != 0
+            if due:
                 step, is_wrong = attend_tile(work, (first, sample, head, seed), which, step, GROUP, AGAIN)
             else:  # let the tile pass
                 free(q_empty)

@@ -64,9 +64,10 @@ def embed_msa_kernel(
     kind = tl.load(residue + at, mask=is_token, other=0)[:, None]
     made = tl.load(weight + kind * width + column, mask=inside, other=0.0).to(tl.float32)
     weight += N_KIND * width
-    has = tl.load(has_deletion + at, mask=is_token, other=0.0).to(tl.float32)[:, None]
+    # Features are rounded like all factors of a product.
+    has = tl.load(has_deletion + at, mask=is_token, other=0.0).to(weight.dtype.element_ty).to(tl.float32)[:, None]
     made += has * tl.load(weight + column, mask=is_channel, other=0.0).to(tl.float32)
-    number = tl.load(deletion + at, mask=is_token, other=0.0).to(tl.float32)[:, None]
+    number = tl.load(deletion + at, mask=is_token, other=0.0).to(weight.dtype.element_ty).to(tl.float32)[:, None]
     made += number * tl.load(weight + width + column, mask=is_channel, other=0.0).to(tl.float32)
     made += tl.load(single + token[:, None] * width + column, mask=inside, other=0.0).to(tl.float32)
     to = out + (row * n_padded + token[:, None]) * width + column

@@ -18,7 +18,7 @@ _ROWS = 32  # rows that one thread block of reciprocal_deviations reads
 @Operation
 def norm(kernels: Kernels, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
     """Layer norm over the last dimension of ``x`` [..., c]; the result has the dtype of ``x``."""
-    return functional.layer_norm(x, x.shape[-1:], weight, bias, EPSILON)
+    return functional.layer_norm(x, x.shape[-1:], weight, bias, EPSILON).to(x.dtype)  # autocast makes float32
 
 
 @Operation

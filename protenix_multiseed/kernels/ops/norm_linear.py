@@ -101,6 +101,8 @@ def _(inputs: Inputs) -> Iterator[Case]:
     for width in (256, 128, 64):  # pair channels: protenix-v2, the other models, templates
         z, hidden = inputs.random(2, 36, 36, width), max(width, 128)
         yield norm_linear.making(z, inputs.linear(3 * hidden, width), inputs.rstd(z))
+        if width == 128:  # recycling, and the projection to templates
+            yield from (norm_linear.making(z, inputs.linear(n_out, width)) for n_out in (128, 64))
     for width in (64, 128):  # MSA channels
         yield norm_linear.making(inputs.random(70, 32, width), inputs.linear(32, width))
 

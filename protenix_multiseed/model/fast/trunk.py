@@ -58,14 +58,14 @@ def run_trunk(network: Network, inputs: Inputs, rngs: Sequence[SeedRng]) -> Trun
     run_stack = network.graphs.take("trunk", fresh)
     s, z, _ = run_stack.tensors
     for cycle in range(module.N_cycle):
-        update = torch.empty_like(z_init)
-        for some in chunks(update, 2 * update.shape[-1], network.kernels.elements):
-            update[some] = norm_linear(network.kernels, z[:, :n][some], recycling)[:, :, :n]
+        update = torch.empty_like(z)
+        for some in chunks(z, 2 * z.shape[-1], network.kernels.elements):
+            update[some] = norm_linear(network.kernels, z[some], recycling)
         for index, (part, rng) in enumerate(zip(inputs.owners, rngs, strict=True)):
             if has_dropout[index]:
                 place = (index, *2 * (slice(part.n_token),))
                 update[place] = rng.dropout(update[place].contiguous(), p=network.configs.mc_dropout_rate)
-        torch.add(z_init, update, out=z[:, :n, :n])
+        torch.add(z_init, update[:, :n, :n], out=z[:, :n, :n])
         del update
         if any(templates):
             add_templates(network, inputs, z[:, :n, :n], templates)
