@@ -103,10 +103,12 @@ def assert_agree(ours, theirs):
             assert np.allclose(mine[key], other[key], rtol=0, atol=CONFIDENCE * scale), key
     for mine, other in zip(ours.full, theirs.full, strict=True):
         assert np.allclose(mine["atom_plddt"], other["atom_plddt"], rtol=0, atol=CONFIDENCE)
-        # The distance of a token to itself is zero but for rounding, and some edges of the made-up bins are near zero.
-        pairs = ~np.eye(len(mine["token_pair_pae"]), dtype=bool)
-        off = np.abs(mine["token_pair_pae"] - other["token_pair_pae"])[pairs]
-        assert off.max() < 32 * CONFIDENCE
+        # The distance of a token to itself is zero but for rounding, and some edges of the made-up bins are near zero,
+        # so it may fall into another bin.
+        off = np.abs(mine["token_pair_pae"] - other["token_pair_pae"])
+        is_self = np.eye(len(off), dtype=bool)
+        assert off[~is_self].max() <= 32 * CONFIDENCE
+        assert off[is_self].max() < 0.1
 
 
 def coins(features, network):

@@ -240,7 +240,7 @@ def test_the_keys_of_a_tile_divide_the_key_block():
 def test_launches_for_hopper_cover_each_query_once_and_waste_less_than_64():
     for n in range(1, 1300):
         parts = attention_hopper.divide_queries(n)
-        ends = [first + n_block * attention_hopper.N_QUERY // steps for first, n_block, steps in parts]
+        ends = [first + n_block * attention_hopper.N_QUERY // pieces for first, n_block, pieces in parts]
         assert [first for first, _, _ in parts] == [0, *ends[:-1]]
         assert 0 <= ends[-1] - n < (64 if n >= attention_hopper.MIN_SPLIT else attention_hopper.N_QUERY)
 
